@@ -1,0 +1,42 @@
+# simtti: `make run` and `make test` are all a fresh machine with python3 and make needs.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: run test check bench traces clean help
+help:
+	@echo "make run     create .venv, install, simulate Stable Diffusion on an A100"
+	@echo "make test    install the development extras, lint, type-check, run every test"
+	@echo "make check   ruff and mypy only"
+	@echo "make bench   the benchmarks whose figures stand in the README"
+	@echo "make traces  record the shipped traces again (byte for byte the same)"
+	@echo "make clean   remove .venv and caches"
+
+$(BIN)/simtti: setup.cfg pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	@touch $@
+
+$(VENV)/dev.stamp: $(BIN)/simtti constraints.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,torch]'
+	@touch $@
+
+run: $(BIN)/simtti
+	$(BIN)/simtti run stable-diffusion --hw a100-sxm
+
+test: check
+	$(BIN)/python -m pytest -n 2
+
+check: $(VENV)/dev.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/dev.stamp
+	$(BIN)/python benchmarks/speed.py
+
+traces: $(VENV)/dev.stamp
+	$(BIN)/python -m simtti.workloads.build_traces
+
+clean:
+	rm -rf $(VENV) *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis build

@@ -1,0 +1,41 @@
+"""simtti: how fast, and at what energy, a GPU or a chip that does not exist yet runs text-to-image and text-to-video.
+
+>>> import simtti
+>>> result = simtti.run("stable-diffusion", hw="h100-sxm", steps=2)
+>>> result.breakdown_table.category[0]
+'Convolution'
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from simtti.errors import InputError
+    from simtti.hw_configs.hardware import Hardware, load
+    from simtti.simulator.api import run
+    from simtti.simulator.predict import predict
+    from simtti.simulator.result import Result
+    from simtti.simulator.sweep import sweep
+    from simtti.workloads.record import record
+    from simtti.workloads.trace import Trace
+
+# What is public, and where it lives. Loaded when first asked for: `simtti --help` needs none of it.
+_PUBLIC = {
+    "run": "simtti.simulator.api",
+    "predict": "simtti.simulator.predict",
+    "sweep": "simtti.simulator.sweep",
+    "record": "simtti.workloads.record",
+    "load": "simtti.hw_configs.hardware",
+    "Hardware": "simtti.hw_configs.hardware",
+    "Result": "simtti.simulator.result",
+    "Trace": "simtti.workloads.trace",
+    "InputError": "simtti.errors",
+}
+__all__ = ["Hardware", "InputError", "Result", "Trace", "load", "predict", "record", "run", "sweep"]
+
+
+def __getattr__(name: str) -> Any:
+    import importlib
+
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'simtti' has no attribute {name!r}")
+    return getattr(importlib.import_module(_PUBLIC[name]), name)

@@ -1,0 +1,258 @@
+"""The command line: one thin click command per verb of the Python API."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+
+from simtti.errors import InputError
+
+
+class _Group(click.Group):
+    """Turns an InputError, a full disk or Ctrl-C of any command into one line and exit code 2."""
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        extra["standalone_mode"] = False
+        try:
+            return super().main(*args, **extra)
+        except InputError as error:
+            _fail(str(error))
+        except click.exceptions.Exit as stop:
+            sys.exit(stop.exit_code)
+        except (click.Abort, KeyboardInterrupt):
+            _fail("interrupted; finished work is kept, the same command goes on from there")
+        except click.ClickException as error:
+            _fail(" ".join(error.format_message().split()))
+        except BrokenPipeError:
+            sys.stderr.close()  # the reader went away (| head): nothing to say, and nobody to say it to
+            sys.exit(0)
+        except OSError as error:
+            _fail(f"{error.filename or 'output'}: {error.strerror or error}")
+
+
+def _fail(message: str) -> None:
+    click.echo(f"simtti: error: {message}", err=True)
+    sys.exit(2)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="simtti")
+def main() -> None:
+    """How fast a GPU, or a chip that does not exist yet, runs text-to-image and text-to-video inference.
+
+    \b
+    simtti run stable-diffusion --hw h100-sxm             one inference, with its breakdown
+    simtti run sdxl --hw a100-sxm --timeline sdxl.json    open the file in ui.perfetto.dev
+    simtti sweep points.csv --out results.csv             many runs
+    simtti predict kernels.csv --hw h200-sxm --out t.csv  single operators
+    """
+
+
+def _shape_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    options = [
+        click.option("--batch", type=int, help="Images (or videos) at once."),
+        click.option("--steps", type=int, help="Denoising steps the sampler is asked for."),
+        click.option("--height", type=int, help="Image height in pixels."),
+        click.option("--width", type=int, help="Image width in pixels."),
+        click.option("--frames", type=int, help="Frames of a video."),
+        click.option("--dtype", help="Weights and activations: fp16, bf16 or fp32."),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@main.command()
+@click.argument("workload", required=False)
+@click.option("--hw", required=True, help="A device's name (simtti hw lists them) or a YAML file.")
+@_shape_options
+@click.option("--attention", default="flash", show_default=True, help="flash, efficient, or baseline: scores in HBM.")
+@click.option("--launch", default="eager", show_default=True, help="eager, or graph: a CUDA graph, without the host.")
+@click.option("--host", default="default", show_default=True, help="The machine that launches the kernels.")
+@click.option("--trace", type=click.Path(), help="Run this trace file instead of a workload.")
+@click.option("--fidelity", default="wave", show_default=True, help="wave, or cta: every CTA on its own, slower.")
+@click.option("--gpus", default=1, show_default=True, help="GPUs (only 1 so far).")
+@click.option("--json", "json_path", help="Write the result as JSON to a file, or to - for standard output.")
+@click.option("--timeline", help="Write a timeline that ui.perfetto.dev and chrome://tracing open.")
+def run(workload: str | None, hw: str, json_path: str | None, timeline: str | None, **options: Any) -> None:
+    """Simulate one inference of WORKLOAD and print where its time goes.
+
+    \b
+    simtti run stable-diffusion --hw a100-sxm
+    simtti run sdxl --hw h100-sxm --batch 4 --steps 30 --json -
+    simtti run stable-diffusion --hw my-chip.yaml --attention baseline
+    """
+    import simtti
+    from simtti.simulator import table
+    from simtti.simulator.timeline import chrome_trace
+
+    if workload is None and options["trace"] is None:
+        raise InputError("give a WORKLOAD (simtti workloads lists them) or --trace FILE")
+    for path in (json_path, timeline):
+        if path not in (None, "-"):
+            table.check_writable(path)
+    result = simtti.run(workload or "", hw, **options)
+    if timeline:
+        table.write_text(timeline, chrome_trace(result))
+    if json_path:
+        text = json.dumps(result.to_dict(), indent=2) + "\n"
+        if json_path == "-":
+            click.echo(text, nl=False)
+            return
+        table.write_text(json_path, text)
+    from simtti.simulator.summary import print_result
+
+    print_result(result)
+    if timeline:
+        click.echo(f"Timeline: {timeline} (open it in ui.perfetto.dev)")
+
+
+@main.command()
+@click.argument("rows", metavar="TABLE", type=click.Path())
+@click.option("--hw", required=True, help="A device's name or a YAML file.")
+@click.option("--out", required=True, type=click.Path(), help="Where to write the table: .csv or .parquet.")
+@click.option("--workers", type=int, help="Processes; as many as there are cores if not given.")
+def predict(rows: str, hw: str, out: str, workers: int | None) -> None:
+    """Time single operators: TABLE's rows, with time_us added.
+
+    Each row has an op, a dtype (fp16, bf16, fp32) and the op's shape. Times include the gap to the next
+    launch; operands come from HBM. A row that cannot be timed keeps its place, with the reason in `error`.
+
+    \b
+    op           columns
+    gemm         m n k [batch]                  C[m,n] = A[m,k] B[k,n]
+    attention    batch heads q_len kv_len head_dim [causal]
+                 [kernel: flash-attention-2 flash-attention-3 flash-attention-4 trtllm-fmha efficient baseline]
+    conv2d       n c h w oc kh kw [stride padding groups layout: nchw nhwc]
+    conv3d       n c d h w oc kd kh kw [stride padding groups layout]
+    group_norm   n c spatial groups             spatial: the elements of a channel
+    layer_norm   rows cols
+    softmax      rows cols
+    elementwise  numel [inputs]                 inputs: tensors read, 1 by default
+    copy         numel
+    upsample     n c h w scale
+    """
+    from simtti.simulator.predict import predict as predict_table
+
+    with _progress("predict", "rows") as progress:
+        table = predict_table(rows, hw, out, workers=workers, progress=progress)
+    failed = int((table["error"] != "").sum())
+    click.echo(f"{out}: {len(table) - failed} of {len(table)} rows timed on {hw}", err=True)
+
+
+@main.command()
+@click.argument("points", metavar="TABLE", type=click.Path())
+@click.option("--out", required=True, type=click.Path(), help="Where to write the table: .csv or .parquet.")
+@click.option("--workers", type=int, help="Processes; as many as there are cores if not given.")
+def sweep(points: str, out: str, workers: int | None) -> None:
+    """Run every row of TABLE; its columns are options of `simtti run`.
+
+    Adds latency_s, energy_j, peak_memory_bytes, host_bound_share, and error, the reason where a row has no
+    result. Interrupted, it keeps the finished rows; the same command does the rest.
+
+    \b
+    workload,hw,batch,steps
+    stable-diffusion,a100-sxm,1,25
+    sdxl,h100-sxm,4,50
+    """
+    from simtti.simulator.sweep import sweep as sweep_table
+
+    with _progress("sweep", "runs") as progress:
+        table = sweep_table(points, out, workers=workers, progress=progress)
+    failed = int(table["latency_s"].isna().sum())
+    click.echo(f"{out}: {len(table) - failed} of {len(table)} runs", err=True)
+
+
+@main.command()
+@click.argument("workload")
+@_shape_options
+@click.option("--guidance", type=float, help="Classifier-free guidance scale; 1 turns it off.")
+@click.option("-o", "--out", required=True, type=click.Path(), help="The trace file to write (.parquet).")
+def record(workload: str, out: str, **options: Any) -> None:
+    """Record the operators of WORKLOAD at a shape, without a GPU: the real modules on torch's meta device.
+
+    \b
+    simtti record stable-diffusion-1.5 --height 768 --width 768 --batch 2 -o sd-768.parquet
+    """
+    import simtti
+    from simtti.simulator import table
+
+    table.check_writable(out)
+    trace = simtti.record(workload, **options)
+    trace.save(out)
+    steps = [(phase.name, step.count, len(step.operators)) for phase in trace.phases for step in phase.steps]
+    text = ", ".join(f"{name} {count} x {operators} operators" for name, count, operators in steps)
+    click.echo(f"{out}: {trace.workload}: {text}", err=True)
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def workloads(as_json: bool) -> None:
+    """List the workloads: task, architecture, parameters, default shape, source."""
+    from simtti.workloads.catalogue import ALIASES, WORKLOADS
+
+    if as_json:
+        listing = {
+            name: {
+                "task": item.task,
+                "architecture": item.architecture,
+                "parameters": dict(item.parameters),
+                "defaults": item.defaults.given(),
+                "aliases": [alias for alias, of in ALIASES.items() if of == name],
+                "source": item.source,
+                "url": item.url,
+            }
+            for name, item in WORKLOADS.items()
+        }
+        click.echo(json.dumps(listing, indent=2))
+        return
+    from simtti.simulator.summary import print_workloads
+
+    print_workloads(WORKLOADS, ALIASES)
+
+
+@main.command(name="hw")
+@click.argument("name", required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def hardware(name: str | None, as_json: bool) -> None:
+    """List the devices, or show one (NAME or a YAML file) with the source of every number."""
+    from simtti.hw_configs import hardware as devices
+    from simtti.simulator.summary import print_device, print_devices
+
+    if name is not None:
+        devices.load(name)  # validates
+        content = devices.read(name)
+        if as_json:
+            click.echo(json.dumps(content, indent=2))
+        else:
+            print_device(content)
+        return
+    known = {device: devices.load(device) for device in devices.names()}
+    if as_json:
+        import dataclasses
+
+        click.echo(json.dumps({device: dataclasses.asdict(found) for device, found in known.items()}, indent=2))
+    else:
+        print_devices(known)
+
+
+@contextmanager
+def _progress(verb: str, unit: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar on standard error, when that is a terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn(verb), BarColumn(), MofNCompleteColumn(), TextColumn(unit), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task(verb, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+if __name__ == "__main__":
+    main()

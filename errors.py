@@ -1,0 +1,20 @@
+"""The one error a user's mistake becomes: a line that names the file, the field, the value and the mend."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class InputError(Exception):
+    """Something the user gave cannot be used. The command line prints the message alone and exits with code 2."""
+
+
+def unknown(kind: str, given: str, known: Iterable[str]) -> InputError:
+    """An InputError for a name that is not among `known`, with the nearest names.
+
+    >>> str(unknown("device", "h100", ["h100-sxm", "a100-sxm"]))
+    "unknown device 'h100'; did you mean 'h100-sxm', 'a100-sxm'? (known: a100-sxm, h100-sxm)"
+    """
+    names = sorted(known)
+    near = difflib.get_close_matches(given, names, n=3, cutoff=0.4)
+    hint = f"; did you mean {', '.join(map(repr, near))}?" if near else ";"
+    return InputError(f"unknown {kind} {given!r}{hint} (known: {', '.join(names)})")

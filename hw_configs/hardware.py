@@ -1,0 +1,161 @@
+"""A device: datasheet numbers and calibrated parameters, read from validated YAML.
+
+A file states either every datasheet field or a `base:` device and what differs from it. Unknown keys, missing
+sources and values out of bounds are errors that name the file, the field and the value.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from simtti.errors import InputError, unknown
+
+DIRECTORY = Path(__file__).parent
+_YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+@dataclass(frozen=True, slots=True)
+class Hardware:
+    """The numbers the simulation uses, in SI units and cycles of the SM clock.
+
+    Fields from the datasheet and fields of the calibration stand in one flat record; `DATASHEET` and `CALIBRATION`
+    in `schema` tell them apart, and the YAML says where each comes from.
+    """
+
+    name: str
+    architecture: str
+    # Datasheet
+    sm_count: int
+    clock_hz: float
+    tensor_fp16_flops_per_cycle_sm: float
+    tensor_tf32_flops_per_cycle_sm: float
+    tensor_fp8_flops_per_cycle_sm: float
+    fp32_flops_per_cycle_sm: float
+    sfu_ops_per_cycle_sm: float
+    registers_per_sm: int
+    shared_memory_per_sm_bytes: int
+    shared_memory_bytes_per_cycle_sm: float
+    max_threads_per_sm: int
+    max_ctas_per_sm: int
+    l1_per_sm_bytes: int
+    l2_capacity_bytes: float
+    l2_bytes_per_cycle_sm: float
+    l2_bytes_per_s: float
+    l2_latency_s: float
+    hbm_capacity_bytes: float
+    hbm_bytes_per_s: float
+    hbm_latency_s: float
+    power_limit_w: float
+    # Calibration
+    tensor_efficiency: float
+    hbm_efficiency: float
+    l2_efficiency: float
+    l2_usable_share: float
+    launch_s: float
+    start_s: float
+    dispatch_s: float
+    host_copy_bytes_per_s: float
+    static_power_w: float
+    tensor_j_per_flop: float
+    fp32_j_per_flop: float
+    l2_j_per_byte: float
+    hbm_j_per_byte: float
+    attention_kernel: str
+
+    @property
+    def hbm_attained_bytes_per_s(self) -> float:
+        """HBM bandwidth that a long stream attains."""
+        return self.hbm_bytes_per_s * self.hbm_efficiency
+
+    @property
+    def l2_attained_bytes_per_s(self) -> float:
+        """L2 bandwidth that all SMs together attain."""
+        return self.l2_bytes_per_s * self.l2_efficiency
+
+    @property
+    def l2_usable_bytes(self) -> float:
+        """L2 bytes that a later kernel can count on finding."""
+        return self.l2_capacity_bytes * self.l2_usable_share
+
+    def tensor_flops_per_cycle_sm(self, dtype: str) -> float:
+        """Attainable tensor-core FLOPs of one SM in a cycle. fp32 means TF32, as cuDNN does by default.
+
+        Raises:
+            InputError: the device has no tensor-core path for `dtype`.
+        """
+        rate = {
+            "fp16": self.tensor_fp16_flops_per_cycle_sm,
+            "bf16": self.tensor_fp16_flops_per_cycle_sm,
+            "fp32": self.tensor_tf32_flops_per_cycle_sm,
+            "fp8": self.tensor_fp8_flops_per_cycle_sm,
+        }.get(dtype, 0.0)
+        if not rate:
+            raise InputError(f"{self.name} has no tensor-core path for dtype {dtype!r} (it has: fp16, bf16, fp32)")
+        return rate * self.tensor_efficiency
+
+    def peak_flops(self, dtype: str = "fp16") -> float:
+        """Datasheet tensor-core FLOP/s of the device."""
+        return self.tensor_flops_per_cycle_sm(dtype) / self.tensor_efficiency * self.clock_hz * self.sm_count
+
+
+def names() -> list[str]:
+    """The devices that ship with simtti."""
+    return sorted(path.stem for path in DIRECTORY.glob("*.yaml") if path.stem != "hosts")
+
+
+@functools.cache
+def load(name_or_path: str) -> Hardware:
+    """The device called `name_or_path`, or the one a YAML file describes.
+
+    Raises:
+        InputError: unknown name, unreadable file, invalid field; the message names the nearest device or the field.
+    """
+    from simtti.hw_configs import schema  # pydantic is needed only to read a file
+
+    return schema.to_hardware(read(name_or_path), name_or_path)
+
+
+def read(name_or_path: str) -> dict[str, Any]:
+    """The merged YAML of a device: its own keys over those of its `base`, as nested dictionaries."""
+    return _read(name_or_path, ())
+
+
+def _read(name_or_path: str, seen: tuple[str, ...]) -> dict[str, Any]:
+    shipped = DIRECTORY / f"{name_or_path}.yaml"
+    if shipped.exists() and name_or_path in names():
+        path = shipped
+    elif name_or_path.endswith((".yaml", ".yml")):
+        path = Path(name_or_path)
+        if not path.exists():
+            raise InputError(f"{path}: no such device file")
+    else:
+        raise unknown("device", name_or_path, names())
+    if name_or_path in seen:
+        raise InputError(f"{path}: base: {' -> '.join((*seen, name_or_path))} is a circle")
+    try:
+        content = yaml.load(path.read_text(), _YAML_LOADER)
+    except yaml.YAMLError as error:
+        raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read: {error}") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: a device file is a mapping of fields, not {type(content).__name__}")
+    base = content.pop("base", None)
+    if base is None:
+        return content
+    merged = _read(str(base), (*seen, name_or_path))
+    for key, value in content.items():
+        if isinstance(value, dict) and isinstance(merged.get(key), dict):
+            merged[key] = {**merged[key], **value}
+        else:
+            merged[key] = value
+    return merged
+
+
+FIELD_NAMES = tuple(field.name for field in dataclasses.fields(Hardware))

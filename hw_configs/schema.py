@@ -1,0 +1,116 @@
+"""The schema of a device file: which fields it has, their meaning, unit and bounds."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+
+from simtti.errors import InputError
+from simtti.hw_configs.hardware import Hardware
+
+_STRICT = ConfigDict(extra="forbid", frozen=True)
+
+# field: (type, lowest, highest, meaning). Bounds are physical sense, wide enough for devices that do not exist yet.
+DATASHEET: dict[str, tuple[type, float, float, str]] = {
+    "sm_count": (int, 1, 4096, "streaming multiprocessors enabled"),
+    "clock_hz": (float, 1e8, 1e10, "SM clock that kernels run at while the power limit allows"),
+    "tensor_fp16_flops_per_cycle_sm": (float, 1, 1e6, "dense tensor-core FLOPs a cycle, fp16 and bf16, FP32 accumulate"),
+    "tensor_tf32_flops_per_cycle_sm": (float, 0, 1e6, "dense tensor-core FLOPs a cycle, TF32; 0 when it has none"),
+    "tensor_fp8_flops_per_cycle_sm": (float, 0, 1e6, "dense tensor-core FLOPs a cycle, FP8; 0 when it has none"),
+    "fp32_flops_per_cycle_sm": (float, 1, 1e5, "FP32 FLOPs a cycle (a fused multiply-add is two)"),
+    "sfu_ops_per_cycle_sm": (float, 1, 1e5, "special-function results a cycle"),
+    "registers_per_sm": (int, 1024, 1 << 24, "32-bit registers"),
+    "shared_memory_per_sm_bytes": (int, 1024, 1 << 26, "shared memory that CTAs can have in all"),
+    "shared_memory_bytes_per_cycle_sm": (float, 1, 1e5, "shared-memory bandwidth"),
+    "max_threads_per_sm": (int, 32, 1 << 16, "resident threads"),
+    "max_ctas_per_sm": (int, 1, 1024, "resident CTAs"),
+    "l1_per_sm_bytes": (int, 1024, 1 << 26, "L1 and shared memory together"),
+    "l2_capacity_bytes": (float, 1e5, 1e11, "L2 capacity"),
+    "l2_bytes_per_cycle_sm": (float, 1, 1e5, "bytes one SM can take from L2 in a cycle"),
+    "l2_bytes_per_s": (float, 1e9, 1e15, "L2 bandwidth of all SMs"),
+    "l2_latency_s": (float, 1e-9, 1e-4, "load-to-use latency of an L2 hit"),
+    "hbm_capacity_bytes": (float, 1e8, 1e14, "device memory"),
+    "hbm_bytes_per_s": (float, 1e9, 1e15, "device-memory bandwidth"),
+    "hbm_latency_s": (float, 1e-9, 1e-4, "load-to-use latency of device memory"),
+    "power_limit_w": (float, 1, 1e5, "board power limit"),
+}
+CALIBRATION: dict[str, tuple[type, float, float, str]] = {
+    "tensor_efficiency": (float, 0.1, 1.0, "share of the tensor cores' peak that the best kernels sustain"),
+    "hbm_efficiency": (float, 0.1, 1.0, "share of the HBM bandwidth that a long stream attains"),
+    "l2_efficiency": (float, 0.05, 1.0, "share of the L2 bandwidth that all SMs together attain"),
+    "l2_usable_share": (float, 0.05, 1.0, "share of L2 that a later kernel finds its operands in"),
+    "launch_s": (float, 0.0, 1e-3, "time between two kernels of a stream, whatever they do"),
+    "start_s": (float, 0.0, 1e-3, "from a kernel's start until its first CTAs have data, and its last stores drain"),
+    "dispatch_s": (float, 1e-12, 1e-3, "from the end of a wave of CTAs to the start of the next on the same slots"),
+    "host_copy_bytes_per_s": (float, 1e6, 1e13, "rate of a copy between device and the host's pageable memory"),
+    "static_power_w": (float, 0, 1e5, "board power while kernels run that do nothing"),
+    "tensor_j_per_flop": (float, 0, 1e-9, "energy of a tensor-core FLOP with its operands' way from shared memory"),
+    "fp32_j_per_flop": (float, 0, 1e-9, "energy of an FP32 FLOP with its instruction"),
+    "l2_j_per_byte": (float, 0, 1e-6, "energy of a byte from L2 to an SM"),
+    "hbm_j_per_byte": (float, 0, 1e-6, "energy of a byte from HBM to L2"),
+}
+
+
+class _Quantity(BaseModel):
+    model_config = _STRICT
+    source: Annotated[str, Field(min_length=3)]
+
+
+class _Parameter(_Quantity):
+    status: Literal["uncalibrated", "fitted"]
+
+
+def _section(name: str, fields: dict[str, tuple[type, float, float, str]], base: type[BaseModel]) -> type[BaseModel]:
+    members: dict[str, Any] = {}
+    for field, (kind, low, high, meaning) in fields.items():
+        value = Annotated[kind, Field(ge=low, le=high, strict=kind is int)]
+        member = create_model(f"{name}_{field}", __base__=base, value=(value, ...))
+        members[field] = (member, Field(description=meaning))
+    return create_model(name, __config__=_STRICT, **members)
+
+
+class _Device(BaseModel):
+    model_config = _STRICT
+    name: Annotated[str, Field(min_length=1)]
+    architecture: Literal["volta", "turing", "ampere", "ada", "hopper", "blackwell", "hypothetical"]
+    attention_kernel: Literal["flash-attention-2", "flash-attention-3"]
+    datasheet: _section("datasheet", DATASHEET, _Quantity)  # type: ignore[valid-type]
+    calibration: _section("calibration", CALIBRATION, _Parameter)  # type: ignore[valid-type]
+
+
+def to_hardware(content: dict[str, Any], origin: str) -> Hardware:
+    """Validate a device's merged YAML and flatten it.
+
+    Raises:
+        InputError: names the file, the field, the value given and what is allowed, one line for the first few faults.
+    """
+    try:
+        device = _Device.model_validate(content)
+    except ValidationError as error:
+        raise InputError(f"{origin}: {explain(error)}") from None
+    flat = {key: getattr(device.datasheet, key).value for key in DATASHEET}
+    flat |= {key: getattr(device.calibration, key).value for key in CALIBRATION}
+    return Hardware(
+        name=device.name, architecture=device.architecture, attention_kernel=device.attention_kernel, **flat
+    )
+
+
+def explain(error: ValidationError) -> str:
+    """The faults of a validation on one line: field, what is wrong, the value given, near field names for a typo."""
+    import difflib
+
+    known = [*DATASHEET, *CALIBRATION, "name", "architecture", "attention_kernel", "datasheet", "calibration", "base",
+             "value", "source", "status"]
+    faults = []
+    for fault in error.errors()[:3]:
+        field = ".".join(str(part) for part in fault["loc"])
+        if fault["type"] == "extra_forbidden":
+            near = difflib.get_close_matches(str(fault["loc"][-1]), known, n=1)
+            faults.append(f"unknown field {field!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+        elif fault["type"] == "missing":
+            faults.append(f"field {field!r} is missing")
+        else:
+            faults.append(f"field {field!r}: {fault['msg'].lower()}, not {fault['input']!r}")
+    more = len(error.errors()) - len(faults)
+    return "; ".join(faults) + (f"; and {more} more" if more > 0 else "")

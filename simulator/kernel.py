@@ -1,0 +1,190 @@
+"""A kernel: what one CUDA kernel launch asks of the device, per CTA and in all.
+
+Everything the simulation knows about the work is here. Lowering writes kernels, the simulation reads them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from simtti.hw_configs.hardware import Hardware
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Unique bytes of one tensor that a kernel reads or writes.
+
+    tensor: identity of the tensor's storage in the trace; negative for a workspace that lives for the kernel only.
+    nbytes: unique bytes touched.
+    """
+
+    tensor: int
+    nbytes: float
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """One kernel launch: a grid of identical CTAs.
+
+    Per CTA (what it demands of the pipes, with the padding of its tile):
+      tensor_flops      tensor-core FLOPs, in `tensor_dtype`
+      fp32_flops        FP32 FLOPs of the CUDA cores
+      sfu_ops           special-function operations (exponentials, reciprocals)
+      shared_bytes      bytes through the SM's shared memory
+      l2_bytes          bytes asked of L2, reads and writes
+      latency_s         what a CTA waits for whatever the bandwidths are: pipeline fill, dependent phases, epilogue.
+                        Co-resident CTAs hide each other's; a CTA alone on its SM does not.
+      bytes_in_flight   bytes the CTA keeps in flight; with the memory latency this caps its own bandwidth
+                        (Little's law)
+    Per kernel:
+      reads, writes     unique bytes by tensor; what HBM moves follows from what L2 holds
+      hbm_reread_bytes  bytes fetched again because the working set of a wave outgrows L2
+      flops             useful FLOPs, without padding: for reports
+      tensor_efficiency attained share of the tensor cores' peak while the pipeline is full
+      memory_efficiency attained share of the attainable HBM and L2 bandwidth, below 1 for uncoalesced access
+    """
+
+    name: str
+    family: str
+    grid: int
+    threads: int = 128
+    registers: int = 64
+    shared_memory_bytes: int = 0
+    tensor_flops: float = 0.0
+    tensor_dtype: str = "fp16"
+    tensor_efficiency: float = 1.0
+    fp32_flops: float = 0.0
+    sfu_ops: float = 0.0
+    shared_bytes: float = 0.0
+    l2_bytes: float = 0.0
+    latency_s: float = 0.0
+    bytes_in_flight: float = float("inf")
+    memory_efficiency: float = 1.0
+    reads: tuple[Access, ...] = ()
+    writes: tuple[Access, ...] = ()
+    hbm_reread_bytes: float = 0.0
+    flops: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.grid < 1:
+            raise ValueError(f"kernel {self.name}: grid must be at least 1 CTA, not {self.grid}")
+
+    @property
+    def read_bytes(self) -> float:
+        return sum(access.nbytes for access in self.reads)
+
+    @property
+    def written_bytes(self) -> float:
+        return sum(access.nbytes for access in self.writes)
+
+    @property
+    def unique_bytes(self) -> float:
+        """Bytes that a cold L2 must fetch once, plus bytes written."""
+        return self.read_bytes + self.written_bytes
+
+
+def ctas_per_sm(kernel: Kernel, hardware: Hardware) -> int:
+    """Resident CTAs of `kernel` on one SM: the occupancy limit of threads, registers, shared memory and slots.
+
+    Registers are given out per warp in units of 256, shared memory with 1 KiB of the system's per CTA
+    (CUDA C++ Programming Guide, section on occupancy).
+
+    Raises:
+        ValueError: a single CTA does not fit on the SM.
+    """
+    warps = -(-kernel.threads // 32)
+    registers_per_warp = -(-kernel.registers * 32 // 256) * 256
+    limits = (
+        hardware.max_ctas_per_sm,
+        hardware.max_threads_per_sm // (warps * 32),
+        hardware.registers_per_sm // max(registers_per_warp * warps, 1),
+        hardware.shared_memory_per_sm_bytes // (kernel.shared_memory_bytes + 1024)
+        if kernel.shared_memory_bytes
+        else hardware.max_ctas_per_sm,
+    )
+    fits = int(min(limits))
+    if fits < 1:
+        raise ValueError(
+            f"kernel {kernel.name}: a CTA of {kernel.threads} threads, {kernel.registers} registers and "
+            f"{kernel.shared_memory_bytes} bytes of shared memory does not fit on an SM of {hardware.name}"
+        )
+    return fits
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """A kernel's demand per CTA in the simulation's units: seconds of an SM's pipe at full rate, bytes of L2 and HBM.
+
+    floor_s is the time a CTA needs alone on an idle device: its latency plus its slowest pipe or its own bandwidth cap.
+    """
+
+    tensor_s: float
+    fp32_s: float
+    sfu_s: float
+    shared_s: float
+    l2_port_s: float
+    l2_bytes: float
+    hbm_bytes: float
+    floor_s: float
+
+    @property
+    def sm_s(self) -> tuple[float, ...]:
+        """The SM-local part, in the order of `sm.PIPES`."""
+        return (self.tensor_s, self.fp32_s, self.sfu_s, self.shared_s, self.l2_port_s)
+
+
+def demand(kernel: Kernel, hardware: Hardware, hbm_bytes: float) -> Demand:
+    """What each CTA of `kernel` demands of `hardware`.
+
+    hbm_bytes: bytes the whole kernel moves to and from HBM, after what L2 keeps; shared evenly by the CTAs.
+    """
+    clock = hardware.clock_hz
+    tensor_s = kernel.tensor_flops / (
+        hardware.tensor_flops_per_cycle_sm(kernel.tensor_dtype) * clock * kernel.tensor_efficiency
+    )
+    fp32_s = kernel.fp32_flops / (hardware.fp32_flops_per_cycle_sm * clock)
+    sfu_s = kernel.sfu_ops / (hardware.sfu_ops_per_cycle_sm * clock)
+    shared_s = kernel.shared_bytes / (hardware.shared_memory_bytes_per_cycle_sm * clock)
+    l2_bytes = kernel.l2_bytes / kernel.memory_efficiency
+    l2_port_s = l2_bytes / (hardware.l2_bytes_per_cycle_sm * clock)
+    hbm = hbm_bytes / kernel.grid / kernel.memory_efficiency
+    own = kernel.bytes_in_flight / hardware.hbm_latency_s
+    floor_s = kernel.latency_s + max(
+        tensor_s,
+        fp32_s,
+        sfu_s,
+        shared_s,
+        l2_port_s,
+        max(l2_bytes, hbm) / own,
+        l2_bytes / hardware.l2_attained_bytes_per_s,
+        hbm / hardware.hbm_attained_bytes_per_s,
+    )
+    return Demand(tensor_s, fp32_s, sfu_s, shared_s, l2_port_s, l2_bytes, hbm, floor_s)
+
+
+def cold_hbm_bytes(kernel: Kernel) -> float:
+    """HBM bytes of `kernel` when L2 holds nothing of its operands and must write back all it writes."""
+    return kernel.unique_bytes + kernel.hbm_reread_bytes
+
+
+def lone_time_s(kernel: Kernel, hardware: Hardware, hbm_bytes: float | None = None) -> float:
+    """Closed form of `kernel` alone on an idle device, in seconds: launch, start, full waves and the last partial wave.
+
+    The simulation must agree with it (a test says so); lowering uses it to choose tiles as a library's
+    heuristics do, by predicted time.
+    """
+    need = demand(kernel, hardware, cold_hbm_bytes(kernel) if hbm_bytes is None else hbm_bytes)
+    sms = hardware.sm_count
+    slots = ctas_per_sm(kernel, hardware) * sms
+    waves, rest = divmod(kernel.grid, slots)
+    local = max(need.sm_s)
+    spread = max(
+        need.l2_bytes / hardware.l2_attained_bytes_per_s,
+        need.hbm_bytes / hardware.hbm_attained_bytes_per_s,
+    )
+    time_s = hardware.launch_s + hardware.start_s
+    if waves:
+        time_s += waves * (max(need.floor_s, local * (slots // sms), spread * slots) + hardware.dispatch_s)
+    if rest:
+        time_s += max(need.floor_s, local * -(-rest // sms), spread * rest) + hardware.dispatch_s
+    return time_s

@@ -1,0 +1,146 @@
+"""Single kernels from a table: an operator by its shape in, its time out.
+
+Times are what a benchmark that launches the operator again and again from a CUDA graph measures: the launch gap and
+the kernels, one after another, operands not in L2.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+from simtti.errors import InputError, unknown
+from simtti.hw_configs.hardware import Hardware, load
+from simtti.simulator.device import execution_time_s
+from simtti.simulator.kernel import Kernel
+from simtti.simulator.operators import FAMILIES
+from simtti.simulator.table import check_writable, read_table, write_table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_CHUNK_ROWS = 2000
+
+
+def predict(
+    rows: str | os.PathLike[str] | pd.DataFrame,
+    hw: str | Hardware,
+    out: str | os.PathLike[str] | None = None,
+    *,
+    workers: int | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> pd.DataFrame:
+    """Time each row's operator on `hw`, alone.
+
+    Args:
+        rows: a table or its path, with `op` (gemm, attention, conv2d, conv3d, group_norm, layer_norm, softmax,
+            elementwise, copy, cat, upsample), `dtype`, and the op's shape columns; `simtti predict --help` lists them.
+        out: where to write the table, .csv or .parquet; not written if None.
+
+    Returns:
+        The rows with time_us added, in microseconds, and error, the reason where there is no time.
+
+    Raises:
+        InputError: an unreadable table or device, an unwritable output.
+    """
+    import pandas as pd
+
+    table = (rows if isinstance(rows, pd.DataFrame) else read_table(rows)).copy()
+    if "op" not in table.columns:
+        raise InputError(f"{rows if not isinstance(rows, pd.DataFrame) else 'the table'}: column 'op' is missing")
+    if out is not None:
+        check_writable(out)
+    hardware = hw if isinstance(hw, Hardware) else load(hw)
+    records = table.drop(columns=["time_us", "error"], errors="ignore").to_dict("records")
+    chunks = [records[at : at + _CHUNK_ROWS] for at in range(0, len(records), _CHUNK_ROWS)]
+    times: list[float | None] = []
+    errors: list[str] = []
+    if len(chunks) > 1:
+        with ProcessPoolExecutor(max_workers=min(workers or os.cpu_count() or 1, len(chunks))) as pool:
+            for found in pool.map(_predict_rows, chunks, [hardware] * len(chunks)):
+                times += found[0]
+                errors += found[1]
+                progress(len(times), len(records))
+    elif chunks:
+        times, errors = _predict_rows(chunks[0], hardware)
+        progress(len(times), len(records))
+    table["time_us"] = pd.array(times, dtype="Float64").to_numpy(float, na_value=float("nan"))
+    table["error"] = errors
+    if out is not None:
+        write_table(table, out)
+    return table
+
+
+def _predict_rows(rows: list[dict[str, Any]], hardware: Hardware) -> tuple[list[float | None], list[str]]:
+    times: list[float | None] = []
+    errors = []
+    for row in rows:
+        try:
+            times.append(operator_time_s(kernels_of(row, hardware), hardware) * 1e6)
+            errors.append("")
+        except (InputError, ValueError) as error:
+            times.append(None)
+            errors.append(str(error))
+    return times, errors
+
+
+def operator_time_s(kernels: list[Kernel], hardware: Hardware) -> float:
+    """Seconds of an operator's kernels back to back, each with its launch gap, from a cold L2."""
+    return sum(hardware.launch_s + execution_time_s(kernel, hardware) for kernel in kernels)
+
+
+def kernels_of(row: dict[str, Any], hardware: Hardware) -> list[Kernel]:
+    """The kernels of a table's row.
+
+    Raises:
+        InputError: unknown op, a missing or unusable cell; the message names the column and the value.
+    """
+    op = row.get("op")
+    if op not in FAMILIES:
+        raise unknown("op", str(op), FAMILIES)
+    return FAMILIES[op](Cells(row), hardware)
+
+
+class Cells:
+    """The cells of a row, read by column with their type and default; a NaN cell counts as empty."""
+
+    def __init__(self, row: dict[str, Any]) -> None:
+        self.row = {name: value for name, value in row.items() if value is not None and value == value}
+
+    def whole(self, column: str, default: int | None = None, least: int = 1) -> int:
+        value = self.row.get(column, default)
+        if value is None:
+            raise InputError(f"column {column!r} is empty or missing; {self.row['op']} needs it")
+        try:
+            number = float(value)
+        except (TypeError, ValueError):
+            raise InputError(f"column {column!r} is {value!r}; it must be a whole number") from None
+        if not number.is_integer() or number < least:
+            raise InputError(f"column {column!r} is {value!r}; it must be a whole number of at least {least}")
+        return int(number)
+
+    def text(self, column: str, default: str | None, allowed: tuple[str, ...] = ()) -> str | None:
+        value = self.row.get(column, default)
+        if value is None or value == "":
+            return default
+        if allowed and value not in allowed:
+            raise InputError(f"column {column!r} is {value!r}; it must be one of {', '.join(allowed)}")
+        return str(value)
+
+    def flag(self, column: str, default: bool = False) -> bool:
+        value = self.row.get(column, default)
+        if isinstance(value, str):
+            if value.lower() not in ("true", "false", "0", "1"):
+                raise InputError(f"column {column!r} is {value!r}; it must be true or false")
+            return value.lower() in ("true", "1")
+        return bool(value)
+
+    @property
+    def dtype(self) -> str:
+        return self.text("dtype", None, ("fp16", "bf16", "fp32")) or _missing_dtype()
+
+
+def _missing_dtype() -> str:
+    raise InputError("column 'dtype' is empty or missing; it must be one of fp16, bf16, fp32")

@@ -1,0 +1,290 @@
+"""What a simulation found: kernel and operator intervals, and what follows from them.
+
+Everything printed, plotted or written comes from here. Tables are pandas DataFrames, made when asked for.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import simpy
+
+from simtti.hw_configs.hardware import Hardware
+from simtti.simulator.host import Host
+from simtti.simulator.kernel import Kernel, demand
+from simtti.simulator.lower import Lowered, Policy
+from simtti.workloads.trace import Operator, Trace
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# Time of the stream that no kernel fills.
+HOST_IDLE = "Host-idle"  # the GPU waited for the host
+LAUNCH_GAP = "Launch"  # between two kernels that were both ready
+
+
+@dataclass(frozen=True, slots=True)
+class KernelInterval:
+    """A kernel on the stream. It could have started at free_s; operator is a row of the trace."""
+
+    operator: int
+    repetition: int
+    kernel: Kernel
+    free_s: float
+    start_s: float
+    end_s: float
+    hbm_bytes: float
+
+    @property
+    def duration_s(self) -> float:
+        return self.end_s - self.start_s
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorInterval:
+    """An operator on the host, from its first launch to its last."""
+
+    operator: int
+    repetition: int
+    start_s: float
+    end_s: float
+
+
+@dataclass(frozen=True)
+class PhaseTime:
+    """A phase of the inference: its steps (count), its time and the time of one step, in seconds."""
+
+    name: str
+    steps: int
+    latency_s: float
+
+    @property
+    def step_s(self) -> float:
+        return self.latency_s / self.steps
+
+
+@dataclass(eq=False)
+class Result:
+    """The outcome of one simulated inference.
+
+    rows: the trace's operators with their kernels, in order; intervals refer to them by number.
+    repeats: (first row of a step, repetition) -> how many repetitions the recorded one stands for, where not 1.
+    skipped: (start_s, end_s, repetitions) of the time that those others take.
+    """
+
+    trace: Trace
+    hardware: Hardware
+    host: Host
+    policy: Policy
+    fidelity: str
+    latency_s: float
+    rows: list[tuple[Operator, Lowered]]
+    kernels: list[KernelInterval]
+    operators: list[OperatorInterval]
+    repeats: dict[tuple[int, int], int]
+    skipped: list[tuple[float, float, int]]
+    phase_ends_s: list[tuple[str, simpy.Event]]
+    peak_memory_bytes: int
+    wall_s: float = 0.0
+
+    # ---- time
+
+    @cached_property
+    def phases(self) -> list[PhaseTime]:
+        """Latency of each phase, from the end of the one before it on the device."""
+        times, before = [], 0.0
+        steps = {phase.name: sum(step.count for step in phase.steps) for phase in self.trace.phases}
+        for name, event in self.phase_ends_s:
+            times.append(PhaseTime(name, steps[name], float(event.value) - before))
+            before = float(event.value)
+        return times
+
+    @cached_property
+    def _times(self) -> list[int]:
+        """How many repetitions each kernel interval stands for."""
+        first_of_row = []
+        first = 0
+        for phase in self.trace.phases:
+            for step in phase.steps:
+                first_of_row += [first] * len(step.operators)
+                first += len(step.operators)
+        return [self.repeats.get((first_of_row[k.operator], k.repetition), 1) for k in self.kernels]
+
+    @cached_property
+    def breakdown(self) -> dict[str, float]:
+        """Seconds by category, largest first. The kernels' time, gaps between them, and waiting for the host: the sum
+        is the latency."""
+        seconds: dict[str, float] = defaultdict(float)
+        for interval, times in zip(self.kernels, self._times, strict=True):
+            seconds[self.rows[interval.operator][0].category] += interval.duration_s * times
+            gap = min(interval.start_s - interval.free_s, self.hardware.launch_s)
+            seconds[LAUNCH_GAP] += gap * times
+        seconds[HOST_IDLE] = max(0.0, self.latency_s - sum(seconds.values()))
+        return dict(sorted(seconds.items(), key=lambda item: -item[1]))
+
+    @property
+    def host_bound_share(self) -> float:
+        """Share of the latency in which the GPU waited for the host."""
+        return self.breakdown[HOST_IDLE] / self.latency_s
+
+    @cached_property
+    def attention(self) -> dict[str, dict[str, float]]:
+        """Time and FLOPs of attention by kind: self or cross, and the domain it works in (spatial, temporal)."""
+        found = {key: {"time_s": 0.0, "flops": 0.0} for key in ("self", "cross", "spatial", "temporal")}
+        for interval, times in zip(self.kernels, self._times, strict=True):
+            operator = self.rows[interval.operator][0]
+            if operator.category != "Attention":
+                continue
+            for key in (operator.attributes.get("kind"), operator.attributes.get("domain")):
+                if key in found:
+                    found[key]["time_s"] += interval.duration_s * times
+                    found[key]["flops"] += interval.kernel.flops * times
+        return found
+
+    @cached_property
+    def sequence_lengths(self) -> list[int]:
+        """Query length of every self-attention call over one step of the longest phase, in order."""
+        longest = max(self.trace.phases, key=lambda phase: sum(step.count for step in phase.steps))
+        return [
+            operator.inputs[0].shape[-2]
+            for operator in longest.steps[0].operators
+            if operator.category == "Attention" and operator.attributes.get("kind") == "self"
+        ]
+
+    # ---- work
+
+    @cached_property
+    def totals(self) -> dict[str, float]:
+        """FLOPs, HBM and L2 bytes, kernels launched, and busy seconds of the tensor cores, over the whole inference."""
+        sums: dict[str, float] = defaultdict(float)
+        for interval, times in zip(self.kernels, self._times, strict=True):
+            kernel = interval.kernel
+            need = demand(kernel, self.hardware, interval.hbm_bytes)
+            sums["flops"] += kernel.flops * times
+            sums["hbm_bytes"] += interval.hbm_bytes * times
+            sums["l2_bytes"] += kernel.l2_bytes * kernel.grid * times
+            sums["kernels"] += times
+            sums["kernel_s"] += interval.duration_s * times
+            sums["tensor_busy_s"] += need.tensor_s * kernel.grid / self.hardware.sm_count * times
+            sums["joules"] += energy_j(interval, self.hardware) * times
+        return dict(sums)
+
+    @cached_property
+    def utilisation(self) -> dict[str, float]:
+        """Shares of the latency: tensor cores and HBM busy, a kernel running at all; and FLOP/s over the peak."""
+        totals, hardware = self.totals, self.hardware
+        return {
+            "kernel": totals["kernel_s"] / self.latency_s,
+            "tensor_cores": totals["tensor_busy_s"] / self.latency_s,
+            "hbm": totals["hbm_bytes"] / hardware.hbm_bytes_per_s / self.latency_s,
+            "peak_flops": totals["flops"] / self.latency_s / hardware.peak_flops(),
+        }
+
+    @cached_property
+    def energy_j(self) -> float:
+        """Energy of the board: idle power over the latency plus what each kernel adds. Uncalibrated."""
+        return self.hardware.static_power_w * self.latency_s + self.totals["joules"]
+
+    @cached_property
+    def unlowered(self) -> dict[str, float]:
+        """Operators without a kernel model, with their share of all bytes that operators touch. They are timed as
+        a stream of those bytes."""
+        nbytes: dict[str, float] = defaultdict(float)
+        total = 0.0
+        for operator, lowered in self.rows:
+            touched = sum(use.nbytes for use in (*operator.inputs, *operator.outputs))
+            if lowered.is_view:
+                continue
+            total += touched
+            if lowered.unknown:
+                nbytes[operator.op] += touched
+        return {op: share / total for op, share in sorted(nbytes.items(), key=lambda item: -item[1])}
+
+    @property
+    def speed(self) -> float:
+        """Simulated seconds per second of wall-clock time."""
+        return self.latency_s / self.wall_s if self.wall_s else float("inf")
+
+    # ---- tables
+
+    @cached_property
+    def intervals(self) -> pd.DataFrame:
+        """One row a simulated kernel. `repeats` says how many repetitions of its step it stands for."""
+        import pandas as pd
+
+        rows = []
+        for interval, times in zip(self.kernels, self._times, strict=True):
+            operator, kernel = self.rows[interval.operator][0], interval.kernel
+            rows.append(
+                {
+                    "phase": operator.phase,
+                    "step": operator.step,
+                    "repetition": interval.repetition,
+                    "repeats": times,
+                    "position": operator.position,
+                    "module": operator.module,
+                    "op": operator.op,
+                    "category": operator.category,
+                    "kernel": kernel.name,
+                    "family": kernel.family,
+                    "grid": kernel.grid,
+                    "start_s": interval.start_s,
+                    "duration_s": interval.duration_s,
+                    "flops": kernel.flops,
+                    "hbm_bytes": interval.hbm_bytes,
+                    "l2_bytes": kernel.l2_bytes * kernel.grid,
+                }
+            )
+        return pd.DataFrame(rows)
+
+    @cached_property
+    def breakdown_table(self) -> pd.DataFrame:
+        """Seconds and share of the latency by category."""
+        import pandas as pd
+
+        table = pd.DataFrame({"category": list(self.breakdown), "time_s": list(self.breakdown.values())})
+        return table.assign(share=table.time_s / self.latency_s)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The result as `simtti run --json` writes it."""
+        return {
+            "latency_s": self.latency_s,
+            "energy_j": self.energy_j,
+            "peak_memory_bytes": self.peak_memory_bytes,
+            "fits": self.peak_memory_bytes <= self.hardware.hbm_capacity_bytes,
+            "phases": [
+                {"name": p.name, "steps": p.steps, "latency_s": p.latency_s, "step_s": p.step_s} for p in self.phases
+            ],
+            "breakdown": self.breakdown,
+            "attention": self.attention,
+            "sequence_lengths": self.sequence_lengths,
+            "utilisation": self.utilisation,
+            "host_bound_share": self.host_bound_share,
+            "unlowered": self.unlowered,
+            "totals": {key: self.totals[key] for key in ("flops", "hbm_bytes", "l2_bytes", "kernels")},
+            "configuration": {
+                "workload": self.trace.workload,
+                **self.trace.options,
+                "hw": self.hardware.name,
+                "host": self.host.name,
+                "attention": self.policy.attention,
+                "launch": self.policy.launch,
+                "fidelity": self.fidelity,
+                "trace": self.trace.provenance,
+            },
+        }
+
+
+def energy_j(interval: KernelInterval, hardware: Hardware) -> float:
+    """Energy a kernel adds to the board's idle power: its FLOPs and its bytes, no more than the power limit allows."""
+    kernel = interval.kernel
+    joules = (
+        kernel.tensor_flops * kernel.grid * hardware.tensor_j_per_flop
+        + kernel.fp32_flops * kernel.grid * hardware.fp32_j_per_flop
+        + kernel.l2_bytes * kernel.grid * hardware.l2_j_per_byte
+        + interval.hbm_bytes * hardware.hbm_j_per_byte
+    )
+    return min(joules, (hardware.power_limit_w - hardware.static_power_w) * interval.duration_s)

@@ -1,0 +1,144 @@
+"""What the command line prints for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from simtti.hw_configs.hardware import Hardware
+from simtti.hw_configs.schema import CALIBRATION, DATASHEET
+from simtti.simulator.result import Result
+
+_BAR = 32
+
+
+def _console() -> Console:
+    return Console(highlight=False, soft_wrap=False)
+
+
+def seconds(value: float) -> str:
+    """A time with the unit that keeps three figures.
+
+    >>> seconds(0.0123)
+    '12.3 ms'
+    """
+    for unit, scale in (("s", 1.0), ("ms", 1e-3), ("us", 1e-6)):
+        if value >= scale:
+            return f"{value / scale:.3g} {unit}" if value / scale < 1000 else f"{value / scale:.0f} {unit}"
+    return f"{value * 1e9:.3g} ns"
+
+
+def _bar(share: float) -> Text:
+    full = share * _BAR
+    blocks = "█" * int(full) + ("▌" if full - int(full) >= 0.5 else "")
+    return Text(blocks or ("▏" if share > 0 else ""), style="cyan")
+
+
+def print_result(result: Result) -> None:
+    """Latency by phase, breakdown by category, attention's sequence lengths, memory, energy, speed."""
+    console, options = _console(), result.trace.options
+    shape = ", ".join(f"{name} {value}" for name, value in options.items())
+    console.print(f"[bold]{result.trace.workload}[/] on [bold]{result.hardware.name}[/]   {shape}")
+    console.print(
+        f"[bold]{seconds(result.latency_s)}[/]   {result.energy_j:,.0f} J (uncalibrated)   "
+        f"attention {result.policy.attention}, launch {result.policy.launch}\n"
+    )
+    phases = Table("Phase", "Steps", "Latency", "Per step", box=None, pad_edge=False, header_style="dim")
+    for column in phases.columns[1:]:
+        column.justify = "right"
+    for phase in result.phases:
+        phases.add_row(phase.name, str(phase.steps), seconds(phase.latency_s), seconds(phase.step_s))
+    console.print(phases)
+    console.print()
+    parts = Table("Category", "Time", "Share", "", box=None, pad_edge=False, header_style="dim")
+    parts.columns[1].justify = parts.columns[2].justify = "right"
+    for category, time_s in result.breakdown.items():
+        share = time_s / result.latency_s
+        parts.add_row(category, seconds(time_s), f"{share:.1%}", _bar(share))
+    console.print(parts)
+    console.print()
+    use = result.utilisation
+    facts = {
+        "Waiting for the host": f"{result.host_bound_share:.1%} of the time",
+        "Tensor cores busy": f"{use['tensor_cores']:.0%}; {use['peak_flops']:.0%} of the peak FLOP/s attained",
+        "HBM busy": f"{use['hbm']:.0%} of {result.hardware.hbm_bytes_per_s / 1e12:.2f} TB/s",
+        "Self-attention tokens": _lengths(result.sequence_lengths),
+        "Peak memory": _memory(result),
+        "Simulated": f"{result.speed:.1f} s of inference per second",
+    }
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="dim", no_wrap=True)
+    for name, value in facts.items():
+        table.add_row(name, value)
+    console.print(table)
+    if result.unlowered:
+        named = ", ".join(f"{op} ({share:.2%} of bytes)" for op, share in result.unlowered.items())
+        console.print(f"[yellow]No kernel model for[/] {named}: timed as a stream of their bytes.")
+
+
+def _lengths(lengths: list[int]) -> str:
+    """Runs of equal lengths in order, as 4096x2 1024x2 ..."""
+    runs: list[tuple[int, int]] = []
+    for length in lengths:
+        if runs and runs[-1][0] == length:
+            runs[-1] = (length, runs[-1][1] + 1)
+        else:
+            runs.append((length, 1))
+    text = " ".join(f"{length}×{count}" if count > 1 else str(length) for length, count in runs)
+    return f"{text}  (one pass, in order)" if text else "none"
+
+
+def _memory(result: Result) -> str:
+    used, capacity = result.peak_memory_bytes, result.hardware.hbm_capacity_bytes
+    text = f"{used / 2**30:.1f} of {capacity / 2**30:.0f} GiB"
+    return text if used <= capacity else f"{text}: does not fit; take a smaller batch or image"
+
+
+def print_workloads(workloads: Mapping[str, Any], aliases: Mapping[str, str]) -> None:
+    """One row a workload."""
+    table = Table("Workload", "Task", "Architecture", "Parameters", "Default shape", "Source", box=None, header_style="dim")
+    table.columns[3].justify = "right"
+    for name, item in workloads.items():
+        also = [alias for alias, of in aliases.items() if of == name]
+        shape = ", ".join(f"{key} {value}" for key, value in item.defaults.given().items())
+        title = f"{name}\n({', '.join(also)})" if also else name
+        table.add_row(title, item.task, item.architecture, f"{sum(item.parameters.values()) / 1e6:,.0f} M", shape, item.source)
+    _console().print(table)
+
+
+def print_devices(devices: Mapping[str, Hardware]) -> None:
+    """One row a device."""
+    table = Table("Device", "SMs", "Clock", "FP16 peak", "HBM", "Bandwidth", "L2", "Power", box=None, header_style="dim")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for name, device in devices.items():
+        table.add_row(
+            name,
+            str(device.sm_count),
+            f"{device.clock_hz / 1e9:.2f} GHz",
+            f"{device.peak_flops() / 1e12:.0f} TFLOP/s",
+            f"{device.hbm_capacity_bytes / 2**30:.0f} GiB",
+            f"{device.hbm_bytes_per_s / 1e12:.2f} TB/s",
+            f"{device.l2_capacity_bytes / 2**20:.0f} MiB",
+            f"{device.power_limit_w:.0f} W",
+        )
+    _console().print(table)
+
+
+def print_device(content: dict[str, Any]) -> None:
+    """Every number of a device with its meaning and source."""
+    console = _console()
+    console.print(f"[bold]{content['name']}[/]  {content['architecture']}; attention {content['attention_kernel']}")
+    for section, fields in (("datasheet", DATASHEET), ("calibration", CALIBRATION)):
+        table = Table(section, "Value", "Meaning", "Source", box=None, header_style="dim", pad_edge=False)
+        table.columns[1].justify = "right"
+        for name, (_, _, _, meaning) in fields.items():
+            entry = content[section][name]
+            status = f" [yellow]({entry['status']})[/]" if entry.get("status") == "uncalibrated" else ""
+            table.add_row(name, f"{float(entry['value']):g}", meaning, entry["source"] + status)
+        console.print()
+        console.print(table)

@@ -1,0 +1,198 @@
+"""The command line as a user calls it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pandas as pd
+import pytest
+
+
+def simtti(*arguments, **options):
+    command = [sys.executable, "-m", "simtti.cli", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, **options)
+
+
+def refused(*arguments):
+    """The one line of error of a call that must exit with 2."""
+    done = simtti(*arguments)
+    assert done.returncode == 2, done.stderr
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("simtti: error: ")
+    return lines[0]
+
+
+def test_run_prints_a_breakdown_a_person_can_read():
+    done = simtti("run", "stable-diffusion", "--hw", "a100-sxm")
+    assert done.returncode == 0, done.stderr
+    for text in ("stable-diffusion-1.5", "denoising", "Convolution", "GroupNorm", "4096", "GiB", "Host"):
+        assert text in done.stdout
+
+
+def test_run_json_has_the_published_keys_and_they_add_up():
+    done = simtti("run", "stable-diffusion-1.5", "--hw", "h100-sxm", "--steps", "20", "--json", "-")
+    result = json.loads(done.stdout)
+    assert {"latency_s", "energy_j", "peak_memory_bytes", "phases", "breakdown", "attention", "sequence_lengths",
+            "utilisation", "configuration"} <= set(result)  # fmt: skip
+    assert sum(result["breakdown"].values()) == pytest.approx(result["latency_s"], rel=1e-6)
+    assert sum(phase["latency_s"] for phase in result["phases"]) == pytest.approx(result["latency_s"], rel=1e-6)
+    assert [phase["name"] for phase in result["phases"]] == ["text_encoder", "denoising", "decoder"]
+    assert set(result["sequence_lengths"]) == {4096, 1024, 256, 64}
+    assert set(result["attention"]) == {"self", "cross", "spatial", "temporal"}
+    assert result["configuration"]["steps"] == 20
+    assert not result["unlowered"]
+
+
+def test_the_same_run_gives_the_same_bytes():
+    arguments = ("run", "stable-diffusion-2.1", "--hw", "a100-sxm-40gb", "--json", "-")
+    assert simtti(*arguments).stdout == simtti(*arguments).stdout
+
+
+def test_run_writes_a_timeline(tmp_path):
+    path = tmp_path / "timeline.json"
+    assert simtti("run", "stable-diffusion", "--hw", "h100-sxm", "--timeline", path).returncode == 0
+    events = json.loads(path.read_text())["traceEvents"]
+    assert {event["ph"] for event in events} == {"M", "X", "C"}
+    timed = [event["ts"] for event in events if event["ph"] != "M"]
+    assert timed == sorted(timed)
+    kernels = sorted((e["ts"], e["ts"] + e["dur"]) for e in events if e.get("cat") == "kernel")
+    assert all(end <= start + 1e-3 for (_, end), (start, _) in zip(kernels, kernels[1:], strict=False))
+
+
+def test_predict_keeps_the_place_of_a_row_it_cannot_do(tmp_path):
+    rows = pd.DataFrame(
+        {"op": ["gemm", "gemm", "fft", "attention"], "dtype": "bf16", "m": [128, -1, 1, None], "n": 256, "k": 512,
+         "batch": [None, None, None, 2], "heads": 8, "q_len": 1024, "kv_len": 1024, "head_dim": 64, "causal": False}
+    )  # fmt: skip
+    rows.to_csv(tmp_path / "in.csv", index=False)
+    done = simtti("predict", tmp_path / "in.csv", "--hw", "h100-sxm", "--out", tmp_path / "out.parquet")
+    assert done.returncode == 0, done.stderr
+    out = pd.read_parquet(tmp_path / "out.parquet")
+    assert list(out.time_us.notna()) == [True, False, False, True]
+    assert "column 'm' is -1" in out.error[1]
+    assert "unknown op 'fft'" in out.error[2]
+
+
+def test_sweep_runs_every_row_and_says_why_one_has_no_result(tmp_path):
+    rows = pd.DataFrame({"workload": ["stable-diffusion", "sdxl", "sdxl"], "hw": ["a100-sxm", "h100-sxm", "h10-sxm"],
+                         "steps": [2, 3, 4], "frames": [None, None, None], "gpus": 1})  # fmt: skip
+    rows.to_csv(tmp_path / "in.csv", index=False)
+    assert simtti("sweep", tmp_path / "in.csv", "--out", tmp_path / "out.csv").returncode == 0
+    out = pd.read_csv(tmp_path / "out.csv")
+    assert list(out.latency_s.notna()) == [True, True, False]
+    assert "unknown device 'h10-sxm'" in out.error[2]
+    assert {"energy_j", "peak_memory_bytes"} <= set(out.columns)
+
+
+def test_a_sweep_that_is_interrupted_goes_on_where_it_was(tmp_path):
+    rows = pd.DataFrame({"workload": "stable-diffusion", "hw": "a100-sxm", "steps": range(2, 400), "fidelity": "wave"})
+    rows.to_csv(tmp_path / "in.csv", index=False)
+    command = [sys.executable, "-m", "simtti.cli", "sweep", tmp_path / "in.csv", "--out", tmp_path / "out.csv"]
+    journal = tmp_path / ".out.csv.partial.jsonl"
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    deadline = time.monotonic() + 60
+    while not (journal.exists() and journal.read_text().count("\n") >= 3):
+        assert time.monotonic() < deadline
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)  # Ctrl-C goes to the whole foreground group
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert stderr.strip().splitlines() == [
+        "simtti: error: interrupted; finished work is kept, the same command goes on from there"
+    ]
+    kept = journal.read_text().splitlines()
+    assert len(kept) >= 3
+    # Ask for the finished rows and two more: only those two are run.
+    finished = [json.loads(json.loads(line)["key"])["steps"] for line in kept]
+    fewer = rows[rows.steps.isin([*finished, 398, 399])]
+    fewer.to_csv(tmp_path / "in.csv", index=False)
+    assert subprocess.run(command, check=False, capture_output=True).returncode == 0
+    out = pd.read_csv(tmp_path / "out.csv")
+    assert out.latency_s.notna().all()
+    assert len(out) == len(fewer)
+    assert not journal.exists()
+    by_steps = {json.loads(json.loads(line)["key"])["steps"]: json.loads(line)["figures"] for line in kept}
+    for row in out[out.steps.isin(finished)].itertuples():
+        assert row.latency_s == pytest.approx(by_steps[row.steps]["latency_s"])
+
+
+def test_workloads_and_devices_are_listed():
+    assert "stable-diffusion-1.5" in json.loads(simtti("workloads", "--json").stdout)
+    assert "h200-sxm" in json.loads(simtti("hw", "--json").stdout)
+    assert "sdxl" in simtti("workloads").stdout
+    assert "whitepaper" in simtti("hw", "a100-sxm").stdout
+
+
+def test_help_teaches():
+    for verb in ("run", "predict", "sweep", "record", "workloads", "hw"):
+        text = simtti(verb, "--help").stdout
+        assert "Usage: " in text
+        assert len(text) > 150
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["run", "stable-difusion", "--hw", "h100-sxm"], ["unknown workload", "stable-diffusion"]),
+        (["run", "sdxl", "--hw", "h10"], ["unknown device 'h10'", "h100-sxm"]),
+        (["run", "sdxl", "--hw", "h100-sxm", "--batch", "-1"], ["batch", "-1"]),
+        (["run", "sdxl", "--hw", "h100-sxm", "--height", "1001"], ["height", "1001", "multiple of 8", "1000"]),
+        (["run", "sdxl", "--hw", "h100-sxm", "--frames", "8"], ["frames", "sdxl"]),
+        (["run", "sdxl", "--hw", "h100-sxm", "--steps", "0"], ["steps", "0"]),
+        (["run", "sdxl", "--hw", "h100-sxm", "--dtype", "fp4"], ["dtype", "fp4", "fp16"]),
+        (["run", "sdxl", "--hw", "h100-sxm", "--attention", "flsh"], ["attention", "flsh", "flash"]),
+        (["run", "sdxl", "--hw", "h100-sxm", "--launch", "fast"], ["launch", "fast", "graph"]),
+        (["run", "sdxl", "--hw", "h100-sxm", "--fidelity", "x"], ["fidelity", "cta"]),
+        (["run", "sdxl", "--hw", "h100-sxm", "--host", "mainframe"], ["host", "mainframe", "default"]),
+        (["run", "sdxl", "--hw", "h100-sxm", "--gpus", "2"], ["gpus", "2"]),
+        (["run", "sdxl", "--hw", "h100-sxm", "--json", "/no/such/folder/x.json"], ["/no/such/folder"]),
+        (["run", "sdxl", "--hw", "h100-sxm", "--timeline", "/"], ["folder"]),
+        (["run", "--hw", "h100-sxm"], ["WORKLOAD", "--trace"]),
+        (["run", "--trace", "none.parquet", "--hw", "h100-sxm"], ["none.parquet"]),
+        (["run", "sdxl"], ["--hw"]),
+        (["run", "sdxl", "--hw", "h100-sxm", "--batch", "two"], ["--batch", "two"]),
+        (["sweep", "none.csv", "--out", "out.csv"], ["none.csv", "no such file"]),
+        (["predict", "none.parquet", "--hw", "h100-sxm", "--out", "out.csv"], ["none.parquet"]),
+        (["record", "sdxl", "-o", "/no/such/folder/x.parquet"], ["/no/such/folder"]),
+        (["hw", "h101"], ["unknown device 'h101'"]),
+        (["rnu"], ["rnu"]),
+    ],
+)
+def test_a_mistake_is_one_line_with_exit_code_2(arguments, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    message = refused(*arguments)
+    for word in words:
+        assert word in message
+
+
+def test_a_table_that_is_not_one_is_named(tmp_path):
+    (tmp_path / "x.parquet").write_bytes(b"PAR1 not really")
+    (tmp_path / "y.csv").write_text("workload,hw,bacth\nsdxl,h100-sxm,1\n")
+    assert "x.parquet" in refused("sweep", tmp_path / "x.parquet", "--out", tmp_path / "o.csv")
+    message = refused("sweep", tmp_path / "y.csv", "--out", tmp_path / "o.csv")
+    assert "'bacth'" in message
+    assert "'batch'" in message
+    assert "x.parquet" in refused("run", "--trace", tmp_path / "x.parquet", "--hw", "h100-sxm")
+
+
+def test_a_device_with_no_bandwidth_is_named(tmp_path):
+    path = tmp_path / "chip.yaml"
+    path.write_text("base: h100-sxm\nname: chip\ndatasheet:\n  hbm_bytes_per_s: {value: 0.0, source: none at all}\n")
+    message = refused("run", "sdxl", "--hw", path)
+    assert "chip.yaml" in message
+    assert "hbm_bytes_per_s" in message
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full on this system")
+def test_a_full_disk_is_one_line():
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "simtti.cli", "workloads", "--json"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 2
+    assert "No space left" in done.stderr
+    assert "Traceback" not in done.stderr

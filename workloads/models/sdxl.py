@@ -1,0 +1,89 @@
+"""Stable Diffusion XL (base 1.0), as diffusers' StableDiffusionXLPipeline runs it, without refiner or watermark.
+
+Configurations are those released with the weights (stabilityai/stable-diffusion-xl-base-1.0), and so is
+force_zeros_for_empty_prompt: without a negative prompt its embeddings are zeros and no encoder runs for it.
+"""
+
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, EulerDiscreteScheduler, UNet2DConditionModel
+from simtti.workloads.catalogue import Options
+from simtti.workloads.models.latent_diffusion import (
+    META,
+    TORCH_DTYPES,
+    Recording,
+    build,
+    guided,
+    initial_latents,
+    per_image,
+    record_decoding,
+    record_denoising,
+    tokens,
+)
+from simtti.workloads.models.stable_diffusion import CLIP_L, NOISE, VAE
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+# OpenCLIP's ViT-bigG/14, 695 M with its projection.
+OPENCLIP_BIGG: dict[str, Any] = {
+    "hidden_size": 1280, "intermediate_size": 5120, "num_hidden_layers": 32, "num_attention_heads": 20,
+    "hidden_act": "gelu", "projection_dim": 1280, "bos_token_id": 0, "eos_token_id": 2,
+}  # fmt: skip
+# Three levels, attention at the lower two with 2 and 10 transformer blocks; conditioned on pooled text and sizes.
+UNET: dict[str, Any] = {
+    "sample_size": 128, "cross_attention_dim": 2048, "attention_head_dim": [5, 10, 20],
+    "block_out_channels": (320, 640, 1280), "transformer_layers_per_block": [1, 2, 10],
+    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+    "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+    "use_linear_projection": True, "addition_embed_type": "text_time", "addition_time_embed_dim": 256,
+    "projection_class_embeddings_input_dim": 2816,
+}  # fmt: skip
+
+
+def record_sdxl(options: Options) -> Recording:
+    """Encode the prompts with both encoders, denoise, decode: in fp32 if the pipeline runs in fp16."""
+    dtype = options.dtype
+    recording = Recording()
+    encoders = [
+        recording.add("text_encoder", build(CLIPTextModel, CLIPTextConfig(**CLIP_L), dtype=dtype)),
+        recording.add(
+            "text_encoder_2", build(CLIPTextModelWithProjection, CLIPTextConfig(**OPENCLIP_BIGG), dtype=dtype)
+        ),
+    ]
+    unet = recording.add("unet", build(UNet2DConditionModel, **UNET, dtype=dtype))
+    vae = recording.add(
+        "vae", build(AutoencoderKL, **VAE, scaling_factor=0.13025, force_upcast=True, dtype=dtype)
+    )
+    factor = 2 ** (len(vae.config.block_out_channels) - 1)
+    scheduler = EulerDiscreteScheduler(**NOISE, timestep_spacing="leading")
+
+    with recording.recorder.step("text_encoder", domain="text"), recording.recorder.scope("pipeline"):
+        prompts, pooled = encode_prompts(encoders, options)
+        noise = initial_latents(options, unet.config.in_channels, factor, scheduler)
+        # Original size, crop corner and target size: numbers made on the host.
+        size = (options.height, options.width)
+        time_ids = torch.tensor([[*size, 0, 0, *size]], dtype=TORCH_DTYPES[dtype])
+        if guided(options):
+            prompts = torch.cat([torch.zeros_like(prompts), prompts], dim=0)
+            pooled = torch.cat([torch.zeros_like(pooled), pooled], dim=0)
+            time_ids = torch.cat([time_ids, time_ids], dim=0)
+        time_ids = time_ids.to(META).repeat(options.batch, 1)
+
+    latents = record_denoising(
+        recording, options, scheduler, unet, noise,
+        encoder_hidden_states=prompts, added_cond_kwargs={"text_embeds": pooled, "time_ids": time_ids},
+    )  # fmt: skip
+    upcast = vae.dtype == torch.float16 and vae.config.force_upcast
+    record_decoding(recording, options, vae, latents, upcast=upcast, one_by_one=False)
+    recording.phases = recording.recorder.phases()
+    return recording
+
+
+def encode_prompts(encoders: list[Any], options: Options) -> tuple[torch.Tensor, torch.Tensor]:
+    """Both encoders' penultimate states side by side, (batch, 77, 2048), and the second's pooled text, (batch, 1280)."""
+    states = []
+    for encoder in encoders:
+        output = encoder(tokens(options.batch), output_hidden_states=True)
+        states.append(output.hidden_states[-2])
+        pooled = output[0]
+    return per_image(torch.concat(states, dim=-1)), per_image(pooled)

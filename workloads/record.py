@@ -1,0 +1,107 @@
+"""The trace of a workload: the shipped one where it fits, else recorded on the spot, which needs torch."""
+
+import importlib
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from simtti.errors import InputError
+from simtti.workloads.catalogue import Options, Workload, find
+from simtti.workloads.trace import Trace
+
+TRACES = Path(__file__).parent / "traces"
+_LIBRARIES = ("torch", "diffusers", "transformers")
+
+
+def workload_trace(name: str, **options: Any) -> Trace:
+    """The trace of a workload with the options of `record`.
+
+    The default shape is shipped, for any number of steps; another one is recorded.
+    """
+    workload = find(name)
+    wanted = workload.options(**options).given()
+    path = shipped(workload)
+    if _but_steps(wanted) == _but_steps(workload.defaults.given()) and path.exists():
+        trace = Trace.load(path)
+        return trace if trace.options == wanted else trace.with_steps(wanted["steps"])
+    return record(name, **options)
+
+
+def shipped(workload: Workload) -> Path:
+    """Where the trace of the default shape is kept."""
+    return TRACES / f"{workload.name}.parquet"
+
+
+def _but_steps(options: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if name != "steps"}
+
+
+def record(
+    name: str,
+    *,
+    height: int | None = None,
+    width: int | None = None,
+    batch: int | None = None,
+    steps: int | None = None,
+    frames: int | None = None,
+    dtype: str | None = None,
+    guidance: float | None = None,
+) -> Trace:
+    """Run a workload's real modules on torch's meta device and return what they did. None means the default."""
+    workload = find(name)
+    options = workload.options(
+        height=height, width=width, batch=batch, steps=steps, frames=frames, dtype=dtype, guidance=guidance
+    )
+    with quiet():
+        versions = _import_libraries(workload, options)
+        module, _, function = workload.builder.partition(":")
+        recording = getattr(importlib.import_module(module), function)(options)
+    return Trace(
+        workload=workload.name,
+        options=options.given(),
+        phases=recording.phases,
+        parameters=recording.parameters,
+        parameter_bytes=recording.parameter_bytes,
+        provenance={"kind": "recorded", **versions},
+        schedule=recording.schedule,
+    )
+
+
+def _import_libraries(workload: Workload, options: Options) -> dict[str, str]:
+    """The version of each library recording needs, without a build's suffix ('+cpu'), which changes no shape."""
+    versions = {}
+    for library in _LIBRARIES:
+        try:
+            version = importlib.import_module(library).__version__
+        except ImportError as error:
+            problem = (
+                "is not installed"
+                if getattr(error, "name", None) == library
+                else f"cannot be imported ({error})"
+            )
+            raise InputError(
+                f"recording {workload.name} ({_spelled(options)}) needs {library}, which {problem}; "
+                "run: pip install 'simtti[torch]'"
+            ) from None
+        versions[library] = version.partition("+")[0]
+    return versions
+
+
+def _spelled(options: Options) -> str:
+    return ", ".join(f"{name} {value}" for name, value in options.given().items())
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep the libraries' warnings and log messages off the terminal."""
+    disabled = logging.root.manager.disable
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logging.disable(logging.ERROR)
+        try:
+            yield
+        finally:
+            logging.disable(disabled)

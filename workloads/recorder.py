@@ -1,0 +1,394 @@
+"""Records what a PyTorch model does as a trace, on the `meta` device: shapes without memory or arithmetic.
+
+    recorder = Recorder()
+    recorder.register("unet", unet)
+    with recorder.step("denoising", count=50, domain="spatial"):
+        unet(latents, timestep, text)
+    recorder.phases()
+
+Two of torch's modes do the work. A dispatch mode sees every aten call, below autograd and below the composite
+operators, as a CUDA run would issue it. Scaled-dot-product attention is caught a level higher, in a function
+mode, because on `meta` torch would decompose it into the matrix products that a GPU's fused kernel replaces.
+"""
+
+import math
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import cache
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from simtti.workloads.trace import Operator, Phase, Step, TensorUse
+from torch._prims_common import suggest_memory_format
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+DTYPE_NAMES = {
+    torch.float64: "fp64", torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16",
+    torch.float8_e4m3fn: "fp8_e4m3", torch.float8_e5m2: "fp8_e5m2",
+    torch.complex64: "complex64", torch.complex128: "complex128",
+    torch.int64: "int64", torch.int32: "int32", torch.int16: "int16", torch.int8: "int8", torch.uint8: "uint8",
+    torch.bool: "bool",
+}  # fmt: skip
+
+# By the name without 'aten::' and the trailing '_' of the in-place form. What is not here is Elementwise where
+# torch tags it pointwise, and Other where it does not.
+_CATEGORY_OF = {
+    name: category
+    for category, names in {
+        "Convolution": "convolution _convolution",
+        "Linear": "mm addmm bmm baddbmm addbmm mv addmv dot linear",
+        "Attention": "scaled_dot_product_attention",
+        "GroupNorm": "native_group_norm",
+        "LayerNorm": "native_layer_norm _fused_rms_norm rms_norm",
+        "Softmax": "_softmax _log_softmax _safe_softmax",
+        "Elementwise": "randn rand randint normal uniform bernoulli",
+        "Memory": "clone copy _to_copy cat stack repeat constant_pad_nd reflection_pad2d replication_pad2d "
+        "replication_pad3d upsample_nearest1d upsample_nearest2d upsample_nearest3d _upsample_nearest_exact2d "
+        "upsample_bilinear2d upsample_bicubic2d pixel_shuffle pixel_unshuffle index index_select index_put gather "
+        "scatter embedding masked_fill roll flip arange zeros ones full zeros_like ones_like full_like zero fill "
+        "new_zeros new_ones new_full scalar_tensor eye linspace tril triu slice_scatter select_scatter "
+        "_local_scalar_dense",
+    }.items()
+    for name in names.split()
+}
+_ALLOCATIONS = {"empty", "empty_like", "empty_strided", "empty_permuted", "new_empty", "new_empty_strided"}
+# Arguments that do not change the work.
+_IGNORED = {"device", "layout", "pin_memory", "generator", "non_blocking", "names"}
+_RENAMED = {("native_group_norm", "group"): "num_groups"}
+# Modules of video models that attend along time, in the diffusers naming.
+_TEMPORAL = ("temporal", "temp_attentions", "motion_modules")
+
+
+class Recorder:
+    """Collects operators into phases and steps. Tensor identities are numbered as they are met, from 0."""
+
+    def __init__(self) -> None:
+        self._phases: dict[str, list[Step]] = {}
+        self._operators: list[Operator] | None = None
+        self._phase = ""
+        self._domain = ""
+        self._paused = False
+        self._names: dict[int, str] = {}
+        self._stack: list[tuple[str, Any]] = []
+        self._registered: list[torch.nn.Module] = []
+        # By the address of the StorageImpl. Holding the storage keeps the address from being given out again.
+        self._identities: dict[int, int] = {}
+        self._storages: list[Any] = []
+        self._stored_as: dict[int, str] = {}
+        self._roles: dict[int, str] = {}
+        self._on_device: set[int] = set()
+        self._uses: dict[tuple[Any, ...], TensorUse] = {}
+
+    # ---- what a caller sees
+
+    def register(self, name: str, module: torch.nn.Module) -> None:
+        """Name a model's modules ('unet.mid_block.attentions.0') and know its weights from activations."""
+        self._registered.append(module)
+        for path, child in module.named_modules():
+            self._names[id(child)] = f"{name}.{path}" if path else name
+        for role, tensors in (("parameter", module.parameters()), ("buffer", module.buffers())):
+            for tensor in tensors:
+                self._stored_as[self._address(tensor)] = role
+
+    def on_device(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Treat a CPU tensor, and what is computed from it, as if the pipeline kept it on the GPU.
+
+        For values that steer the host, such as a scheduler's timesteps: they must really exist, and on a GPU
+        reading them costs a copy and a wait, recorded as aten::_local_scalar_dense.
+        """
+        self._on_device.add(self._address(tensor))
+        return tensor
+
+    def copy_to_host(self, tensor: torch.Tensor) -> None:
+        """Record `tensor.cpu()`, which a meta tensor cannot do."""
+        attributes = {"dtype": DTYPE_NAMES[tensor.dtype], "transfer": "device_to_host", "synchronizes": True}
+        self._append("aten::_to_copy", "Memory", (self._use(tensor, "input"),), (), attributes, False)
+
+    @contextmanager
+    def scope(self, name: str) -> Iterator[None]:
+        """The module path of operators that no module issues: 'pipeline', 'scheduler'."""
+        self._stack.append((name, None))
+        try:
+            yield
+        finally:
+            self._stack.pop()
+
+    @contextmanager
+    def step(self, phase: str, *, domain: str, count: int = 1) -> Iterator[None]:
+        """Record the body as the next step of `phase`; `domain` is what its attention runs over.
+
+        Domains: 'spatial', 'temporal', 'text', 'joint'. Modules known to attend along time say so themselves.
+        """
+        self._phase, self._domain, self._operators = phase, domain, []
+        number = len(self._phases.setdefault(phase, []))
+        try:
+            with ExitStack() as stack:
+                stack.enter_context(torch.no_grad())
+                for handle in (
+                    register_module_forward_pre_hook(self._enter_module),
+                    register_module_forward_hook(self._leave_module),
+                ):
+                    stack.callback(handle.remove)
+                stack.enter_context(_Functions(self))
+                stack.enter_context(_Dispatch(self))
+                yield
+            operators = tuple(self._operators)
+        finally:
+            self._operators, self._stack = None, []
+        assert number == len(self._phases[phase]), "steps do not nest"
+        self._phases[phase].append(Step(count, operators))
+
+    def phases(self) -> tuple[Phase, ...]:
+        """What was recorded, in the order in which phases began."""
+        return tuple(Phase(name, tuple(steps)) for name, steps in self._phases.items())
+
+    # ---- modules
+
+    def _enter_module(self, module: torch.nn.Module, args: Any) -> None:
+        name = self._names.get(id(module))
+        if name is None:
+            above = self._stack[-1][0] if self._stack else ""
+            name = f"{above}.{type(module).__name__}".lstrip(".")
+        self._stack.append((name, module))
+
+    def _leave_module(self, module: torch.nn.Module, args: Any, output: Any) -> None:
+        self._stack.pop()
+
+    # ---- tensors
+
+    def _address(self, tensor: torch.Tensor) -> int:
+        storage = tensor.untyped_storage()
+        address: int = storage._cdata
+        if address not in self._identities:
+            self._identities[address] = -1
+            self._storages.append(storage)
+        return address
+
+    def _identity(self, tensor: torch.Tensor, role: str) -> int:
+        address = self._address(tensor)
+        if self._identities[address] < 0:
+            self._identities[address] = len(self._roles)
+            self._roles[len(self._roles)] = self._stored_as.get(address, role)
+        return self._identities[address]
+
+    def _use(self, tensor: torch.Tensor, role: str) -> TensorUse:
+        """The operand, with `role` if its storage is met for the first time. Equal operands are one object."""
+        identity = self._identity(tensor, role)
+        size = tensor.untyped_storage().nbytes()
+        key = (identity, tuple(tensor.shape), tensor.stride(), tensor.dtype, size)
+        if key not in self._uses:
+            dtype = DTYPE_NAMES[tensor.dtype]
+            self._uses[key] = TensorUse(identity, key[1], key[2], dtype, size, self._roles[identity])
+        return self._uses[key]
+
+    def _is_on_device(self, tensor: torch.Tensor) -> bool:
+        return tensor.device.type == "meta" or tensor.untyped_storage()._cdata in self._on_device
+
+    # ---- operators
+
+    def _append(
+        self,
+        op: str,
+        category: str,
+        inputs: tuple[TensorUse, ...],
+        outputs: tuple[TensorUse, ...],
+        attributes: dict[str, Any],
+        is_view: bool,
+    ) -> None:
+        assert self._operators is not None, "recording happens within step()"
+        module = self._stack[-1][0] if self._stack else ""
+        position = len(self._operators)
+        step = len(self._phases[self._phase])
+        self._operators.append(
+            Operator(self._phase, step, position, module, op, category, inputs, outputs, attributes, is_view)
+        )
+
+    def _aten(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
+        """Record one aten call."""
+        schema = _schema(func)
+        read, attributes = _bind(schema, args, kwargs)
+        made = _tensors(result)
+        on_device = [tensor for tensor in read if self._is_on_device(tensor)]
+        for tensor in made if on_device else ():
+            if tensor.device.type == "cpu":
+                self.on_device(tensor)
+        op = f"aten::{schema.name}"
+        if not on_device and not any(self._is_on_device(tensor) for tensor in made):
+            # Arithmetic on CPU scalars, as schedulers do it: host time, but nothing for the GPU.
+            uses = tuple(self._use(tensor, "input") for tensor in read)
+            outs = tuple(self._use(tensor, "activation") for tensor in made)
+            self._append(op, "Other", uses, outs, {**attributes, "device": "cpu"}, True)
+            return
+        if schema.name == "_to_copy" and read[0].device.type == "cpu":
+            if on_device and made[0].dtype == read[0].dtype:
+                # Already on the GPU in the pipeline, where .to() returns the tensor itself.
+                self._identities[self._address(made[0])] = self._identity(read[0], "input")
+                return
+            if not on_device:
+                on_device = read
+                attributes["transfer"] = "host_to_device"
+        if schema.name == "_local_scalar_dense":
+            attributes["synchronizes"] = True
+        # CUDA kernels take CPU scalars by value, as an argument of the launch.
+        if len(on_device) < len(read):
+            attributes["cpu_scalars"] = len(read) - len(on_device)
+        inputs = tuple(self._use(tensor, "input") for tensor in on_device)
+        outputs = tuple(self._use(tensor, "activation") for tensor in made)
+        viewed = {use.tensor for use in inputs}
+        is_view = schema.name in _ALLOCATIONS or (
+            bool(outputs) and not schema.mutates and all(use.tensor in viewed for use in outputs)
+        )
+        self._append(op, "View" if is_view else schema.category, inputs, outputs, attributes, is_view)
+
+    def _attention(
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        attn_mask: torch.Tensor | None = None,
+        dropout_p: float = 0.0,
+        is_causal: bool = False,
+        scale: float | None = None,
+        enable_gqa: bool = False,
+    ) -> torch.Tensor:
+        """Record scaled-dot-product attention of (batch, heads, length, head dim) and return its empty output."""
+        *batch, length, _ = query.shape
+        width = value.shape[-1]
+        self._paused = True
+        try:
+            if len(batch) == 2:
+                # The fused CUDA kernels write (batch, length, heads, head dim), so that the output projection
+                # that follows needs no copy (at::_scaled_dot_product_flash_attention in ATen).
+                output = torch.empty(
+                    batch[0], length, batch[1], width, dtype=query.dtype, device=query.device
+                )
+                output = output.transpose(1, 2)
+            else:
+                output = torch.empty(*batch, length, width, dtype=query.dtype, device=query.device)
+        finally:
+            self._paused = False
+        attributes = {
+            "kind": self._attention_kind(length, key.shape[-2]),
+            "domain": self._attention_domain(),
+            "causal": is_causal,
+            "scale": float(scale) if scale is not None else 1 / math.sqrt(query.shape[-1]),
+            "dropout_p": dropout_p,
+            "enable_gqa": enable_gqa,
+            "has_mask": attn_mask is not None,
+        }
+        operands = (query, key, value) if attn_mask is None else (query, key, value, attn_mask)
+        inputs = tuple(self._use(tensor, "input") for tensor in operands)
+        outputs = (self._use(output, "activation"),)
+        self._append("aten::scaled_dot_product_attention", "Attention", inputs, outputs, attributes, False)
+        return output
+
+    def _attention_kind(self, queries: int, keys: int) -> str:
+        """Diffusers' attention modules say what they are; elsewhere unequal lengths mean cross-attention."""
+        for _, module in reversed(self._stack):
+            cross = getattr(module, "is_cross_attention", None)
+            if cross is not None:
+                return "cross" if cross else "self"
+        return "self" if queries == keys else "cross"
+
+    def _attention_domain(self) -> str:
+        path = self._stack[-1][0] if self._stack else ""
+        return "temporal" if any(mark in path for mark in _TEMPORAL) else self._domain
+
+
+class _Functions(TorchFunctionMode):
+    """Catches scaled-dot-product attention before torch decomposes it."""
+
+    def __init__(self, recorder: Recorder):
+        super().__init__()
+        self.recorder = recorder
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is F.scaled_dot_product_attention:
+            return self.recorder._attention(*args, **(kwargs or {}))
+        return func(*args, **(kwargs or {}))
+
+
+class _Dispatch(TorchDispatchMode):
+    """Sees each aten call after composite operators are taken apart."""
+
+    def __init__(self, recorder: Recorder):
+        super().__init__()
+        self.recorder = recorder
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if func is torch.ops.aten.convolution.default:
+            result = _as_cudnn_lays_it_out(result, *args[:2])
+        if not self.recorder._paused:
+            self.recorder._aten(func, args, kwargs or {}, result)
+        return result
+
+
+def _as_cudnn_lays_it_out(output: torch.Tensor, image: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """The output of a convolution in cuDNN's layout; torch leaves it contiguous on `meta`, not knowing the device.
+
+    It is channels_last if the image or the weight is (cudnn_conv_suggest_memory_format in ATen/native/ConvUtils.h).
+    This matters in plain NCHW pipelines too: attention in the VAE leaves its image channels_last, and from there
+    on each GroupNorm has to copy it.
+    """
+    layouts = {suggest_memory_format(image), suggest_memory_format(weight)} - {torch.contiguous_format}
+    if not layouts or output.device.type != "meta" or output.dtype == torch.float64:
+        return output
+    return torch.empty_like(output, memory_format=layouts.pop())
+
+
+class _Schema:
+    """What recording needs of an aten operator's signature."""
+
+    def __init__(self, func: Any):
+        self.name: str = func._schema.name.removeprefix("aten::")
+        self.mutates: bool = func._schema.is_mutable
+        self.arguments: list[tuple[str, Any]] = [
+            (argument.name, argument.default_value if argument.has_default_value() else None)
+            for argument in func._schema.arguments
+        ]
+        base = self.name if self.name.startswith("_") else self.name.rstrip("_")
+        fallback = "Elementwise" if torch.Tag.pointwise in func.tags else "Other"
+        self.category: str = _CATEGORY_OF.get(base, fallback)
+
+
+@cache
+def _schema(func: Any) -> _Schema:
+    return _Schema(func)
+
+
+def _bind(
+    schema: _Schema, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[list[torch.Tensor], dict[str, Any]]:
+    """A call's tensors in order, and its other arguments by name, defaults included, as JSON values."""
+    tensors: list[torch.Tensor] = []
+    attributes: dict[str, Any] = {}
+    for i, (name, default) in enumerate(schema.arguments):
+        value = args[i] if i < len(args) else kwargs.get(name, default)
+        found = _tensors(value)
+        if found:
+            tensors += found
+        elif value is not None and name not in _IGNORED:
+            attributes[_RENAMED.get((schema.name, name), name)] = _json_value(value)
+    return tensors, attributes
+
+
+def _tensors(value: Any) -> list[torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        return [value]
+    if isinstance(value, (list, tuple)):
+        return [tensor for item in value for tensor in _tensors(item)]
+    return []
+
+
+def _json_value(value: Any) -> Any:
+    if isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, (list, tuple)):
+        return [_json_value(item) for item in value]
+    if isinstance(value, torch.dtype):
+        return DTYPE_NAMES[value]
+    return str(value).removeprefix("torch.")
