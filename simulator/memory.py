@@ -30,6 +30,8 @@ def _step_peak(rows: list[tuple[Operator, Lowered]]) -> int:
     size: dict[int, int] = {}
     live = 0
     for index, (operator, _) in enumerate(rows):
+        if operator.attributes.get("device") == "cpu":
+            continue
         for use in (*operator.inputs, *operator.outputs):
             if use.role == "parameter":
                 continue
@@ -45,7 +47,7 @@ def _step_peak(rows: list[tuple[Operator, Lowered]]) -> int:
     peak = live
     for index, (operator, lowered) in enumerate(rows):
         for use in operator.outputs:
-            if use.role == "activation" and use.tensor not in alive:
+            if use.role == "activation" and use.tensor in size and use.tensor not in alive:
                 alive.add(use.tensor)
                 live += size[use.tensor]
         peak = max(peak, live + lowered.workspace_bytes)

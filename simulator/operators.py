@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 from simtti.errors import InputError
 from simtti.hw_configs.hardware import Hardware
 from simtti.simulator.kernel import Access, Kernel
-from simtti.simulator.kernels.attention import ATTENTION_KERNELS, attention
+from simtti.simulator.kernels.attention import KERNELS as ATTENTION_KERNELS
+from simtti.simulator.kernels.attention import attention
 from simtti.simulator.kernels.convolution import convolution
 from simtti.simulator.kernels.elementwise import Operand, broadcast, dense, elementwise
 from simtti.simulator.kernels.gemm import gemm
 from simtti.simulator.kernels.memory import cat, constant_pad, copy, embedding, fill, upsample_nearest
-from simtti.simulator.kernels.normalization import group_norm, layer_norm, reduction, softmax
+from simtti.simulator.kernels.normalization import group_norm, layer_norm, reduce, softmax
 from simtti.workloads.trace import Operator, TensorUse
 
 if TYPE_CHECKING:
@@ -31,26 +32,36 @@ def _operand(use: TensorUse, slot: int, walk: tuple[int, ...]) -> Operand:
     return broadcast(slot, use.shape, use.strides, use.dtype, walk)
 
 
-def _gemm(m: int, n: int, k: int, batch: int, operator: Operator, hardware: Hardware) -> list[Kernel]:
-    *_, a, b = range(len(operator.inputs))
-    bias = 0 if len(operator.inputs) == 3 else None
-    return gemm(m, n, k, batch, operator.outputs[0].dtype, hardware, a=a, b=b, c=len(operator.inputs), bias=bias)
+def _reads(operator: Operator) -> tuple[Access, ...]:
+    """Unique bytes of each input: an expanded weight is no larger than its storage."""
+    return tuple(
+        Access(slot, float(min(use.nbytes, use.storage_bytes))) for slot, use in enumerate(operator.inputs)
+    )
+
+
+def _writes(operator: Operator) -> tuple[Access, ...]:
+    return tuple(Access(len(operator.inputs) + slot, float(use.nbytes)) for slot, use in enumerate(operator.outputs))
 
 
 def _matrix_product(operator: Operator, hardware: Hardware, attention_policy: str) -> list[Kernel]:
-    """mm, bmm, addmm, baddbmm: the two matrices are the last inputs, a bias or addend stands before them."""
+    """mm, bmm, addmm, baddbmm: the two matrices are the last inputs; a bias before them goes into the epilogue."""
     a, b = operator.inputs[-2:]
     batch = math.prod(a.shape[:-2])
-    return _gemm(a.shape[-2], b.shape[-1], a.shape[-1], batch, operator, hardware)
+    if batch > 1 and not b.strides[0]:  # one matrix for all: the rows stand in one taller product
+        m, batch = a.shape[-2] * batch, 1
+    else:
+        m = a.shape[-2]
+    return gemm(
+        m, b.shape[-1], a.shape[-1], batch, a.dtype, hardware, reads=_reads(operator), writes=_writes(operator)
+    )
 
 
 def _linear(operator: Operator, hardware: Hardware, attention_policy: str) -> list[Kernel]:
-    x, weight, *rest = operator.inputs
+    x, weight = operator.inputs[:2]
     rows = math.prod(x.shape[:-1])
     return gemm(
-        rows, weight.shape[0], weight.shape[1], 1, operator.outputs[0].dtype, hardware,
-        a=0, b=1, c=len(operator.inputs), bias=2 if rest else None,
-    )  # fmt: skip
+        rows, weight.shape[0], weight.shape[1], 1, x.dtype, hardware, reads=_reads(operator), writes=_writes(operator)
+    )
 
 
 def _convolution(operator: Operator, hardware: Hardware, attention_policy: str) -> list[Kernel]:
@@ -76,10 +87,11 @@ def _convolution(operator: Operator, hardware: Hardware, attention_policy: str) 
         layout="nhwc" if channels_last else "nchw",
         bias=len(operator.inputs) > 2,
         transposed=transposed,
-        x_id=0,
-        weight_id=1,
-        bias_id=2,
-        y_id=len(operator.inputs),
+        out_spatial=operator.outputs[0].shape[2:],
+        source=0,
+        weight=1,
+        bias_tensor=2,
+        target=len(operator.inputs),
     )
 
 
@@ -102,14 +114,20 @@ def _group_norm(operator: Operator, hardware: Hardware, attention_policy: str) -
     spatial = math.prod(x.shape[2:])
     return group_norm(
         x.shape[0], x.shape[1], spatial, int(operator.attributes["num_groups"]), x.dtype, hardware,
-        channels_last=x.channels_last and not x.contiguous, source=0, target=len(operator.inputs),
+        channels_last=x.channels_last and not x.contiguous, affine=len(operator.inputs) > 1, source=0, weight=1,
+        bias=2, target=len(operator.inputs),
     )  # fmt: skip
 
 
 def _layer_norm(operator: Operator, hardware: Hardware, attention_policy: str) -> list[Kernel]:
     x = operator.inputs[0]
     columns = math.prod(operator.attributes["normalized_shape"])
-    return layer_norm(x.numel // columns, columns, x.dtype, hardware, source=0, target=len(operator.inputs))
+    slots = {"weight": 1, "bias": 2, "target": len(operator.inputs), "affine": len(operator.inputs) > 1}
+    if x.contiguous:
+        return layer_norm(x.numel // columns, columns, x.dtype, hardware, source=0, **slots)
+    # Strided input is made contiguous below the aten level (native/layer_norm.cpp).
+    dense_copy = copy(x.shape, Operand(0, x.strides, x.dtype), dense(-9, x.shape, x.dtype), hardware)
+    return dense_copy + layer_norm(x.numel // columns, columns, x.dtype, hardware, source=-9, **slots)
 
 
 def _softmax(operator: Operator, hardware: Hardware, attention_policy: str) -> list[Kernel]:
@@ -120,7 +138,14 @@ def _softmax(operator: Operator, hardware: Hardware, attention_policy: str) -> l
 
 def _reduction(operator: Operator, hardware: Hardware, attention_policy: str) -> list[Kernel]:
     x, y = operator.inputs[0], operator.outputs[0]
-    return reduction(y.numel, x.numel // max(y.numel, 1), x.dtype, hardware, source=0, target=len(operator.inputs))
+    dims = operator.attributes.get("dim")
+    dims = [dims] if isinstance(dims, int) else dims
+    inner = not dims or (len(x.shape) - 1) in [dim % len(x.shape) for dim in dims]
+    outputs = max(y.numel, 1)
+    name = operator.op.removeprefix("aten::")
+    return reduce(
+        outputs, x.numel // outputs, x.dtype, hardware, inner=inner, name=name, source=0, target=len(operator.inputs)
+    )
 
 
 def _elementwise(operator: Operator, hardware: Hardware, attention_policy: str) -> list[Kernel]:

@@ -141,6 +141,15 @@ class Recorder:
         assert number == len(self._phases[phase]), "steps do not nest"
         self._phases[phase].append(Step(count, operators))
 
+    def steps(self, phase: str) -> int:
+        """How many steps of `phase` are complete: the number of the one being recorded."""
+        return len(self._phases.get(phase, ()))
+
+    def repeat(self, phase: str, number: int) -> None:
+        """Count a step once more: what it did is done again."""
+        step = self._phases[phase][number]
+        self._phases[phase][number] = Step(step.count + 1, step.operators)
+
     def phases(self) -> tuple[Phase, ...]:
         """What was recorded, in the order in which phases began."""
         return tuple(Phase(name, tuple(steps)) for name, steps in self._phases.items())

@@ -15,6 +15,10 @@ steps; a step that repeats with the same shapes is stored once, with its count. 
 The Arrow schema's metadata carries, as one JSON object under `simtti_trace`, the schema version, the
 workload and its options, the steps and their counts, and the `layouts` table (dtype, shape, strides,
 storage bytes, role), where a few hundred entries serve ten thousand operands.
+
+A timed trace adds a second table, in the same file so that the two cannot be parted: after the operators' row
+groups come the kernels' (columns `kernel_*`, one row a kernel in order of start), each leaving the other's columns
+empty; columns `host_*` give the operators' host times. Such a file has schema version 2; without times it is 1.
 """
 
 import json
@@ -22,7 +26,7 @@ import math
 import os
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -32,11 +36,13 @@ import pyarrow.parquet as pq
 from simtti.errors import InputError
 
 SCHEMA_VERSION = 1
+TIMED_SCHEMA_VERSION = 2
 METADATA_KEY = b"simtti_trace"
 
 CATEGORIES = (
     "Convolution", "Linear", "Attention", "GroupNorm", "LayerNorm", "Softmax", "Elementwise", "Memory", "View", "Other",
 )  # fmt: skip
+KERNEL_KINDS = ("kernel", "memcpy", "memset")
 ROLES = ("parameter", "buffer", "input", "activation")
 ITEM_BYTES = {
     "fp64": 8, "fp32": 4, "bf16": 2, "fp16": 2, "fp8_e4m3": 1, "fp8_e5m2": 1, "complex64": 8, "complex128": 16,
@@ -60,6 +66,35 @@ _COLUMNS = pa.schema(
         ("is_view", pa.bool_()),
     ]
 )
+# One a field of HostTime and of TimedKernel.
+_HOST_COLUMNS = pa.schema(
+    [
+        ("host_start_us", pa.float64()),
+        ("host_duration_us", pa.float64()),
+        ("host_waiting_us", pa.float64()),
+        ("host_thread", pa.int64()),
+    ]
+)
+_KERNEL_COLUMNS = pa.schema(
+    [
+        ("kernel_name", pa.string()),
+        ("kernel_start_us", pa.float64()),
+        ("kernel_duration_us", pa.float64()),
+        ("kernel_operator", pa.int32()),
+        ("kernel_kind", pa.string()),
+        ("kernel_device", pa.int32()),
+        ("kernel_stream", pa.int64()),
+        ("kernel_correlation", pa.int64()),
+        ("kernel_launch_us", pa.float64()),
+        ("kernel_launch_duration_us", pa.float64()),
+        ("kernel_grid", _NUMBERS),
+        ("kernel_block", _NUMBERS),
+        ("kernel_registers", pa.int32()),
+        ("kernel_shared_memory_bytes", pa.int64()),
+        ("kernel_nbytes", pa.int64()),
+    ]
+)
+_TIMED_COLUMNS = pa.schema([*_COLUMNS, *_HOST_COLUMNS, *_KERNEL_COLUMNS])
 # What the metadata must hold, and of which JSON type.
 _METADATA: dict[str, type] = {
     "workload": str, "options": dict, "phases": list, "layouts": list, "schedule": dict,
@@ -126,6 +161,63 @@ class Operator:
 
 
 @dataclass(frozen=True, slots=True)
+class HostTime:
+    """When the host worked on an operator, from its call to its return.
+
+    `waiting_us` of it the thread only waited for the GPU (cudaStreamSynchronize, a copy to pageable memory).
+    """
+
+    start_us: float
+    duration_us: float
+    waiting_us: float = 0.0
+    thread: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TimedKernel:
+    """A kernel, a copy or a fill that the GPU ran. None is what was not measured, or what a copy does not have.
+
+    operator: the row, in the order of `Trace.operators()`, that launched it; None where that is not known.
+    launch_us, launch_duration_us: the host's call that launched it. Kernels of one correlation share one call: a
+    CUDA graph's. Threads, registers and shared memory are per block (registers per thread); nbytes is a copy's.
+    """
+
+    name: str
+    start_us: float
+    duration_us: float
+    operator: int | None = None
+    kind: str = "kernel"
+    device: int = 0
+    stream: int = 0
+    correlation: int = 0
+    launch_us: float | None = None
+    launch_duration_us: float | None = None
+    grid: tuple[int, int, int] | None = None
+    block: tuple[int, int, int] | None = None
+    registers: int | None = None
+    shared_memory_bytes: int | None = None
+    nbytes: int | None = None
+
+    @property
+    def end_us(self) -> float:
+        return self.start_us + self.duration_us
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """What was measured while a trace ran. Times are in microseconds on one clock, from the first event on.
+
+    kernels: in order of start. host: one entry an operator, None where it was not seen.
+    device: facts of the GPU, by name. end_to_end: times taken without the profiler, where they were.
+    """
+
+    kernels: tuple[TimedKernel, ...]
+    host: tuple[HostTime | None, ...]
+    device: dict[str, Any] = field(default_factory=dict)
+    end_to_end: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Step:
     """Operators in the order they were issued, and how many times in a row they are."""
 
@@ -148,6 +240,7 @@ class Trace:
     `schedule` says which phases the option `steps` stretches, and by how many evaluations each exceeds it: a
     PNDM sampler evaluates its model n + 1 times for n steps, so {"denoising": 1}; for most it is 0.
     `parameters` and `parameter_bytes` count each component's weights as they are before the first phase.
+    `timing` is there if the trace was measured.
     """
 
     workload: str
@@ -157,6 +250,7 @@ class Trace:
     parameter_bytes: dict[str, int] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
     schedule: dict[str, int] = field(default_factory=dict)
+    timing: Timing | None = None
 
     def operators(self) -> Iterator[Operator]:
         """Every stored operator once, whatever its step's count."""
@@ -189,13 +283,15 @@ class Trace:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the trace as Parquet; the same trace gives the same bytes. No half-written file is ever seen."""
         path = Path(path)
-        table = _to_table(self)
+        tables = [_to_table(self)]
+        if self.timing is not None:
+            tables = _with_timing(tables[0], self.timing)
         partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        how: dict[str, Any] = {"compression": "zstd", "compression_level": 19, "write_page_checksum": True}
         try:
-            with partial.open("wb") as file:
-                pq.write_table(
-                    table, file, compression="zstd", compression_level=19, write_page_checksum=True
-                )
+            with partial.open("wb") as file, pq.ParquetWriter(file, tables[0].schema, **how) as writer:
+                for table in tables:
+                    writer.write_table(table)
             os.replace(partial, path)
         except OSError as error:
             partial.unlink(missing_ok=True)
@@ -206,7 +302,29 @@ class Trace:
         """Read a trace written by `save`. What is wrong with a file is said in one line."""
         path = Path(path)
         table = _read_table(path)
-        return _from_table(path, table, _read_metadata(path, table.schema))
+        metadata = _read_metadata(path, table.schema)
+        if metadata["schema_version"] == SCHEMA_VERSION:
+            return _from_table(path, table, metadata)
+        count = _number_of_kernels(path, metadata, table.num_rows)
+        kernels, table = table.slice(table.num_rows - count), table.slice(0, table.num_rows - count)
+        timing = _read_timing(path, table, kernels, metadata["timing"])
+        return replace(_from_table(path, table, metadata), timing=timing)
+
+    def kernels_dataframe(self) -> Any:
+        """A pandas table of one row a measured kernel, with the operator that launched it; empty without times."""
+        import pandas as pd
+
+        operators = list(self.operators())
+        names = [item.name for item in fields(TimedKernel)]
+        rows = []
+        for kernel in self.timing.kernels if self.timing else ():
+            operator = None if kernel.operator is None else operators[kernel.operator]
+            row = {name: getattr(kernel, name) for name in names}
+            for name in ("phase", "step", "position", "module", "op", "category"):
+                row[name] = getattr(operator, name, None)
+            rows.append(row)
+        columns = [*names, "phase", "step", "position", "module", "op", "category"]
+        return pd.DataFrame(rows, columns=columns)
 
     def to_dataframe(self) -> Any:
         """A pandas table of one row an operator, with shapes spelled out."""
@@ -313,6 +431,35 @@ def _to_table(trace: Trace) -> pa.Table:
     return pa.table(columns, schema=_COLUMNS.with_metadata({METADATA_KEY: _json(metadata).encode()}))
 
 
+def _with_timing(table: pa.Table, timing: Timing) -> list[pa.Table]:
+    """The operators' table with their host times, and the kernels', both with the columns of both."""
+    if len(timing.host) != table.num_rows:
+        raise ValueError(f"{len(timing.host)} host times for {table.num_rows} operators")
+    host = {
+        f"host_{item.name}": [getattr(time, item.name, None) for time in timing.host] for item in fields(HostTime)
+    }
+    kernels = {
+        f"kernel_{item.name}": [getattr(kernel, item.name) for kernel in timing.kernels]
+        for item in fields(TimedKernel)
+    }
+    metadata = json.loads(table.schema.metadata[METADATA_KEY])
+    metadata["schema_version"] = TIMED_SCHEMA_VERSION
+    metadata["timing"] = {
+        "kernels": len(timing.kernels),
+        "device": timing.device,
+        "end_to_end": timing.end_to_end,
+    }
+    schema = _TIMED_COLUMNS.with_metadata({METADATA_KEY: _json(metadata).encode()})
+    operators = {name: table.column(name) for name in _COLUMNS.names}
+
+    def filled(columns: dict[str, Any], rows: int) -> pa.Table:
+        return pa.table(
+            {item.name: columns.get(item.name, pa.nulls(rows, item.type)) for item in schema}, schema=schema
+        )
+
+    return [filled({**operators, **host}, table.num_rows), filled(kernels, len(timing.kernels))]
+
+
 def _json(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"))
 
@@ -349,10 +496,7 @@ def _read_table(path: Path) -> pa.Table:
 
 
 def _read_metadata(path: Path, schema: pa.Schema) -> dict[str, Any]:
-    missing = [f"column {name}" for name in _COLUMNS.names if name not in schema.names]
     stored = (schema.metadata or {}).get(METADATA_KEY)
-    if stored is None:
-        missing.insert(0, f"schema metadata {METADATA_KEY.decode()}")
     try:
         metadata = json.loads(stored) if stored is not None else {}
     except ValueError:
@@ -360,17 +504,22 @@ def _read_metadata(path: Path, schema: pa.Schema) -> dict[str, Any]:
     if stored is not None and not isinstance(metadata, dict):
         raise InputError(f"{path}: schema metadata {METADATA_KEY.decode()} is not a JSON object")
     # The version comes first: a later version may well have other columns.
-    if stored is not None and metadata.get("schema_version") != SCHEMA_VERSION:
+    version = metadata.get("schema_version", None if stored is not None else SCHEMA_VERSION)
+    if type(version) is not int or version not in (SCHEMA_VERSION, TIMED_SCHEMA_VERSION):
         raise InputError(
-            f"{path} has trace schema version {metadata.get('schema_version')!r}; this simtti reads version "
-            f"{SCHEMA_VERSION}"
+            f"{path} has trace schema version {version!r}; this simtti reads versions {SCHEMA_VERSION} and "
+            f"{TIMED_SCHEMA_VERSION}"
         )
+    columns = _COLUMNS if version == SCHEMA_VERSION else _TIMED_COLUMNS
+    missing = [f"column {name}" for name in columns.names if name not in schema.names]
+    if stored is None:
+        missing.insert(0, f"schema metadata {METADATA_KEY.decode()}")
     if missing:
         raise InputError(f"{path} is a Parquet file but not a simtti trace; it lacks {', '.join(missing)}")
     for name, kind in _METADATA.items():
         if not isinstance(metadata.get(name), kind):
             raise InputError(f"{path}: metadata field {name} is missing or not a JSON {kind.__name__}")
-    for expected in _COLUMNS:
+    for expected in columns:
         found = schema.field(expected.name).type
         if found != expected.type:
             raise InputError(f"{path}: column {expected.name} has type {found}, expected {expected.type}")
@@ -454,6 +603,69 @@ def _from_table(path: Path, table: pa.Table, metadata: Mapping[str, Any]) -> Tra
         provenance=metadata["provenance"],
         schedule=metadata["schedule"],
     )
+
+
+def _number_of_kernels(path: Path, metadata: Mapping[str, Any], rows: int) -> int:
+    timing = metadata.get("timing")
+    if not isinstance(timing, dict) or any(
+        type(timing.get(name)) is not kind
+        for name, kind in (("kernels", int), ("device", dict), ("end_to_end", dict))
+    ):
+        raise InputError(f"{path}: metadata field timing must hold kernels (a number), device and end_to_end")
+    count: int = timing["kernels"]
+    if not 0 <= count <= rows:
+        raise InputError(f"{path}: metadata field timing promises {count} kernels, but the file has {rows} rows")
+    return count
+
+
+def _read_timing(path: Path, operators: pa.Table, kernels: pa.Table, metadata: Mapping[str, Any]) -> Timing:
+    def columns(table: pa.Table, schema: pa.Schema) -> dict[str, list[Any]]:
+        try:
+            return {name: table.column(name).to_pylist() for name in schema.names}
+        except UnicodeDecodeError:
+            raise InputError(f"{path}: a kernel's name or kind holds bytes that are not UTF-8 text") from None
+
+    def wrong(row: int, column: str, problem: str) -> InputError:
+        return InputError(f"{path}: row {row}, column {column}: {problem}")
+
+    host: list[HostTime | None] = []
+    for row, values in enumerate(zip(*columns(operators, _HOST_COLUMNS).values(), strict=True)):
+        if values[0] is None:
+            host.append(None)
+            continue
+        for name, value in zip(_HOST_COLUMNS.names, values, strict=True):
+            if value is None or not math.isfinite(value) or (value < 0 and name.endswith(("ion_us", "ing_us"))):
+                raise wrong(row, name, f"found {value!r}, expected a number of microseconds")
+        host.append(HostTime(*values))
+
+    needed = ("name", "kind", "device", "stream", "correlation")
+    found = columns(kernels, _KERNEL_COLUMNS)
+    for name in ("grid", "block"):
+        found[f"kernel_{name}"] = [
+            value if value is None else tuple(value) for value in found[f"kernel_{name}"]
+        ]
+    timed: list[TimedKernel] = []
+    for number, values in enumerate(zip(*found.values(), strict=True)):
+        kernel = TimedKernel(*values)
+        row = operators.num_rows + number
+        for name in needed:
+            if getattr(kernel, name) is None:
+                raise wrong(row, f"kernel_{name}", "the value is missing")
+        if kernel.kind not in KERNEL_KINDS:
+            raise wrong(row, "kernel_kind", f"unknown kind {kernel.kind!r}; known: {', '.join(KERNEL_KINDS)}")
+        for name in ("start_us", "duration_us"):
+            value = getattr(kernel, name)
+            if value is None or not math.isfinite(value) or (value < 0 and name == "duration_us"):
+                raise wrong(row, f"kernel_{name}", f"found {value!r}, expected a number of microseconds")
+        if kernel.operator is not None and not 0 <= kernel.operator < operators.num_rows:
+            problem = f"operator {kernel.operator} is out of range: the file has {operators.num_rows} operators"
+            raise wrong(row, "kernel_operator", problem)
+        for name in ("grid", "block"):
+            extent = getattr(kernel, name)
+            if extent is not None and (len(extent) != 3 or any(size is None or size < 0 for size in extent)):
+                raise wrong(row, f"kernel_{name}", f"found {list(extent)}, expected three whole numbers")
+        timed.append(kernel)
+    return Timing(tuple(timed), tuple(host), dict(metadata["device"]), dict(metadata["end_to_end"]))
 
 
 def _read_structure(path: Path, phases: Any, rows: int) -> list[tuple[str, list[tuple[int, int]]]]:

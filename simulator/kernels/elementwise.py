@@ -1,19 +1,20 @@
 """Elementwise kernels: what PyTorch's TensorIterator launches for add, mul, SiLU, casts, copies and the like.
 
-TensorIterator (aten/src/ATen/TensorIterator.cpp, native/cuda/Loops.cuh, CUDALoops.cuh) sorts the dimensions by
-stride, merges those that lie densely in every operand, and launches one of three kernels:
+TensorIterator (aten/src/ATen/TensorIterator.cpp, native/cuda/Loops.cuh, CUDALoops.cuh) sorts the dimensions
+by stride, merges those that lie densely in every operand, and launches one of three kernels:
 
-- `vectorized_elementwise_kernel`: all operands dense in the same order and of the functor's type. 128 threads,
-  4 elements each, vector loads.
+- `vectorized_elementwise_kernel`: all operands dense in the same order and of the functor's type. 128
+  threads, 4 elements each, vector loads.
 - `unrolled_elementwise_kernel`: dense, but a dtype differs: every element goes through a run-time switch.
-- `elementwise_kernel`: broadcast or strided. 128 threads, 4 elements each (2 when the result has 4 bytes or more),
-  and for every element and operand the offset is worked out by a division per dimension.
+- `elementwise_kernel`: broadcast or strided. 128 threads, 4 elements each (2 when the result has 4 bytes or
+  more), and for every element and operand the offset is worked out by a division per dimension.
 
 None of these is limited by HBM alone. The last two spend 80-160 instructions on an element, so they run at
 300-400 Gelements/s on an H100, whether 2 or 4 bytes wide, in L2 or not. A vectorised kernel spends some 150
-instructions on a thread (start, parameters, 4 elements, exit), which caps 16-bit types near 3 TB/s even in L2.
-Instructions are counted as issue slots: 4 warp schedulers of 32 lanes, one instruction each a cycle, the same
-on V100, A100 and H100 (CUDA C++ Programming Guide, compute capabilities). They load the `fp32` pipe.
+instructions on a thread (start, parameters, 4 elements, exit), which caps 16-bit types near 3 TB/s even in
+L2. Instructions are counted as issue slots: 4 warp schedulers of 32 lanes, one instruction each a cycle,
+the same on V100, A100 and H100 (CUDA C++ Programming Guide, compute capabilities). They load the `fp32`
+pipe.
 
 Constants without another source are fitted to operators_h100.csv (TraceLens, torch 2.x bf16 on H100 SXM,
 2026-11-23).
@@ -36,23 +37,31 @@ HALF_TYPES = ("fp16", "bf16")
 THREADS = 128  # threads of a CTA: num_threads() in native/cuda/thread_constants.h
 THREAD_ELEMENTS = 4  # elements of a thread: thread_work_size(), same file
 ISSUE_LANES = 128  # instructions an SM issues in a cycle: 4 schedulers of 32 lanes
+LANES = 32  # threads of a warp
 SECTOR_BYTES = 32  # what L2 moves at least (CUDA C++ Best Practices Guide, coalesced access)
-SCATTERED_BYTES = 56  # L2 capacity that a lone 32-byte sector costs: its slice serves up to 64 B a request; fitted
+# L2 bandwidth that a lone 32-byte sector costs: a slice serves up to 64 B a request; fitted
+SCATTERED_BYTES = 56
+L2_WRITE_COST = 2.0  # L2 bandwidth of a written byte in read bytes; fitted (fp32 and memcpy in L2: 4.8 TB/s)
 
 THREAD_SLOTS = 85  # issue slots of a thread before and after its elements: start, parameters, exit; fitted
 LOAD_SLOTS = 58  # issue slots of a thread to load and unpack one more vector; fitted
-INDEX_ELEMENT_SLOTS = 36  # issue slots of an element in elementwise_kernel: loop, bounds, load, convert, store; fitted
+# Issue slots of an element in elementwise_kernel: loop, bounds, load, convert, store; fitted
+INDEX_ELEMENT_SLOTS = 34
 INDEX_DIMENSION_SLOTS = 3  # issue slots to divide an element's index by a dimension; fitted
 INDEX_OPERAND_SLOTS = 5  # issue slots to add a dimension's share to an operand's offset; fitted
-CAST_SLOTS = 16  # issue slots of one operand of an element with a run-time dtype (fetch_and_cast, c10/core/DynamicCast.h)
-UNROLLED_ELEMENT_SLOTS = 40  # issue slots of an element in unrolled_elementwise_kernel, beside its casts; fitted
+# Issue slots of one operand of an element with a run-time dtype (fetch_and_cast, c10/core/DynamicCast.h)
+CAST_SLOTS = 16
+# Issue slots of an element in unrolled_elementwise_kernel, beside its casts; fitted
+UNROLLED_ELEMENT_SLOTS = 47
 
-VECTOR_LATENCY_S = 0.15e-6  # a CTA's chain beside its loads: parameters from constant memory, address, store; fitted
+# A CTA's chain beside its loads: parameters from constant memory, address, store; fitted
+VECTOR_LATENCY_S = 0.15e-6
 INDEX_LATENCY_S = 0.9e-6  # the same with offset tables and one element after another; fitted
-CAST_LATENCY_S = 1.2e-6  # the same with run-time dtype switches, code that misses the instruction cache; fitted
+# The same with run-time dtype switches, code that misses the instruction cache; fitted
+CAST_LATENCY_S = 1.2e-6
 
-# Extra issue slots and special-function operations of an element, beside one instruction of arithmetic. The slots of
-# gelu, silu and sigmoid are fitted, the others counted from the CUDA math library's instruction sequences.
+# Extra issue slots and special-function operations of an element, beside one instruction of arithmetic.
+# The slots of gelu, silu, sigmoid and div are fitted, the others estimates of the instruction sequences.
 COST = {
     "gelu": (18.0, 2.0),
     "silu": (13.0, 2.0),
@@ -65,7 +74,7 @@ COST = {
     "rsqrt": (2.0, 1.0),
     "sqrt": (6.0, 1.0),
     "reciprocal": (6.0, 1.0),
-    "div": (8.0, 1.0),
+    "div": (3.0, 1.0),
     "pow": (2.0, 0.0),
     "elu": (6.0, 1.0),
     "softplus": (14.0, 2.0),
@@ -74,7 +83,7 @@ COST = {
 
 @dataclass(frozen=True, slots=True)
 class Operand:
-    """A tensor as a kernel walks it: its storage's identity, its dtype and its stride in each dimension of the walk.
+    """A tensor as a kernel walks it: its storage's identity, dtype and stride in each dimension of the walk.
 
     A stride of 0 broadcasts. `strides` are in elements and as long as the shape of the walk.
     """
@@ -129,7 +138,7 @@ def unique_bytes(shape: Sequence[int], operand: Operand) -> float:
 def merge_dimensions(
     shape: tuple[int, ...], strides: tuple[tuple[int, ...], ...]
 ) -> tuple[tuple[int, ...], tuple[tuple[int, ...], ...]]:
-    """The walk as TensorIterator runs it: fastest dimension first, dimensions merged that are dense in all operands.
+    """The walk as TensorIterator runs it: fastest dimension first, merged where all operands are dense.
 
     The first operand (the result) gives the order; broadcast dimensions of it, the next one.
     """
@@ -151,18 +160,23 @@ def merge_dimensions(
     return tuple(sizes), tuple(tuple(step[operand] for step in steps) for operand in range(len(strides)))
 
 
-def l2_bytes_per_element(sizes: Sequence[int], steps: Sequence[int], item_bytes: int) -> float:
-    """Bytes of L2 capacity that an element costs, from the length of the contiguous run that a warp finds.
+@functools.lru_cache(4096)
+def l2_bytes_per_element(sizes: tuple[int, ...], steps: tuple[int, ...], item_bytes: int) -> float:
+    """Bytes of L2 bandwidth that an element costs: the sectors of a warp's 32 lanes, over the lanes.
 
-    sizes, steps: the merged walk, fastest dimension first.
+    sizes, steps: the merged walk, fastest dimension first. Lanes side by side share a sector, a broadcast
+    operand is one sector for all, and a transposed one is a sector for each lane.
     """
-    if steps[0] == 0:  # one element serves a whole run
-        return item_bytes / min(sizes[0], 32)
-    if steps[0] > 1:  # every lane its own sector, or a few lanes share one
-        return float(min(steps[0] * item_bytes, SCATTERED_BYTES))
-    run = sizes[0] * item_bytes
-    sectors = -(-run // SECTOR_BYTES)
-    return item_bytes * sectors * SECTOR_BYTES / run
+    if steps[0] == 1 and sizes[0] % LANES == 0:
+        return float(item_bytes)
+    offsets = [0]
+    for size, step in zip(sizes, steps, strict=True):
+        offsets = [index * step + offset for index in range(min(size, LANES)) for offset in offsets][:LANES]
+        if len(offsets) == LANES:
+            break
+    sectors = len({offset * item_bytes // SECTOR_BYTES for offset in offsets})
+    requests = len({offset * item_bytes // (2 * SECTOR_BYTES) for offset in offsets})
+    return max(sectors * SECTOR_BYTES, requests * SCATTERED_BYTES) / len(offsets)
 
 
 def elementwise(
@@ -170,8 +184,8 @@ def elementwise(
 ) -> list[Kernel]:
     """One elementwise operator: the result's every element from the inputs' elements at the same place.
 
-    op: a name in `COST`, or any other (add, mul, copy, fill ...) that costs one instruction.
-    shape: the result's shape, which is the walk. inputs: what is read (none for a fill). Python scalars and
+    op: a name in `COST`, or any other (add, mul, copy, fill ...) that costs one instruction. shape: the
+    result's shape, which is the walk. inputs: what is read (none for a fill). Python scalars and
     zero-dimensional CPU tensors are parameters, not inputs.
     """
     slots, sfu = COST.get(op, (0.0, 0.0))
@@ -191,8 +205,8 @@ def walk(
 ) -> Kernel:
     """The kernel of TensorIterator for a walk over `shape`.
 
-    extra_slots, sfu_ops: per element, of the functor. typed: the functor takes mixed dtypes as they are, so that
-    nothing is cast at run time (the apply step of GroupNorm, fp32 to half).
+    extra_slots, sfu_ops: per element, of the functor. typed: the functor takes mixed dtypes as they are, so
+    that nothing is cast at run time (the apply step of GroupNorm, fp32 to half).
     """
     operands = (output, *inputs)
     sizes, steps = merge_dimensions(shape, tuple(operand.strides for operand in operands))
@@ -200,8 +214,8 @@ def walk(
     casts = 0 if typed or len({operand.dtype for operand in operands}) == 1 else len(operands)
     is_dense = len(sizes) == 1 and all(step == (1,) for step in steps)
     l2_bytes = sum(
-        l2_bytes_per_element(sizes, step, operand.item_bytes)
-        for step, operand in zip(steps, operands, strict=True)
+        l2_bytes_per_element(sizes, step, operand.item_bytes) * (L2_WRITE_COST if index == 0 else 1.0)
+        for index, (step, operand) in enumerate(zip(steps, operands, strict=True))
     )
     elements = THREAD_ELEMENTS
     latency_s = hardware.hbm_latency_s if inputs else 0.0

@@ -1,9 +1,10 @@
 """Kernels that only move data: copies, casts, concatenation, upsampling, padding, embedding, memset.
 
-PyTorch has no special kernel for a transposition: `contiguous()` walks the result's elements in order and reads
-the source wherever it lies, each lane another sector (see `elementwise.l2_bytes_per_element`). A dense copy of
-the same dtype is a cudaMemcpyAsync. `cat` has a kernel of its own for up to four dimensions and falls back to a
-strided copy per input above (native/cuda/Shape.cu); that is what a video VAE's 5-D tensors meet.
+PyTorch has no special kernel for a transposition: `contiguous()` walks the result's elements in order and
+reads the source wherever it lies, each lane another sector (see `elementwise.l2_bytes_per_element`). A
+dense copy of the same dtype is a cudaMemcpyAsync. `cat` has a kernel of its own for up to four dimensions
+and falls back to a strided copy per input above (native/cuda/Shape.cu); that is what a video VAE's 5-D
+tensors meet.
 
 Constants without another source are fitted to operators_h100.csv (TraceLens, H100 SXM, 2026-11-23).
 """
@@ -19,6 +20,7 @@ from simtti.simulator.kernels.elementwise import (
     HALF_TYPES,
     INDEX_LATENCY_S,
     ITEM_BYTES,
+    L2_WRITE_COST,
     VECTOR_LATENCY_S,
     Operand,
     issue_flops,
@@ -44,8 +46,10 @@ UPSAMPLE_SLOTS = 86  # issue slots of an output element in upsample_nearest2d_ou
 
 GATHER_THREADS = 128
 GATHER_CTAS_PER_SM = 8  # indexSelectLargeIndex: min(needed, 8 per SM) CTAs (native/cuda/Indexing.cu)
-GATHER_SLOTS = 190  # issue slots of an element in indexSelectLargeIndex: two divisions and an index load; fitted
-GATHER_LATENCY_S = 1.7e-6  # index, then row: dependent loads and divisions before the first byte moves; fitted
+# Issue slots of an element in indexSelectLargeIndex: two divisions and an index load; fitted
+GATHER_SLOTS = 190
+# Index, then row: dependent loads and divisions before the first byte moves; fitted
+GATHER_LATENCY_S = 1.7e-6
 
 
 def copy(shape: Sequence[int], source: Operand, target: Operand, hardware: Hardware) -> list[Kernel]:
@@ -54,7 +58,7 @@ def copy(shape: Sequence[int], source: Operand, target: Operand, hardware: Hardw
     same_order = all(step == (1,) for step in steps)
     if same_order and source.dtype == target.dtype:
         return [memcpy(source.tensor, target.tensor, unique_bytes(shape, target), hardware)]
-    # fp32 to half has a typed functor (float16_copy_kernel_cuda, bfloat16_copy_kernel_cuda in native/cuda/Copy.cu).
+    # fp32 to half has a typed functor (bfloat16_copy_kernel_cuda and its like in native/cuda/Copy.cu).
     typed = source.dtype == "fp32" and target.dtype in HALF_TYPES
     name = "copy" if source.dtype == target.dtype else "cast"
     return [walk(name, tuple(shape), (source,), target, hardware, typed=typed, family="memory")]
@@ -79,7 +83,7 @@ def _block(name: str, nbytes: float, reads: tuple[Access, ...], target: int, har
         threads=MEMCPY_THREADS,
         registers=32,
         fp32_flops=issue_flops(MEMCPY_THREADS * MEMCPY_THREAD_SLOTS, hardware),
-        l2_bytes=cta_bytes * (len(reads) + 1),
+        l2_bytes=cta_bytes * (len(reads) + L2_WRITE_COST),
         latency_s=hardware.hbm_latency_s * len(reads),
         reads=reads,
         writes=(Access(target, nbytes),),
@@ -95,8 +99,7 @@ def constant_pad(
     shape: Sequence[int], source: Operand, padded_shape: Sequence[int], target: Operand, hardware: Hardware
 ) -> list[Kernel]:
     """`constant_pad_nd`: fill the padded result, then copy the source into its middle."""
-    inside = Operand(target.tensor, target.strides, target.dtype)
-    body = walk("copy", tuple(shape), (source,), inside, hardware, family="memory")
+    body = walk("copy", tuple(shape), (source,), target, hardware, family="memory")
     return [*fill(padded_shape, target, hardware), body]
 
 
@@ -113,9 +116,7 @@ def cat(
         return copy(pieces[0][0], pieces[0][1], target, hardware)
     if len(target.strides) > CAT_MAX_DIMENSIONS or not same_type:
         # The part of the result that an input fills is strided by the result's larger size.
-        return [
-            walk("copy", shape, (each,), target, hardware, family="memory") for shape, each in pieces
-        ]
+        return [walk("copy", shape, (each,), target, hardware, family="memory") for shape, each in pieces]
     item = ITEM_BYTES[target.dtype]
     counts = [math.prod(shape) for shape, _ in pieces]
     total = sum(counts)
@@ -125,7 +126,7 @@ def cat(
         sizes, (target_steps, steps) = merge_dimensions(shape, (target.strides, each.strides))
         all_dense = all_dense and merge_dimensions(shape, (each.strides,))[1] == ((1,),)
         l2_bytes += count * l2_bytes_per_element(sizes, steps, item)
-        l2_bytes += count * l2_bytes_per_element(sizes, target_steps, item)
+        l2_bytes += count * l2_bytes_per_element(sizes, target_steps, item) * L2_WRITE_COST
     slots = float(CAT_DENSE_SLOTS if all_dense else CAT_STRIDED_SLOTS)
     name = "CatArrayBatchedCopy_contig" if all_dense else "CatArrayBatchedCopy"
     if all_dense and item > 2 and all(count * item % CAT_VECTOR_BYTES == 0 for count in counts):
@@ -164,7 +165,7 @@ def upsample_nearest(
             threads=UPSAMPLE_THREADS,
             registers=32,
             fp32_flops=issue_flops(UPSAMPLE_THREADS * UPSAMPLE_SLOTS, hardware),
-            l2_bytes=cta_elements * item * (1 + min(1.0, numel_in / numel_out)),
+            l2_bytes=cta_elements * item * (L2_WRITE_COST + min(1.0, numel_in / numel_out)),
             latency_s=hardware.hbm_latency_s + VECTOR_LATENCY_S,
             reads=(Access(source, float(numel_in * item)),),
             writes=(Access(target, float(numel_out * item)),),
@@ -173,7 +174,14 @@ def upsample_nearest(
 
 
 def embedding(
-    rows: int, columns: int, table_rows: int, dtype: str, hardware: Hardware, *, table: int = 0, target: int = 1
+    rows: int,
+    columns: int,
+    table_rows: int,
+    dtype: str,
+    hardware: Hardware,
+    *,
+    table: int = 0,
+    target: int = 1,
 ) -> list[Kernel]:
     """`embedding`, `index_select` along the first dimension: `rows` rows of a table of `table_rows`."""
     item = ITEM_BYTES[dtype]
@@ -188,7 +196,7 @@ def embedding(
             threads=GATHER_THREADS,
             registers=32,
             fp32_flops=issue_flops(-(-numel // grid) * GATHER_SLOTS, hardware),
-            l2_bytes=2 * moved / grid,
+            l2_bytes=(1 + L2_WRITE_COST) * moved / grid,
             latency_s=hardware.hbm_latency_s + GATHER_LATENCY_S,
             reads=(Access(table, min(moved, float(table_rows * columns * item))),),
             writes=(Access(target, moved),),

@@ -48,7 +48,8 @@ def build(factory: Any, *args: Any, dtype: str, **kwargs: Any) -> Any:
     """A module with its weights on the meta device, ready for inference in `dtype`."""
     with META:
         module = factory(*args, **kwargs)
-    return module.to(TORCH_DTYPES[dtype]).eval().requires_grad_(False)
+    # Parameters made by torch.Tensor() ignore the default device.
+    return module.to(META, TORCH_DTYPES[dtype]).eval().requires_grad_(False)
 
 
 def guided(options: Options) -> bool:

@@ -1,0 +1,573 @@
+"""Matrix products: the kernel (or two) that cuBLAS launches for C[m,n] = A[m,k]·B[k,n].
+
+What a GEMM kernel is. C is cut into tiles; a CTA computes one tile, or with split-K one slice of its k range. It
+streams slices of A and B through a ring of `stages` buffers in shared memory to the tensor cores and writes the tile
+at the end. Its time follows from what that takes:
+
+- tensor cores: the FLOPs of the whole tile, padding included; this is why m = 129 costs what m = 256 costs;
+- shared memory: what feeds the tensor cores. With mma.sync (Volta to Ada) each warp reads its own rows of A and
+  columns of B, (warp_m + warp_n) elements a k: small warp tiles read more for a FLOP. With wgmma (Hopper; tcgen05 of
+  Blackwell likewise) four warps read 64 rows of A and the tile's columns of B once. Filling the ring takes its part;
+- L2: (m + n) of the tile a k, less what a cluster's multicast saves on Hopper; HBM: unique bytes, and once more what a
+  wave of CTAs in square raster order cannot keep in L2;
+- latency: setting up, one synchronisation a ring slot, and the epilogue that empties the accumulators.
+
+Tile and split are chosen by predicted time, as the library's heuristics do. A split needs a second kernel that sums
+the partial results. m = 1 (or n = 1) may also run as GEMV on the CUDA cores.
+
+Sources. Tiles: kernel names of cuBLAS 12 and 13 (`ampere_bf16_s16816gemm_bf16_128x128_ldg8_stages_32x5`, `nvjet_..`,
+`sm90_xmma_gemm_..tilesize256x128x64_warpgroupsize2x1x1`) and CUTLASS's default configurations. Fragment traffic: PTX
+ISA, mma.sync and wgmma. Fitted constants: aiconfigurator database (ai-dynamo, Apache-2.0), torch linear in bf16 on
+a100-sxm, h100-sxm and h200-sxm, half of 53,316 rows, fitted 2026-11-23; the other half is what accuracy is stated on.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import NamedTuple
+
+from simtti.hw_configs.hardware import Hardware
+from simtti.simulator.kernel import Access, Kernel, lone_time_s
+
+ELEMENT_BYTES = {"fp16": 2, "bf16": 2, "fp32": 4, "fp8": 1}
+
+# mma.sync on SMs whose full rate needs wgmma: 62 % (Luo et al., Benchmarking and Dissecting the Nvidia Hopper GPU
+# Architecture, 2024, table of mma against wgmma throughput).
+MMA_SHARE_OF_WGMMA = 0.62
+
+
+class Style(NamedTuple):
+    """What all tiles of one generation of kernels share. Fitted as said above; bounds in brackets."""
+
+    fill_cost: float  # bytes of shared-memory bandwidth that one byte written into the ring costs [0, 4]
+    setup_cycles: float  # prologue and exit of a CTA [100, 3000]
+    step_cycles: float  # barrier and issue at each ring slot, hidden by co-resident CTAs [0, 200]
+    epilogue_bytes_per_cycle: float  # at which one CTA empties its accumulators [4, 64]
+    multicast: float  # share of operand bytes asked of L2 after a cluster's multicast [0.5, 1]
+    read_efficiency: float  # of attainable HBM and L2 bandwidth, for slices of rows [0.5, 1]
+    write_efficiency: float  # the same for the output tile's short rows [0.4, 1]
+
+
+# cp.async fills arrive in 32-byte sectors and share the data path with ldmatrix.
+MMA = Style(2.7, 1500.0, 43.0, 8.75, 1.0, 0.77, 0.43)
+# Rows that are not whole 16 bytes: single-element loads and stores (`cutlass_75_.._128x128_nn_align1`). Products of
+# 5,185 x 5,185 x 64 and 3,137 x 3,137 x 64 on H100 move 0.8 to 1.1 TB/s (AMD-AGI/TraceLens).
+UNALIGNED = MMA._replace(read_efficiency=0.36, write_efficiency=0.30)
+# TMA fills in whole lines beside the tensor cores' reads, a slice for two CTAs of a cluster.
+WGMMA = Style(0.27, 350.0, 72.0, 19.0, 0.57, 0.92, 0.76)
+
+
+class Tile(NamedTuple):
+    """A kernel of the catalogue: tile m x n, ring of `stages` slots of `k` two-byte elements (half as many of four)."""
+
+    m: int
+    n: int
+    k: int
+    stages: int
+    threads: int
+    registers: int  # per thread
+    feed_bytes: float  # shared-memory reads for the tensor cores per k, two-byte elements
+
+    @property
+    def ring_bytes(self) -> int:
+        return self.stages * (self.m + self.n) * self.k * 2
+
+
+def _mma_tile(m: int, n: int, k: int, stages: int, warp_m: int, warp_n: int, registers: int) -> Tile:
+    warps = (m // warp_m) * (n // warp_n)
+    return Tile(m, n, k, stages, 32 * warps, registers, warps * (warp_m + warp_n) * 2.0)
+
+
+def _wgmma_tiles(m: int, n: int) -> list[Tile]:
+    """m is the side that wgmma takes 64 rows of; the transposed problem gives the same kernel for n x m.
+
+    Up to 128 x 128 two tiles fit on an SM (CUTLASS's ping-pong schedule does the same inside one CTA); larger ones
+    take it all, with two consumer warpgroups and a producer.
+    """
+    shares_sm = m * n <= 128 * 128
+    threads = 128 * (2 if m == 64 or (shares_sm and n <= 64) else 3)
+    stages = min(8, (108 if shares_sm else 222) * 1024 // ((m + n) * 128))
+    registers = 168 if not shares_sm else 104 if threads == 384 else 128
+    feed = m / 64 * (64 + n) * 2
+    tiles = [Tile(m, n, 64, stages, threads, registers, feed)]
+    return tiles if m == n else [*tiles, Tile(n, m, 64, stages, threads, registers, feed)]
+
+
+MMA_TILES = (
+    _mma_tile(256, 128, 32, 3, 64, 64, 232),
+    _mma_tile(128, 256, 32, 3, 64, 64, 232),
+    _mma_tile(128, 128, 32, 4, 64, 64, 232),
+    _mma_tile(128, 128, 64, 3, 64, 32, 168),
+    _mma_tile(256, 64, 32, 4, 64, 64, 232),
+    _mma_tile(64, 256, 32, 4, 64, 64, 232),
+    _mma_tile(128, 64, 32, 6, 64, 32, 150),
+    _mma_tile(64, 128, 32, 6, 32, 64, 150),
+    _mma_tile(64, 64, 64, 5, 32, 32, 100),
+    _mma_tile(64, 64, 32, 8, 32, 32, 100),
+    _mma_tile(128, 32, 64, 5, 32, 32, 100),
+    _mma_tile(32, 128, 64, 5, 32, 32, 100),
+    _mma_tile(64, 32, 64, 6, 32, 16, 80),
+    _mma_tile(32, 64, 64, 6, 16, 32, 80),
+    _mma_tile(32, 32, 64, 8, 16, 16, 80),
+    _mma_tile(64, 16, 64, 8, 16, 16, 72),
+    _mma_tile(16, 64, 64, 8, 16, 16, 72),
+)
+WGMMA_TILES = tuple(
+    tile
+    for m, n in (
+        (256, 192), (256, 128), (192, 192), (256, 160), (192, 160), (192, 128), (128, 160), (128, 128),
+        (128, 96), (128, 64), (64, 128), (64, 64), (64, 32), (64, 16), (64, 8),
+    )
+    for tile in _wgmma_tiles(m, n)
+)  # fmt: skip
+
+# A slice of split-K keeps at least this many ring slots: below, its prologue outweighs it.
+MIN_STEPS_OF_A_SPLIT = 4
+MOST_SPLITS = 128
+
+# The kernel that sums split-K's partial results: one output element a thread, eight loads in flight.
+REDUCTION_THREADS = 256
+REDUCTION_LOADS = 8
+REDUCTION_LATENCY_S = 0.3e-6  # two dependent trips to L2
+
+# GEMV: a CTA of four warps takes `columns` outputs and reads their weights in 16-byte loads, two in flight a thread.
+GEMV_COLUMNS = (1, 4, 16)
+GEMV_THREADS = 128
+GEMV_IN_FLIGHT_BYTES = GEMV_THREADS * 16 * 2
+GEMV_LATENCY_CYCLES = 1500.0  # first loads, reduction across the warps
+GEMV_EFFICIENCY = 0.92  # of attainable HBM and L2 bandwidth
+GEMV_CONVERSIONS = 2.0  # FP32-pipe operations to widen one weight from 16 bit
+
+
+class Plan(NamedTuple):
+    """A choice for one product: the tile, in how many slices of k, and what the estimate says."""
+
+    time_s: float
+    tile: Tile | None  # None: GEMV
+    split: int  # slices of k; for GEMV the columns a CTA takes
+
+
+def gemm(
+    m: int,
+    n: int,
+    k: int,
+    batch: int,
+    dtype: str,
+    hardware: Hardware,
+    *,
+    a: int = -1,
+    b: int = -2,
+    c: int = -3,
+    workspace: int = -4,
+    reads: tuple[Access, ...] | None = None,
+    writes: tuple[Access, ...] | None = None,
+    name: str = "gemm",
+    family: str = "gemm",
+) -> list[Kernel]:
+    """The kernels of `batch` products C[m,n] = A[m,k]·B[k,n].
+
+    Args:
+        dtype: fp16, bf16, fp8, or fp32, which runs as TF32, on the CUDA cores where the device has no TF32.
+        a, b, c: tensor identities of the operands, each counted `batch` times.
+        workspace: identity of split-K's partial results.
+        reads, writes: unique bytes by tensor instead of the three dense matrices, where operands are shared between
+            the products, gathered (an implicit GEMM), or more than two (a bias).
+
+    Returns:
+        One kernel, or the product and the reduction of split-K.
+    """
+    if min(m, n, k, batch) < 1:
+        raise ValueError(f"gemm {name}: m, n, k and batch must be at least 1, not {m}, {n}, {k}, {batch}")
+    size = ELEMENT_BYTES[dtype]
+    if reads is None:
+        reads = (Access(a, float(batch * m * k * size)), Access(b, float(batch * n * k * size)))
+    if writes is None:
+        writes = (Access(c, float(batch * m * n * size)),)
+    cold = sum(access.nbytes for access in reads) + sum(access.nbytes for access in writes)
+    plan = choose(m, n, k, batch, dtype, hardware, cold)
+    if plan.tile is None:
+        return [_gemv_kernel(plan.split, max(m, n), k, size, hardware, reads, writes, name, family)]
+    tile, split = plan.tile, plan.split
+    style = _catalogue(hardware, dtype, _aligned(n, k, size))[0]
+    work = _Work(*_work(tile, style, m, n, k, batch, split, size, _rates(hardware)))
+    cuda_cores = not _has_tensor_cores_for(hardware, dtype)
+    product = Kernel(
+        name=f"{name}_{tile.m}x{tile.n}" + (f"_splitk{split}" if split > 1 else ""),
+        family=family,
+        grid=work.grid,
+        threads=tile.threads,
+        registers=tile.registers,
+        shared_memory_bytes=tile.ring_bytes,
+        tensor_flops=0.0 if cuda_cores else work.flops,
+        fp32_flops=work.flops if cuda_cores else 0.0,
+        tensor_dtype=dtype,
+        tensor_efficiency=_tensor_share(style, hardware),
+        shared_bytes=work.shared_bytes,
+        l2_bytes=work.l2_bytes,
+        latency_s=work.latency_s,
+        bytes_in_flight=work.bytes_in_flight,
+        memory_efficiency=work.memory_efficiency,
+        reads=reads,
+        writes=writes if split == 1 else (Access(workspace, 4.0 * batch * m * n * split),),
+        hbm_reread_bytes=work.reread_bytes,
+        flops=2.0 * batch * m * n * k,
+    )
+    if split == 1:
+        return [product]
+    return [product, reduction(batch * m * n, split, hardware, workspace, writes, name, family)]
+
+
+@functools.lru_cache(maxsize=65536)
+def choose(m: int, n: int, k: int, batch: int, dtype: str, hardware: Hardware, cold_bytes: float) -> Plan:
+    """The fastest plan, by an estimate that equals `lone_time_s` of its kernels, operands not in L2.
+
+    cold_bytes: unique bytes read and written.
+    """
+    size = ELEMENT_BYTES[dtype]
+    style, fitted = _catalogue(hardware, dtype, _aligned(n, k, size))
+    rates = _rates(hardware)
+    launch_s, sms = rates.start_s, rates.sms
+    best = Plan(math.inf, None, 1)
+    if batch == 1 and min(m, n) == 1 and size > 1:
+        best = _best_gemv(max(m, n), k, size, hardware, cold_bytes)
+    for fit in fitted:
+        tiles = -(-m // fit.tile.m) * -(-n // fit.tile.n) * batch
+        if launch_s + _least_s(fit, tiles, k, sms) < best.time_s:
+            time_s = _estimate_s(fit, style, m, n, k, batch, 1, size, rates, cold_bytes)
+            if time_s < best.time_s:
+                best = Plan(time_s, fit.tile, 1)
+    launch_s = 2 * launch_s + REDUCTION_LATENCY_S + cold_bytes / rates.hbm
+    if best.time_s < launch_s:
+        return best
+    for fit in fitted:
+        tiles = -(-m // fit.tile.m) * -(-n // fit.tile.n) * batch
+        most = min(2 * fit.slots // tiles, k // (MIN_STEPS_OF_A_SPLIT * fit.k), MOST_SPLITS)
+        if most < 2:
+            continue
+        full = max(fit.slots // tiles, 2)  # slices that fill the device once
+        for split in {2, min(4, most), min(8, most), min(max(sms // tiles, 2), most), min(full, most), most}:
+            if (
+                2 * rates.start_s + REDUCTION_LATENCY_S + _least_s(fit, tiles * split, k / split, sms)
+                < best.time_s
+            ):
+                time_s = _estimate_s(fit, style, m, n, k, batch, split, size, rates, cold_bytes)
+                if time_s < best.time_s:
+                    best = Plan(time_s, fit.tile, split)
+    return best
+
+
+def _least_s(fit: _Fit, ctas: int, depth: float, sms: int) -> float:
+    """A bound below what `ctas` CTAs of `depth` k take: the busiest SM's pipe, or the waves' synchronisations."""
+    return depth * max(fit.pipe_s_per_k * -(-ctas // sms), fit.wait_s_per_k * -(-ctas // fit.slots))
+
+
+def _aligned(n: int, k: int, size: int) -> bool:
+    """Rows of A and B (k long) and of C (n long) are whole 16 bytes, as TMA and 16-byte loads need."""
+    return k * size % 16 == 0 and n * size % 16 == 0
+
+
+class _Rates(NamedTuple):
+    """The device's numbers that every estimate uses."""
+
+    sms: int
+    clock_hz: float
+    l2_port: float  # bytes/s of one SM
+    l2: float
+    hbm: float
+    hbm_latency_s: float
+    fp32: float  # FLOP/s of one SM
+    start_s: float  # launch and start
+    dispatch_s: float
+    l2_usable_bytes: float
+    reduction_in_flight: float
+    reduction_per_sm: int
+
+
+@functools.lru_cache(maxsize=64)
+def _rates(hardware: Hardware) -> _Rates:
+    return _Rates(
+        hardware.sm_count,
+        hardware.clock_hz,
+        hardware.l2_bytes_per_cycle_sm * hardware.clock_hz,
+        hardware.l2_attained_bytes_per_s,
+        hardware.hbm_attained_bytes_per_s,
+        hardware.hbm_latency_s,
+        hardware.fp32_flops_per_cycle_sm * hardware.clock_hz,
+        hardware.launch_s + hardware.start_s,
+        hardware.dispatch_s,
+        hardware.l2_usable_bytes,
+        # What it reads was just written: scaled so that L2's latency, not HBM's, bounds the rate.
+        REDUCTION_THREADS * 4 * REDUCTION_LOADS * hardware.hbm_latency_s / hardware.l2_latency_s,
+        min(hardware.max_ctas_per_sm, hardware.max_threads_per_sm // REDUCTION_THREADS),
+    )
+
+
+class _Fit(NamedTuple):
+    """A tile on a device: how many fit on an SM and on all, elements of k a ring slot, seconds a k of its busiest pipe
+    and of its synchronisations."""
+
+    tile: Tile
+    per_sm: int
+    slots: int
+    k: int
+    pipe_s_per_k: float
+    wait_s_per_k: float
+
+
+@functools.lru_cache(maxsize=256)
+def _catalogue(hardware: Hardware, dtype: str, aligned: bool) -> tuple[Style, tuple[_Fit, ...]]:
+    """The kernels the device can run: wgmma needs its generation and, for TMA, rows of whole 16 bytes."""
+    wgmma = aligned and has_wgmma(hardware)
+    style = WGMMA if wgmma else MMA if aligned else UNALIGNED
+    size = ELEMENT_BYTES[dtype]
+    clock = hardware.clock_hz
+    fitted = []
+    for tile in WGMMA_TILES if wgmma else MMA_TILES:
+        room = hardware.shared_memory_per_sm_bytes - 1024
+        if tile.ring_bytes > room:  # older devices run the same tile with a shorter ring
+            tile = tile._replace(stages=room // (tile.ring_bytes // tile.stages))
+        if tile.stages < 2:
+            continue
+        warps = tile.threads // 32
+        per_sm = min(
+            hardware.max_ctas_per_sm,
+            hardware.max_threads_per_sm // tile.threads,
+            hardware.registers_per_sm // (-(-tile.registers * 32 // 256) * 256 * warps),
+            int(hardware.shared_memory_per_sm_bytes // (tile.ring_bytes + 1024)),
+        )
+        if per_sm < 1:
+            continue
+        if _has_tensor_cores_for(hardware, dtype):
+            rate = hardware.tensor_flops_per_cycle_sm(dtype) * _tensor_share(style, hardware)
+        else:
+            rate = hardware.fp32_flops_per_cycle_sm
+        pipe = max(
+            2.0 * tile.m * tile.n / rate,
+            (tile.feed_bytes + style.fill_cost * 2 * (tile.m + tile.n))
+            * size
+            / 2
+            / hardware.shared_memory_bytes_per_cycle_sm,
+        )
+        step = max(tile.k * 2 // size, 1)
+        wait = style.step_cycles / step
+        fitted.append(_Fit(tile, per_sm, per_sm * hardware.sm_count, step, pipe / clock, wait / clock))
+    return style, tuple(fitted)
+
+
+def has_wgmma(hardware: Hardware) -> bool:
+    """Hopper and the data-centre Blackwell: the parts that have the shared memory for it (Blackwell's others do not)."""
+    return hardware.architecture in ("hopper", "blackwell", "hypothetical") and (
+        hardware.shared_memory_per_sm_bytes >= 200 * 1024
+    )
+
+
+def _tensor_share(style: Style, hardware: Hardware) -> float:
+    return MMA_SHARE_OF_WGMMA if style is not WGMMA and has_wgmma(hardware) else 1.0
+
+
+def _has_tensor_cores_for(hardware: Hardware, dtype: str) -> bool:
+    return dtype != "fp32" or hardware.tensor_tf32_flops_per_cycle_sm > 0
+
+
+class _Work(NamedTuple):
+    """A CTA's demands, as in `Kernel`, and the grid."""
+
+    grid: int
+    flops: float
+    shared_bytes: float
+    l2_bytes: float
+    latency_s: float
+    bytes_in_flight: float
+    memory_efficiency: float
+    reread_bytes: float
+
+
+def _work(
+    tile: Tile, style: Style, m: int, n: int, k: int, batch: int, split: int, size: int, rates: _Rates
+) -> tuple[int, float, float, float, float, float, float, float]:
+    """The fields of `_Work`, as a plain tuple for speed."""
+    down, across = -(-m // tile.m), -(-n // tile.n)
+    step = tile.k * 2 // size or 1
+    steps = -(-k // (split * step))
+    depth = steps * step
+    rows, columns = m / down, n / across  # of the matrices in a tile, on average
+    out_bytes = rows * columns * (4 if split > 1 else size)
+    operand_bytes = (rows + columns) * min(depth, k) * size
+    shared = down * across > 1
+    l2_bytes = operand_bytes * (style.multicast if shared else 1.0) + out_bytes
+    latency_s = (
+        style.setup_cycles + style.step_cycles * steps + out_bytes / style.epilogue_bytes_per_cycle
+    ) / rates.clock_hz
+    read, written = float(m + n) * k, float(m) * n
+    efficiency = (read + written) / (read / style.read_efficiency + written / style.write_efficiency)
+    return (
+        down * across * split * batch,
+        2.0 * tile.m * tile.n * depth,
+        (tile.feed_bytes + style.fill_cost * 2 * (tile.m + tile.n)) * size / 2 * depth,
+        l2_bytes,
+        latency_s,
+        tile.stages * (rows + columns) * step * size,
+        efficiency,
+        batch * _reread_bytes(m, n, k, down, across, tile, split, size, rates),
+    )
+
+
+def _reread_bytes(
+    m: int, n: int, k: int, down: int, across: int, tile: Tile, split: int, size: int, rates: _Rates
+) -> float:
+    """HBM bytes fetched again in one product: a wave covers about a square of C; what the next wave needs of A and B
+    again is still in L2 only if it fits."""
+    a_bytes, b_bytes = float(m * k * size), float(n * k * size)
+    usable = rates.l2_usable_bytes
+    if a_bytes + b_bytes < usable:
+        return 0.0
+    wave = rates.sms / split
+    high = min(max(math.sqrt(wave * tile.n / tile.m), 1.0), down)
+    wide = min(max(wave / high, 1.0), across)
+    again = 0.0
+    if b_bytes > usable:
+        again += (math.ceil(down / high) - 1) * b_bytes
+    if high * tile.m * k * size > usable:
+        again += (math.ceil(across / wide) - 1) * a_bytes
+    return again
+
+
+def _estimate_s(
+    fit: _Fit,
+    style: Style,
+    m: int,
+    n: int,
+    k: int,
+    batch: int,
+    split: int,
+    size: int,
+    rates: _Rates,
+    cold_bytes: float,
+) -> float:
+    """`lone_time_s` of the plan's kernels, in plain arithmetic: this runs for every candidate."""
+    tile = fit.tile
+    grid, flops, _, l2_bytes, latency_s, in_flight, efficiency, reread_bytes = _work(
+        tile, style, m, n, k, batch, split, size, rates
+    )
+    hbm_bytes = cold_bytes + reread_bytes
+    if split > 1:
+        hbm_bytes += float(batch * m * n) * (4 * split - size)
+    l2_bytes /= efficiency
+    hbm_bytes /= grid * efficiency
+    local_s = max(fit.pipe_s_per_k * flops / (2.0 * tile.m * tile.n), l2_bytes / rates.l2_port)
+    time_s = _waves_s(grid, fit.per_sm, local_s, latency_s, l2_bytes, hbm_bytes, in_flight, rates)
+    return time_s + _reduction_s(batch * m * n, split, size, rates) if split > 1 else time_s
+
+
+def _waves_s(
+    grid: int,
+    per_sm: int,
+    local_s: float,
+    latency_s: float,
+    l2_bytes: float,
+    hbm_bytes: float,
+    bytes_in_flight: float,
+    rates: _Rates,
+) -> float:
+    """The closed form of `kernel.lone_time_s`, from a CTA's busiest pipe and bytes."""
+    slots = per_sm * rates.sms
+    spread_s = max(l2_bytes / rates.l2, hbm_bytes / rates.hbm)
+    own_s = max(l2_bytes, hbm_bytes) * rates.hbm_latency_s / bytes_in_flight
+    floor_s = latency_s + max(local_s, own_s, spread_s)
+    waves, rest = divmod(grid, slots)
+    time_s = rates.start_s
+    if waves:
+        time_s += waves * (max(floor_s, local_s * per_sm, spread_s * slots) + rates.dispatch_s)
+    if rest:
+        time_s += max(floor_s, local_s * -(-rest // rates.sms), spread_s * rest) + rates.dispatch_s
+    return time_s
+
+
+def reduction(
+    elements: int,
+    split: int,
+    hardware: Hardware,
+    workspace: int,
+    writes: tuple[Access, ...],
+    name: str,
+    family: str,
+) -> Kernel:
+    """cuBLAS's splitKreduce: sums `split` FP32 partial results of each output element."""
+    return Kernel(
+        name=f"{name}_splitk_reduce",
+        family=family,
+        grid=-(-elements // REDUCTION_THREADS),
+        threads=REDUCTION_THREADS,
+        registers=32,
+        l2_bytes=REDUCTION_THREADS * (4.0 * split + 2),
+        fp32_flops=float(REDUCTION_THREADS * split),
+        latency_s=REDUCTION_LATENCY_S,
+        bytes_in_flight=_rates(hardware).reduction_in_flight,
+        reads=(Access(workspace, 4.0 * elements * split),),
+        writes=writes,
+        flops=float(elements * (split - 1)),
+    )
+
+
+def _reduction_s(elements: int, split: int, size: int, rates: _Rates) -> float:
+    """`lone_time_s` of `reduction`, its operands counted from HBM."""
+    grid = -(-elements // REDUCTION_THREADS)
+    l2_bytes = REDUCTION_THREADS * (4.0 * split + 2)
+    hbm_bytes = elements * (4.0 * split + size) / grid
+    local_s = max(l2_bytes / rates.l2_port, REDUCTION_THREADS * split / rates.fp32)
+    return _waves_s(
+        grid,
+        rates.reduction_per_sm,
+        local_s,
+        REDUCTION_LATENCY_S,
+        l2_bytes,
+        hbm_bytes,
+        rates.reduction_in_flight,
+        rates,
+    )
+
+
+def _gemv_kernel(
+    columns: int,
+    outputs: int,
+    k: int,
+    size: int,
+    hardware: Hardware,
+    reads: tuple[Access, ...],
+    writes: tuple[Access, ...],
+    name: str,
+    family: str,
+) -> Kernel:
+    conversions = GEMV_CONVERSIONS if size < 4 else 0.0
+    return Kernel(
+        name=f"{name}_gemv{columns}",
+        family=family,
+        grid=-(-outputs // columns),
+        threads=GEMV_THREADS,
+        registers=64,
+        fp32_flops=(2.0 + conversions) * columns * k,
+        l2_bytes=(1.0 + columns) * k * size,
+        latency_s=GEMV_LATENCY_CYCLES / hardware.clock_hz,
+        bytes_in_flight=float(min(GEMV_IN_FLIGHT_BYTES, k * columns * size)),
+        memory_efficiency=GEMV_EFFICIENCY,
+        reads=reads,
+        writes=writes,
+        flops=2.0 * outputs * k,
+    )
+
+
+def _best_gemv(outputs: int, k: int, size: int, hardware: Hardware, cold_bytes: float) -> Plan:
+    """The number of columns a CTA takes that is fastest; `split` carries it."""
+    read = Access(-1, cold_bytes)
+    return min(
+        (
+            Plan(
+                lone_time_s(_gemv_kernel(c, outputs, k, size, hardware, (read,), (), "", ""), hardware),
+                None,
+                c,
+            )
+            for c in GEMV_COLUMNS
+        ),
+        key=lambda plan: plan.time_s,
+    )

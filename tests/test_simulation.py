@@ -1,0 +1,132 @@
+"""A whole inference: what it must conserve, how it must respond to the device, the host and the policy."""
+
+import dataclasses
+
+import pytest
+import simtti
+from simtti.hw_configs.hardware import load
+from simtti.simulator.host import load_host
+from simtti.simulator.lower import Policy
+from simtti.simulator.simulation import simulate
+from simtti.workloads.flops import flops
+from simtti.workloads.record import TRACES
+from simtti.workloads.trace import Trace
+
+H100 = load("h100-sxm")
+HOST = load_host("default")
+WORKLOADS = ["stable-diffusion-1.5", "stable-diffusion-2.1", "sdxl"]
+
+
+@pytest.fixture(scope="module")
+def trace():
+    return Trace.load(TRACES / "stable-diffusion-1.5.parquet").with_steps(6)
+
+
+@pytest.fixture(scope="module")
+def result(trace):
+    return simulate(trace, H100, HOST)
+
+
+@pytest.mark.parametrize("name", WORKLOADS)
+def test_nothing_is_silently_free(name):
+    result = simtti.run(name, "h100-sxm", steps=2)
+    assert not result.unlowered
+    for operator, lowered in result.rows:
+        on_device = any(use.nbytes for use in (*operator.inputs, *operator.outputs))
+        if not operator.is_view and on_device:
+            assert lowered.kernels, operator
+
+
+@pytest.mark.parametrize("name", WORKLOADS)
+def test_useful_flops_equal_the_traces(name):
+    """Matrix products, convolutions and attention count alike in the trace and in the kernels."""
+    result = simtti.run(name, "h100-sxm", steps=1)
+    counted = 0.0
+    for operator, lowered in result.rows:
+        if flops(operator):
+            mine = sum(k.flops for k in lowered.kernels if k.family in ("gemm", "convolution", "attention"))
+            assert mine == pytest.approx(flops(operator), rel=0.01), operator
+            counted += mine
+    assert counted > 1e11
+
+
+def test_the_breakdown_is_the_latency(result):
+    assert sum(result.breakdown.values()) == pytest.approx(result.latency_s, rel=1e-9)
+    assert sum(phase.latency_s for phase in result.phases) == pytest.approx(result.latency_s, rel=1e-9)
+
+
+def test_kernels_of_a_stream_do_not_overlap(result):
+    for before, after in zip(result.kernels, result.kernels[1:], strict=False):
+        assert after.start_s >= before.end_s
+
+
+def test_no_resource_is_used_beyond_its_capacity(result):
+    for interval in result.kernels:
+        assert interval.hbm_bytes <= H100.hbm_attained_bytes_per_s * interval.duration_s * (1 + 1e-6)
+        tensor_s = interval.kernel.tensor_flops * interval.kernel.grid / H100.peak_flops(interval.kernel.tensor_dtype)
+        assert tensor_s <= interval.duration_s * (1 + 1e-6)
+    assert 0 < result.utilisation["tensor_cores"] < 1
+    assert 0 < result.utilisation["hbm"] < 1
+
+
+def test_repeated_steps_are_multiplied_exactly(trace):
+    """Latency is linear in the number of steps once the first ones are past."""
+    times = [simulate(trace.with_steps(steps), H100, HOST).latency_s for steps in (20, 40, 60)]
+    assert times[2] - times[1] == pytest.approx(times[1] - times[0], rel=1e-9)
+    table = simulate(trace.with_steps(40), H100, HOST).intervals
+    steps = table[table.phase == "denoising"].groupby("repetition").repeats.first()
+    assert steps.sum() == 41
+
+
+def test_a_graph_takes_the_host_out(trace, result):
+    graph = simulate(trace, H100, HOST, Policy(launch="graph"))
+    assert graph.latency_s < result.latency_s
+    assert graph.host_bound_share < 0.01
+    assert result.host_bound_share > 0.2
+
+
+def test_a_slower_host_matters_at_batch_1(trace, result):
+    slow = dataclasses.replace(HOST, operator_s=2 * HOST.operator_s, view_s=2 * HOST.view_s)
+    assert simulate(trace, H100, slow).latency_s > 1.5 * result.latency_s
+
+
+def test_baseline_attention_is_slower_and_moves_the_scores_through_hbm(trace):
+    graph = Policy(launch="graph")
+    flash = simulate(trace, H100, HOST, graph)
+    baseline = simulate(trace, H100, HOST, dataclasses.replace(graph, attention="baseline"))
+    assert baseline.breakdown["Attention"] > 1.5 * flash.breakdown["Attention"]
+    assert baseline.totals["hbm_bytes"] > flash.totals["hbm_bytes"]
+    assert baseline.peak_memory_bytes > flash.peak_memory_bytes
+
+
+@pytest.mark.parametrize(
+    "field", ["clock_hz", "hbm_bytes_per_s", "l2_bytes_per_s", "tensor_fp16_flops_per_cycle_sm", "sm_count"]
+)
+@pytest.mark.parametrize("launch", ["eager", "graph"])
+@pytest.mark.parametrize("factor", [1.1, 2])
+def test_a_better_device_is_never_slower(trace, field, launch, factor):
+    value = getattr(H100, field)
+    better = dataclasses.replace(H100, **{field: type(value)(value * factor)})
+    policy = Policy(launch=launch)
+    assert simulate(trace, better, HOST, policy).latency_s <= simulate(trace, H100, HOST, policy).latency_s * (1 + 1e-6)
+
+
+def test_both_fidelities_agree_on_a_whole_step(trace):
+    short = trace.with_steps(1)
+    wave = simulate(short, H100, HOST, Policy(launch="graph"))
+    cta = simulate(short, H100, HOST, Policy(launch="graph"), "cta")
+    assert cta.latency_s == pytest.approx(wave.latency_s, rel=0.01)
+
+
+def test_peak_memory_holds_the_weights_and_grows_with_the_image(result):
+    weights = sum(result.trace.parameter_bytes.values())
+    assert weights < result.peak_memory_bytes < 3 * weights
+    assert simtti.run("sdxl", "h100-sxm", steps=1).peak_memory_bytes > result.peak_memory_bytes
+
+
+def test_the_python_api_has_the_words_of_the_command_line():
+    result = simtti.run("stable-diffusion", hw="h100-sxm", steps=3, attention="baseline", launch="graph")
+    assert result.breakdown_table.share.sum() == pytest.approx(1)
+    assert {"kernel", "duration_s", "flops", "hbm_bytes", "category"} <= set(result.intervals.columns)
+    with pytest.raises(simtti.InputError, match="unknown workload"):
+        simtti.run("stable-difusion", hw="h100-sxm")

@@ -1,0 +1,340 @@
+"""Runs one of diffusers' own pipelines on the meta device and records its phases.
+
+What is recorded is the `__call__` that people run: its prompt encoding, its guidance, its sampler, its decoding.
+Only what touches no GPU is replaced: tokenizers return token ids of the lengths asked for, and images arrive
+preprocessed. Where a pipeline goes from one phase to the next is told by its progress bar, which it opens before
+the first denoising step, updates after each and closes after the last.
+
+Differences from a run on a GPU, all small:
+- timesteps are made on the CPU and treated as if they were on the GPU (a copy of some 400 bytes);
+- a prompt is shorter than the padded length its pipeline asks for, so that masks are built, and has
+  PROMPT_TOKENS tokens where a pipeline counts them;
+- one stored denoising step stands for all: the sampler's steady state, past the first steps of a multistep
+  sampler, which have a few elementwise operators less.
+"""
+
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from simtti.workloads.catalogue import Options
+from simtti.workloads.models.latent_diffusion import (
+    META,
+    SCHEDULE_STEPS,
+    TORCH_DTYPES,
+    WARM_UP_STEPS,
+    Recording,
+    build,
+)
+from simtti.workloads.trace import evaluations
+from torch.utils._python_dispatch import TorchDispatchMode
+
+# What a pipeline finds where it counts the tokens of a prompt.
+PROMPT_TOKENS = 32
+
+
+class Tokenizer:
+    """Token ids of as many prompts as given, padded to the length asked for: no operator depends on their values."""
+
+    def __init__(self, model_max_length: int = 77):
+        self.model_max_length = model_max_length
+        self.padding_side = "right"
+        self.pad_token_id = 0
+
+    def __call__(self, text: Any, *, max_length: int | None = None, **_: Any) -> "Tokens":
+        prompts = 1 if isinstance(text, str) else len(text)
+        return Tokens(prompts, max_length or self.model_max_length)
+
+    def encode(self, text: str) -> list[int]:
+        """English prose has about four tokens for three words."""
+        return [0] * round(len(text.split()) * 4 / 3)
+
+    def batch_decode(self, ids: Any) -> list[str]:
+        return [""] * len(ids)
+
+
+class Tokens(dict[str, torch.Tensor]):
+    """What a tokenizer returns: ids and mask, as keys and as attributes."""
+
+    def __init__(self, prompts: int, length: int):
+        mask = torch.zeros(prompts, length, dtype=torch.int64)
+        mask[:, :PROMPT_TOKENS] = 1
+        super().__init__(input_ids=torch.zeros(prompts, length, dtype=torch.int64), attention_mask=mask)
+
+    def __getattr__(self, name: str) -> torch.Tensor:
+        return self[name]
+
+
+class ImageProcessor:
+    """Images resized and normalized for CLIP, as a processor on the host leaves them."""
+
+    size = 224
+    crop_size = {"height": size, "width": size}  # noqa: RUF012
+
+    def __call__(self, images: Any, **_: Any) -> Any:
+        return Tokenless(pixel_values=torch.zeros(len(images), 3, self.size, self.size))
+
+
+class Tokenless(dict[str, torch.Tensor]):
+    """A processor's output, by key and by attribute."""
+
+    def __getattr__(self, name: str) -> torch.Tensor:
+        return self[name]
+
+
+def build_module(factory: Any, *args: Any, dtype: str, **kwargs: Any) -> Any:
+    """A module as `from_pretrained` loads it in `dtype`: the parts its class keeps in fp32 are."""
+    module = build(factory, *args, dtype=dtype, **kwargs)
+    kept = set(module._keep_in_fp32_modules or ())
+    # transformers keeps them so for fp16 only.
+    if kept and dtype != "fp32" and (dtype == "fp16" or factory.__module__.startswith("diffusers")):
+        for name, weight in module.named_parameters():
+            if kept & set(name.split(".")):
+                weight.data = weight.data.float()
+    return module
+
+
+class Run:
+    """One call of a pipeline, cut into phases.
+
+    before: the phase up to the first denoising step; `denoising` the loop's; `after` what follows it.
+    """
+
+    def __init__(
+        self,
+        recording: Recording,
+        options: Options,
+        *,
+        before: str = "text_encoder",
+        denoising: str = "denoising",
+        after: str = "decoder",
+        domain: str = "spatial",
+        channel_dim: int = 1,
+    ):
+        self.recording = recording
+        self.recorder = recording.recorder
+        self.options = options
+        self.before, self.denoising, self.after = before, denoising, after
+        self.domain = domain
+        self.channel_dim = channel_dim
+        # What a pipeline that reads a truth value from the GPU finds there.
+        self.reads_true = False
+        self.count = 1
+        self._open: ExitStack | None = None
+        self._at: tuple[str, str] = ("", "")
+        self._iteration: int | None = None
+
+    def __call__(self, pipeline: Any, denoiser: Any, **arguments: Any) -> Any:
+        """Call the pipeline, whose model in the loop is `denoiser`, with what it is asked for."""
+        self._steer_scheduler(pipeline.scheduler)
+        self._steer_denoiser(denoiser)
+        self._steer_processors(pipeline)
+        pipeline.progress_bar = self._progress_bar
+        with torch.no_grad(), _ReadValues({torch.bool: self.reads_true, torch.int64: PROMPT_TOKENS}):
+            try:
+                self.enter(self.before, domain="text")
+                return pipeline(num_inference_steps=SCHEDULE_STEPS, **arguments)
+            finally:
+                self.leave()
+
+    # ---- phases
+
+    def enter(self, phase: str, *, domain: str, count: int = 1) -> None:
+        """Go on in a new step of `phase`."""
+        self.leave()
+        self._open = ExitStack()
+        self._at = (phase, domain)
+        self._open.enter_context(self.recorder.step(phase, domain=domain, count=count))
+        self._open.enter_context(self.recorder.scope("pipeline"))
+
+    def leave(self) -> None:
+        """End the step, if one is being recorded."""
+        if self._open is not None:
+            self._open.close()
+            self._open = None
+
+    def split(self, owner: Any, method: str, phase: str, *, domain: str = "spatial") -> None:
+        """A phase of its own from the first call of a pipeline's method on."""
+        original = getattr(owner, method)
+
+        @functools.wraps(original)
+        def switched(*args: Any, **kwargs: Any) -> Any:
+            if self._at[0] != phase:
+                self.enter(phase, domain=domain)
+            return original(*args, **kwargs)
+
+        setattr(owner, method, switched)
+
+    def repeat(self, module: Any, method: str = "forward") -> None:
+        """Record each different call of a module once, in a step of its own, and count the others.
+
+        For decoders that work tile by tile or frame by frame: calls with operands of the same shapes are the
+        same work. A later call returns what the first did, and leaves lists (caches) as the first left them.
+        """
+        original = getattr(module, method)
+        seen: dict[Any, tuple[int, Any, list[Any]]] = {}
+
+        @functools.wraps(original)
+        def once(*args: Any, **kwargs: Any) -> Any:
+            key = (self._at[0], _signature((args, kwargs)))
+            lists = [value for value in (*args, *kwargs.values()) if isinstance(value, list)]
+            if key in seen:
+                number, result, states = seen[key]
+                self.recorder.repeat(self._at[0], number)
+                for found, state in zip(lists, states, strict=True):
+                    found[:] = state
+                return result
+            self.enter(*self._at[:1], domain=self._at[1])
+            number = self.recorder.steps(self._at[0])
+            result = original(*args, **kwargs)
+            seen[key] = (number, result, [list(found) for found in lists])
+            self.enter(*self._at[:1], domain=self._at[1])
+            return result
+
+        setattr(module, method, once)
+
+    # ---- what the pipeline meets
+
+    def _steer_scheduler(self, scheduler: Any) -> None:
+        """The pipeline sees the first timesteps of its schedule only, the scheduler all of them."""
+        set_timesteps = scheduler.set_timesteps
+        all_timesteps: list[torch.Tensor] = []
+
+        @functools.wraps(set_timesteps)
+        def shortened(*args: Any, **kwargs: Any) -> None:
+            kwargs.pop("device", None)
+            set_timesteps(*args, **kwargs)
+            scheduler.timesteps = self.recorder.on_device(scheduler.timesteps.cpu())
+            all_timesteps[:] = [scheduler.timesteps]
+            extra = len(scheduler.timesteps) - SCHEDULE_STEPS
+            if self.denoising == "denoising":
+                self.recording.schedule["denoising"] = extra
+            assert self.options.steps is not None
+            self.count = evaluations(self.options.steps, extra)
+            scheduler.timesteps = scheduler.timesteps[: WARM_UP_STEPS + 1]
+            if hasattr(scheduler, "set_begin_index"):
+                scheduler.set_begin_index(0)
+
+        def whole(method: Callable[..., Any]) -> Callable[..., Any]:
+            @functools.wraps(method)
+            def called(*args: Any, **kwargs: Any) -> Any:
+                seen, scheduler.timesteps = scheduler.timesteps, all_timesteps[0]
+                try:
+                    with self.recorder.scope("scheduler"):
+                        return method(*args, **kwargs)
+                finally:
+                    scheduler.timesteps = seen
+
+            return called
+
+        scheduler.set_timesteps = shortened
+        scheduler.step = whole(scheduler.step)
+        if hasattr(scheduler, "scale_model_input"):
+            scheduler.scale_model_input = whole(scheduler.scale_model_input)
+
+    def _steer_denoiser(self, denoiser: Any) -> None:
+        """Before the iteration that is recorded, return an empty tensor of the right shape."""
+        forward = denoiser.forward
+
+        @functools.wraps(forward)
+        def called(*args: Any, **kwargs: Any) -> Any:
+            if self._open is None:
+                sample = args[0] if args else kwargs.get("sample", kwargs.get("hidden_states"))
+                return (self._empty_prediction(denoiser, sample),)
+            return forward(*map(_on_meta, args), **{name: _on_meta(value) for name, value in kwargs.items()})
+
+        denoiser.forward = called
+
+    def _empty_prediction(self, denoiser: Any, sample: Any) -> torch.Tensor:
+        shape = list(sample.shape)
+        out_channels = getattr(denoiser.config, "out_channels", None)
+        if out_channels and shape[self.channel_dim] == denoiser.config.in_channels:
+            shape[self.channel_dim] = out_channels
+        return torch.empty(shape, dtype=sample.dtype, device=sample.device)
+
+    def _steer_processors(self, pipeline: Any) -> None:
+        for name in ("image_processor", "video_processor"):
+            processor = getattr(pipeline, name, None)
+            if processor is not None:
+                processor.pt_to_numpy = self.to_host
+
+    def to_host(self, images: torch.Tensor) -> Any:
+        """Images' way to the host, where the pipeline makes NumPy arrays of them."""
+        self.recorder.copy_to_host(images)
+        return np.zeros(0, np.float32)
+
+    def _progress_bar(self, iterable: Any = None, total: Any = None) -> Any:
+        return self._iterate(iterable) if iterable is not None else self._loop()
+
+    @contextmanager
+    def _loop(self) -> Iterator[Any]:
+        self.leave()
+        self._iteration = 0
+        yield self
+        self._iteration = None
+        self.enter(self.after, domain=self.domain)
+
+    def update(self) -> None:
+        """One denoising step is done."""
+        assert self._iteration is not None
+        self._iteration += 1
+        if self._iteration == WARM_UP_STEPS:
+            self.enter(self.denoising, domain=self.domain, count=self.count)
+        elif self._iteration > WARM_UP_STEPS:
+            self.leave()
+
+    def _iterate(self, timesteps: Any) -> Iterator[Any]:
+        with self._loop():
+            for timestep in timesteps:
+                yield timestep
+                self.update()
+
+
+class _ReadValues(TorchDispatchMode):
+    """Answers `tensor.item()` by dtype, since meta tensors have no values: 0 for those not named."""
+
+    def __init__(self, values: dict[torch.dtype, Any]):
+        super().__init__()
+        self.values = values
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten._local_scalar_dense.default and args[0].device.type == "meta":
+            return self.values.get(args[0].dtype, 0)
+        return func(*args, **(kwargs or {}))
+
+
+def _on_meta(value: Any) -> Any:
+    """A timestep for each image joins the other operands; the recorder knows it to be there already."""
+    if isinstance(value, torch.Tensor) and value.device.type == "cpu" and value.dim() > 0:
+        return value.to(META)
+    return value
+
+
+def _signature(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return tuple(value.shape), value.stride(), value.dtype
+    if isinstance(value, (list, tuple)):
+        return tuple(_signature(item) for item in value)
+    if isinstance(value, dict):
+        return tuple((name, _signature(item)) for name, item in value.items())
+    return value
+
+
+def prompts(options: Options) -> list[str]:
+    """A prompt for each image."""
+    return ["a photo"] * options.batch
+
+
+def image(options: Options) -> torch.Tensor:
+    """The pictures that videos start from, as the host has them: (batch, 3, height, width)."""
+    assert options.height is not None
+    assert options.width is not None
+    return torch.zeros(options.batch, 3, options.height, options.width)
+
+
+def torch_dtype(options: Options) -> torch.dtype:
+    """The dtype the weights are loaded in."""
+    return TORCH_DTYPES[options.dtype]

@@ -1,0 +1,64 @@
+"""Stable Video Diffusion (img2vid, 14 frames, and img2vid-xt, 25), as diffusers' StableVideoDiffusionPipeline runs them.
+
+Configurations are those released with the weights, which are the classes' defaults but for the heads. The image
+encoder is OpenCLIP's ViT-H/14. The VAE encodes in fp32 where the weights are fp16, and decodes in their dtype,
+all frames of a video at once.
+"""
+
+from typing import Any
+
+from diffusers import (
+    AutoencoderKLTemporalDecoder,
+    EulerDiscreteScheduler,
+    StableVideoDiffusionPipeline,
+    UNetSpatioTemporalConditionModel,
+)
+from simtti.workloads.catalogue import Options
+from simtti.workloads.models.latent_diffusion import Recording, guided
+from simtti.workloads.models.pipeline import ImageProcessor, Run, build_module, image
+from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+
+# OpenCLIP's ViT-H/14 image model, 632 M with its projection.
+OPENCLIP_H_VISION: dict[str, Any] = {
+    "hidden_size": 1280, "intermediate_size": 5120, "num_hidden_layers": 32, "num_attention_heads": 16,
+    "hidden_act": "gelu", "projection_dim": 1024, "patch_size": 14, "image_size": 224,
+}  # fmt: skip
+VAE: dict[str, Any] = {
+    "block_out_channels": (128, 256, 512, 512), "layers_per_block": 2, "latent_channels": 4,
+    "down_block_types": ("DownEncoderBlock2D",) * 4, "force_upcast": True,
+}  # fmt: skip
+SCHEDULER: dict[str, Any] = {
+    "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "interpolation_type": "linear",
+    "prediction_type": "v_prediction", "sigma_max": 700.0, "sigma_min": 0.002, "steps_offset": 1,
+    "timestep_spacing": "leading", "timestep_type": "continuous", "use_karras_sigmas": True,
+}  # fmt: skip
+
+
+def record_svd(options: Options) -> Recording:
+    """Encode the image, denoise the frames together, decode them."""
+    dtype = options.dtype
+    recording = Recording()
+    pipeline = StableVideoDiffusionPipeline(
+        image_encoder=recording.add(
+            "image_encoder",
+            build_module(CLIPVisionModelWithProjection, CLIPVisionConfig(**OPENCLIP_H_VISION), dtype=dtype),
+        ),
+        unet=recording.add(
+            "unet",
+            build_module(
+                UNetSpatioTemporalConditionModel, num_attention_heads=(5, 10, 20, 20), dtype=dtype
+            ),
+        ),
+        vae=recording.add("vae", build_module(AutoencoderKLTemporalDecoder, **VAE, dtype=dtype)),
+        scheduler=EulerDiscreteScheduler(**SCHEDULER),
+        feature_extractor=ImageProcessor(),
+    )
+    run = Run(recording, options, before="image_encoder", channel_dim=2)
+    run.reads_true = guided(options)
+    run.repeat(pipeline.vae.decoder)
+    run(
+        pipeline, pipeline.unet, image=image(options), height=options.height, width=options.width,
+        num_frames=options.frames, max_guidance_scale=options.guidance, output_type="np",
+    )  # fmt: skip
+    recording.phases = recording.recorder.phases()
+    return recording
