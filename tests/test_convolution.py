@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from simtti.hw_configs.hardware import load
 from simtti.simulator.kernel import lone_time_s
 from simtti.simulator.kernels.convolution import convolution, output_size
+from simtti.simulator.kernels.elementwise import Operand, dense
+from simtti.simulator.kernels.memory import copy
 
 MEASURED = Path(__file__).parents[2] / "shared" / "measured"
 H100, A100 = load("h100-sxm"), load("a100-sxm")
@@ -177,7 +179,7 @@ def figures(predicted, actual):
 
 
 def test_accuracy_on_h100_operators():
-    """29 shapes of Wan2.1's VAE and of three vision transformers: kernel-only 11 %, whole operator 7 %."""
+    """29 shapes of Wan2.1's VAE and of three vision transformers: kernel-only 13 %, whole operator 8 %."""
     whole, kernel_only, actual, actual_kernel = [], [], [], []
     for row in measured().itertuples():
         data, weight = ast.literal_eval(row.input_dims)[:2]
@@ -199,6 +201,9 @@ def test_accuracy_on_h100_operators():
             H100,
             bias=bias,
         )
+        strides = ast.literal_eval(row.input_strides)[0]
+        if "direct_copy" in row.kernels:
+            kernels += copy(data, Operand(0, strides, "bf16"), dense(-9, data, "bf16"), H100)
         whole.append(warm_us(kernels, H100))
         kernel_only.append(warm_us([kernel for kernel in kernels if kernel.family == "convolution"], H100))
         parts = [time for name, time in json.loads(row.kernels) if "gemm" in name or "fprop" in name]

@@ -94,7 +94,8 @@ def test_unique_bytes_are_the_tensors(rows, columns, dtype, hardware):
     nbytes = rows * columns * elementwise.ITEM_BYTES[dtype]
     for case in ("add", "silu", "transpose", "layer_norm", "softmax"):
         kernels = CASES[case](rows, columns, dtype, hardware)
-        assert moved(kernels, 0) == [nbytes]
+        reads = 2 if case == "layer_norm" and columns % 4 else 1  # without vectors: moments, then application
+        assert moved(kernels, 0) == [nbytes] * reads
         assert moved(kernels, 1) == [nbytes]
     group_norm = CASES["group_norm"](rows, columns, dtype, hardware)
     assert moved(group_norm, 0) == [nbytes * 128] * 2  # once for the moments, once to apply them

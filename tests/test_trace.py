@@ -229,7 +229,7 @@ def layouts(**changes):
         ({}, {"layouts": layouts(dtype="fp17")}, "layout 0: unknown dtype 'fp17'; known: fp64"),
         ({}, {"layouts": layouts(role="guest")}, "layout 0: unknown role 'guest'; known: parameter"),
         ({}, {"layouts": [["fp16"], 3]}, "layout 0: expected dtype, shape, strides, storage bytes and role"),
-        ({}, {"schema_version": 99}, "has trace schema version 99; this simtti reads version 1"),
+        ({}, {"schema_version": 99}, "has trace schema version 99; this simtti reads versions 1 and 2"),
         ({"op": None}, {"schema_version": 99}, "has trace schema version 99"),
         ({}, {"workload": None}, "metadata field workload is missing or not a JSON str"),
         ({}, {"phases": [{"name": "denoising"}]}, "metadata field phases must list a name and steps"),

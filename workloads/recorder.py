@@ -73,6 +73,7 @@ class Recorder:
         self._paused = False
         self._names: dict[int, str] = {}
         self._stack: list[tuple[str, Any]] = []
+        self._ended_in: list[tuple[str, Any]] = []
         self._registered: list[torch.nn.Module] = []
         # By the address of the StorageImpl. Holding the storage keeps the address from being given out again.
         self._identities: dict[int, int] = {}
@@ -108,6 +109,15 @@ class Recorder:
         self._append("aten::_to_copy", "Memory", (self._use(tensor, "input"),), (), attributes, False)
 
     @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leave out what the body does: work that is not the inference's."""
+        paused, self._paused = self._paused, True
+        try:
+            yield
+        finally:
+            self._paused = paused
+
+    @contextmanager
     def scope(self, name: str) -> Iterator[None]:
         """The module path of operators that no module issues: 'pipeline', 'scheduler'."""
         self._stack.append((name, None))
@@ -116,13 +126,20 @@ class Recorder:
         finally:
             self._stack.pop()
 
+    def enter_scope(self, name: str) -> None:
+        """A scope that lasts to the end of the step."""
+        self._stack.append((name, None))
+
     @contextmanager
-    def step(self, phase: str, *, domain: str, count: int = 1) -> Iterator[None]:
+    def step(self, phase: str, *, domain: str, count: int = 1, continued: bool = False) -> Iterator[None]:
         """Record the body as the next step of `phase`; `domain` is what its attention runs over.
 
         Domains: 'spatial', 'temporal', 'text', 'joint'. Modules known to attend along time say so themselves.
+        continued: within the modules and scopes in which the last step ended.
         """
         self._phase, self._domain, self._operators = phase, domain, []
+        if continued:
+            self._stack = self._ended_in
         number = len(self._phases.setdefault(phase, []))
         try:
             with ExitStack() as stack:
@@ -137,7 +154,7 @@ class Recorder:
                 yield
             operators = tuple(self._operators)
         finally:
-            self._operators, self._stack = None, []
+            self._operators, self._stack, self._ended_in = None, [], self._stack
         assert number == len(self._phases[phase]), "steps do not nest"
         self._phases[phase].append(Step(count, operators))
 
@@ -266,8 +283,7 @@ class Recorder:
         """Record scaled-dot-product attention of (batch, heads, length, head dim) and return its empty output."""
         *batch, length, _ = query.shape
         width = value.shape[-1]
-        self._paused = True
-        try:
+        with self.paused():
             if len(batch) == 2:
                 # The fused CUDA kernels write (batch, length, heads, head dim), so that the output projection
                 # that follows needs no copy (at::_scaled_dot_product_flash_attention in ATen).
@@ -277,8 +293,6 @@ class Recorder:
                 output = output.transpose(1, 2)
             else:
                 output = torch.empty(*batch, length, width, dtype=query.dtype, device=query.device)
-        finally:
-            self._paused = False
         attributes = {
             "kind": self._attention_kind(length, key.shape[-2]),
             "domain": self._attention_domain(),

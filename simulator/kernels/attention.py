@@ -58,6 +58,7 @@ class Library(NamedTuple):
     helpers: int  # small kernels the library launches around it: schedule, semaphores, offsets
     splits_keys: bool
     repacks: bool = False  # one more helper reads packed Q, K, V and writes them as the kernel wants them
+    columns: int = 256  # of the head dim in shared memory at once
     short: Block | None = None  # for sequences of queries no longer than its block, up to its head dim
 
 
@@ -135,7 +136,7 @@ EFFICIENT = Library(
         Block(32, 64, 64, 128, 168, 1),
         Block(64, 64, 64, 128, 168, 1),
         Block(128, 64, 64, 128, 168, 1),
-        Block(256, 32, 128, 128, 168, 1),
+        Block(256, 64, 64, 128, 168, 1),
     ),
     exposed_softmax=2.0,
     tensor_share=0.42,
@@ -144,6 +145,7 @@ EFFICIENT = Library(
     step_cycles=800.0,
     fill_cost=1.0,
     helpers=0,
+    columns=64,
     splits_keys=False,
 )
 LIBRARIES = {
@@ -220,9 +222,8 @@ def attention(
         return _baseline(
             batch * heads, q_len, kv_len, head_dim, dtype, hardware, reads, writes, workspace, family
         )
-    name, library = kernel, LIBRARIES[kernel]
-    if not _supports(library, head_dim, dtype, hardware):
-        name, library = "efficient", EFFICIENT
+    name = _available(kernel, head_dim, dtype, hardware)
+    library = LIBRARIES[name]
     return _fused(
         name,
         library,
@@ -240,13 +241,21 @@ def attention(
     )
 
 
-def _supports(library: Library, head_dim: int, dtype: str, hardware: Hardware) -> bool:
-    if library is EFFICIENT:
-        return True
-    if library.wgmma and not has_wgmma(hardware):
-        return False
-    fits = head_dim <= library.blocks[-1].head_dim and dtype != "fp32"
-    return fits and _shared_memory(_block(library, head_dim), 2) < hardware.shared_memory_per_sm_bytes
+def _available(kernel: str, head_dim: int, dtype: str, hardware: Hardware) -> str:
+    """`kernel`, or what PyTorch's dispatch takes in its place: flash-attention 2 where the device lacks the tensor-core
+    instructions, 'efficient' for fp32, large head dims and devices before Ampere."""
+    if kernel != "flash-attention-2" and LIBRARIES[kernel].wgmma and not has_wgmma(hardware):
+        kernel = "flash-attention-2"
+    if kernel == "efficient":
+        return kernel
+    library = LIBRARIES[kernel]
+    supported = (
+        hardware.architecture not in ("volta", "turing")
+        and dtype != "fp32"
+        and head_dim <= library.blocks[-1].head_dim
+        and _shared_memory(library, _block(library, head_dim), 2) < hardware.shared_memory_per_sm_bytes
+    )
+    return kernel if supported else "efficient"
 
 
 def _block(library: Library, head_dim: int, q_len: int = 1 << 30) -> Block:
@@ -259,9 +268,10 @@ def _block(library: Library, head_dim: int, q_len: int = 1 << 30) -> Block:
     return library.blocks[-1]._replace(head_dim=-(-head_dim // 64) * 64)
 
 
-def _shared_memory(block: Block, size: int) -> int:
-    """Queries and the ring of keys and values; a head dim of more than 256 passes through in parts."""
-    return (block.queries + 2 * block.stages * block.keys) * min(block.head_dim, 256) * size
+def _shared_memory(library: Library, block: Block, size: int) -> int:
+    """Queries and the ring of keys and values, or those columns of them that are there at once."""
+    rows = block.queries + 2 * block.stages * block.keys
+    return rows * min(block.head_dim, library.columns) * size
 
 
 def _fused(
@@ -306,10 +316,10 @@ def _fused(
         grid=sequences * q_blocks * splits,
         threads=block.threads,
         registers=block.registers,
-        shared_memory_bytes=_shared_memory(block, size),
+        shared_memory_bytes=_shared_memory(library, block, size),
         tensor_flops=0.0 if cuda_cores else flops,
         fp32_flops=flops if cuda_cores else 0.0,
-        tensor_dtype=dtype,
+        tensor_dtype="fp16" if cuda_cores else dtype,
         tensor_efficiency=1.0 if cuda_cores else _tensor_share(library, flops, exponentials, dtype, hardware),
         sfu_ops=exponentials,
         shared_bytes=_shared_traffic(library, block, key_blocks, size),
@@ -473,7 +483,7 @@ def softmax(
     threads = 128 if in_warp else min(1024, max(128, -(-length * size // 16 // 32) * 32))
     elements = float(rows_a_cta * length)
     return Kernel(
-        name="softmax_warp" if in_warp else "softmax",
+        name="warp_softmax" if in_warp else "softmax",
         family=family,
         grid=-(-rows // rows_a_cta),
         threads=threads,

@@ -21,8 +21,9 @@ On Hopper cuDNN takes sm90 kernels (wgmma, TMA, one persistent CTA of 384 thread
 what the traces show:
 - 1x1 in NCHW, 8 or fewer input channels, 32 or fewer output channels: sm80.
 - 2-D in 16 bits: sm80 256x64 up to 128 output channels, sm90 64x128 above. L2 holds both to 210-270 TFLOP/s
-  whatever the size (six shapes of Wan's VAE). Stable Diffusion 1.5 at batch 64 on an H100 leaves its
-  convolutions about 300 TFLOP/s too, once its other kernels are subtracted.
+  whatever the size. Six shapes of Wan's VAE, with 96 and 192 output channels, are all the evidence; a rough
+  subtraction of the rest from Stable Diffusion 1.5's 12.07 s at batch 64 points the same way. The TF32
+  kernels of VGG-13 (cuDNN 8, 2-D) do not: they attain what 3-D ones do here.
 - 3-D, and fp32 (TF32): 128x64 when 128x128 gives less than two waves, else by the output channels: 550
   TFLOP/s in bf16.
 
@@ -47,7 +48,7 @@ from simtti.simulator.kernels.memory import memset
 CHANNEL_ALIGNMENT = 8  # channels of a 16-byte vector in fp16; cuDNN pads to it
 K_STEP_BYTES = {"sm80": 64, "sm90": 128}  # bytes of a row of the operand tiles in one step of the k loop
 
-# FP16 FLOPs of mma.sync in a cycle and SM, at most: A100's peak, and what H100 keeps for it
+# FP16 FLOPs of mma.sync in a cycle and SM, at most: A100's peak; assumed to be Hopper's limit too
 MMA_SYNC_FLOPS = 2048.0
 # Share of it that cuDNN's sm80 kernels attain; fitted (H100's 16x16 patch embeddings)
 MMA_SYNC_EFFICIENCY = 0.77
@@ -72,7 +73,7 @@ HALF_LINE_EFFICIENCY = 0.66
 WEIGHT_PAD_LATENCY_S = 8.5e-6  # tensorTransformGeneric, which pads output channels of weights; fitted
 
 SMALL_TILE_WAVES = 2  # below this many waves of 128x128 tiles, cuDNN takes 128x64 ones; from the traces
-SPLIT_K = (1, 2, 4, 8)
+SPLIT_K = (2, 4, 8)
 # Largest share of the SMs that a grid without split-K may fill for it to be considered
 SPLIT_K_MAX_SHARE = 0.25
 SPLIT_K_MIN_STEPS = 32  # least k steps of a slice
@@ -82,9 +83,8 @@ SPLIT_K_OUTPUT_SLOTS = 20.0  # issue slots of an output: index, convert, store; 
 SPLIT_K_PART_SLOTS = 6.0  # issue slots of one part of an output: load, add; estimate
 
 DEPTHWISE_THREADS = 256
-# Issue slots of a tap: bounds, address, two loads, FMA; counted from DepthwiseConv2d.cu
-DEPTHWISE_TAP_SLOTS = 10.0
-DEPTHWISE_SLOTS = 60.0  # issue slots of an output beside its taps: four divisions of its index, store
+DEPTHWISE_TAP_SLOTS = 10.0  # issue slots of a tap: bounds, address, two loads, FMA; estimate
+DEPTHWISE_SLOTS = 60.0  # issue slots of an output beside its taps: index divisions, store; estimate
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +93,8 @@ class Tile:
 
     l2_share: share of its operand traffic that takes L2 bandwidth; below 1 where CTAs that run in step read
     the same lines at once and the request is served once. Fitted per tile.
+    warps: rows and columns of warps that divide the tile of an mma.sync kernel. Each row of warps reads the
+    tile's columns from shared memory, each column its rows.
     """
 
     name: str
@@ -102,6 +104,7 @@ class Tile:
     registers: int
     shared_memory_bytes: int
     l2_share: float = 1.0
+    warps: tuple[int, int] = (2, 2)
 
 
 # sm90, 3-D or fp32: by output channels, the widest that divides them, else 128x128.
@@ -111,16 +114,16 @@ SM90_TALL = Tile("sm90_256x64", 256, 64, 384, 168, 231424, 0.8)
 SM90_SMALL = Tile("sm90_128x64", 128, 64, 384, 168, 231424)
 SM90_PLANAR = Tile("sm90_64x128", 64, 128, 384, 168, 231424)  # 2-D in fp16 and bf16
 SM80 = (
-    Tile("sm80_256x128", 256, 128, 256, 240, 98304),
-    Tile("sm80_128x256", 128, 256, 256, 240, 98304),
-    Tile("sm80_128x128", 128, 128, 128, 240, 65536),
-    Tile("sm80_256x64", 256, 64, 128, 246, 81920),
-    Tile("sm80_128x64", 128, 64, 128, 168, 49152),
     Tile("sm80_64x64", 64, 64, 128, 120, 32768),
+    Tile("sm80_128x64", 128, 64, 128, 168, 49152),
+    Tile("sm80_256x64", 256, 64, 128, 246, 81920, warps=(4, 1)),
+    Tile("sm80_128x128", 128, 128, 128, 240, 65536),
+    Tile("sm80_128x256", 128, 256, 256, 240, 98304, warps=(2, 4)),
+    Tile("sm80_256x128", 256, 128, 256, 240, 98304, warps=(4, 2)),
 )
-SM80_ON_HOPPER = (SM80[3],)  # the only one seen there for more than 32 output channels
+SM80_ON_HOPPER = (SM80[2],)  # the only one seen there for more than 32 output channels
 SM80_PLANAR_CHANNELS = 128  # up to these output channels, 2-D in fp16 and bf16 stays with sm80 on Hopper
-SM80_NARROW = Tile("sm80_128x32", 128, 32, 128, 120, 40960)
+SM80_NARROW = Tile("sm80_128x32", 128, 32, 128, 120, 40960, warps=(4, 1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -416,14 +419,21 @@ def _persistent(
 def _multistage(
     problem: Problem, hardware: Hardware, useful_flops: float, workspace: int, catalogue: tuple[Tile, ...]
 ) -> list[Kernel]:
-    """The sm80 kernel of the least predicted time: one tile a CTA, the k loop perhaps split over several."""
+    """The sm80 kernel of the least predicted time: one tile a CTA, the k loop perhaps split over several.
+
+    A grid of few tiles is split as far as the SMs and the k loop allow.
+    """
     steps, _ = _steps(problem, K_STEP_BYTES["sm80"])
-    candidates = []
+    candidates: list[list[Kernel]] = []
     for tile in (SM80_NARROW,) if problem.n <= SM80_NARROW.n else catalogue:
-        may_split = _tiles(problem, tile) <= SPLIT_K_MAX_SHARE * hardware.sm_count
-        for split in SPLIT_K if may_split else (1,):
-            if split == 1 or steps >= split * SPLIT_K_MIN_STEPS:
-                candidates.append(_sm80_kernels(problem, hardware, useful_flops, workspace, tile, split))
+        if candidates and (tile.m >= 2 * problem.m or tile.n >= 2 * problem.n):
+            continue
+        candidates.append(_sm80_kernels(problem, hardware, useful_flops, workspace, tile, 1))
+        tiles = _tiles(problem, tile)
+        most = min(hardware.sm_count // tiles, steps // SPLIT_K_MIN_STEPS)
+        split = max((each for each in SPLIT_K if each <= most), default=1)
+        if split > 1 and tiles <= SPLIT_K_MAX_SHARE * hardware.sm_count:
+            candidates.append(_sm80_kernels(problem, hardware, useful_flops, workspace, tile, split))
     if len(candidates) == 1:
         return candidates[0]
     return min(candidates, key=lambda kernels: sum(lone_time_s(kernel, hardware) for kernel in kernels))
@@ -432,7 +442,7 @@ def _multistage(
 def _sm80_kernels(
     problem: Problem, hardware: Hardware, useful_flops: float, workspace: int, tile: Tile, split: int
 ) -> list[Kernel]:
-    """A multistage kernel (cp.async, mma.sync) of `tile`, and the kernel that adds up the parts of split-K."""
+    """A multistage kernel (cp.async, mma.sync) of `tile`, and the one that adds up the parts of split-K."""
     item = ITEM_BYTES[problem.dtype]
     steps, step_bytes = _steps(problem, K_STEP_BYTES["sm80"])
     depth = step_bytes // item
@@ -440,6 +450,7 @@ def _sm80_kernels(
     partial = Access(workspace, 4.0 / item * problem.write.nbytes * split)
     write = problem.write if split == 1 else partial
     cta_flops = 2.0 * tile.m * tile.n * depth * -(-steps // split)
+    shared_rows = tile.m * (tile.warps[1] + 1) + tile.n * (tile.warps[0] + 1)  # warps read them, one write
     tensor_efficiency = 1.0
     on_cuda_cores = problem.dtype == "fp32" and not hardware.tensor_tf32_flops_per_cycle_sm
     if not on_cuda_cores:
@@ -458,6 +469,7 @@ def _sm80_kernels(
             tensor_dtype="fp16" if on_cuda_cores else problem.dtype,
             tensor_efficiency=tensor_efficiency,
             fp32_flops=cta_flops / CUDA_CORE_EFFICIENCY if on_cuda_cores else 0.0,
+            shared_bytes=-(-steps // split) * shared_rows * step_bytes,
             l2_bytes=steps / split * (tile.m + tile.n) * _l2_row_bytes(problem, step_bytes) * tile.l2_share
             + write.nbytes / grid,
             latency_s=SM80_LATENCY_S,

@@ -6,8 +6,9 @@ at the end. Its time follows from what that takes:
 
 - tensor cores: the FLOPs of the whole tile, padding included; this is why m = 129 costs what m = 256 costs;
 - shared memory: what feeds the tensor cores. With mma.sync (Volta to Ada) each warp reads its own rows of A and
-  columns of B, (warp_m + warp_n) elements a k: small warp tiles read more for a FLOP. With wgmma (Hopper; tcgen05 of
-  Blackwell likewise) four warps read 64 rows of A and the tile's columns of B once. Filling the ring takes its part;
+  columns of B, (warp_m + warp_n) elements a k: small warp tiles read more for a FLOP. With wgmma (Hopper) four warps
+  read 64 rows of A and the tile's columns of B once; with tcgen05 (Blackwell) 128 rows. Filling the ring takes its
+  part;
 - L2: (m + n) of the tile a k, less what a cluster's multicast saves on Hopper; HBM: unique bytes, and once more what a
   wave of CTAs in square raster order cannot keep in L2;
 - latency: setting up, one synchronisation a ring slot, and the epilogue that empties the accumulators.
@@ -50,7 +51,7 @@ class Style(NamedTuple):
 
 
 # cp.async fills arrive in 32-byte sectors and share the data path with ldmatrix.
-MMA = Style(2.7, 1500.0, 43.0, 8.75, 1.0, 0.77, 0.43)
+MMA = Style(3.1, 1200.0, 45.0, 4.6, 1.0, 0.78, 0.92)
 # Rows that are not whole 16 bytes: single-element loads and stores (`cutlass_75_.._128x128_nn_align1`). Products of
 # 5,185 x 5,185 x 64 and 3,137 x 3,137 x 64 on H100 move 0.8 to 1.1 TB/s (AMD-AGI/TraceLens).
 UNALIGNED = MMA._replace(read_efficiency=0.36, write_efficiency=0.30)
@@ -68,6 +69,7 @@ class Tile(NamedTuple):
     threads: int
     registers: int  # per thread
     feed_bytes: float  # shared-memory reads for the tensor cores per k, two-byte elements
+    wide_feed_bytes: float = 0.0  # the same with instructions of 128 rows
 
     @property
     def ring_bytes(self) -> int:
@@ -89,9 +91,10 @@ def _wgmma_tiles(m: int, n: int) -> list[Tile]:
     threads = 128 * (2 if m == 64 or (shares_sm and n <= 64) else 3)
     stages = min(8, (108 if shares_sm else 222) * 1024 // ((m + n) * 128))
     registers = 168 if not shares_sm else 104 if threads == 384 else 128
-    feed = m / 64 * (64 + n) * 2
-    tiles = [Tile(m, n, 64, stages, threads, registers, feed)]
-    return tiles if m == n else [*tiles, Tile(n, m, 64, stages, threads, registers, feed)]
+    feed = m / 64 * (64 + n) * 2.0
+    wide = max(m / 128, 1) * (min(m, 128) + n) * 2.0
+    tile = Tile(m, n, 64, stages, threads, registers, feed, wide)
+    return [tile] if m == n else [tile, tile._replace(m=n, n=m)]
 
 
 MMA_TILES = (
@@ -136,7 +139,7 @@ GEMV_COLUMNS = (1, 4, 16)
 GEMV_THREADS = 128
 GEMV_IN_FLIGHT_BYTES = GEMV_THREADS * 16 * 2
 GEMV_LATENCY_CYCLES = 1500.0  # first loads, reduction across the warps
-GEMV_EFFICIENCY = 0.92  # of attainable HBM and L2 bandwidth
+GEMV_EFFICIENCY = 0.85  # of attainable HBM and L2 bandwidth
 GEMV_CONVERSIONS = 2.0  # FP32-pipe operations to widen one weight from 16 bit
 
 
@@ -201,7 +204,7 @@ def gemm(
         shared_memory_bytes=tile.ring_bytes,
         tensor_flops=0.0 if cuda_cores else work.flops,
         fp32_flops=work.flops if cuda_cores else 0.0,
-        tensor_dtype=dtype,
+        tensor_dtype="fp16" if cuda_cores else dtype,
         tensor_efficiency=_tensor_share(style, hardware),
         shared_bytes=work.shared_bytes,
         l2_bytes=work.l2_bytes,
@@ -323,8 +326,11 @@ def _catalogue(hardware: Hardware, dtype: str, aligned: bool) -> tuple[Style, tu
     size = ELEMENT_BYTES[dtype]
     clock = hardware.clock_hz
     fitted = []
+    wide = wgmma and hardware.architecture == "blackwell"
     for tile in WGMMA_TILES if wgmma else MMA_TILES:
         room = hardware.shared_memory_per_sm_bytes - 1024
+        if wide:  # tcgen05.mma takes 128 rows (PTX ISA)
+            tile = tile._replace(feed_bytes=tile.wide_feed_bytes)
         if tile.ring_bytes > room:  # older devices run the same tile with a shorter ring
             tile = tile._replace(stages=room // (tile.ring_bytes // tile.stages))
         if tile.stages < 2:

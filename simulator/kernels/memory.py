@@ -39,7 +39,8 @@ CAT_CTAS_PER_SM = 2  # CTAs that cat launches per SM and input (getCatGrid in na
 CAT_DENSE_SLOTS = 118  # issue slots of an element in CatArrayBatchedCopy_contig; fitted
 CAT_STRIDED_SLOTS = 155  # issue slots of an element in CatArrayBatchedCopy; fitted
 CAT_MAX_DIMENSIONS = 4  # CAT_ARRAY_MAX_INPUT_DIMS in native/cuda/Shape.cu
-CAT_VECTOR_BYTES = 16  # one step of CatArrayBatchedCopy_aligned16_contig
+CAT_ALIGNED_SLOTS = 100  # the same of the aligned16 variant, whose loads alone are vectors; estimate
+INDEX_LIMIT = 2**31  # elements that PyTorch's kernels index with 32 bits
 
 UPSAMPLE_THREADS = 256
 UPSAMPLE_SLOTS = 86  # issue slots of an output element in upsample_nearest2d_out_frame; fitted
@@ -108,18 +109,18 @@ def cat(
 ) -> list[Kernel]:
     """`cat` of `inputs`, each of its shape, into `target`; `target.strides` are the result's.
 
-    One input is a plain copy; more than four dimensions are one strided copy per input.
+    One input is a plain copy; more than four dimensions, or 2^31 elements, are one strided copy per input.
     """
     pieces = [(tuple(shape), each) for shape, each in zip(shapes, inputs, strict=True) if math.prod(shape)]
+    counts = [math.prod(shape) for shape, _ in pieces]
+    total = sum(counts)
     same_type = len({each.dtype for _, each in pieces} | {target.dtype}) == 1
     if len(pieces) == 1:
         return copy(pieces[0][0], pieces[0][1], target, hardware)
-    if len(target.strides) > CAT_MAX_DIMENSIONS or not same_type:
+    if len(target.strides) > CAT_MAX_DIMENSIONS or total >= INDEX_LIMIT or not same_type:
         # The part of the result that an input fills is strided by the result's larger size.
         return [walk("copy", shape, (each,), target, hardware, family="memory") for shape, each in pieces]
     item = ITEM_BYTES[target.dtype]
-    counts = [math.prod(shape) for shape, _ in pieces]
-    total = sum(counts)
     l2_bytes = 0.0
     all_dense = True
     for count, (shape, each) in zip(counts, pieces, strict=True):
@@ -129,8 +130,8 @@ def cat(
         l2_bytes += count * l2_bytes_per_element(sizes, target_steps, item) * L2_WRITE_COST
     slots = float(CAT_DENSE_SLOTS if all_dense else CAT_STRIDED_SLOTS)
     name = "CatArrayBatchedCopy_contig" if all_dense else "CatArrayBatchedCopy"
-    if all_dense and item > 2 and all(count * item % CAT_VECTOR_BYTES == 0 for count in counts):
-        slots /= CAT_VECTOR_BYTES / item
+    if all_dense and item in (4, 8):
+        slots = float(CAT_ALIGNED_SLOTS)
         name = "CatArrayBatchedCopy_aligned16_contig"
     # Every input gets the same CTAs, so only those of inputs about as long as the longest stay busy.
     busy = max(1, round(total / max(counts)))

@@ -6,8 +6,8 @@
   batch 1 has 32 such CTAs on 132 SMs: 6-17 times slower than a fused kernel. ComputeFusedParams makes a
   scale and a shift per channel; an elementwise kernel with two broadcast operands applies them.
   Channels-last input is first copied to NCHW.
-- `layer_norm` is one kernel, a CTA of 128 threads per row, Welford moments in vectors of 4
-  (layer_norm_kernel.cu).
+- `layer_norm` is one kernel, a CTA of 128 threads per row, Welford moments in vectors of 4; it is two where
+  rows do not divide by 4 (layer_norm_kernel.cu).
 - `softmax` up to 1024 columns keeps rows in registers, a warp or less to two rows (PersistentSoftmax.cuh);
   above, a CTA of up to 1024 threads takes a row: once through shared memory when rows are 16-byte aligned
   and fit, else in three passes over it (SoftMax.cu).
@@ -131,23 +131,7 @@ def group_norm(
     params = workspace - 1
     group_elements = c // groups * spatial_numel
     threads = MOMENTS_THREADS if group_elements >= MOMENTS_THREADS else 32
-    rounds = -(-group_elements // threads)
-    # FP32 instructions, 2 FLOPs a lane: H100 has twice A100's lanes, and its moments take half the cycles.
-    chain_s = rounds * threads * MOMENTS_SLOTS * 2 / (hardware.fp32_flops_per_cycle_sm * hardware.clock_hz)
-    kernels.append(
-        _rows_kernel(
-            "RowwiseMomentsCUDAKernel",
-            n * groups,
-            threads,
-            32,
-            rounds * threads * MOMENTS_SLOTS,
-            CTA_LATENCY_S + chain_s,
-            (Access(source, float(n * c * spatial_numel * item)),),
-            (Access(moments, 8.0 * n * groups),),
-            hardware,
-            bytes_in_flight=threads * item,
-        )
-    )
+    kernels.append(_moments(n * groups, group_elements, threads, dtype, hardware, source, moments))
     if not affine:
         rows = (n * groups, group_elements)
         row = Operand(moments, (1, 0), "fp32")
@@ -198,6 +182,28 @@ def group_norm(
     return kernels
 
 
+def _moments(
+    rows: int, columns: int, threads: int, dtype: str, hardware: Hardware, source: int, target: int
+) -> Kernel:
+    """RowwiseMoments: a CTA a row, and in it load after load, each followed by its Welford update."""
+    item = ITEM_BYTES[dtype]
+    rounds = -(-columns // threads)
+    # FP32 instructions, 2 FLOPs a lane: H100 has twice A100's lanes, and its moments take half the cycles.
+    chain_s = rounds * threads * MOMENTS_SLOTS * 2 / (hardware.fp32_flops_per_cycle_sm * hardware.clock_hz)
+    return _rows_kernel(
+        "RowwiseMomentsCUDAKernel",
+        rows,
+        threads,
+        32,
+        rounds * threads * MOMENTS_SLOTS,
+        CTA_LATENCY_S + chain_s,
+        (Access(source, float(rows * columns * item)),),
+        (Access(target, 8.0 * rows),),
+        hardware,
+        bytes_in_flight=threads * item,
+    )
+
+
 def layer_norm(
     rows: int,
     columns: int,
@@ -209,15 +215,18 @@ def layer_norm(
     target: int = 1,
     weight: int = 2,
     bias: int | None = 3,
+    workspace: int = -1,
 ) -> list[Kernel]:
     """LayerNorm over the last dimension of a dense (rows, columns). bias: None for a weight alone."""
     item = ITEM_BYTES[dtype]
-    vector = LAYER_NORM_VECTOR if columns % LAYER_NORM_VECTOR == 0 else 1
-    loops = -(-columns // (vector * LAYER_NORM_THREADS))
-    slots = LAYER_NORM_SLOTS + loops * LAYER_NORM_VECTOR_SLOTS * vector / LAYER_NORM_VECTOR
+    loops = -(-columns // (LAYER_NORM_VECTOR * LAYER_NORM_THREADS))
+    slots = LAYER_NORM_SLOTS + loops * LAYER_NORM_VECTOR_SLOTS
     reads = [Access(source, float(rows * columns * item))]
     if affine:
         reads += [Access(each, float(columns * item)) for each in (weight, bias) if each is not None]
+    if columns % LAYER_NORM_VECTOR or dtype == "fp64":
+        rest = tuple(reads[1:])
+        return _unvectorized_layer_norm(rows, columns, dtype, hardware, source, target, workspace, rest)
     return [
         _rows_kernel(
             "vectorized_layer_norm_kernel",
@@ -232,6 +241,26 @@ def layer_norm(
             shared_memory_bytes=24,
         )
     ]
+
+
+def _unvectorized_layer_norm(
+    rows: int,
+    columns: int,
+    dtype: str,
+    hardware: Hardware,
+    source: int,
+    target: int,
+    moments: int,
+    parameters: tuple[Access, ...],
+) -> list[Kernel]:
+    """LayerNorm where rows do not divide into vectors: the moments, a CTA a row, then the application."""
+    shape = (rows, columns)
+    row = Operand(moments, (1, 0), "fp32")
+    column = [Operand(access.tensor, (0, 1), dtype) for access in parameters]
+    inputs = (dense(source, shape, dtype), row, row, *column)
+    result = dense(target, shape, dtype)
+    apply = walk("layer_norm", shape, inputs, result, hardware, typed=True, family="normalization")
+    return [_moments(rows, columns, MOMENTS_THREADS, dtype, hardware, source, moments), apply]
 
 
 def rms_norm(

@@ -97,10 +97,18 @@ def build_module(factory: Any, *args: Any, dtype: str, **kwargs: Any) -> Any:
     return module
 
 
+class Prediction(tuple[torch.Tensor]):
+    """What a model returns, by number and, whatever its name, by attribute."""
+
+    def __getattr__(self, name: str) -> torch.Tensor:
+        return self[0]
+
+
 class Run:
     """One call of a pipeline, cut into phases.
 
-    before: the phase up to the first denoising step; `denoising` the loop's; `after` what follows it.
+    before: the phase up to the first denoising step; `denoising` the loop's; `after` what follows it. `domain` is
+    what attention in the loop runs over, `before_domain` before it. channel_dim: where a latent's channels are.
     """
 
     def __init__(
@@ -109,17 +117,20 @@ class Run:
         options: Options,
         *,
         before: str = "text_encoder",
+        before_domain: str = "text",
         denoising: str = "denoising",
         after: str = "decoder",
         domain: str = "spatial",
         channel_dim: int = 1,
+        steps: int | None = None,
     ):
         self.recording = recording
         self.recorder = recording.recorder
         self.options = options
         self.before, self.denoising, self.after = before, denoising, after
-        self.domain = domain
+        self.domain, self.before_domain = domain, before_domain
         self.channel_dim = channel_dim
+        self.steps = steps or options.steps or 1
         # What a pipeline that reads a truth value from the GPU finds there.
         self.reads_true = False
         self.count = 1
@@ -135,7 +146,7 @@ class Run:
         pipeline.progress_bar = self._progress_bar
         with torch.no_grad(), _ReadValues({torch.bool: self.reads_true, torch.int64: PROMPT_TOKENS}):
             try:
-                self.enter(self.before, domain="text")
+                self.enter(self.before, domain=self.before_domain)
                 return pipeline(num_inference_steps=SCHEDULE_STEPS, **arguments)
             finally:
                 self.leave()
@@ -145,10 +156,21 @@ class Run:
     def enter(self, phase: str, *, domain: str, count: int = 1) -> None:
         """Go on in a new step of `phase`."""
         self.leave()
-        self._open = ExitStack()
+        self._begin(phase, domain, count, continued=False)
+        self.recorder.enter_scope("pipeline")
+
+    def _cut(self) -> None:
+        """End the step and go on in a new one of the same phase, wherever in the model that is."""
+        phase, domain = self._at
+        self.leave()
+        self._begin(phase, domain, 1, continued=True)
+
+    def _begin(self, phase: str, domain: str, count: int, continued: bool) -> None:
         self._at = (phase, domain)
-        self._open.enter_context(self.recorder.step(phase, domain=domain, count=count))
-        self._open.enter_context(self.recorder.scope("pipeline"))
+        self._open = ExitStack()
+        self._open.enter_context(
+            self.recorder.step(phase, domain=domain, count=count, continued=continued)
+        )
 
     def leave(self) -> None:
         """End the step, if one is being recorded."""
@@ -187,11 +209,11 @@ class Run:
                 for found, state in zip(lists, states, strict=True):
                     found[:] = state
                 return result
-            self.enter(*self._at[:1], domain=self._at[1])
+            self._cut()
             number = self.recorder.steps(self._at[0])
             result = original(*args, **kwargs)
             seen[key] = (number, result, [list(found) for found in lists])
-            self.enter(*self._at[:1], domain=self._at[1])
+            self._cut()
             return result
 
         setattr(module, method, once)
@@ -206,14 +228,14 @@ class Run:
         @functools.wraps(set_timesteps)
         def shortened(*args: Any, **kwargs: Any) -> None:
             kwargs.pop("device", None)
-            set_timesteps(*args, **kwargs)
-            scheduler.timesteps = self.recorder.on_device(scheduler.timesteps.cpu())
+            with self.recorder.paused():
+                set_timesteps(*args, **kwargs)
+            scheduler.timesteps = self.recorder.on_device(scheduler.timesteps)
             all_timesteps[:] = [scheduler.timesteps]
             extra = len(scheduler.timesteps) - SCHEDULE_STEPS
             if self.denoising == "denoising":
                 self.recording.schedule["denoising"] = extra
-            assert self.options.steps is not None
-            self.count = evaluations(self.options.steps, extra)
+            self.count = evaluations(self.steps, extra)
             scheduler.timesteps = scheduler.timesteps[: WARM_UP_STEPS + 1]
             if hasattr(scheduler, "set_begin_index"):
                 scheduler.set_begin_index(0)
@@ -243,7 +265,7 @@ class Run:
         def called(*args: Any, **kwargs: Any) -> Any:
             if self._open is None:
                 sample = args[0] if args else kwargs.get("sample", kwargs.get("hidden_states"))
-                return (self._empty_prediction(denoiser, sample),)
+                return Prediction([self._empty_prediction(denoiser, sample)])
             return forward(*map(_on_meta, args), **{name: _on_meta(value) for name, value in kwargs.items()})
 
         denoiser.forward = called
@@ -275,7 +297,7 @@ class Run:
         self._iteration = 0
         yield self
         self._iteration = None
-        self.enter(self.after, domain=self.domain)
+        self.enter(self.after, domain="spatial")
 
     def update(self) -> None:
         """One denoising step is done."""

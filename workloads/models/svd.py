@@ -53,7 +53,7 @@ def record_svd(options: Options) -> Recording:
         scheduler=EulerDiscreteScheduler(**SCHEDULER),
         feature_extractor=ImageProcessor(),
     )
-    run = Run(recording, options, before="image_encoder", channel_dim=2)
+    run = Run(recording, options, before="image_encoder", before_domain="spatial", channel_dim=2)
     run.reads_true = guided(options)
     run.repeat(pipeline.vae.decoder)
     run(

@@ -1,0 +1,190 @@
+"""Attention kernels: work counted right, sane limits, fallbacks, monotone in hardware, accurate on measured rows."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from simtti.errors import InputError
+from simtti.hw_configs import hardware
+from simtti.simulator.kernel import Access, ctas_per_sm, lone_time_s
+from simtti.simulator.kernels.attention import KERNELS, attention, key_splits, softmax
+
+A100, H100 = hardware.load("a100-sxm"), hardware.load("h100-sxm")
+MEASURED = Path(__file__).parents[2] / "shared" / "measured" / "attention.parquet"
+
+devices = st.sampled_from([A100, H100])
+lengths = st.integers(1, 5000)
+heads = st.integers(1, 32)
+dims = st.sampled_from([16, 40, 64, 72, 80, 128, 160, 256, 512])
+some = settings(max_examples=60, deadline=None, derandomize=True)
+
+
+def kernels_of(batch, heads, q_len, kv_len, head_dim, device, kernel, causal=False, dtype="fp16", **options):
+    return attention(batch, heads, q_len, kv_len, head_dim, causal, dtype, device, kernel, **options)
+
+
+def time_s(*shape, device, kernel="flash-attention-2", **options):
+    return sum(lone_time_s(each, device) for each in kernels_of(*shape, device, kernel, **options))
+
+
+@some
+@given(st.integers(1, 8), heads, lengths, lengths, dims, devices, st.sampled_from(KERNELS))
+def test_flops_and_unique_bytes_are_the_problems(batch, heads, q_len, kv_len, head_dim, device, kernel):
+    shape = (batch, heads, q_len, kv_len, head_dim)
+    kernels = kernels_of(*shape, device, kernel, q=1, k=2, v=3, out=4, workspace=-9)
+    rows, keys = batch * heads * q_len * head_dim, batch * heads * kv_len * head_dim
+    read = {access.tensor: access.nbytes for each in kernels for access in each.reads}
+    assert (read[1], read[2], read[3]) == (2 * rows, 2 * keys, 2 * keys)
+    assert kernels[-1].writes == (Access(4, 2 * rows),)
+    beside = ("softmax", "combine", "reduce")
+    products = sum(each.flops for each in kernels if not each.name.endswith(beside))
+    assert products == pytest.approx(4 * rows * kv_len)
+    for each in kernels:
+        assert ctas_per_sm(each, device) >= 1
+        assert each.tensor_efficiency <= 1
+
+
+@some
+@given(
+    heads,
+    lengths,
+    dims,
+    devices,
+    st.sampled_from(KERNELS),
+    st.sampled_from(["sm_count", "clock_hz", "hbm_bytes_per_s"]),
+)
+def test_a_better_device_is_not_slower(heads, length, head_dim, device, kernel, field):
+    better = dataclasses.replace(
+        device, **{field: type(getattr(device, field))(getattr(device, field) * 1.5)}
+    )
+    shape = (2, heads, length, length, head_dim)
+    # Another number of SMs may change in how many parts the keys are split, by the library's rule, and leave a last
+    # wave of a few CTAs that takes as long as a full one.
+    slack = 1.02 if field != "sm_count" else 1.1 if kernel in ("baseline", "efficient") else 1.5
+    assert time_s(*shape, device=better, kernel=kernel) <= slack * time_s(
+        *shape, device=device, kernel=kernel
+    )
+
+
+@some
+@given(heads, st.integers(128, 5000), dims, st.sampled_from(["trtllm-fmha", "efficient", "baseline"]))
+def test_time_does_not_fall_as_sequences_grow(heads, length, head_dim, kernel):
+    """Flash-attention's does, where one more block of keys makes its rule split them."""
+    length -= length % 8
+    shorter, longer = (
+        time_s(2, heads, length + more, length + more, head_dim, device=H100, kernel=kernel)
+        for more in (0, 64)
+    )
+    assert longer >= 0.96 * shorter
+
+
+@pytest.mark.parametrize(
+    ("kernel", "device", "head_dim", "tflops"),
+    [
+        # Published, forward, 16k tokens: Dao-AILab/flash-attention's figures; A100: thu-ml/SageAttention.
+        ("flash-attention-2", A100, 128, 204),
+        ("flash-attention-2", H100, 64, 324),
+        ("flash-attention-2", H100, 128, 370),
+        ("flash-attention-3", H100, 64, 497),
+        ("flash-attention-3", H100, 128, 648),
+        ("flash-attention-3", H100, 256, 756),
+    ],
+)
+def test_long_sequences_attain_the_published_rate(kernel, device, head_dim, tflops):
+    heads = 2048 // head_dim
+    seconds = time_s(1, heads, 16384, 16384, head_dim, device=device, kernel=kernel)
+    assert 4 * heads * 16384**2 * head_dim / seconds / 1e12 == pytest.approx(tflops, rel=0.12)
+
+
+def test_a_causal_mask_halves_long_sequences_and_only_those():
+    full, half = (time_s(1, 16, 16384, 16384, 128, device=A100, causal=causal) for causal in (False, True))
+    assert 0.48 < half / full < 0.56
+    full, same = (time_s(64, 16, 64, 64, 64, device=A100, causal=causal) for causal in (False, True))
+    assert same == full
+
+
+def test_temporal_attention_pays_for_whole_blocks():
+    """65,536 sequences of 16 frames cost nearly what 128 do, and far more for a FLOP than 4,096 pixels."""
+    frames = time_s(65536, 8, 16, 16, 64, device=A100)
+    assert frames > 0.6 * time_s(65536, 8, 128, 128, 64, device=A100)
+    (kernel,) = kernels_of(65536, 8, 16, 16, 64, A100, "flash-attention-2")
+    assert kernel.grid == 65536 * 8
+    spatial = time_s(16, 8, 4096, 4096, 64, device=A100)
+    assert frames / (65536 * 16**2) > 20 * spatial / (16 * 4096**2)
+
+
+def test_few_queries_split_the_keys_and_combine():
+    main, combine = kernels_of(1, 8, 64, 16384, 64, A100, "flash-attention-2")
+    assert "split" in main.name
+    assert combine.name.endswith("combine")
+    assert key_splits(8, 108, 128) > 4
+    assert key_splits(100, 108, 128) == 1
+    assert key_splits(8, 108, 4) == 1
+
+
+@pytest.mark.parametrize(
+    ("kernel", "device", "head_dim", "dtype", "runs"),
+    [
+        ("flash-attention-2", A100, 64, "fp32", "efficient"),
+        ("flash-attention-2", A100, 512, "fp16", "efficient"),
+        ("flash-attention-3", A100, 64, "fp16", "flash-attention-2"),
+        ("flash-attention-2", dataclasses.replace(A100, architecture="volta"), 64, "fp16", "efficient"),
+    ],
+)
+def test_what_a_kernel_cannot_do_runs_on_another(kernel, device, head_dim, dtype, runs):
+    (only,) = kernels_of(4, 16, 4096, 4096, head_dim, device, kernel, dtype=dtype)
+    assert only.name.startswith(runs)
+
+
+def test_baseline_moves_the_scores_through_memory_four_times():
+    kernels = kernels_of(2, 8, 4096, 4096, 64, A100, "baseline", workspace=-9)
+    scores = 2 * 2 * 8 * 4096**2
+    moved = sum(a.nbytes for each in kernels for a in (*each.reads, *each.writes) if a.tensor in (-9, -10))
+    assert moved == 4 * scores
+    assert time_s(2, 8, 4096, 4096, 64, device=A100, kernel="baseline") > 3 * time_s(
+        2, 8, 4096, 4096, 64, device=A100
+    )
+
+
+def test_softmax_of_short_rows_packs_them_into_a_cta():
+    reads = (Access(1, 2.0 * 301056 * 8),)
+    kernel = softmax(301056, 8, "bf16", reads, (Access(2, reads[0].nbytes),), "softmax")
+    assert kernel.grid == 301056 // 32
+    assert 3e-6 < lone_time_s(kernel, H100) < 14e-6  # 7.7 us measured, without its launch
+
+
+def test_default_kernel_is_the_devices_and_unknown_ones_are_named():
+    (kernel,) = attention(4, 16, 4096, 4096, 64, False, "fp16", A100)
+    assert kernel.name.startswith(A100.attention_kernel)
+    with pytest.raises(InputError, match="flash-attention-2"):
+        attention(1, 1, 16, 16, 64, False, "fp16", A100, "flash-atention-2")
+    with pytest.raises(ValueError, match="not 1, 1, 0, 16, 64"):
+        attention(1, 1, 0, 16, 64, False, "fp16", A100)
+
+
+@pytest.mark.skipif(not MEASURED.exists(), reason=f"no measurements at {MEASURED.parent}")
+@pytest.mark.parametrize("name", ["h100-sxm", "h200-sxm"])
+@pytest.mark.parametrize(("kernel", "percent"), [("flash-attention-3", 9.5), ("trtllm-fmha", 6.0)])
+def test_accuracy_on_measured_rows(name, kernel, percent):
+    import pandas as pd
+
+    table = pd.read_parquet(MEASURED)
+    table = table[(table.hw == name) & (table.kernel == kernel)].sample(600, random_state=11)
+    device = hardware.load(name)
+    predicted = [
+        time_s(
+            row.batch,
+            row.heads,
+            row.seq_len,
+            row.seq_len,
+            row.head_dim,
+            device=device,
+            kernel=kernel,
+            dtype="bf16",
+        )
+        * 1e6
+        for row in table.itertuples()
+    ]
+    assert 100 * (abs(predicted / table.time_us - 1)).mean() < percent

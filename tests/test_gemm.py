@@ -1,0 +1,130 @@
+"""GEMM kernels: work counted right, sane limits, monotone in size and hardware, accurate on measured rows."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from simtti.hw_configs import hardware
+from simtti.simulator.kernel import Access, ctas_per_sm, lone_time_s
+from simtti.simulator.kernels.gemm import choose, gemm
+
+A100, H100 = hardware.load("a100-sxm"), hardware.load("h100-sxm")
+MEASURED = Path(__file__).parents[2] / "shared" / "measured" / "gemm.parquet"
+
+devices = st.sampled_from([A100, H100])
+rows = st.integers(1, 5000)
+eights = st.integers(1, 1024).map(lambda eight: 8 * eight)
+some = settings(max_examples=60, deadline=None, derandomize=True)
+
+
+def time_s(m, n, k, device, batch=1, dtype="fp16"):
+    return sum(lone_time_s(kernel, device) for kernel in gemm(m, n, k, batch, dtype, device))
+
+
+@some
+@given(rows, eights, eights, st.integers(1, 4), devices)
+def test_flops_and_unique_bytes_are_the_problems(m, n, k, batch, device):
+    kernels = gemm(m, n, k, batch, "bf16", device, a=7, b=8, c=9)
+    first, last = kernels[0], kernels[-1]
+    assert first.flops == 2 * batch * m * n * k
+    assert first.reads == (Access(7, 2 * batch * m * k), Access(8, 2 * batch * n * k))
+    assert last.writes == (Access(9, 2 * batch * m * n),)
+    padded = first.grid * (first.tensor_flops + first.fp32_flops)
+    assert padded >= first.flops
+    if len(kernels) == 2:
+        assert first.writes == last.reads, "the reduction reads what the slices wrote"
+    for kernel in kernels:
+        assert ctas_per_sm(kernel, device) >= 1
+
+
+@some
+@given(rows, eights, eights, devices, st.sampled_from(["fp16", "fp32"]))
+def test_the_estimate_is_the_closed_form_of_the_kernels(m, n, k, device, dtype):
+    size = 4 if dtype == "fp32" else 2
+    plan = choose(m, n, k, 1, dtype, device, float(size * (m * k + n * k + m * n)))
+    assert plan.time_s == pytest.approx(time_s(m, n, k, device, dtype=dtype), rel=1e-9)
+
+
+@some
+@given(rows, eights, eights, devices)
+def test_time_does_not_fall_as_the_problem_grows(m, n, k, device):
+    before = time_s(m, n, k, device)
+    for larger in ((m + 64, n, k), (m, n + 64, k), (m, n, k + 64)):
+        assert time_s(*larger, device) >= 0.96 * before
+
+
+@some
+@given(
+    rows,
+    eights,
+    eights,
+    devices,
+    st.sampled_from(["sm_count", "clock_hz", "hbm_bytes_per_s", "l2_bytes_per_s"]),
+)
+def test_a_better_device_is_not_slower(m, n, k, device, field):
+    better = dataclasses.replace(
+        device, **{field: type(getattr(device, field))(getattr(device, field) * 1.5)}
+    )
+    # With other SMs the last wave may come out less full.
+    slack = 1.05 if field == "sm_count" else 1.02
+    assert time_s(m, n, k, better) <= slack * time_s(m, n, k, device)
+
+
+@pytest.mark.parametrize("device", [A100, H100], ids=lambda device: device.name)
+def test_large_square_products_come_near_the_peak(device):
+    attained = 2 * 8192**3 / time_s(8192, 8192, 8192, device)
+    assert 0.70 < attained / device.peak_flops() < 0.95
+
+
+@pytest.mark.parametrize("device", [A100, H100], ids=lambda device: device.name)
+@pytest.mark.parametrize("m", [1, 4, 16])
+def test_few_rows_come_near_the_memory_bandwidth(device, m):
+    attained = 2 * 16384 * 16384 / time_s(m, 16384, 16384, device)
+    assert 0.55 < attained / device.hbm_bytes_per_s < 0.92
+
+
+def test_a_tiny_product_costs_its_launch_and_a_little():
+    launch_s = H100.launch_s + H100.start_s
+    assert launch_s < time_s(16, 32, 32, H100) < 1.6 * launch_s
+
+
+def test_a_partly_filled_tile_costs_a_whole_one():
+    assert time_s(1025, 8192, 8192, A100) > 1.05 * time_s(1024, 8192, 8192, A100)
+    assert time_s(1025, 8192, 8192, A100) == pytest.approx(time_s(1088, 8192, 8192, A100), rel=0.02)
+
+
+def test_few_tiles_of_a_long_k_are_split():
+    first, reduction = gemm(64, 64, 65536, 1, "bf16", H100)
+    assert "splitk" in first.name
+    assert first.grid > 16
+    assert reduction.name.endswith("reduce")
+
+
+def test_fp32_runs_on_the_cuda_cores_where_there_is_no_tf32():
+    v100 = dataclasses.replace(A100, architecture="volta", tensor_tf32_flops_per_cycle_sm=0.0)
+    (kernel,) = gemm(4096, 4096, 4096, 1, "fp32", v100)
+    assert kernel.tensor_flops == 0
+    assert kernel.fp32_flops > 0
+
+
+def test_rows_that_are_not_whole_16_bytes_are_slow():
+    assert time_s(4096, 4095, 64, H100) > 1.5 * time_s(4096, 4096, 64, H100)
+
+
+def test_impossible_sizes_are_named():
+    with pytest.raises(ValueError, match="not 0, 1, 1, 1"):
+        gemm(0, 1, 1, 1, "fp16", A100)
+
+
+@pytest.mark.skipif(not MEASURED.exists(), reason=f"no measurements at {MEASURED.parent}")
+@pytest.mark.parametrize(("name", "percent"), [("a100-sxm", 11.0), ("h100-sxm", 8.5), ("h200-sxm", 8.5)])
+def test_accuracy_on_measured_rows(name, percent):
+    import pandas as pd
+
+    table = pd.read_parquet(MEASURED)
+    table = table[table.hw == name].sample(800, random_state=11)
+    device = hardware.load(name)
+    predicted = [time_s(row.m, row.n, row.k, device, dtype="bf16") * 1e6 for row in table.itertuples()]
+    assert 100 * (abs(predicted / table.time_us - 1)).mean() < percent

@@ -1,0 +1,54 @@
+"""HunyuanVideo, as diffusers' HunyuanVideoPipeline runs it, with the VAE's tiling and slicing on.
+
+Configurations are those released with the weights (tencent/HunyuanVideo), the transformer's and the VAE's the classes'
+defaults. Text comes from a Llama-3-8B (LLaVA's language model; 256 tokens after 95 of a template) and CLIP ViT-L.
+Guidance is embedded, so each step evaluates the model once. Text and video attend in one sequence, with a mask.
+"""
+
+from typing import Any
+
+from diffusers import (
+    AutoencoderKLHunyuanVideo,
+    FlowMatchEulerDiscreteScheduler,
+    HunyuanVideoPipeline,
+    HunyuanVideoTransformer3DModel,
+)
+from simtti.workloads.catalogue import Options
+from simtti.workloads.models.latent_diffusion import Recording
+from simtti.workloads.models.pipeline import Run, Tokenizer, build_module, prompts
+from simtti.workloads.models.stable_diffusion import CLIP_L
+from transformers import CLIPTextConfig, CLIPTextModel, LlamaConfig, LlamaModel
+
+# The language model of xtuner/llava-llama-3-8b-v1_1, 7.5 B without its output projection.
+LLAMA_3_8B: dict[str, Any] = {
+    "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32,
+    "num_key_value_heads": 8, "vocab_size": 128320, "max_position_embeddings": 8192,
+}  # fmt: skip
+
+
+def record_hunyuan_video(options: Options) -> Recording:
+    """Encode the prompts twice over, denoise the video, decode it tile by tile."""
+    dtype = options.dtype
+    recording = Recording()
+    llama, clip = LlamaConfig(**LLAMA_3_8B), CLIPTextConfig(**CLIP_L)
+    pipeline = HunyuanVideoPipeline(
+        text_encoder=recording.add("text_encoder", build_module(LlamaModel, llama, dtype=dtype)),
+        text_encoder_2=recording.add("text_encoder_2", build_module(CLIPTextModel, clip, dtype=dtype)),
+        transformer=recording.add(
+            "transformer", build_module(HunyuanVideoTransformer3DModel, dtype=dtype)
+        ),
+        vae=recording.add("vae", build_module(AutoencoderKLHunyuanVideo, dtype=dtype)),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=7.0),
+        tokenizer=Tokenizer(),
+        tokenizer_2=Tokenizer(),
+    )
+    pipeline.vae.enable_tiling()
+    pipeline.vae.enable_slicing()
+    run = Run(recording, options, domain="joint")
+    run.repeat(pipeline.vae.decoder)
+    run(
+        pipeline, pipeline.transformer, prompt=prompts(options), height=options.height, width=options.width,
+        num_frames=options.frames, guidance_scale=options.guidance, output_type="np",
+    )  # fmt: skip
+    recording.phases = recording.recorder.phases()
+    return recording

@@ -1,0 +1,70 @@
+"""SANA 1.5 (1.6 B and 4.8 B, 1024 px), as diffusers' SanaPipeline runs them.
+
+Configurations are those released with the weights (Efficient-Large-Model/SANA1.5_1.6B_1024px_diffusers and
+..._4.8B_...): linear attention, which is matrix products here as in the model's code, cross-attention to 300 tokens
+of Gemma-2-2B, and the deep-compression VAE (factor 32). The pipeline puts an instruction before the prompt; its
+number of tokens is estimated from its words. It would move other sizes to the nearest it was trained on; here
+every size is run as asked.
+"""
+
+from typing import Any
+
+from diffusers import AutoencoderDC, DPMSolverMultistepScheduler, SanaPipeline, SanaTransformer2DModel
+from simtti.workloads.catalogue import Options
+from simtti.workloads.models.latent_diffusion import Recording
+from simtti.workloads.models.pipeline import Run, Tokenizer, build_module, prompts
+from transformers import Gemma2Config, Gemma2Model
+
+# google/gemma-2-2b-it, 2.61 B.
+GEMMA_2_2B: dict[str, Any] = {
+    "hidden_size": 2304, "intermediate_size": 9216, "num_hidden_layers": 26, "num_attention_heads": 8,
+    "num_key_value_heads": 4, "head_dim": 256, "vocab_size": 256000, "sliding_window": 4096,
+}  # fmt: skip
+# mit-han-lab/dc-ae-f32c32-sana-1.1-diffusers, 312 M.
+DC_AE: dict[str, Any] = {
+    "encoder_block_types": ("ResBlock",) * 3 + ("EfficientViTBlock",) * 3,
+    "decoder_block_types": ("ResBlock",) * 3 + ("EfficientViTBlock",) * 3,
+    "upsample_block_type": "interpolate", "downsample_block_type": "conv", "scaling_factor": 0.41407,
+}  # fmt: skip
+TRANSFORMER: dict[str, Any] = {
+    "num_attention_heads": 70, "attention_head_dim": 32, "num_cross_attention_heads": 20,
+    "cross_attention_head_dim": 112, "cross_attention_dim": 2240, "caption_channels": 2304, "sample_size": 32,
+    "qk_norm": "rms_norm_across_heads",
+}  # fmt: skip
+
+
+def record_1_6b(options: Options) -> Recording:
+    """SANA 1.5 1.6B: 20 blocks."""
+    return record_sana(options, 20)
+
+
+def record_4_8b(options: Options) -> Recording:
+    """SANA 1.5 4.8B: 60 blocks."""
+    return record_sana(options, 60)
+
+
+def record_sana(options: Options, blocks: int) -> Recording:
+    """Encode the prompts, denoise, decode."""
+    dtype = options.dtype
+    recording = Recording()
+    pipeline = SanaPipeline(
+        text_encoder=recording.add(
+            "text_encoder", build_module(Gemma2Model, Gemma2Config(**GEMMA_2_2B), dtype=dtype)
+        ),
+        transformer=recording.add(
+            "transformer",
+            build_module(SanaTransformer2DModel, **TRANSFORMER, num_layers=blocks, dtype=dtype),
+        ),
+        vae=recording.add("vae", build_module(AutoencoderDC, **DC_AE, dtype=dtype)),
+        scheduler=DPMSolverMultistepScheduler(
+            prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0
+        ),
+        tokenizer=Tokenizer(),
+    )
+    run = Run(recording, options)
+    run(
+        pipeline, pipeline.transformer, prompt=prompts(options), height=options.height, width=options.width,
+        guidance_scale=options.guidance, output_type="np", use_resolution_binning=False,
+    )  # fmt: skip
+    recording.phases = recording.recorder.phases()
+    return recording
