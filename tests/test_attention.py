@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from simtti.errors import InputError
 from simtti.hw_configs import hardware
 from simtti.simulator.kernel import Access, ctas_per_sm, lone_time_s

@@ -44,7 +44,7 @@ class Style(NamedTuple):
     fill_cost: float  # bytes of shared-memory bandwidth that one byte written into the ring costs [0, 4]
     setup_cycles: float  # prologue and exit of a CTA [100, 3000]
     step_cycles: float  # barrier and issue at each ring slot, hidden by co-resident CTAs [0, 200]
-    epilogue_bytes_per_cycle: float  # at which one CTA empties its accumulators [4, 64]
+    epilogue_bytes_per_cycle: float  # at which one CTA empties its accumulators [2, 64]
     multicast: float  # share of operand bytes asked of L2 after a cluster's multicast [0.5, 1]
     read_efficiency: float  # of attainable HBM and L2 bandwidth, for slices of rows [0.5, 1]
     write_efficiency: float  # the same for the output tile's short rows [0.4, 1]
@@ -249,7 +249,7 @@ def choose(m: int, n: int, k: int, batch: int, dtype: str, hardware: Hardware, c
         if most < 2:
             continue
         full = max(fit.slots // tiles, 2)  # slices that fill the device once
-        for split in {2, min(4, most), min(8, most), min(max(sms // tiles, 2), most), min(full, most), most}:
+        for split in {2, min(4, most), min(max(sms // tiles, 2), most), min(full, most), most}:
             if (
                 2 * rates.start_s + REDUCTION_LATENCY_S + _least_s(fit, tiles * split, k / split, sms)
                 < best.time_s
