@@ -30,7 +30,8 @@ test: check
 check: $(VENV)/dev.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	mkdir -p $(VENV)/typing && ln -sfn "$(CURDIR)" $(VENV)/typing/simtti
+	cd $(VENV)/typing && ../bin/mypy --config-file "$(CURDIR)/setup.cfg"
 
 bench: $(VENV)/dev.stamp
 	$(BIN)/python benchmarks/speed.py

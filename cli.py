@@ -71,11 +71,17 @@ def _shape_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.argument("workload", required=False)
 @click.option("--hw", required=True, help="A device's name (simtti hw lists them) or a YAML file.")
 @_shape_options
-@click.option("--attention", default="flash", show_default=True, help="flash, efficient, or baseline: scores in HBM.")
-@click.option("--launch", default="eager", show_default=True, help="eager, or graph: a CUDA graph, without the host.")
+@click.option(
+    "--attention", default="flash", show_default=True, help="flash, efficient, or baseline: scores in HBM."
+)
+@click.option(
+    "--launch", default="eager", show_default=True, help="eager, or graph: a CUDA graph, without the host."
+)
 @click.option("--host", default="default", show_default=True, help="The machine that launches the kernels.")
 @click.option("--trace", type=click.Path(), help="Run this trace file instead of a workload.")
-@click.option("--fidelity", default="wave", show_default=True, help="wave, or cta: every CTA on its own, slower.")
+@click.option(
+    "--fidelity", default="wave", show_default=True, help="wave, or cta: every CTA on its own, slower."
+)
 @click.option("--gpus", default=1, show_default=True, help="GPUs (only 1 so far).")
 @click.option("--json", "json_path", help="Write the result as JSON to a file, or to - for standard output.")
 @click.option("--timeline", help="Write a timeline that ui.perfetto.dev and chrome://tracing open.")
@@ -236,7 +242,9 @@ def hardware(name: str | None, as_json: bool) -> None:
     if as_json:
         import dataclasses
 
-        click.echo(json.dumps({device: dataclasses.asdict(found) for device, found in known.items()}, indent=2))
+        click.echo(
+            json.dumps({device: dataclasses.asdict(found) for device, found in known.items()}, indent=2)
+        )
     else:
         print_devices(known)
 

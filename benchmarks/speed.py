@@ -45,7 +45,9 @@ began = time.perf_counter()
 _predict_rows(rows, load('h100-sxm'))
 print({rows} / (time.perf_counter() - began))
 """
-    return float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+    return float(
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    )
 
 
 def record_seconds() -> str:
@@ -66,7 +68,9 @@ print(time.perf_counter() - began)
 
 
 def main() -> None:
-    print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
+    print(
+        f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
+    )
     print("import simtti.simulator.api:", end=" ", flush=True)
     found = []
     for _ in range(RUNS):
@@ -81,10 +85,14 @@ def main() -> None:
     print(f"record stable-diffusion-1.5 (whole pipeline, after imports): {record_seconds()}")
     with tempfile.TemporaryDirectory() as folder:
         points = Path(folder, "points.csv")
-        points.write_text("workload,hw,steps\n" + "".join(f"stable-diffusion,h100-sxm,{n}\n" for n in range(10, 50)))
+        points.write_text(
+            "workload,hw,steps\n" + "".join(f"stable-diffusion,h100-sxm,{n}\n" for n in range(10, 50))
+        )
         wall, _ = whole_process(["sweep", str(points), "--out", str(Path(folder, "out.csv"))])
         print(f"sweep: {40 / wall:.1f} runs of Stable Diffusion 1.5 a second, {os.cpu_count()} processes")
-    print(f"peak memory of this script's children: {resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024:.0f} MB")
+    print(
+        f"peak memory of this script's children: {resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024:.0f} MB"
+    )
 
 
 if __name__ == "__main__":

@@ -96,7 +96,9 @@ class Hardware:
             "fp8": self.tensor_fp8_flops_per_cycle_sm,
         }.get(dtype, 0.0)
         if not rate:
-            raise InputError(f"{self.name} has no tensor-core path for dtype {dtype!r} (it has: fp16, bf16, fp32)")
+            raise InputError(
+                f"{self.name} has no tensor-core path for dtype {dtype!r} (it has: fp16, bf16, fp32)"
+            )
         return rate * self.tensor_efficiency
 
     def peak_flops(self, dtype: str = "fp16") -> float:

@@ -15,9 +15,24 @@ _STRICT = ConfigDict(extra="forbid", frozen=True)
 DATASHEET: dict[str, tuple[type, float, float, str]] = {
     "sm_count": (int, 1, 4096, "streaming multiprocessors enabled"),
     "clock_hz": (float, 1e8, 1e10, "SM clock that kernels run at while the power limit allows"),
-    "tensor_fp16_flops_per_cycle_sm": (float, 1, 1e6, "dense tensor-core FLOPs a cycle, fp16 and bf16, FP32 accumulate"),
-    "tensor_tf32_flops_per_cycle_sm": (float, 0, 1e6, "dense tensor-core FLOPs a cycle, TF32; 0 when it has none"),
-    "tensor_fp8_flops_per_cycle_sm": (float, 0, 1e6, "dense tensor-core FLOPs a cycle, FP8; 0 when it has none"),
+    "tensor_fp16_flops_per_cycle_sm": (
+        float,
+        1,
+        1e6,
+        "dense tensor-core FLOPs a cycle, fp16 and bf16, FP32 accumulate",
+    ),
+    "tensor_tf32_flops_per_cycle_sm": (
+        float,
+        0,
+        1e6,
+        "dense tensor-core FLOPs a cycle, TF32; 0 when it has none",
+    ),
+    "tensor_fp8_flops_per_cycle_sm": (
+        float,
+        0,
+        1e6,
+        "dense tensor-core FLOPs a cycle, FP8; 0 when it has none",
+    ),
     "fp32_flops_per_cycle_sm": (float, 1, 1e5, "FP32 FLOPs a cycle (a fused multiply-add is two)"),
     "sfu_ops_per_cycle_sm": (float, 1, 1e5, "special-function results a cycle"),
     "registers_per_sm": (int, 1024, 1 << 24, "32-bit registers"),
@@ -41,11 +56,31 @@ CALIBRATION: dict[str, tuple[type, float, float, str]] = {
     "l2_efficiency": (float, 0.05, 1.0, "share of the L2 bandwidth that all SMs together attain"),
     "l2_usable_share": (float, 0.05, 1.0, "share of L2 that a later kernel finds its operands in"),
     "launch_s": (float, 0.0, 1e-3, "time between two kernels of a stream, whatever they do"),
-    "start_s": (float, 0.0, 1e-3, "from a kernel's start until its first CTAs have data, and its last stores drain"),
-    "dispatch_s": (float, 1e-12, 1e-3, "from the end of a wave of CTAs to the start of the next on the same slots"),
-    "host_copy_bytes_per_s": (float, 1e6, 1e13, "rate of a copy between device and the host's pageable memory"),
+    "start_s": (
+        float,
+        0.0,
+        1e-3,
+        "from a kernel's start until its first CTAs have data, and its last stores drain",
+    ),
+    "dispatch_s": (
+        float,
+        1e-12,
+        1e-3,
+        "from the end of a wave of CTAs to the start of the next on the same slots",
+    ),
+    "host_copy_bytes_per_s": (
+        float,
+        1e6,
+        1e13,
+        "rate of a copy between device and the host's pageable memory",
+    ),
     "static_power_w": (float, 0, 1e5, "board power while kernels run that do nothing"),
-    "tensor_j_per_flop": (float, 0, 1e-9, "energy of a tensor-core FLOP with its operands' way from shared memory"),
+    "tensor_j_per_flop": (
+        float,
+        0,
+        1e-9,
+        "energy of a tensor-core FLOP with its operands' way from shared memory",
+    ),
     "fp32_j_per_flop": (float, 0, 1e-9, "energy of an FP32 FLOP with its instruction"),
     "l2_j_per_byte": (float, 0, 1e-6, "energy of a byte from L2 to an SM"),
     "hbm_j_per_byte": (float, 0, 1e-6, "energy of a byte from HBM to L2"),
@@ -61,10 +96,12 @@ class _Parameter(_Quantity):
     status: Literal["uncalibrated", "fitted"]
 
 
-def _section(name: str, fields: dict[str, tuple[type, float, float, str]], base: type[BaseModel]) -> type[BaseModel]:
+def _section(
+    name: str, fields: dict[str, tuple[type, float, float, str]], base: type[BaseModel]
+) -> type[BaseModel]:
     members: dict[str, Any] = {}
     for field, (kind, low, high, meaning) in fields.items():
-        value = Annotated[kind, Field(ge=low, le=high, strict=kind is int)]
+        value: Any = Annotated[kind, Field(ge=low, le=high, strict=kind is int)]
         member = create_model(f"{name}_{field}", __base__=base, value=(value, ...))
         members[field] = (member, Field(description=meaning))
     return create_model(name, __config__=_STRICT, **members)
@@ -100,8 +137,19 @@ def explain(error: ValidationError) -> str:
     """The faults of a validation on one line: field, what is wrong, the value given, near field names for a typo."""
     import difflib
 
-    known = [*DATASHEET, *CALIBRATION, "name", "architecture", "attention_kernel", "datasheet", "calibration", "base",
-             "value", "source", "status"]
+    known = [
+        *DATASHEET,
+        *CALIBRATION,
+        "name",
+        "architecture",
+        "attention_kernel",
+        "datasheet",
+        "calibration",
+        "base",
+        "value",
+        "source",
+        "status",
+    ]
     faults = []
     for fault in error.errors()[:3]:
         field = ".".join(str(part) for part in fault["loc"])

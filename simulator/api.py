@@ -78,4 +78,6 @@ def _trace(
         return found if steps is None else found.with_steps(steps)
     from simtti.workloads.record import workload_trace
 
-    return workload_trace(workload, steps=steps, **{key: value for key, value in shape.items() if value is not None})
+    return workload_trace(
+        workload, steps=steps, **{key: value for key, value in shape.items() if value is not None}
+    )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import simpy
 
 from simtti.hw_configs.hardware import Hardware
@@ -18,7 +20,13 @@ class BlockScheduler:
     """
 
     def __init__(
-        self, env: simpy.Environment, hardware: Hardware, l2: FairShare, hbm: FairShare, fidelity: str, alone: bool
+        self,
+        env: simpy.Environment,
+        hardware: Hardware,
+        l2: FairShare,
+        hbm: FairShare,
+        fidelity: str,
+        alone: bool,
     ) -> None:
         self.env, self.hardware, self.memories, self.alone = env, hardware, (l2, hbm), alone
         self.each_cta = fidelity == "cta"
@@ -44,7 +52,7 @@ class BlockScheduler:
         """Place CTAs one dispatch time from now; what is freed until then is placed together."""
         if not self._pending:
             self._pending = True
-            self.env.timeout(self.hardware.dispatch_s).callbacks.append(self._dispatch)  # type: ignore[union-attr]
+            self.env.timeout(self.hardware.dispatch_s).callbacks.append(self._dispatch)
 
     def _leave(self, cohort: Cohort) -> None:
         run, group = cohort.run, cohort.group
@@ -90,13 +98,12 @@ class BlockScheduler:
         if run.unplaced == 0:
             self.waiting.clear()
             # The dispatch that would start one more wave is not part of the last one.
-            self.env.timeout(skipped_s - self.hardware.dispatch_s).callbacks.append(  # type: ignore[union-attr]
-                lambda _: run.done.succeed()
-            )
+            last = self.env.timeout(skipped_s - self.hardware.dispatch_s, run.done)
+            last.callbacks.append(_succeed)
         else:
             self._began_s = self.env.now + skipped_s
             self._pending = True
-            self.env.timeout(skipped_s).callbacks.append(self._resume)  # type: ignore[union-attr]
+            self.env.timeout(skipped_s).callbacks.append(self._resume)
         return True
 
     def _resume(self, _: simpy.Event) -> None:
@@ -153,3 +160,9 @@ class BlockScheduler:
                 group = part
             first.append(group)
         return first
+
+
+def _succeed(timer: simpy.Event) -> None:
+    """End the kernel whose event is the timer's value."""
+    done: Any = timer.value
+    done.succeed()

@@ -122,7 +122,7 @@ class FairShare:
                 members -= group.members
             wait = min((group.flows[0].finish - group.served) / group.rate for group in classes.values())
         timer = self.env.timeout(wait if wait > 0 else 0.0, self._plan)
-        timer.callbacks.append(self._end)  # type: ignore[union-attr]
+        timer.callbacks.append(self._end)
 
     def _end(self, timer: simpy.Event) -> None:
         if timer.value != self._plan:

@@ -33,7 +33,9 @@ class Policy:
     def __post_init__(self) -> None:
         for field, allowed in (("attention", ATTENTION), ("launch", LAUNCH)):
             if getattr(self, field) not in allowed:
-                raise InputError(f"{field} is {getattr(self, field)!r}; it must be one of {', '.join(allowed)}")
+                raise InputError(
+                    f"{field} is {getattr(self, field)!r}; it must be one of {', '.join(allowed)}"
+                )
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from simtti.errors import InputError
 from simtti.hw_configs.hardware import Hardware
@@ -40,7 +40,9 @@ def _reads(operator: Operator) -> tuple[Access, ...]:
 
 
 def _writes(operator: Operator) -> tuple[Access, ...]:
-    return tuple(Access(len(operator.inputs) + slot, float(use.nbytes)) for slot, use in enumerate(operator.outputs))
+    return tuple(
+        Access(len(operator.inputs) + slot, float(use.nbytes)) for slot, use in enumerate(operator.outputs)
+    )
 
 
 def _matrix_product(operator: Operator, hardware: Hardware, attention_policy: str) -> list[Kernel]:
@@ -52,7 +54,14 @@ def _matrix_product(operator: Operator, hardware: Hardware, attention_policy: st
     else:
         m = a.shape[-2]
     return gemm(
-        m, b.shape[-1], a.shape[-1], batch, a.dtype, hardware, reads=_reads(operator), writes=_writes(operator)
+        m,
+        b.shape[-1],
+        a.shape[-1],
+        batch,
+        a.dtype,
+        hardware,
+        reads=_reads(operator),
+        writes=_writes(operator),
     )
 
 
@@ -60,7 +69,14 @@ def _linear(operator: Operator, hardware: Hardware, attention_policy: str) -> li
     x, weight = operator.inputs[:2]
     rows = math.prod(x.shape[:-1])
     return gemm(
-        rows, weight.shape[0], weight.shape[1], 1, x.dtype, hardware, reads=_reads(operator), writes=_writes(operator)
+        rows,
+        weight.shape[0],
+        weight.shape[1],
+        1,
+        x.dtype,
+        hardware,
+        reads=_reads(operator),
+        writes=_writes(operator),
     )
 
 
@@ -122,7 +138,12 @@ def _group_norm(operator: Operator, hardware: Hardware, attention_policy: str) -
 def _layer_norm(operator: Operator, hardware: Hardware, attention_policy: str) -> list[Kernel]:
     x = operator.inputs[0]
     columns = math.prod(operator.attributes["normalized_shape"])
-    slots = {"weight": 1, "bias": 2, "target": len(operator.inputs), "affine": len(operator.inputs) > 1}
+    slots: dict[str, Any] = {
+        "weight": 1,
+        "bias": 2,
+        "target": len(operator.inputs),
+        "affine": len(operator.inputs) > 1,
+    }
     if x.contiguous:
         return layer_norm(x.numel // columns, columns, x.dtype, hardware, source=0, **slots)
     # Strided input is made contiguous below the aten level (native/layer_norm.cpp).
@@ -144,7 +165,14 @@ def _reduction(operator: Operator, hardware: Hardware, attention_policy: str) ->
     outputs = max(y.numel, 1)
     name = operator.op.removeprefix("aten::")
     return reduce(
-        outputs, x.numel // outputs, x.dtype, hardware, inner=inner, name=name, source=0, target=len(operator.inputs)
+        outputs,
+        x.numel // outputs,
+        x.dtype,
+        hardware,
+        inner=inner,
+        name=name,
+        source=0,
+        target=len(operator.inputs),
     )
 
 
@@ -196,13 +224,21 @@ def _embedding(operator: Operator, hardware: Hardware, attention_policy: str) ->
     table, out = operator.inputs[0], operator.outputs[0]
     columns = table.shape[-1] if len(table.shape) > 1 else 1
     return embedding(
-        out.numel // columns, columns, table.shape[0], out.dtype, hardware, table=0, target=len(operator.inputs)
+        out.numel // columns,
+        columns,
+        table.shape[0],
+        out.dtype,
+        hardware,
+        table=0,
+        target=len(operator.inputs),
     )
 
 
 def _pad(operator: Operator, hardware: Hardware, attention_policy: str) -> list[Kernel]:
     x, out = operator.inputs[0], operator.outputs[0]
-    return constant_pad(x.shape, Operand(0, x.strides, x.dtype), out.shape, Operand(1, out.strides, out.dtype), hardware)
+    return constant_pad(
+        x.shape, Operand(0, x.strides, x.dtype), out.shape, Operand(1, out.strides, out.dtype), hardware
+    )
 
 
 def _fill(operator: Operator, hardware: Hardware, attention_policy: str) -> list[Kernel]:
@@ -227,7 +263,9 @@ def unknown_operator(operator: Operator, hardware: Hardware, attention_policy: s
         return []
     slots = [(slot, use) for slot, use in enumerate(operator.inputs) if use.numel]
     item = {use.dtype for _, use in slots} | {out.dtype}
-    stream = elementwise("unknown", out.shape, [], dense(len(operator.inputs), out.shape, out.dtype), hardware)
+    stream = elementwise(
+        "unknown", out.shape, [], dense(len(operator.inputs), out.shape, out.dtype), hardware
+    )
     reads = [
         kernel
         for slot, use in slots
@@ -237,10 +275,72 @@ def unknown_operator(operator: Operator, hardware: Hardware, attention_policy: s
     return reads or stream if len(item) else stream
 
 
-_POINTWISE = """abs add addcmul addcdiv clamp clamp_min clamp_max cos div eq erf exp floor ge gelu gt le lerp log
-logical_and logical_not logical_or lt masked_fill maximum minimum mul ne neg pow reciprocal relu leaky_relu rsqrt rsub
-rand randn randint normal uniform sigmoid sign silu sin softplus sqrt sub tanh where hardswish mish elu bitwise_not
-bitwise_and bitwise_or round ceil trunc fmod remainder isnan isinf nan_to_num glu""".split()
+_POINTWISE = [
+    "abs",
+    "add",
+    "addcmul",
+    "addcdiv",
+    "clamp",
+    "clamp_min",
+    "clamp_max",
+    "cos",
+    "div",
+    "eq",
+    "erf",
+    "exp",
+    "floor",
+    "ge",
+    "gelu",
+    "gt",
+    "le",
+    "lerp",
+    "log",
+    "logical_and",
+    "logical_not",
+    "logical_or",
+    "lt",
+    "masked_fill",
+    "maximum",
+    "minimum",
+    "mul",
+    "ne",
+    "neg",
+    "pow",
+    "reciprocal",
+    "relu",
+    "leaky_relu",
+    "rsqrt",
+    "rsub",
+    "rand",
+    "randn",
+    "randint",
+    "normal",
+    "uniform",
+    "sigmoid",
+    "sign",
+    "silu",
+    "sin",
+    "softplus",
+    "sqrt",
+    "sub",
+    "tanh",
+    "where",
+    "hardswish",
+    "mish",
+    "elu",
+    "bitwise_not",
+    "bitwise_and",
+    "bitwise_or",
+    "round",
+    "ceil",
+    "trunc",
+    "fmod",
+    "remainder",
+    "isnan",
+    "isinf",
+    "nan_to_num",
+    "glu",
+]
 _COPIES = "clone copy _to_copy contiguous repeat roll flip"
 _FILLS = "arange zeros ones full zeros_like ones_like full_like zero fill new_zeros new_ones new_full scalar_tensor linspace eye"
 _REDUCTIONS = "mean sum amax amin max min argmax argmin any all var std linalg_vector_norm norm prod cumsum"
@@ -289,13 +389,19 @@ def _table_attention(cells: Cells, hardware: Hardware) -> list[Kernel]:
 
 def _table_convolution(cells: Cells, hardware: Hardware, axes: str) -> list[Kernel]:
     kernel = tuple(cells.whole(f"k{axis}") for axis in axes)
-    stride, padding, layout = cells.whole("stride", 1), cells.whole("padding", 0, 0), cells.text("layout", "nchw")
+    stride, padding, layout = (
+        cells.whole("stride", 1),
+        cells.whole("padding", 0, 0),
+        cells.text("layout", "nchw"),
+    )
     if layout not in ("nchw", "nhwc", "ncdhw", "ndhwc"):
         raise InputError(f"column 'layout' is {layout!r}; it must be nchw or nhwc")
     spatial = tuple(cells.whole(axis) for axis in axes)
     for axis, size, taps in zip(axes, spatial, kernel, strict=True):
         if size + 2 * padding < taps:
-            raise InputError(f"column 'k{axis}' is {taps}; it is larger than the padded input of {size + 2 * padding}")
+            raise InputError(
+                f"column 'k{axis}' is {taps}; it is larger than the padded input of {size + 2 * padding}"
+            )
     return convolution(
         cells.whole("n"), cells.whole("c"), spatial, cells.whole("oc"), kernel, (stride,) * len(axes),
         (padding,) * len(axes), (1,) * len(axes), cells.whole("groups", 1), cells.dtype, hardware,

@@ -49,11 +49,15 @@ def predict(
 
     table = (rows if isinstance(rows, pd.DataFrame) else read_table(rows)).copy()
     if "op" not in table.columns:
-        raise InputError(f"{rows if not isinstance(rows, pd.DataFrame) else 'the table'}: column 'op' is missing")
+        raise InputError(
+            f"{rows if not isinstance(rows, pd.DataFrame) else 'the table'}: column 'op' is missing"
+        )
     if out is not None:
         check_writable(out)
     hardware = hw if isinstance(hw, Hardware) else load(hw)
-    records = table.drop(columns=["time_us", "error"], errors="ignore").to_dict("records")
+    records: list[dict[str, Any]] = table.drop(columns=["time_us", "error"], errors="ignore").to_dict(
+        "records"
+    )  # type: ignore[assignment]
     chunks = [records[at : at + _CHUNK_ROWS] for at in range(0, len(records), _CHUNK_ROWS)]
     times: list[float | None] = []
     errors: list[str] = []

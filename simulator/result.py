@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-import simpy
-
 from simtti.hw_configs.hardware import Hardware
 from simtti.simulator.host import Host
 from simtti.simulator.kernel import Kernel, demand
@@ -86,7 +84,7 @@ class Result:
     operators: list[OperatorInterval]
     repeats: dict[tuple[int, int], int]
     skipped: list[tuple[float, float, int]]
-    phase_ends_s: list[tuple[str, simpy.Event]]
+    phase_ends_s: list[tuple[str, float]]
     peak_memory_bytes: int
     wall_s: float = 0.0
 
@@ -97,9 +95,9 @@ class Result:
         """Latency of each phase, from the end of the one before it on the device."""
         times, before = [], 0.0
         steps = {phase.name: sum(step.count for step in phase.steps) for phase in self.trace.phases}
-        for name, event in self.phase_ends_s:
-            times.append(PhaseTime(name, steps[name], float(event.value) - before))
-            before = float(event.value)
+        for name, end_s in self.phase_ends_s:
+            times.append(PhaseTime(name, steps[name], end_s - before))
+            before = end_s
         return times
 
     @cached_property
@@ -256,7 +254,8 @@ class Result:
             "peak_memory_bytes": self.peak_memory_bytes,
             "fits": self.peak_memory_bytes <= self.hardware.hbm_capacity_bytes,
             "phases": [
-                {"name": p.name, "steps": p.steps, "latency_s": p.latency_s, "step_s": p.step_s} for p in self.phases
+                {"name": p.name, "steps": p.steps, "latency_s": p.latency_s, "step_s": p.step_s}
+                for p in self.phases
             ],
             "breakdown": self.breakdown,
             "attention": self.attention,

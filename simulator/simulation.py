@@ -27,7 +27,7 @@ _SAME_PERIOD = 1e-9
 
 
 def simulate(
-    trace: Trace, hardware: Hardware, host: Host, policy: Policy = Policy(), fidelity: str = "wave"
+    trace: Trace, hardware: Hardware, host: Host, policy: Policy | None = None, fidelity: str = "wave"
 ) -> Result:
     """Run `trace` on `hardware`.
 
@@ -35,12 +35,18 @@ def simulate(
         policy: how operators become kernels (attention implementation, eager launches or a CUDA graph).
         fidelity: 'wave' moves CTAs that start together as one, 'cta' simulates each.
     """
-    return _Inference(trace, hardware, host, policy, fidelity).run()
+    return _Inference(trace, hardware, host, policy or Policy(), fidelity).run()
 
 
 class _Inference:
     def __init__(self, trace: Trace, hardware: Hardware, host: Host, policy: Policy, fidelity: str) -> None:
-        self.trace, self.hardware, self.host, self.policy, self.fidelity = trace, hardware, host, policy, fidelity
+        self.trace, self.hardware, self.host, self.policy, self.fidelity = (
+            trace,
+            hardware,
+            host,
+            policy,
+            fidelity,
+        )
         self.env = simpy.Environment()
         self.l2 = L2(hardware.l2_usable_bytes)
         self.lowering = Lowering(hardware, policy)
@@ -53,26 +59,26 @@ class _Inference:
         self._repeats: dict[tuple[int, int], int] = {}
 
     def run(self) -> Result:
-        end = self.env.run(until=self.env.process(self._issue()))
+        self.env.run(until=self.env.process(self._issue()))
         return Result(
             trace=self.trace,
             hardware=self.hardware,
             host=self.host,
             policy=self.policy,
             fidelity=self.fidelity,
-            latency_s=float(end),
+            latency_s=self.env.now,
             rows=self._rows,
             kernels=self.kernels,
             operators=self.operators,
             repeats=self._repeats,
             skipped=self.stream.skipped,
-            phase_ends_s=self._phase_ends,
+            phase_ends_s=[(name, _seconds(reached)) for name, reached in self._phase_ends],
             peak_memory_bytes=peak_memory_bytes(self.trace, self._rows),
         )
 
     # ---- the host
 
-    def _issue(self) -> Generator[simpy.Event, Any, float]:
+    def _issue(self) -> Generator[simpy.Event, Any, None]:
         """The host's process: every phase, every step, every repetition, until the device has finished."""
         reached = None
         self._phase_ends: list[tuple[str, simpy.Event]] = []
@@ -83,7 +89,6 @@ class _Inference:
                 self._phase_ends.append((phase.name, reached))
         if reached is not None and not reached.processed:
             yield reached
-        return self.env.now
 
     def _issue_step(self, step: Step) -> Generator[simpy.Event, Any, simpy.Event]:
         first = len(self._rows)
@@ -104,7 +109,7 @@ class _Inference:
             yield from self._issue_operators(first, work, repetition)
             reached = self.env.event()
             ends.append(reached)
-            reached.callbacks.append(lambda _: states.append(self.l2.state))  # type: ignore[union-attr]
+            reached.callbacks.append(lambda _: states.append(self.l2.state))
             yield self.stream.queue.put(Mark(reached))
         end = self.env.event()
         yield self.stream.queue.put(Mark(end))
@@ -112,7 +117,7 @@ class _Inference:
 
     def _steady_period(self, ends: list[simpy.Event], states: list[Any]) -> float | None:
         """The period of a step whose last two repetitions ended in the same state and took the same time."""
-        times = [event.value for event in ends if event.processed]
+        times = [_seconds(event) for event in ends if event.processed]
         if len(times) < 3 or len(states) < 2 or states[-1] != states[-2]:
             return None
         last, before = times[-1] - times[-2], times[-2] - times[-3]
@@ -160,5 +165,13 @@ class _Inference:
 
     def _record(self, launch: Launch, free_s: float, start_s: float, end_s: float, hbm_bytes: float) -> None:
         self.kernels.append(
-            KernelInterval(launch.operator, launch.repetition, launch.kernel, max(free_s, 0.0), start_s, end_s, hbm_bytes)
+            KernelInterval(
+                launch.operator, launch.repetition, launch.kernel, max(free_s, 0.0), start_s, end_s, hbm_bytes
+            )
         )
+
+
+def _seconds(reached: simpy.Event) -> float:
+    """When a mark was reached, in seconds of the simulation."""
+    at: Any = reached.value
+    return float(at)

@@ -160,7 +160,9 @@ class Cohort:
 
     def split(self, group: SMGroup, count: int, became: dict[Flow, Flow]) -> None:
         """The share of this cohort on `count` SMs goes on as a cohort of its own, on `group`."""
-        twin = Cohort(self.run, group, self.per_sm, self.begin_s, self.shared, self.leave, running=self.running)
+        twin = Cohort(
+            self.run, group, self.per_sm, self.begin_s, self.shared, self.leave, running=self.running
+        )
         twin.local = [became[flow] for flow in self.local if flow in became]
         twin.remote = [
             (memory, memory.split(flow, self.per_sm * count))

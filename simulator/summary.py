@@ -44,7 +44,7 @@ def print_result(result: Result) -> None:
     shape = ", ".join(f"{name} {value}" for name, value in options.items())
     console.print(f"[bold]{result.trace.workload}[/] on [bold]{result.hardware.name}[/]   {shape}")
     console.print(
-        f"[bold]{seconds(result.latency_s)}[/]   {result.energy_j:,.0f} J (uncalibrated)   "
+        f"[bold]{seconds(result.latency_s)}[/]   {result.energy_j:,.0f} J   "
         f"attention {result.policy.attention}, launch {result.policy.launch}\n"
     )
     phases = Table("Phase", "Steps", "Latency", "Per step", box=None, pad_edge=False, header_style="dim")
@@ -100,19 +100,37 @@ def _memory(result: Result) -> str:
 
 def print_workloads(workloads: Mapping[str, Any], aliases: Mapping[str, str]) -> None:
     """One row a workload."""
-    table = Table("Workload", "Task", "Architecture", "Parameters", "Default shape", "Source", box=None, header_style="dim")
+    table = Table(
+        "Workload",
+        "Task",
+        "Architecture",
+        "Parameters",
+        "Default shape",
+        "Source",
+        box=None,
+        header_style="dim",
+    )
     table.columns[3].justify = "right"
     for name, item in workloads.items():
         also = [alias for alias, of in aliases.items() if of == name]
         shape = ", ".join(f"{key} {value}" for key, value in item.defaults.given().items())
         title = f"{name}\n({', '.join(also)})" if also else name
-        table.add_row(title, item.task, item.architecture, f"{sum(item.parameters.values()) / 1e6:,.0f} M", shape, item.source)
+        table.add_row(
+            title,
+            item.task,
+            item.architecture,
+            f"{sum(item.parameters.values()) / 1e6:,.0f} M",
+            shape,
+            item.source,
+        )
     _console().print(table)
 
 
 def print_devices(devices: Mapping[str, Hardware]) -> None:
     """One row a device."""
-    table = Table("Device", "SMs", "Clock", "FP16 peak", "HBM", "Bandwidth", "L2", "Power", box=None, header_style="dim")
+    table = Table(
+        "Device", "SMs", "Clock", "FP16 peak", "HBM", "Bandwidth", "L2", "Power", box=None, header_style="dim"
+    )
     for column in table.columns[1:]:
         column.justify = "right"
     for name, device in devices.items():
@@ -132,7 +150,9 @@ def print_devices(devices: Mapping[str, Hardware]) -> None:
 def print_device(content: dict[str, Any]) -> None:
     """Every number of a device with its meaning and source."""
     console = _console()
-    console.print(f"[bold]{content['name']}[/]  {content['architecture']}; attention {content['attention_kernel']}")
+    console.print(
+        f"[bold]{content['name']}[/]  {content['architecture']}; attention {content['attention_kernel']}"
+    )
     for section, fields in (("datasheet", DATASHEET), ("calibration", CALIBRATION)):
         table = Table(section, "Value", "Meaning", "Source", box=None, header_style="dim", pad_edge=False)
         table.columns[1].justify = "right"

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import multiprocessing
 import os
+import signal
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
@@ -58,19 +60,23 @@ def sweep(
             raise unknown("column", str(column), OPTIONS)
     for column in ("workload", "hw"):
         if column not in table.columns:
-            raise InputError(f"{points if not isinstance(points, pd.DataFrame) else 'points'}: column {column!r} is missing")
+            raise InputError(
+                f"{points if not isinstance(points, pd.DataFrame) else 'points'}: column {column!r} is missing"
+            )
     check_writable(out)
     if Path(out).suffix not in (".csv", ".parquet"):
         raise InputError(f"{out}: a table is written as .csv or .parquet")
-    rows = [_options(row) for row in table.to_dict("records")]
+    rows = [_options({str(name): cell for name, cell in row.items()}) for row in table.to_dict("records")]
     journal = _Journal(Path(out))
     found = journal.read()
     todo = {key: row for row in rows if (key := _key(row)) not in found}
     done = len(rows) - sum(_key(row) in todo for row in rows)
     progress(done, len(rows))
-    pool = ProcessPoolExecutor(max_workers=max(1, min(workers or os.cpu_count() or 1, len(todo) or 1)))
+    pool = ProcessPoolExecutor(
+        max_workers=max(1, min(workers or os.cpu_count() or 1, len(todo) or 1)),
+        initializer=_leave_interrupts_to_parent,
+    )
     try:
-        # Rows of one workload are handed out together, so that a worker's imports and caches serve them all.
         futures = {pool.submit(_run_row, row): key for key, row in todo.items()}
         for future in as_completed(futures):
             figures = future.result()
@@ -80,6 +86,8 @@ def sweep(
             done += sum(_key(row) == key for row in rows)
             progress(done, len(rows))
     except BaseException:
+        for worker in multiprocessing.active_children():
+            worker.terminate()  # the rows in flight are lost, the finished ones are in the journal
         pool.shutdown(wait=False, cancel_futures=True)
         raise
     pool.shutdown()
@@ -88,6 +96,10 @@ def sweep(
     write_table(table, out)
     journal.remove()
     return table
+
+
+def _leave_interrupts_to_parent() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _options(row: dict[str, Any]) -> dict[str, Any]:
@@ -162,7 +174,9 @@ def _code_hash() -> str:
     """A hash of the simulator's sources and devices: results of other code or numbers are not resumed from."""
     root = Path(__file__).parents[1]
     digest = hashlib.sha256()
-    files = [path for folder in ("simulator", "hw_configs", "workloads") for path in (root / folder).rglob("*")]
+    files = [
+        path for folder in ("simulator", "hw_configs", "workloads") for path in (root / folder).rglob("*")
+    ]
     for path in sorted(files):
         if path.suffix in (".py", ".yaml"):
             digest.update(path.read_bytes())

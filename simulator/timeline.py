@@ -20,7 +20,10 @@ def chrome_trace(result: Result) -> str:
     """The timeline as JSON text."""
     events = [*_names(), *_phases(result), *_host(result), *_device(result), *_passed_over(result)]
     named = [event for event in events if event["ph"] == "M"]
-    timed = sorted((event for event in events if event["ph"] != "M"), key=lambda event: (event["ts"], -event.get("dur", 0)))
+    timed = sorted(
+        (event for event in events if event["ph"] != "M"),
+        key=lambda event: (event["ts"], -event.get("dur", 0)),
+    )
     content = {
         "schemaVersion": 1,
         "displayTimeUnit": "ms",
@@ -44,11 +47,13 @@ def _names() -> list[dict[str, Any]]:
     ]
 
 
-def _slice(name: str, category: str, place: tuple[int, int], start_s: float, end_s: float, **args: Any) -> dict[str, Any]:
+def _slice(
+    name: str, kind: str, place: tuple[int, int], start_s: float, end_s: float, **args: Any
+) -> dict[str, Any]:
     return {
         "ph": "X",
         "name": name,
-        "cat": category,
+        "cat": kind,
         "pid": place[0],
         "tid": place[1],
         "ts": round(start_s * 1e6, 4),
@@ -114,7 +119,14 @@ def _device(result: Result) -> list[dict[str, Any]]:
 
 
 def _counter(name: str, at_s: float, value: float) -> dict[str, Any]:
-    return {"ph": "C", "name": name, "pid": _DEVICE, "tid": 0, "ts": round(at_s * 1e6, 4), "args": {"value": round(value, 3)}}
+    return {
+        "ph": "C",
+        "name": name,
+        "pid": _DEVICE,
+        "tid": 0,
+        "ts": round(at_s * 1e6, 4),
+        "args": {"value": round(value, 3)},
+    }
 
 
 def _passed_over(result: Result) -> list[dict[str, Any]]:

@@ -1,5 +1,6 @@
 """The command line as a user calls it."""
 
+import itertools
 import json
 import os
 import signal
@@ -39,7 +40,9 @@ def test_run_json_has_the_published_keys_and_they_add_up():
     assert {"latency_s", "energy_j", "peak_memory_bytes", "phases", "breakdown", "attention", "sequence_lengths",
             "utilisation", "configuration"} <= set(result)  # fmt: skip
     assert sum(result["breakdown"].values()) == pytest.approx(result["latency_s"], rel=1e-6)
-    assert sum(phase["latency_s"] for phase in result["phases"]) == pytest.approx(result["latency_s"], rel=1e-6)
+    assert sum(phase["latency_s"] for phase in result["phases"]) == pytest.approx(
+        result["latency_s"], rel=1e-6
+    )
     assert [phase["name"] for phase in result["phases"]] == ["text_encoder", "denoising", "decoder"]
     assert set(result["sequence_lengths"]) == {4096, 1024, 256, 64}
     assert set(result["attention"]) == {"self", "cross", "spatial", "temporal"}
@@ -60,7 +63,7 @@ def test_run_writes_a_timeline(tmp_path):
     timed = [event["ts"] for event in events if event["ph"] != "M"]
     assert timed == sorted(timed)
     kernels = sorted((e["ts"], e["ts"] + e["dur"]) for e in events if e.get("cat") == "kernel")
-    assert all(end <= start + 1e-3 for (_, end), (start, _) in zip(kernels, kernels[1:], strict=False))
+    assert all(end <= start + 1e-3 for (_, end), (start, _) in itertools.pairwise(kernels))
 
 
 def test_predict_keeps_the_place_of_a_row_it_cannot_do(tmp_path):
@@ -89,9 +92,19 @@ def test_sweep_runs_every_row_and_says_why_one_has_no_result(tmp_path):
 
 
 def test_a_sweep_that_is_interrupted_goes_on_where_it_was(tmp_path):
-    rows = pd.DataFrame({"workload": "stable-diffusion", "hw": "a100-sxm", "steps": range(2, 400), "fidelity": "wave"})
+    rows = pd.DataFrame(
+        {"workload": "stable-diffusion", "hw": "a100-sxm", "steps": range(2, 400), "fidelity": "wave"}
+    )
     rows.to_csv(tmp_path / "in.csv", index=False)
-    command = [sys.executable, "-m", "simtti.cli", "sweep", tmp_path / "in.csv", "--out", tmp_path / "out.csv"]
+    command = [
+        sys.executable,
+        "-m",
+        "simtti.cli",
+        "sweep",
+        tmp_path / "in.csv",
+        "--out",
+        tmp_path / "out.csv",
+    ]
     journal = tmp_path / ".out.csv.partial.jsonl"
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
     deadline = time.monotonic() + 60
@@ -141,7 +154,10 @@ def test_help_teaches():
         (["run", "stable-difusion", "--hw", "h100-sxm"], ["unknown workload", "stable-diffusion"]),
         (["run", "sdxl", "--hw", "h10"], ["unknown device 'h10'", "h100-sxm"]),
         (["run", "sdxl", "--hw", "h100-sxm", "--batch", "-1"], ["batch", "-1"]),
-        (["run", "sdxl", "--hw", "h100-sxm", "--height", "1001"], ["height", "1001", "multiple of 8", "1000"]),
+        (
+            ["run", "sdxl", "--hw", "h100-sxm", "--height", "1001"],
+            ["height", "1001", "multiple of 8", "1000"],
+        ),
         (["run", "sdxl", "--hw", "h100-sxm", "--frames", "8"], ["frames", "sdxl"]),
         (["run", "sdxl", "--hw", "h100-sxm", "--steps", "0"], ["steps", "0"]),
         (["run", "sdxl", "--hw", "h100-sxm", "--dtype", "fp4"], ["dtype", "fp4", "fp16"]),
@@ -182,7 +198,9 @@ def test_a_table_that_is_not_one_is_named(tmp_path):
 
 def test_a_device_with_no_bandwidth_is_named(tmp_path):
     path = tmp_path / "chip.yaml"
-    path.write_text("base: h100-sxm\nname: chip\ndatasheet:\n  hbm_bytes_per_s: {value: 0.0, source: none at all}\n")
+    path.write_text(
+        "base: h100-sxm\nname: chip\ndatasheet:\n  hbm_bytes_per_s: {value: 0.0, source: none at all}\n"
+    )
     message = refused("run", "sdxl", "--hw", path)
     assert "chip.yaml" in message
     assert "hbm_bytes_per_s" in message

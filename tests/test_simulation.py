@@ -1,10 +1,13 @@
 """A whole inference: what it must conserve, how it must respond to the device, the host and the policy."""
 
 import dataclasses
+import itertools
 
 import pytest
+
 import simtti
 from simtti.hw_configs.hardware import load
+from simtti.simulator.device import execution_time_s
 from simtti.simulator.host import load_host
 from simtti.simulator.lower import Policy
 from simtti.simulator.simulation import simulate
@@ -45,7 +48,13 @@ def test_useful_flops_equal_the_traces(name):
     for operator, lowered in result.rows:
         if flops(operator):
             mine = sum(k.flops for k in lowered.kernels if k.family in ("gemm", "convolution", "attention"))
-            assert mine == pytest.approx(flops(operator), rel=0.01), operator
+            expected = float(flops(operator))
+            if operator.attributes.get(
+                "causal"
+            ):  # the trace counts the whole square, the kernels what they compute
+                length = operator.inputs[0].shape[-2]
+                expected *= (length + 1) / (2 * length)
+            assert mine == pytest.approx(expected, rel=0.01), operator
             counted += mine
     assert counted > 1e11
 
@@ -56,14 +65,18 @@ def test_the_breakdown_is_the_latency(result):
 
 
 def test_kernels_of_a_stream_do_not_overlap(result):
-    for before, after in zip(result.kernels, result.kernels[1:], strict=False):
+    for before, after in itertools.pairwise(result.kernels):
         assert after.start_s >= before.end_s
 
 
 def test_no_resource_is_used_beyond_its_capacity(result):
     for interval in result.kernels:
         assert interval.hbm_bytes <= H100.hbm_attained_bytes_per_s * interval.duration_s * (1 + 1e-6)
-        tensor_s = interval.kernel.tensor_flops * interval.kernel.grid / H100.peak_flops(interval.kernel.tensor_dtype)
+        tensor_s = (
+            interval.kernel.tensor_flops
+            * interval.kernel.grid
+            / H100.peak_flops(interval.kernel.tensor_dtype)
+        )
         assert tensor_s <= interval.duration_s * (1 + 1e-6)
     assert 0 < result.utilisation["tensor_cores"] < 1
     assert 0 < result.utilisation["hbm"] < 1
@@ -108,14 +121,19 @@ def test_a_better_device_is_never_slower(trace, field, launch, factor):
     value = getattr(H100, field)
     better = dataclasses.replace(H100, **{field: type(value)(value * factor)})
     policy = Policy(launch=launch)
-    assert simulate(trace, better, HOST, policy).latency_s <= simulate(trace, H100, HOST, policy).latency_s * (1 + 1e-6)
+    assert simulate(trace, better, HOST, policy).latency_s <= simulate(
+        trace, H100, HOST, policy
+    ).latency_s * (1 + 1e-6)
 
 
-def test_both_fidelities_agree_on_a_whole_step(trace):
-    short = trace.with_steps(1)
-    wave = simulate(short, H100, HOST, Policy(launch="graph"))
-    cta = simulate(short, H100, HOST, Policy(launch="graph"), "cta")
-    assert cta.latency_s == pytest.approx(wave.latency_s, rel=0.01)
+def test_both_fidelities_agree_on_the_kernels_of_an_inference(result):
+    """Every kernel of the trace that is small enough to simulate CTA by CTA in a test."""
+    kernels = {id(interval.kernel): interval for interval in result.kernels if interval.kernel.grid <= 1500}
+    assert len(kernels) > 200
+    for interval in kernels.values():
+        wave = execution_time_s(interval.kernel, H100, interval.hbm_bytes)
+        cta = execution_time_s(interval.kernel, H100, interval.hbm_bytes, "cta")
+        assert cta == pytest.approx(wave, rel=0.01), interval.kernel
 
 
 def test_peak_memory_holds_the_weights_and_grows_with_the_image(result):
