@@ -41,8 +41,7 @@ def _bar(share: float) -> Text:
 def print_result(result: Result) -> None:
     """Latency by phase, breakdown by category, attention's sequence lengths, memory, energy, speed."""
     console, options = _console(), result.trace.options
-    shape = ", ".join(f"{name} {value}" for name, value in options.items())
-    console.print(f"[bold]{result.trace.workload}[/] on [bold]{result.hardware.name}[/]   {shape}")
+    console.print(f"[bold]{result.trace.workload}[/] on [bold]{result.hardware.name}[/]   {shape_text(options)}")
     console.print(
         f"[bold]{seconds(result.latency_s)}[/]   {result.energy_j:,.0f} J   "
         f"attention {result.policy.attention}, launch {result.policy.launch}\n"
@@ -98,32 +97,33 @@ def _memory(result: Result) -> str:
     return text if used <= capacity else f"{text}: does not fit; take a smaller batch or image"
 
 
+def shape_text(options: Mapping[str, Any]) -> str:
+    """An inference's shape in a few words.
+
+    >>> shape_text({"height": 512, "width": 768, "batch": 2, "steps": 30, "dtype": "fp16"})
+    '512x768, batch 2, 30 steps, fp16'
+    """
+    words = {
+        "frames": "{} frames",
+        "batch": "batch {}",
+        "steps": "{} steps",
+        "prompt_tokens": "{} prompt tokens",
+        "dtype": "{}",
+        "guidance": "guidance {}",
+    }
+    size = [f"{options['height']}x{options['width']}"] if "height" in options and "width" in options else []
+    return ", ".join(size + [text.format(options[name]) for name, text in words.items() if options.get(name) is not None])
+
+
 def print_workloads(workloads: Mapping[str, Any], aliases: Mapping[str, str]) -> None:
-    """One row a workload."""
-    table = Table(
-        "Workload",
-        "Task",
-        "Architecture",
-        "Parameters",
-        "Default shape",
-        "Source",
-        box=None,
-        header_style="dim",
-    )
-    table.columns[3].justify = "right"
+    """Two lines a workload: what it is and its default shape; where its numbers come from."""
+    console = _console()
     for name, item in workloads.items():
-        also = [alias for alias, of in aliases.items() if of == name]
-        shape = ", ".join(f"{key} {value}" for key, value in item.defaults.given().items())
-        title = f"{name}\n({', '.join(also)})" if also else name
-        table.add_row(
-            title,
-            item.task,
-            item.architecture,
-            f"{sum(item.parameters.values()) / 1e6:,.0f} M",
-            shape,
-            item.source,
-        )
-    _console().print(table)
+        also = "".join(f" ({alias})" for alias, of in aliases.items() if of == name)
+        size = sum(item.parameters.values()) / 1e6
+        console.print(f"[bold]{name}[/]{also}  {item.task}, {item.architecture}, {size:,.0f} M parameters")
+        console.print(f"  {shape_text(item.defaults.given())}", style="cyan")
+        console.print(f"  {item.source}", style="dim")
 
 
 def print_devices(devices: Mapping[str, Hardware]) -> None:

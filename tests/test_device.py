@@ -6,6 +6,7 @@ import pytest
 import simpy
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from simtti.hw_configs.hardware import load
 from simtti.simulator.device import Device, execution_time_s
 from simtti.simulator.kernel import Access, Kernel, ctas_per_sm, demand, lone_time_s
@@ -84,8 +85,12 @@ def test_every_byte_is_moved_and_bandwidth_is_never_exceeded(streams):
     end_s, device = run_mix(streams, "wave")
     launched = [k for items in streams for _, k in items]
     needs = [(k.grid, demand(k, SMALL, k.unique_bytes)) for k in launched]
-    assert device.hbm.served == pytest.approx(sum(grid * need.hbm_bytes for grid, need in needs), rel=1e-6, abs=1)
-    assert device.l2.served == pytest.approx(sum(grid * need.l2_bytes for grid, need in needs), rel=1e-6, abs=1)
+    assert device.hbm.served == pytest.approx(
+        sum(grid * need.hbm_bytes for grid, need in needs), rel=1e-6, abs=1
+    )
+    assert device.l2.served == pytest.approx(
+        sum(grid * need.l2_bytes for grid, need in needs), rel=1e-6, abs=1
+    )
     assert device.hbm.served <= SMALL.hbm_attained_bytes_per_s * end_s * (1 + 1e-6)
     for pipe in range(5):
         work_s = sum(grid * need.sm_s[pipe] for grid, need in needs)

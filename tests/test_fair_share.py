@@ -4,6 +4,7 @@ import pytest
 import simpy
 from hypothesis import given
 from hypothesis import strategies as st
+
 from simtti.simulator.fair_share import FairShare
 
 
@@ -44,7 +45,8 @@ def test_a_later_flow_slows_the_first():
 
 amounts = st.floats(1e-3, 1e3)
 flows = st.lists(
-    st.tuples(st.floats(0, 10), amounts, st.integers(1, 5), st.sampled_from([0.5, 3.0, float("inf")])), max_size=8
+    st.tuples(st.floats(0, 10), amounts, st.integers(1, 5), st.sampled_from([0.5, 3.0, float("inf")])),
+    max_size=8,
 )
 
 
@@ -61,12 +63,12 @@ def test_what_is_asked_is_served_and_never_above_capacity(given_flows, capacity)
 
 @given(flows.filter(bool), st.floats(0.1, 100))
 def test_members_are_as_flows_of_their_own(given_flows, capacity):
-    alone = [
-        (start, amount, 1, cap) for start, amount, members, cap in given_flows for _ in range(members)
-    ]
+    alone = [(start, amount, 1, cap) for start, amount, members, cap in given_flows for _ in range(members)]
     together, _ = ends(capacity, given_flows)
     apart, _ = ends(capacity, alone)
-    expected = [end for (_, _, members, _), end in zip(given_flows, together, strict=True) for _ in range(members)]
+    expected = [
+        end for (_, _, members, _), end in zip(given_flows, together, strict=True) for _ in range(members)
+    ]
     assert apart == pytest.approx(expected, rel=1e-6)
 
 

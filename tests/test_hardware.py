@@ -2,6 +2,7 @@
 
 import pytest
 import yaml
+
 from simtti.errors import InputError
 from simtti.hw_configs import hardware
 
@@ -56,7 +57,10 @@ def test_an_unknown_device_names_the_nearest():
     [
         ({"datasheet": {"hbm_bytes_per_s": quantity(0.0)}}, r"hbm_bytes_per_s.value.*greater than.*not 0.0"),
         ({"datasheet": {"hbm_bytes_per_s": quantity(-1.0)}}, r"hbm_bytes_per_s.value.*not -1.0"),
-        ({"datasheet": {"sm_cuont": quantity(3)}}, r"unknown field 'datasheet.sm_cuont'; did you mean 'sm_count'"),
+        (
+            {"datasheet": {"sm_cuont": quantity(3)}},
+            r"unknown field 'datasheet.sm_cuont'; did you mean 'sm_count'",
+        ),
         ({"datasheet": {"sm_count": quantity(1.5)}}, r"sm_count.value.*not 1.5"),
         ({"datasheet": {"sm_count": quantity("many")}}, r"sm_count.value.*not 'many'"),
         ({"datasheet": {"sm_count": {"value": 3}}}, r"'datasheet.sm_count.source' is missing"),

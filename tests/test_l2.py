@@ -3,12 +3,15 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from simtti.simulator.kernel import Access, Kernel
 from simtti.simulator.l2 import L2
 
 
 def kernel(reads=(), writes=()):
-    return Kernel("k", "test", 1, reads=tuple(Access(*a) for a in reads), writes=tuple(Access(*a) for a in writes))
+    return Kernel(
+        "k", "test", 1, reads=tuple(Access(*a) for a in reads), writes=tuple(Access(*a) for a in writes)
+    )
 
 
 def same(slot):

@@ -1,13 +1,15 @@
 """The recorder, on modules small enough to list everything they do."""
 
 import pytest
+
 from simtti.workloads.flops import flops
 
 torch = pytest.importorskip("torch")
 
 import torch.nn.functional as F  # noqa: E402, N812
-from simtti.workloads.recorder import Recorder  # noqa: E402
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
+
+from simtti.workloads.recorder import Recorder  # noqa: E402
 
 META = torch.device("meta")
 

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
 from simtti.errors import InputError
 from simtti.workloads.trace import (
     CATEGORIES,

@@ -6,6 +6,7 @@ from functools import cache
 
 import pyarrow.parquet as pq
 import pytest
+
 from simtti.errors import InputError
 from simtti.workloads import catalogue, record
 from simtti.workloads.catalogue import WORKLOADS
@@ -128,6 +129,7 @@ def test_unet_flops_are_those_of_torch():
 
     with record.quiet():
         from diffusers import UNet2DConditionModel
+
         from simtti.workloads.models.stable_diffusion import UNET_1_5
 
         with torch.device("meta"):
