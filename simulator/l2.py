@@ -61,8 +61,9 @@ class L2:
             dirty_out = old_dirty * out / old_size if old_size else 0.0
             written += dirty_out
             self._used -= out
-            if out >= old_size:
+            left = old_size - out
+            if left <= 1e-9 * old_size:  # nothing but rounding
                 del self._held[oldest]
             else:
-                self._held[oldest] = (old_size - out, old_dirty - dirty_out)
+                self._held[oldest] = (left, min(old_dirty - dirty_out, left))
         return written

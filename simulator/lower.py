@@ -91,6 +91,8 @@ class Lowering:
 
     def _lower(self, operator: Operator) -> _Shared:
         lowering = LOWERINGS.get(operator.op)
+        if operator.outputs and not any(use.numel for use in operator.outputs):
+            return _Shared((), False, 0)  # an empty result launches nothing
         kernels = (lowering or unknown_operator)(operator, self.hardware, self.policy.attention)
         # What one kernel writes and another reads back lives outside the operator's own tensors.
         workspaces: dict[int, float] = {}

@@ -119,6 +119,8 @@ def _attention(operator: Operator, hardware: Hardware, attention_policy: str) ->
     query, key, _ = operator.inputs[:3]
     batch, heads = math.prod(query.shape[:-3]), query.shape[-3] if len(query.shape) > 2 else 1
     kernel = None if attention_policy == "flash" else attention_policy
+    if kernel is None and operator.attributes.get("has_mask"):
+        kernel = "efficient"  # PyTorch's flash kernel takes no mask (native/transformers/cuda/sdp_utils.cpp)
     return attention(
         batch, heads, query.shape[-2], key.shape[-2], query.shape[-1], bool(operator.attributes.get("causal")),
         query.dtype, hardware, kernel, q=0, k=1, v=2, out=len(operator.inputs),
@@ -222,16 +224,9 @@ def _upsample(operator: Operator, hardware: Hardware, attention_policy: str) -> 
 
 def _embedding(operator: Operator, hardware: Hardware, attention_policy: str) -> list[Kernel]:
     table, out = operator.inputs[0], operator.outputs[0]
-    columns = table.shape[-1] if len(table.shape) > 1 else 1
-    return embedding(
-        out.numel // columns,
-        columns,
-        table.shape[0],
-        out.dtype,
-        hardware,
-        table=0,
-        target=len(operator.inputs),
-    )
+    columns = min(table.shape[-1] if len(table.shape) > 1 else 1, out.numel)
+    rows = -(-out.numel // columns)
+    return embedding(rows, columns, table.shape[0], out.dtype, hardware, table=0, target=len(operator.inputs))
 
 
 def _pad(operator: Operator, hardware: Hardware, attention_policy: str) -> list[Kernel]:
@@ -343,6 +338,10 @@ _POINTWISE = [
 ]
 _COPIES = "clone copy _to_copy contiguous repeat roll flip"
 _FILLS = "arange zeros ones full zeros_like ones_like full_like zero fill new_zeros new_ones new_full scalar_tensor linspace eye"
+# A thread finds its output's source by division: upsampling, padding by neighbours, shuffling pixels.
+_ONE_THREAD_AN_OUTPUT = """upsample_nearest1d upsample_nearest2d upsample_nearest3d _upsample_nearest_exact2d
+replication_pad1d replication_pad2d replication_pad3d reflection_pad1d reflection_pad2d pixel_shuffle pixel_unshuffle
+avg_pool2d"""
 _REDUCTIONS = "mean sum amax amin max min argmax argmin any all var std linalg_vector_norm norm prod cumsum"
 
 LOWERINGS: dict[str, Lower] = {
@@ -359,7 +358,7 @@ LOWERINGS: dict[str, Lower] = {
         (" ".join(_POINTWISE), _elementwise),
         (_COPIES, _copy),
         ("cat stack", _cat),
-        ("upsample_nearest1d upsample_nearest2d upsample_nearest3d _upsample_nearest_exact2d", _upsample),
+        (_ONE_THREAD_AN_OUTPUT, _upsample),
         ("embedding index index_select gather", _embedding),
         ("constant_pad_nd", _pad),
         (_FILLS, _fill),

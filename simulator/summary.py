@@ -41,7 +41,9 @@ def _bar(share: float) -> Text:
 def print_result(result: Result) -> None:
     """Latency by phase, breakdown by category, attention's sequence lengths, memory, energy, speed."""
     console, options = _console(), result.trace.options
-    console.print(f"[bold]{result.trace.workload}[/] on [bold]{result.hardware.name}[/]   {shape_text(options)}")
+    console.print(
+        f"[bold]{result.trace.workload}[/] on [bold]{result.hardware.name}[/]   {shape_text(options)}"
+    )
     console.print(
         f"[bold]{seconds(result.latency_s)}[/]   {result.energy_j:,.0f} J   "
         f"attention {result.policy.attention}, launch {result.policy.launch}\n"
@@ -112,7 +114,9 @@ def shape_text(options: Mapping[str, Any]) -> str:
         "guidance": "guidance {}",
     }
     size = [f"{options['height']}x{options['width']}"] if "height" in options and "width" in options else []
-    return ", ".join(size + [text.format(options[name]) for name, text in words.items() if options.get(name) is not None])
+    return ", ".join(
+        size + [text.format(options[name]) for name, text in words.items() if options.get(name) is not None]
+    )
 
 
 def print_workloads(workloads: Mapping[str, Any], aliases: Mapping[str, str]) -> None:

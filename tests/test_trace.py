@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,12 +15,16 @@ from simtti.errors import InputError
 from simtti.workloads.trace import (
     CATEGORIES,
     ITEM_BYTES,
+    KERNEL_KINDS,
     METADATA_KEY,
     ROLES,
+    HostTime,
     Operator,
     Phase,
     Step,
     TensorUse,
+    TimedKernel,
+    Timing,
     Trace,
     row_major,
 )
@@ -306,3 +311,133 @@ def test_reading_needs_neither_torch_nor_pandas(tmp_path):
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout == "[]\n"
+
+
+# ---- times
+
+
+def timed_trace():
+    """Three operators of which the second launches two kernels, and a copy that none did."""
+    kernels = (
+        TimedKernel("gemm", 12.5, 3.25, 1, "kernel", 0, 7, 4, 10.0, 1.5, (8, 2, 1), (128, 1, 1), 64, 49152),
+        TimedKernel("reduce", 16.0, 1.0, 1, "kernel", 0, 7, 5, 11.5, 1.5, (8, 1, 1), (128, 1, 1), 32, 0),
+        TimedKernel("Memcpy DtoH", 20.0, 2.0, kind="memcpy", stream=9, nbytes=64),
+    )
+    host = (HostTime(0.0, 5.0, 0.0, 77), HostTime(9.0, 6.0, 2.0, 77), None)
+    timing = Timing(kernels, host, {"name": "GPU", "sm_count": 132}, {"latency_s": 0.01})
+    return small_trace(provenance={"kind": "measured"}, timing=timing)
+
+
+@st.composite
+def timings(draw, operators):
+    times = st.floats(0, 1e12, allow_nan=False)
+    whole = st.integers(0, 2**31 - 1)
+    extent = st.none() | st.tuples(whole, whole, whole)
+    host_time = st.builds(HostTime, st.floats(-1e12, 1e12), times, times, st.integers(-(2**63), 2**63 - 1))
+    kernel = st.builds(
+        TimedKernel,
+        name=st.text(max_size=5),
+        start_us=st.floats(-1e12, 1e12),
+        duration_us=times,
+        operator=st.none() | st.integers(0, operators - 1) if operators else st.none(),
+        kind=st.sampled_from(KERNEL_KINDS),
+        device=whole,
+        stream=st.integers(0, 2**63 - 1),
+        correlation=st.integers(0, 2**63 - 1),
+        launch_us=st.none() | times,
+        launch_duration_us=st.none() | times,
+        grid=extent,
+        block=extent,
+        registers=st.none() | whole,
+        shared_memory_bytes=st.none() | st.integers(0, 2**40),
+        nbytes=st.none() | st.integers(0, 2**60),
+    )
+    return Timing(
+        tuple(draw(st.lists(kernel, max_size=4))),
+        tuple(draw(st.lists(st.none() | host_time, min_size=operators, max_size=operators))),
+        draw(objects),
+        draw(objects),
+    )
+
+
+@given(data=st.data(), trace=traces())
+@settings(
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+def test_times_are_loaded_as_saved(tmp_path, data, trace):
+    trace = replace(trace, timing=data.draw(timings(len(list(trace.operators())))))
+    trace.save(tmp_path / "a.parquet")
+    again = Trace.load(tmp_path / "a.parquet")
+    assert again == trace
+    again.save(tmp_path / "b.parquet")
+    assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
+
+
+def test_a_timed_trace_is_one_file_of_two_tables(tmp_path):
+    timed_trace().save(tmp_path / "a.parquet")
+    file = pq.ParquetFile(tmp_path / "a.parquet")
+    assert [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)] == [3, 3]
+    assert file.read_row_group(0).column("op").to_pylist() == ["aten::add"] * 3
+    assert file.read_row_group(1).column("kernel_name").to_pylist() == ["gemm", "reduce", "Memcpy DtoH"]
+    assert [path.name for path in tmp_path.iterdir()] == ["a.parquet"]
+
+
+def test_a_trace_without_times_is_of_version_1(tmp_path):
+    for trace, version in ((small_trace(), 1), (timed_trace(), 2)):
+        trace.save(tmp_path / "a.parquet")
+        stored = pq.read_schema(tmp_path / "a.parquet").metadata[METADATA_KEY]
+        assert json.loads(stored)["schema_version"] == version
+        assert ("timing" in json.loads(stored)) == (version == 2)
+
+
+def test_times_outlive_another_number_of_steps():
+    assert timed_trace().with_steps(3).timing == timed_trace().timing
+
+
+def test_kernels_dataframe():
+    table = timed_trace().kernels_dataframe()
+    assert list(table["name"]) == ["gemm", "reduce", "Memcpy DtoH"]
+    assert list(table["op"].dropna()) == ["aten::add", "aten::add"]
+    assert list(table["grid"][:2]) == [(8, 2, 1), (8, 1, 1)]
+    assert table["duration_us"].sum() == 6.25
+    assert small_trace().kernels_dataframe().empty
+
+
+def test_host_times_are_one_an_operator(tmp_path):
+    trace = small_trace(timing=Timing((), (None,)))
+    with pytest.raises(ValueError, match="1 host times for 3 operators"):
+        trace.save(tmp_path / "a.parquet")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("columns", "metadata", "message"),
+    [
+        ({"kernel_name": [None] * 4 + ["reduce", "copy"]}, {}, "row 3, column kernel_name: the value is missing"),
+        ({"kernel_kind": [None] * 3 + ["kernel", "render", "memcpy"]}, {}, "row 4, column kernel_kind: unknown kind 'render'"),
+        ({"kernel_operator": [None] * 3 + [1, 3, None]}, {}, "row 4, column kernel_operator: operator 3 is out of range"),
+        ({"kernel_operator": [None] * 3 + [-1, 1, None]}, {}, "row 3, column kernel_operator: operator -1 is out of range"),
+        ({"kernel_duration_us": [None] * 3 + [1.0, -1.0, 1.0]}, {}, "row 4, column kernel_duration_us: found -1.0"),
+        ({"kernel_start_us": [None] * 3 + [1.0, 2.0, float("nan")]}, {}, "row 5, column kernel_start_us: found nan"),
+        ({"kernel_start_us": [None] * 5 + [1.0]}, {}, "row 3, column kernel_start_us: found None"),
+        ({"kernel_stream": [None] * 5 + [1]}, {}, "row 3, column kernel_stream: the value is missing"),
+        ({"kernel_grid": [None] * 3 + [[1, 2, 3], [1, 2], None]}, {}, "row 4, column kernel_grid: found .1, 2., expected three"),
+        ({"kernel_block": [None] * 3 + [[1, 2, -3], None, None]}, {}, "row 3, column kernel_block: found"),
+        ({"host_duration_us": [5.0, -6.0, None] + [None] * 3}, {}, "row 1, column host_duration_us: found -6.0"),
+        ({"host_thread": [7, None, None] + [None] * 3}, {}, "row 1, column host_thread: found None"),
+        ({"kernel_name": None}, {}, "not a simtti trace; it lacks column kernel_name"),
+        ({}, {"timing": None}, "metadata field timing must hold kernels"),
+        ({}, {"timing": {"kernels": 9, "device": {}, "end_to_end": {}}}, "promises 9 kernels, but the file has 6 rows"),
+        ({}, {"timing": {"kernels": 2, "device": {}, "end_to_end": {}}}, "row 3, column phase: the value is missing"),
+        ({}, {"timing": {"kernels": True, "device": {}, "end_to_end": {}}}, "metadata field timing must hold kernels"),
+        ({}, {"schema_version": True}, "has trace schema version True"),
+    ],
+)  # fmt: skip
+def test_bad_times(tmp_path, columns, metadata, message):
+    path = write(tmp_path / "bad.parquet", trace=timed_trace(), columns=columns, metadata=metadata)
+    with pytest.raises(InputError, match=message) as caught:
+        Trace.load(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from simtti.errors import InputError
-from simtti.workloads.kineto import DEVICE_FACTS, KINETO_DTYPES
+from simtti.workloads.aten import KINETO_DTYPES
+from simtti.workloads.kineto import DEVICE_FACTS
 from simtti.workloads.trace import HostTime, Operator, Step, TimedKernel, Timing, Trace
 
 Event = dict[str, Any]
@@ -35,12 +36,20 @@ def trace_to_chrome(trace: Trace) -> str:
             "simtti run --timeline draws the simulated ones"
         )
     timing = trace.timing
-    timed = [*_phases(trace, timing), *_operators(trace, timing), *_launches(timing), *_kernels(timing), *_flows(timing)]
+    timed = [
+        *_phases(trace, timing),
+        *_operators(trace, timing),
+        *_launches(timing),
+        *_kernels(timing),
+        *_flows(timing),
+    ]
     timed.sort(key=lambda event: (event["ts"], -event.get("dur", 0.0)))
     facts = {theirs: timing.device[ours] for ours, theirs in DEVICE_FACTS.items() if ours in timing.device}
     content = {
         "schemaVersion": 1,
-        "deviceProperties": [{"id": number, **facts} for number in sorted({k.device for k in timing.kernels})],
+        "deviceProperties": [
+            {"id": number, **facts} for number in sorted({k.device for k in timing.kernels})
+        ],
         "distributedInfo": {"rank": 0},
         "displayTimeUnit": "ms",
         "traceName": trace.workload,
@@ -70,7 +79,9 @@ def _thread(number: int) -> int:
     return number if number != _PHASES else 1
 
 
-def _slice(name: str, category: str, place: tuple[int, int], start_us: float, duration_us: float, args: Event) -> Event:
+def _slice(
+    name: str, category: str, place: tuple[int, int], start_us: float, duration_us: float, args: Event
+) -> Event:
     return {
         "ph": "X", "cat": category, "name": name, "pid": place[0], "tid": place[1], "ts": start_us, "dur": duration_us,
         "args": args,
@@ -80,7 +91,7 @@ def _slice(name: str, category: str, place: tuple[int, int], start_us: float, du
 def _phases(trace: Trace, timing: Timing) -> Iterator[Event]:
     """One slice a step, from its first operator's call to its last one's return. Steps may share a thread's time."""
     at, end = 0, 0.0
-    for phase, step in ((phase, step) for phase in trace.phases for step in phase.steps):
+    for name, step in [(phase.name, step) for phase in trace.phases for step in phase.steps]:
         interval = _span(timing.host[at : at + len(step.operators)])
         at += len(step.operators)
         if interval is None:
@@ -88,7 +99,7 @@ def _phases(trace: Trace, timing: Timing) -> Iterator[Event]:
         start = max(interval[0], end)  # slices of one track do not overlap
         end = max(interval[1], start)
         yield _slice(
-            phase.name, "user_annotation", (_HOST, _PHASES), start, round(end - start, 3), _step_facts(step)
+            name, "user_annotation", (_HOST, _PHASES), start, round(end - start, 3), _step_facts(step)
         )
 
 
@@ -183,4 +194,11 @@ def _flows(timing: Timing) -> Iterator[Event]:
             arrow = {"cat": "ac2g", "name": "ac2g", "id": number}
             thread = _launching_thread(timing, kernel)
             yield {"ph": "s", **arrow, "pid": _HOST, "tid": thread, "ts": kernel.launch_us}
-            yield {"ph": "f", "bp": "e", **arrow, "pid": kernel.device, "tid": kernel.stream, "ts": kernel.start_us}
+            yield {
+                "ph": "f",
+                "bp": "e",
+                **arrow,
+                "pid": kernel.device,
+                "tid": kernel.stream,
+                "ts": kernel.start_us,
+            }

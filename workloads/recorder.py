@@ -19,11 +19,12 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812
-from simtti.workloads.trace import Operator, Phase, Step, TensorUse
 from torch._prims_common import suggest_memory_format
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
+
+from simtti.workloads.trace import Operator, Phase, Step, TensorUse
 
 DTYPE_NAMES = {
     torch.float64: "fp64", torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16",
@@ -59,7 +60,7 @@ _ALLOCATIONS = {"empty", "empty_like", "empty_strided", "empty_permuted", "new_e
 _IGNORED = {"device", "layout", "pin_memory", "generator", "non_blocking", "names"}
 _RENAMED = {("native_group_norm", "group"): "num_groups"}
 # Modules of video models that attend along time, in the diffusers naming.
-_TEMPORAL = ("temporal", "temp_attentions", "motion_modules")
+_TEMPORAL = ("temporal", "temp_attentions", "motion_modules", "transformer_in")
 
 
 class Recorder:

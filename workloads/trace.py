@@ -33,6 +33,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
 from simtti.errors import InputError
 
 SCHEMA_VERSION = 1
@@ -436,7 +437,8 @@ def _with_timing(table: pa.Table, timing: Timing) -> list[pa.Table]:
     if len(timing.host) != table.num_rows:
         raise ValueError(f"{len(timing.host)} host times for {table.num_rows} operators")
     host = {
-        f"host_{item.name}": [getattr(time, item.name, None) for time in timing.host] for item in fields(HostTime)
+        f"host_{item.name}": [getattr(time, item.name, None) for time in timing.host]
+        for item in fields(HostTime)
     }
     kernels = {
         f"kernel_{item.name}": [getattr(kernel, item.name) for kernel in timing.kernels]
@@ -614,7 +616,9 @@ def _number_of_kernels(path: Path, metadata: Mapping[str, Any], rows: int) -> in
         raise InputError(f"{path}: metadata field timing must hold kernels (a number), device and end_to_end")
     count: int = timing["kernels"]
     if not 0 <= count <= rows:
-        raise InputError(f"{path}: metadata field timing promises {count} kernels, but the file has {rows} rows")
+        raise InputError(
+            f"{path}: metadata field timing promises {count} kernels, but the file has {rows} rows"
+        )
     return count
 
 
@@ -634,7 +638,11 @@ def _read_timing(path: Path, operators: pa.Table, kernels: pa.Table, metadata: M
             host.append(None)
             continue
         for name, value in zip(_HOST_COLUMNS.names, values, strict=True):
-            if value is None or not math.isfinite(value) or (value < 0 and name.endswith(("ion_us", "ing_us"))):
+            if (
+                value is None
+                or not math.isfinite(value)
+                or (value < 0 and name.endswith(("ion_us", "ing_us")))
+            ):
                 raise wrong(row, name, f"found {value!r}, expected a number of microseconds")
         host.append(HostTime(*values))
 
@@ -658,7 +666,9 @@ def _read_timing(path: Path, operators: pa.Table, kernels: pa.Table, metadata: M
             if value is None or not math.isfinite(value) or (value < 0 and name == "duration_us"):
                 raise wrong(row, f"kernel_{name}", f"found {value!r}, expected a number of microseconds")
         if kernel.operator is not None and not 0 <= kernel.operator < operators.num_rows:
-            problem = f"operator {kernel.operator} is out of range: the file has {operators.num_rows} operators"
+            problem = (
+                f"operator {kernel.operator} is out of range: the file has {operators.num_rows} operators"
+            )
             raise wrong(row, "kernel_operator", problem)
         for name in ("grid", "block"):
             extent = getattr(kernel, name)

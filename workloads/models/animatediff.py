@@ -8,11 +8,12 @@ image VAE decodes 16 frames at a time.
 from typing import Any
 
 from diffusers import AnimateDiffPipeline, AutoencoderKL, DDIMScheduler, MotionAdapter, UNetMotionModel
+from transformers import CLIPTextConfig, CLIPTextModel
+
 from simtti.workloads.catalogue import Options
 from simtti.workloads.models.latent_diffusion import Recording, build
 from simtti.workloads.models.pipeline import Run, Tokenizer, build_module, prompts
 from simtti.workloads.models.stable_diffusion import CLIP_L, VAE
-from transformers import CLIPTextConfig, CLIPTextModel
 
 MAX_FRAMES = 32
 UNET: dict[str, Any] = {
@@ -40,7 +41,7 @@ def record_animatediff(options: Options) -> Recording:
         motion_adapter=build(MotionAdapter, use_motion_mid_block=False, dtype=dtype),
     )  # fmt: skip
     run = Run(recording, options)
-    run.repeat(pipeline.vae.decoder)
+    run.repeat_tiles(pipeline.vae)
     run(
         pipeline, pipeline.unet, prompt=prompts(options), height=options.height, width=options.width,
         num_frames=options.frames, guidance_scale=options.guidance, output_type="np",

@@ -2,7 +2,8 @@
 
 Configurations are those released with the weights (zai-org/CogVideoX-2b, the classes' defaults, and CogVideoX1.5-5B).
 226 tokens of T5-XXL and all patches of all frames attend in one sequence; guidance doubles the batch. The VAE decodes
-two latent frames (eight frames) at a time in tiles, one video at a time: model cards ask for it, benchmarks do it.
+two latent frames (eight frames; the first makes one) at a time in tiles, one video at a time: model cards ask for it,
+benchmarks do it.
 """
 
 from typing import Any
@@ -13,6 +14,7 @@ from diffusers import (
     CogVideoXPipeline,
     CogVideoXTransformer3DModel,
 )
+
 from simtti.workloads.catalogue import Options
 from simtti.workloads.models.latent_diffusion import Recording
 from simtti.workloads.models.pipeline import Run, Tokenizer, build_module, prompts
@@ -58,7 +60,7 @@ def record_cogvideox(
     pipeline.vae.enable_tiling()
     pipeline.vae.enable_slicing()
     run = Run(recording, options, domain="joint", channel_dim=2)
-    run.repeat(pipeline.vae.decoder)
+    run.repeat_tiles(pipeline.vae)
     run(
         pipeline, pipeline.transformer, prompt=prompts(options), height=options.height, width=options.width,
         num_frames=options.frames, guidance_scale=options.guidance, output_type="np",

@@ -5,13 +5,14 @@ each step evaluates it once. 512 tokens of T5-XXL join the image in one sequence
 """
 
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
+from transformers import CLIPTextConfig, CLIPTextModel
+
 from simtti.workloads.catalogue import Options
 from simtti.workloads.models.latent_diffusion import Recording
 from simtti.workloads.models.pipeline import Run, Tokenizer, build_module, prompts
 from simtti.workloads.models.stable_diffusion import CLIP_L
 from simtti.workloads.models.stable_diffusion_3 import VAE_16
 from simtti.workloads.models.text_encoders import T5_XXL, add_t5
-from transformers import CLIPTextConfig, CLIPTextModel
 
 
 def record_dev(options: Options) -> Recording:

@@ -8,12 +8,13 @@ would move other sizes to the nearest it was trained on; here every size is run 
 from typing import Any
 
 from diffusers import AutoencoderKL, DDPMScheduler, HunyuanDiT2DModel, HunyuanDiTPipeline
+from transformers import BertConfig, BertModel
+
 from simtti.workloads.catalogue import Options
 from simtti.workloads.models.latent_diffusion import Recording
 from simtti.workloads.models.pipeline import Run, Tokenizer, build_module, prompts
 from simtti.workloads.models.stable_diffusion import VAE
 from simtti.workloads.models.text_encoders import MT5_XL, add_t5
-from transformers import BertConfig, BertModel
 
 # The text half of a Chinese CLIP: RoBERTa large with its own vocabulary, 352 M.
 BERT: dict[str, Any] = {

@@ -13,11 +13,12 @@ from diffusers import (
     HunyuanVideoPipeline,
     HunyuanVideoTransformer3DModel,
 )
+from transformers import CLIPTextConfig, CLIPTextModel, LlamaConfig, LlamaModel
+
 from simtti.workloads.catalogue import Options
 from simtti.workloads.models.latent_diffusion import Recording
 from simtti.workloads.models.pipeline import Run, Tokenizer, build_module, prompts
 from simtti.workloads.models.stable_diffusion import CLIP_L
-from transformers import CLIPTextConfig, CLIPTextModel, LlamaConfig, LlamaModel
 
 # The language model of xtuner/llava-llama-3-8b-v1_1, 7.5 B without its output projection.
 LLAMA_3_8B: dict[str, Any] = {
@@ -34,9 +35,7 @@ def record_hunyuan_video(options: Options) -> Recording:
     pipeline = HunyuanVideoPipeline(
         text_encoder=recording.add("text_encoder", build_module(LlamaModel, llama, dtype=dtype)),
         text_encoder_2=recording.add("text_encoder_2", build_module(CLIPTextModel, clip, dtype=dtype)),
-        transformer=recording.add(
-            "transformer", build_module(HunyuanVideoTransformer3DModel, dtype=dtype)
-        ),
+        transformer=recording.add("transformer", build_module(HunyuanVideoTransformer3DModel, dtype=dtype)),
         vae=recording.add("vae", build_module(AutoencoderKLHunyuanVideo, dtype=dtype)),
         scheduler=FlowMatchEulerDiscreteScheduler(shift=7.0),
         tokenizer=Tokenizer(),
@@ -45,7 +44,7 @@ def record_hunyuan_video(options: Options) -> Recording:
     pipeline.vae.enable_tiling()
     pipeline.vae.enable_slicing()
     run = Run(recording, options, domain="joint")
-    run.repeat(pipeline.vae.decoder)
+    run.repeat_tiles(pipeline.vae)
     run(
         pipeline, pipeline.transformer, prompt=prompts(options), height=options.height, width=options.width,
         num_frames=options.frames, guidance_scale=options.guidance, output_type="np",

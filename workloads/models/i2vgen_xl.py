@@ -6,12 +6,13 @@ goes through OpenCLIP's ViT-H/14 and the VAE's encoder; frames are decoded one a
 
 from diffusers import AutoencoderKL, DDIMScheduler, I2VGenXLPipeline, I2VGenXLUNet
 from PIL import Image
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPVisionConfig, CLIPVisionModelWithProjection
+
 from simtti.workloads.catalogue import Options
 from simtti.workloads.models.latent_diffusion import Recording
 from simtti.workloads.models.pipeline import ImageProcessor, Run, Tokenizer, build_module, prompts
 from simtti.workloads.models.stable_diffusion import NOISE, OPENCLIP_H, VAE
 from simtti.workloads.models.svd import OPENCLIP_H_VISION
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPVisionConfig, CLIPVisionModelWithProjection
 
 
 def record_i2vgen_xl(options: Options) -> Recording:
@@ -30,9 +31,12 @@ def record_i2vgen_xl(options: Options) -> Recording:
         tokenizer=Tokenizer(),
         feature_extractor=ImageProcessor(),
     )
+    # The pipeline looks for the final norm where transformers had it before version 5.
+    if not hasattr(pipeline.text_encoder, "text_model"):
+        object.__setattr__(pipeline.text_encoder, "text_model", pipeline.text_encoder)
     run = Run(recording, options)
     run.split(pipeline, "_encode_image", "image_encoder")
-    run.repeat(pipeline.vae.decoder)
+    run.repeat_tiles(pipeline.vae)
     assert options.height is not None
     assert options.width is not None
     pictures = [Image.new("RGB", (options.width, options.height))] * options.batch

@@ -18,17 +18,18 @@ from diffusers import (
     UNet2DConditionModel,
     VQModel,
 )
-from simtti.workloads.catalogue import Options
-from simtti.workloads.models.latent_diffusion import Recording
-from simtti.workloads.models.pipeline import ImageProcessor, Run, Tokenizer, build_module, prompts
-from simtti.workloads.models.sdxl import OPENCLIP_BIGG
-from simtti.workloads.models.text_encoders import FLAN_UL2, add_t5
 from transformers import (
     CLIPTextConfig,
     CLIPTextModelWithProjection,
     CLIPVisionConfig,
     CLIPVisionModelWithProjection,
 )
+
+from simtti.workloads.catalogue import Options
+from simtti.workloads.models.latent_diffusion import Recording
+from simtti.workloads.models.pipeline import ImageProcessor, Run, Tokenizer, build_module, prompts
+from simtti.workloads.models.sdxl import OPENCLIP_BIGG
+from simtti.workloads.models.text_encoders import FLAN_UL2, add_t5
 
 PRIOR_STEPS = 25
 # OpenCLIP's ViT-bigG/14 image model, 1.84 B.

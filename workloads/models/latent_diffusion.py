@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+
 from simtti.workloads.catalogue import Options
 from simtti.workloads.recorder import DTYPE_NAMES, Recorder
 from simtti.workloads.trace import Phase, evaluations

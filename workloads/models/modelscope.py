@@ -5,11 +5,12 @@ each spatial convolution and transformer is followed by a temporal one. The imag
 """
 
 from diffusers import AutoencoderKL, DDIMScheduler, TextToVideoSDPipeline, UNet3DConditionModel
+from transformers import CLIPTextConfig, CLIPTextModel
+
 from simtti.workloads.catalogue import Options
 from simtti.workloads.models.latent_diffusion import Recording
 from simtti.workloads.models.pipeline import Run, Tokenizer, build_module, prompts
 from simtti.workloads.models.stable_diffusion import NOISE, OPENCLIP_H, VAE
-from transformers import CLIPTextConfig, CLIPTextModel
 
 
 def record_t2v(options: Options) -> Recording:

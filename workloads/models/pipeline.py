@@ -18,71 +18,68 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-import numpy as np
 import torch
+from torch.fx.experimental import _config as fx_config
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
 from simtti.workloads.catalogue import Options
 from simtti.workloads.models.latent_diffusion import (
     META,
     SCHEDULE_STEPS,
-    TORCH_DTYPES,
     WARM_UP_STEPS,
     Recording,
     build,
 )
+from simtti.workloads.recorder import Recorder
 from simtti.workloads.trace import evaluations
-from torch.utils._python_dispatch import TorchDispatchMode
 
 # What a pipeline finds where it counts the tokens of a prompt.
 PROMPT_TOKENS = 32
 
 
+class Tensors(dict[str, torch.Tensor]):
+    """What a tokenizer or an image processor returns: tensors by key and by attribute."""
+
+    def __getattr__(self, name: str) -> torch.Tensor:
+        return self[name]
+
+
 class Tokenizer:
     """Token ids of as many prompts as given, padded to the length asked for: no operator depends on their values."""
 
+    padding_side = "right"
+    pad_token_id = 0
+
     def __init__(self, model_max_length: int = 77):
         self.model_max_length = model_max_length
-        self.padding_side = "right"
-        self.pad_token_id = 0
+        self.added_tokens_encoder: dict[str, int] = {}
 
-    def __call__(self, text: Any, *, max_length: int | None = None, **_: Any) -> "Tokens":
-        prompts = 1 if isinstance(text, str) else len(text)
-        return Tokens(prompts, max_length or self.model_max_length)
+    def __call__(self, text: Any, *, max_length: int | None = None, **_: Any) -> Tensors:
+        shape = (1 if isinstance(text, str) else len(text), max_length or self.model_max_length)
+        mask = torch.zeros(shape, dtype=torch.int64)
+        mask[:, :PROMPT_TOKENS] = 1
+        return Tensors(input_ids=torch.zeros(shape, dtype=torch.int64), attention_mask=mask)
+
+    def tokenize(self, text: str) -> list[str]:
+        """Asked for by pipelines that look for tokens added to the vocabulary: there are none."""
+        return text.split()
 
     def encode(self, text: str) -> list[int]:
         """English prose has about four tokens for three words."""
         return [0] * round(len(text.split()) * 4 / 3)
-
-    def batch_decode(self, ids: Any) -> list[str]:
-        return [""] * len(ids)
-
-
-class Tokens(dict[str, torch.Tensor]):
-    """What a tokenizer returns: ids and mask, as keys and as attributes."""
-
-    def __init__(self, prompts: int, length: int):
-        mask = torch.zeros(prompts, length, dtype=torch.int64)
-        mask[:, :PROMPT_TOKENS] = 1
-        super().__init__(input_ids=torch.zeros(prompts, length, dtype=torch.int64), attention_mask=mask)
-
-    def __getattr__(self, name: str) -> torch.Tensor:
-        return self[name]
 
 
 class ImageProcessor:
     """Images resized and normalized for CLIP, as a processor on the host leaves them."""
 
     size = 224
-    crop_size = {"height": size, "width": size}  # noqa: RUF012
 
-    def __call__(self, images: Any, **_: Any) -> Any:
-        return Tokenless(pixel_values=torch.zeros(len(images), 3, self.size, self.size))
+    def __init__(self) -> None:
+        self.crop_size = {"height": self.size, "width": self.size}
 
-
-class Tokenless(dict[str, torch.Tensor]):
-    """A processor's output, by key and by attribute."""
-
-    def __getattr__(self, name: str) -> torch.Tensor:
-        return self[name]
+    def __call__(self, images: Any, **_: Any) -> Tensors:
+        return Tensors(pixel_values=torch.zeros(len(images), 3, self.size, self.size))
 
 
 def build_module(factory: Any, *args: Any, dtype: str, **kwargs: Any) -> Any:
@@ -142,9 +139,11 @@ class Run:
         """Call the pipeline, whose model in the loop is `denoiser`, with what it is asked for."""
         self._steer_scheduler(pipeline.scheduler)
         self._steer_denoiser(denoiser)
-        self._steer_processors(pipeline)
         pipeline.progress_bar = self._progress_bar
-        with torch.no_grad(), _ReadValues({torch.bool: self.reads_true, torch.int64: PROMPT_TOKENS}):
+        read_values = _ReadValues({torch.bool: self.reads_true, torch.int64: PROMPT_TOKENS})
+        # A mask as an index selects as much as it can.
+        selected = fx_config.patch(meta_nonzero_assume_all_nonzero=True)
+        with torch.no_grad(), read_values, selected, _HostCopies(self.recorder):
             try:
                 self.enter(self.before, domain=self.before_domain)
                 return pipeline(num_inference_steps=SCHEDULE_STEPS, **arguments)
@@ -168,9 +167,7 @@ class Run:
     def _begin(self, phase: str, domain: str, count: int, continued: bool) -> None:
         self._at = (phase, domain)
         self._open = ExitStack()
-        self._open.enter_context(
-            self.recorder.step(phase, domain=domain, count=count, continued=continued)
-        )
+        self._open.enter_context(self.recorder.step(phase, domain=domain, count=count, continued=continued))
 
     def leave(self) -> None:
         """End the step, if one is being recorded."""
@@ -190,11 +187,18 @@ class Run:
 
         setattr(owner, method, switched)
 
-    def repeat(self, module: Any, method: str = "forward") -> None:
-        """Record each different call of a module once, in a step of its own, and count the others.
+    def repeat_tiles(self, vae: Any) -> None:
+        """What a VAE does again and again: decode a tile or a few frames, blend a tile with the next."""
+        self.repeat(vae.decoder, "forward")
+        for method in ("blend_v", "blend_h", "blend_t"):
+            if hasattr(vae, method):
+                self.repeat(vae, method)
 
-        For decoders that work tile by tile or frame by frame: calls with operands of the same shapes are the
-        same work. A later call returns what the first did, and leaves lists (caches) as the first left them.
+    def repeat(self, module: Any, method: str) -> None:
+        """Record each different call of a method once, in a step of its own, and count the others.
+
+        Calls with operands of the same shapes are the same work. A later call returns what the first did, and
+        leaves lists (caches) as the first left them. Where calls alternate, their order is not kept.
         """
         original = getattr(module, method)
         seen: dict[Any, tuple[int, Any, list[Any]]] = {}
@@ -272,21 +276,12 @@ class Run:
 
     def _empty_prediction(self, denoiser: Any, sample: Any) -> torch.Tensor:
         shape = list(sample.shape)
-        out_channels = getattr(denoiser.config, "out_channels", None)
+        out_channels = getattr(denoiser.config, "out_channels", None) or getattr(
+            denoiser, "out_channels", None
+        )
         if out_channels and shape[self.channel_dim] == denoiser.config.in_channels:
             shape[self.channel_dim] = out_channels
         return torch.empty(shape, dtype=sample.dtype, device=sample.device)
-
-    def _steer_processors(self, pipeline: Any) -> None:
-        for name in ("image_processor", "video_processor"):
-            processor = getattr(pipeline, name, None)
-            if processor is not None:
-                processor.pt_to_numpy = self.to_host
-
-    def to_host(self, images: torch.Tensor) -> Any:
-        """Images' way to the host, where the pipeline makes NumPy arrays of them."""
-        self.recorder.copy_to_host(images)
-        return np.zeros(0, np.float32)
 
     def _progress_bar(self, iterable: Any = None, total: Any = None) -> Any:
         return self._iterate(iterable) if iterable is not None else self._loop()
@@ -297,7 +292,6 @@ class Run:
         self._iteration = 0
         yield self
         self._iteration = None
-        self.enter(self.after, domain="spatial")
 
     def update(self) -> None:
         """One denoising step is done."""
@@ -306,13 +300,29 @@ class Run:
         if self._iteration == WARM_UP_STEPS:
             self.enter(self.denoising, domain=self.domain, count=self.count)
         elif self._iteration > WARM_UP_STEPS:
-            self.leave()
+            # The last: some pipelines decode before they close the bar.
+            self.enter(self.after, domain="spatial")
 
     def _iterate(self, timesteps: Any) -> Iterator[Any]:
         with self._loop():
             for timestep in timesteps:
                 yield timestep
                 self.update()
+
+
+class _HostCopies(TorchFunctionMode):
+    """Records `tensor.cpu()`, which a meta tensor cannot do, and returns a tensor of as many dimensions."""
+
+    def __init__(self, recorder: Recorder):
+        super().__init__()
+        self.recorder = recorder
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.Tensor.cpu and args[0].device.type == "meta":
+            self.recorder.copy_to_host(args[0])
+            with self.recorder.paused():
+                return torch.zeros([1] * args[0].dim())
+        return func(*args, **(kwargs or {}))
 
 
 class _ReadValues(TorchDispatchMode):
@@ -355,8 +365,3 @@ def image(options: Options) -> torch.Tensor:
     assert options.height is not None
     assert options.width is not None
     return torch.zeros(options.batch, 3, options.height, options.width)
-
-
-def torch_dtype(options: Options) -> torch.dtype:
-    """The dtype the weights are loaded in."""
-    return TORCH_DTYPES[options.dtype]

@@ -7,7 +7,13 @@ pipeline would move other sizes to the nearest it was trained on; here every siz
 
 from typing import Any
 
-from diffusers import AutoencoderKL, DPMSolverMultistepScheduler, PixArtSigmaPipeline, PixArtTransformer2DModel
+from diffusers import (
+    AutoencoderKL,
+    DPMSolverMultistepScheduler,
+    PixArtSigmaPipeline,
+    PixArtTransformer2DModel,
+)
+
 from simtti.workloads.catalogue import Options
 from simtti.workloads.models.latent_diffusion import Recording
 from simtti.workloads.models.pipeline import Run, Tokenizer, build_module, prompts

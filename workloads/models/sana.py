@@ -10,10 +10,11 @@ every size is run as asked.
 from typing import Any
 
 from diffusers import AutoencoderDC, DPMSolverMultistepScheduler, SanaPipeline, SanaTransformer2DModel
+from transformers import Gemma2Config, Gemma2Model
+
 from simtti.workloads.catalogue import Options
 from simtti.workloads.models.latent_diffusion import Recording
 from simtti.workloads.models.pipeline import Run, Tokenizer, build_module, prompts
-from transformers import Gemma2Config, Gemma2Model
 
 # google/gemma-2-2b-it, 2.61 B.
 GEMMA_2_2B: dict[str, Any] = {

@@ -1,13 +1,21 @@
-"""Stable Diffusion XL (base 1.0), as diffusers' StableDiffusionXLPipeline runs it, without refiner or watermark.
+"""Stable Diffusion XL (base 1.0), SDXL-Turbo and SSD-1B, as diffusers' StableDiffusionXLPipeline runs them.
 
-Configurations are those released with the weights (stabilityai/stable-diffusion-xl-base-1.0), and so is
+Without refiner or watermark. Configurations are those released with the weights
+(stabilityai/stable-diffusion-xl-base-1.0, stabilityai/sdxl-turbo, segmind/SSD-1B), and so is
 force_zeros_for_empty_prompt: without a negative prompt its embeddings are zeros and no encoder runs for it.
 """
 
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, EulerDiscreteScheduler, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    EulerAncestralDiscreteScheduler,
+    EulerDiscreteScheduler,
+    UNet2DConditionModel,
+)
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
 from simtti.workloads.catalogue import Options
 from simtti.workloads.models.latent_diffusion import (
     META,
@@ -22,7 +30,6 @@ from simtti.workloads.models.latent_diffusion import (
     tokens,
 )
 from simtti.workloads.models.stable_diffusion import CLIP_L, NOISE, VAE
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 # OpenCLIP's ViT-bigG/14, 695 M with its projection.
 OPENCLIP_BIGG: dict[str, Any] = {
@@ -38,9 +45,30 @@ UNET: dict[str, Any] = {
     "use_linear_projection": True, "addition_embed_type": "text_time", "addition_time_embed_dim": 256,
     "projection_class_embeddings_input_dim": 2816,
 }  # fmt: skip
+# Distilled from SDXL: no attention in the middle, 26 transformer blocks instead of 70.
+SSD_1B: dict[str, Any] = {
+    **UNET, "mid_block_type": "UNetMidBlock2D", "transformer_layers_per_block": [1, [2, 2], [4, 4]],
+    "reverse_transformer_layers_per_block": [[4, 4, 10], [2, 1, 1], 1],
+}  # fmt: skip
 
 
 def record_sdxl(options: Options) -> Recording:
+    """SDXL: a UNet of 2.6 B, Euler."""
+    return record_pipeline(options, UNET, EulerDiscreteScheduler(**NOISE, timestep_spacing="leading"))
+
+
+def record_turbo(options: Options) -> Recording:
+    """SDXL-Turbo: SDXL's UNet distilled to few steps, Euler with fresh noise at each."""
+    scheduler = EulerAncestralDiscreteScheduler(**NOISE, timestep_spacing="trailing")
+    return record_pipeline(options, {**UNET, "sample_size": 64}, scheduler)
+
+
+def record_ssd_1b(options: Options) -> Recording:
+    """SSD-1B: a UNet of 1.3 B, Euler."""
+    return record_pipeline(options, SSD_1B, EulerDiscreteScheduler(**NOISE, timestep_spacing="leading"))
+
+
+def record_pipeline(options: Options, unet_config: dict[str, Any], scheduler: Any) -> Recording:
     """Encode the prompts with both encoders, denoise, decode: in fp32 if the pipeline runs in fp16."""
     dtype = options.dtype
     recording = Recording()
@@ -50,12 +78,11 @@ def record_sdxl(options: Options) -> Recording:
             "text_encoder_2", build(CLIPTextModelWithProjection, CLIPTextConfig(**OPENCLIP_BIGG), dtype=dtype)
         ),
     ]
-    unet = recording.add("unet", build(UNet2DConditionModel, **UNET, dtype=dtype))
+    unet = recording.add("unet", build(UNet2DConditionModel, **unet_config, dtype=dtype))
     vae = recording.add(
         "vae", build(AutoencoderKL, **VAE, scaling_factor=0.13025, force_upcast=True, dtype=dtype)
     )
     factor = 2 ** (len(vae.config.block_out_channels) - 1)
-    scheduler = EulerDiscreteScheduler(**NOISE, timestep_spacing="leading")
 
     with recording.recorder.step("text_encoder", domain="text"), recording.recorder.scope("pipeline"):
         prompts, pooled = encode_prompts(encoders, options)

@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, PNDMScheduler, UNet2DConditionModel
+from transformers import CLIPTextConfig, CLIPTextModel
+
 from simtti.workloads.catalogue import Options
 from simtti.workloads.models.latent_diffusion import (
     Recording,
@@ -19,7 +21,6 @@ from simtti.workloads.models.latent_diffusion import (
     record_denoising,
     tokens,
 )
-from transformers import CLIPTextConfig, CLIPTextModel
 
 # 12 layers of 768, 12 heads: OpenAI's ViT-L/14 text model, 123 M.
 CLIP_L: dict[str, Any] = {

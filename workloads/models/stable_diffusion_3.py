@@ -13,13 +13,14 @@ from diffusers import (
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
 )
+from transformers import CLIPTextConfig, CLIPTextModelWithProjection
+
 from simtti.workloads.catalogue import Options
 from simtti.workloads.models.latent_diffusion import Recording
 from simtti.workloads.models.pipeline import Run, Tokenizer, build_module, prompts
 from simtti.workloads.models.sdxl import OPENCLIP_BIGG
 from simtti.workloads.models.stable_diffusion import CLIP_L, VAE
 from simtti.workloads.models.text_encoders import T5_XXL, add_t5
-from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
 VAE_16: dict[str, Any] = {
     **VAE, "latent_channels": 16, "use_quant_conv": False, "use_post_quant_conv": False,

@@ -13,10 +13,11 @@ from diffusers import (
     StableVideoDiffusionPipeline,
     UNetSpatioTemporalConditionModel,
 )
+from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+
 from simtti.workloads.catalogue import Options
 from simtti.workloads.models.latent_diffusion import Recording, guided
 from simtti.workloads.models.pipeline import ImageProcessor, Run, build_module, image
-from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 # OpenCLIP's ViT-H/14 image model, 632 M with its projection.
 OPENCLIP_H_VISION: dict[str, Any] = {
@@ -45,9 +46,7 @@ def record_svd(options: Options) -> Recording:
         ),
         unet=recording.add(
             "unet",
-            build_module(
-                UNetSpatioTemporalConditionModel, num_attention_heads=(5, 10, 20, 20), dtype=dtype
-            ),
+            build_module(UNetSpatioTemporalConditionModel, num_attention_heads=(5, 10, 20, 20), dtype=dtype),
         ),
         vae=recording.add("vae", build_module(AutoencoderKLTemporalDecoder, **VAE, dtype=dtype)),
         scheduler=EulerDiscreteScheduler(**SCHEDULER),
@@ -55,7 +54,7 @@ def record_svd(options: Options) -> Recording:
     )
     run = Run(recording, options, before="image_encoder", before_domain="spatial", channel_dim=2)
     run.reads_true = guided(options)
-    run.repeat(pipeline.vae.decoder)
+    run.repeat_tiles(pipeline.vae)
     run(
         pipeline, pipeline.unet, image=image(options), height=options.height, width=options.width,
         num_frames=options.frames, max_guidance_scale=options.guidance, output_type="np",

@@ -2,9 +2,10 @@
 
 from typing import Any
 
+from transformers import T5Config, T5EncoderModel
+
 from simtti.workloads.models.latent_diffusion import Recording
 from simtti.workloads.models.pipeline import build_module
-from transformers import T5Config, T5EncoderModel
 
 # google/t5-v1_1-xxl: the encoder half has 4.76 B.
 T5_XXL: dict[str, Any] = {

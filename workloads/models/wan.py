@@ -8,11 +8,12 @@ twice a step, one after the other. The causal VAE decodes one latent frame (four
 from typing import Any
 
 from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanPipeline, WanTransformer3DModel
+from transformers import UMT5Config, UMT5EncoderModel
+
 from simtti.workloads.catalogue import Options
 from simtti.workloads.models.latent_diffusion import Recording
 from simtti.workloads.models.pipeline import Run, Tokenizer, build_module, prompts
 from simtti.workloads.models.text_encoders import UMT5_XXL
-from transformers import UMT5Config, UMT5EncoderModel
 
 TRANSFORMER_1_3B: dict[str, Any] = {"num_attention_heads": 12, "num_layers": 30, "ffn_dim": 8960}
 SCHEDULER: dict[str, Any] = {
@@ -48,7 +49,7 @@ def record_wan(options: Options, transformer: dict[str, Any]) -> Recording:
     pipeline.vae.enable_tiling()
     pipeline.vae.enable_slicing()
     run = Run(recording, options, domain="joint")
-    run.repeat(pipeline.vae.decoder)
+    run.repeat_tiles(pipeline.vae)
     run(
         pipeline, pipeline.transformer, prompt=prompts(options), height=options.height, width=options.width,
         num_frames=options.frames, guidance_scale=options.guidance, output_type="np",
