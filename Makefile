@@ -18,7 +18,7 @@ $(BIN)/simtti: setup.cfg pyproject.toml
 	@touch $@
 
 $(VENV)/dev.stamp: $(BIN)/simtti constraints.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,torch]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,torch,report]'
 	@touch $@
 
 run: $(BIN)/simtti

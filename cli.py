@@ -82,16 +82,25 @@ def _shape_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option(
     "--fidelity", default="wave", show_default=True, help="wave, or cta: every CTA on its own, slower."
 )
+@click.option(
+    "--timing",
+    default="model",
+    show_default=True,
+    help="With --trace: model, measured (the trace's kernel times), or hybrid (those scaled to --hw).",
+)
 @click.option("--gpus", default=1, show_default=True, help="GPUs (only 1 so far).")
 @click.option("--json", "json_path", help="Write the result as JSON to a file, or to - for standard output.")
 @click.option("--timeline", help="Write a timeline that ui.perfetto.dev and chrome://tracing open.")
-def run(workload: str | None, hw: str, json_path: str | None, timeline: str | None, **options: Any) -> None:
+def run(
+    workload: str | None, hw: str, json_path: str | None, timeline: str | None, timing: str, **options: Any
+) -> None:
     """Simulate one inference of WORKLOAD and print where its time goes.
 
     \b
     simtti run stable-diffusion --hw a100-sxm
     simtti run sdxl --hw h100-sxm --batch 4 --steps 30 --json -
     simtti run stable-diffusion --hw my-chip.yaml --attention baseline
+    simtti run --trace captured.parquet --hw a100-sxm --timing hybrid
     """
     import simtti
     from simtti.simulator import table
@@ -102,6 +111,9 @@ def run(workload: str | None, hw: str, json_path: str | None, timeline: str | No
     for path in (json_path, timeline):
         if path not in (None, "-"):
             table.check_writable(path)
+    if timing != "model":
+        _replay(options["trace"], hw, timing, json_path)
+        return
     result = simtti.run(workload or "", hw, **options)
     if timeline:
         table.write_text(timeline, chrome_trace(result))
@@ -116,6 +128,28 @@ def run(workload: str | None, hw: str, json_path: str | None, timeline: str | No
     print_result(result)
     if timeline:
         click.echo(f"Timeline: {timeline} (open it in ui.perfetto.dev)")
+
+
+def _replay(trace_path: str | None, hw: str, timing: str, json_path: str | None) -> None:
+    from simtti.hw_configs.hardware import find_reported, load
+    from simtti.simulator import table
+    from simtti.simulator.replay import replay
+    from simtti.workloads.trace import Trace
+
+    if trace_path is None:
+        raise InputError(f"--timing {timing} needs --trace FILE, a trace with measured kernels")
+    trace = Trace.load(trace_path)
+    reported = str(trace.timing.device.get("name", "")) if trace.timing else ""
+    result = replay(trace, load(hw), timing, find_reported(reported))
+    text = json.dumps(result.to_dict(), indent=2) + "\n"
+    if json_path == "-":
+        click.echo(text, nl=False)
+        return
+    if json_path:
+        table.write_text(json_path, text)
+    from simtti.simulator.summary import print_replay
+
+    print_replay(result)
 
 
 @main.command()
@@ -194,6 +228,208 @@ def record(workload: str, out: str, **options: Any) -> None:
     steps = [(phase.name, step.count, len(step.operators)) for phase in trace.phases for step in phase.steps]
     text = ", ".join(f"{name} {count} x {operators} operators" for name, count, operators in steps)
     click.echo(f"{out}: {trace.workload}: {text}", err=True)
+
+
+@main.command()
+@click.argument("workload")
+@_shape_options
+@click.option("--guidance", type=float, help="Classifier-free guidance scale; 1 turns it off.")
+@click.option("--device", default="cuda", show_default=True, help="cuda, or cpu to try it out.")
+@click.option("--attention", default="flash", show_default=True, help="flash, efficient or baseline.")
+@click.option("--repeats", default=5, show_default=True, help="Clean times to take, without the profiler.")
+@click.option("--all-steps", is_flag=True, help="Every step, not one of each phase (not possible yet).")
+@click.option(
+    "--suite", default="tti", show_default=True, help="With WORKLOAD kernels: which microbenchmarks."
+)
+@click.option("--budget-s", default=240.0, show_default=True, help="With kernels: seconds to measure for.")
+@click.option("--families", help="With kernels: only these families, comma-separated.")
+@click.option(
+    "--skip", multiple=True, type=click.Path(), help="With kernels: leave out what these files hold."
+)
+@click.option(
+    "--counters", is_flag=True, help="With kernels: hardware counters through Nsight Compute instead."
+)
+@click.option("-o", "--out", required=True, type=click.Path(), help="The file to write (.parquet).")
+def capture(workload: str, out: str, device: str, **options: Any) -> None:
+    """Run WORKLOAD on a GPU, with random weights, and keep its operators with the times of their kernels.
+
+    `simtti capture kernels` measures single operators instead: the microbenchmarks. It goes on where OUT ends.
+
+    \b
+    simtti capture stable-diffusion-1.5 --batch 2 -o sd-h100.parquet
+    simtti capture kernels --suite tti --budget-s 500 -o kernels.parquet
+    """
+    from simtti.simulator import table
+
+    table.check_writable(out)
+    measuring = {name: options.pop(name) for name in ("suite", "budget_s", "families", "skip", "counters")}
+    if workload == "kernels":
+        from simtti.validation.measure import measure_suite
+
+        families = measuring["families"].split(",") if measuring["families"] else None
+        with _progress("measure", "cases") as progress:
+            done = measure_suite(
+                device, out, measuring["budget_s"], families, measuring["skip"], measuring["counters"], progress,
+                suite_name=measuring["suite"],
+            )  # fmt: skip
+        click.echo(
+            f"{out}: {done.measured} cases measured, {done.failed} of them failed, {done.left} left", err=True
+        )
+        return
+    from simtti.workloads.capture import capture as capture_workload
+
+    trace = capture_workload(workload, device=device, **options)
+    trace.save(out)
+    kernels = len(trace.timing.kernels) if trace.timing else 0
+    click.echo(
+        f"{out}: {trace.workload}: {sum(1 for _ in trace.operators())} operators, {kernels} kernels", err=True
+    )
+
+
+@main.group(name="import")
+def import_() -> None:
+    """Bring traces of others into simtti's format."""
+
+
+@import_.command(name="kineto")
+@click.argument("file", type=click.Path())
+@click.option("--out", type=click.Path(), help="The trace file to write (.parquet).")
+@click.option(
+    "--json", "json_path", help="Write what was found as JSON to a file, or to - for standard output."
+)
+def import_kineto(file: str, out: str | None, json_path: str | None) -> None:
+    """Import a torch.profiler trace (.json or .json.gz): operators with shapes, kernels with times.
+
+    \b
+    simtti import kineto run.pt.trace.json.gz --out run.parquet --json -
+    simtti run --trace run.parquet --hw h100-sxm --timing measured
+    """
+    from simtti.simulator import table
+    from simtti.workloads import kineto
+
+    for path in (out, json_path):
+        if path not in (None, "-"):
+            table.check_writable(path)
+    trace = kineto.import_kineto(file)
+    if out:
+        trace.save(out)
+    facts = kineto.summary(trace)
+    text = json.dumps(facts, indent=2) + "\n"
+    if json_path == "-":
+        click.echo(text, nl=False)
+        return
+    if json_path:
+        table.write_text(json_path, text)
+    click.echo(
+        f"{file}: {facts['device']}: {facts['operators']} operators, {facts['kernels']} kernels of "
+        f"{facts['kernel_time_us'] / 1e3:.3f} ms, {facts['kernels_with_shapes']} with shapes",
+        err=True,
+    )
+
+
+@main.group()
+def export() -> None:
+    """Write traces in the formats of others."""
+
+
+@export.command(name="chrome")
+@click.argument("trace", type=click.Path())
+@click.option("-o", "--out", required=True, type=click.Path(), help="The JSON file to write.")
+def export_chrome(trace: str, out: str) -> None:
+    """Write a timed TRACE as Chrome trace events, which ui.perfetto.dev and HolisticTraceAnalysis read."""
+    from simtti.simulator import table
+    from simtti.workloads.chrome import trace_to_chrome
+    from simtti.workloads.trace import Trace
+
+    table.check_writable(out)
+    table.write_text(out, trace_to_chrome(Trace.load(trace)))
+    click.echo(f"{out}: open it in ui.perfetto.dev", err=True)
+
+
+@main.command()
+@click.argument("file", type=click.Path())
+@click.option("--hw", help="The device to predict for; the one the trace was taken on if not given.")
+@click.option("--json", "json_path", help="Write the figures as JSON to a file, or to - for standard output.")
+@click.option(
+    "--table", "table_path", type=click.Path(), help="Write every operator with both times: .csv or .parquet."
+)
+@click.option("--plot", "plot_path", type=click.Path(), help="Write a scatter as .png or .svg.")
+def validate(
+    file: str, hw: str | None, json_path: str | None, table_path: str | None, plot_path: str | None
+) -> None:
+    """Compare the model with the measured kernels of a timed trace (a .parquet, or a torch.profiler .json[.gz]).
+
+    \b
+    simtti validate run.pt.trace.json.gz --plot run.png --table run.csv
+    """
+    from simtti.hw_configs.hardware import find_reported, load
+    from simtti.simulator import table
+    from simtti.validation.compare import compare, plot
+    from simtti.workloads.kineto import import_kineto as read_kineto
+    from simtti.workloads.trace import Trace
+
+    for path in (json_path, table_path, plot_path):
+        if path not in (None, "-"):
+            table.check_writable(path)
+    trace = Trace.load(file) if file.endswith(".parquet") else read_kineto(file)
+    name = str(trace.timing.device.get("name", "")) if trace.timing else ""
+    hardware = load(hw) if hw else find_reported(name)
+    if hardware is None:
+        raise InputError(f"{file}: there is no device file for {name or 'its device'!r}; say which with --hw")
+    comparison = compare(trace, hardware)
+    if table_path:
+        table.write_table(comparison.table, table_path)
+    if plot_path:
+        plot(comparison, plot_path)
+    text = json.dumps(comparison.to_dict(), indent=2) + "\n"
+    if json_path == "-":
+        click.echo(text, nl=False)
+        return
+    if json_path:
+        table.write_text(json_path, text)
+    from simtti.simulator.summary import print_comparison
+
+    print_comparison(comparison)
+
+
+@main.command()
+@click.argument("workload", required=False)
+@_shape_options
+@click.option("--trace", type=click.Path(), help="Profile this trace file instead of a workload.")
+@click.option("--json", "json_path", help="Write the profile as JSON to a file, or to - for standard output.")
+@click.option(
+    "--plot", "plot_path", type=click.Path(), help="Write the sequence lengths and FLOPs as .png or .svg."
+)
+def profile(
+    workload: str | None, trace: str | None, json_path: str | None, plot_path: str | None, **options: Any
+) -> None:
+    """What WORKLOAD asks of any hardware: sequence lengths, FLOPs, bytes, intensity, attention's score matrices.
+
+    \b
+    simtti profile stable-diffusion --plot sd.png
+    simtti profile svd --json -
+    """
+    from simtti.simulator import table
+    from simtti.workloads.profile import plot_profile, print_profile
+    from simtti.workloads.profile import profile as profile_trace
+    from simtti.workloads.record import workload_trace
+    from simtti.workloads.trace import Trace
+
+    if workload is None and trace is None:
+        raise InputError("give a WORKLOAD (simtti workloads lists them) or --trace FILE")
+    for path in (json_path, plot_path):
+        if path not in (None, "-"):
+            table.check_writable(path)
+    found = profile_trace(Trace.load(trace) if trace else workload_trace(str(workload), **options))
+    if plot_path:
+        plot_profile(found, plot_path)
+    text = json.dumps(found, indent=2) + "\n"
+    if json_path == "-":
+        click.echo(text, nl=False)
+        return
+    if json_path:
+        table.write_text(json_path, text)
+    print_profile(found)
 
 
 @main.command()

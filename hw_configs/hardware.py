@@ -6,7 +6,6 @@ sources and values out of bounds are errors that name the file, the field and th
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +29,7 @@ class Hardware:
 
     name: str
     architecture: str
+    reported_as: str
     # Datasheet
     sm_count: int
     clock_hz: float
@@ -111,6 +111,11 @@ def names() -> list[str]:
     return sorted(path.stem for path in DIRECTORY.glob("*.yaml") if path.stem != "hosts")
 
 
+def find_reported(product: str) -> Hardware | None:
+    """The shipped device that the driver reports as `product`, as 'NVIDIA H100 80GB HBM3' is; None if there is none."""
+    return next((load(name) for name in names() if load(name).reported_as == product), None)
+
+
 @functools.cache
 def load(name_or_path: str) -> Hardware:
     """The device called `name_or_path`, or the one a YAML file describes.
@@ -158,6 +163,3 @@ def _read(name_or_path: str, seen: tuple[str, ...]) -> dict[str, Any]:
         else:
             merged[key] = value
     return merged
-
-
-FIELD_NAMES = tuple(field.name for field in dataclasses.fields(Hardware))

@@ -111,6 +111,7 @@ class _Device(BaseModel):
     model_config = _STRICT
     name: Annotated[str, Field(min_length=1)]
     architecture: Literal["volta", "turing", "ampere", "ada", "hopper", "blackwell", "hypothetical"]
+    reported_as: str = ""  # how the driver names the product; ties a measured trace to its device
     attention_kernel: Literal["flash-attention-2", "flash-attention-3"]
     datasheet: _section("datasheet", DATASHEET, _Quantity)  # type: ignore[valid-type]
     calibration: _section("calibration", CALIBRATION, _Parameter)  # type: ignore[valid-type]
@@ -129,7 +130,11 @@ def to_hardware(content: dict[str, Any], origin: str) -> Hardware:
     flat = {key: getattr(device.datasheet, key).value for key in DATASHEET}
     flat |= {key: getattr(device.calibration, key).value for key in CALIBRATION}
     return Hardware(
-        name=device.name, architecture=device.architecture, attention_kernel=device.attention_kernel, **flat
+        name=device.name,
+        architecture=device.architecture,
+        reported_as=device.reported_as,
+        attention_kernel=device.attention_kernel,
+        **flat,
     )
 
 

@@ -93,6 +93,8 @@ class Lowering:
         lowering = LOWERINGS.get(operator.op)
         if operator.outputs and not any(use.numel for use in operator.outputs):
             return _Shared((), False, 0)  # an empty result launches nothing
+        if lowering is not None and not operator.outputs and not _without_result(operator):
+            lowering = None  # an imported operator whose result is not known
         kernels = (lowering or unknown_operator)(operator, self.hardware, self.policy.attention)
         # What one kernel writes and another reads back lives outside the operator's own tensors.
         workspaces: dict[int, float] = {}
@@ -101,3 +103,8 @@ class Lowering:
                 if access.tensor < 0:
                     workspaces[access.tensor] = max(workspaces.get(access.tensor, 0.0), access.nbytes)
         return _Shared(tuple(kernels), lowering is None, int(sum(workspaces.values())))
+
+
+def _without_result(operator: Operator) -> bool:
+    """Whether it leaves nothing on the device by its nature: a copy to the host, a number read by it."""
+    return bool(operator.attributes.get("transfer") or operator.attributes.get("synchronizes"))

@@ -180,9 +180,19 @@ def _reduction(operator: Operator, hardware: Hardware, attention_policy: str) ->
 
 def _elementwise(operator: Operator, hardware: Hardware, attention_policy: str) -> list[Kernel]:
     out = operator.outputs[0]
-    inputs = [_operand(use, slot, out.shape) for slot, use in enumerate(operator.inputs) if use.numel]
+    inputs = [
+        _operand(use, slot, out.shape)
+        for slot, use in enumerate(operator.inputs)
+        if use.numel and not _is_python_number(use, out)
+    ]
     name = operator.op.removeprefix("aten::").rstrip("_")
     return elementwise(name, out.shape, inputs, _operand(out, len(operator.inputs), out.shape), hardware)
+
+
+def _is_python_number(use: TensorUse, out: TensorUse) -> bool:
+    """An imported trace lists a Python number among the tensors, without dimensions and in double precision; it is a
+    parameter of the launch. (A recorded trace leaves it out.)"""
+    return not use.shape and use.dtype in ("fp64", "int64") and use.dtype != out.dtype
 
 
 def _copy(operator: Operator, hardware: Hardware, attention_policy: str) -> list[Kernel]:
@@ -250,24 +260,14 @@ def _scalar_to_host(operator: Operator, hardware: Hardware, attention_policy: st
 
 
 def unknown_operator(operator: Operator, hardware: Hardware, attention_policy: str) -> list[Kernel]:
-    """An operator without a model of its own: a stream over all it reads and writes."""
-    if not operator.outputs:
-        return []
-    out = max(operator.outputs, key=lambda use: use.numel)
-    if not out.numel:
-        return []
-    slots = [(slot, use) for slot, use in enumerate(operator.inputs) if use.numel]
-    item = {use.dtype for _, use in slots} | {out.dtype}
-    stream = elementwise(
-        "unknown", out.shape, [], dense(len(operator.inputs), out.shape, out.dtype), hardware
-    )
-    reads = [
+    """An operator without a model of its own: a stream over all it reads and writes; nothing where that is not known."""
+    uses = [*operator.inputs, *operator.outputs]
+    streams = [(slot, use) for slot, use in enumerate(uses) if use.numel]
+    return [
         kernel
-        for slot, use in slots
-        for kernel in elementwise("unknown", use.shape, [dense(slot, use.shape, use.dtype)],
-                                  dense(-1, use.shape, use.dtype), hardware)
-    ]  # fmt: skip
-    return reads or stream if len(item) else stream
+        for slot, use in streams
+        for kernel in elementwise("unknown", use.shape, [], dense(slot, use.shape, use.dtype), hardware)
+    ]
 
 
 _POINTWISE = [

@@ -36,7 +36,7 @@ def predict(
 
     Args:
         rows: a table or its path, with `op` (gemm, attention, conv2d, conv3d, group_norm, layer_norm, softmax,
-            elementwise, copy, cat, upsample), `dtype`, and the op's shape columns; `simtti predict --help` lists them.
+            elementwise, copy, upsample), `dtype`, and the op's shape columns; `simtti predict --help` lists them.
         out: where to write the table, .csv or .parquet; not written if None.
 
     Returns:

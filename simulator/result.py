@@ -85,7 +85,7 @@ class Result:
     repeats: dict[tuple[int, int], int]
     skipped: list[tuple[float, float, int]]
     phase_ends_s: list[tuple[str, float]]
-    peak_memory_bytes: int
+    peak_memory_bytes: int | None
     wall_s: float = 0.0
 
     # ---- time
@@ -206,6 +206,13 @@ class Result:
         """Simulated seconds per second of wall-clock time."""
         return self.latency_s / self.wall_s if self.wall_s else float("inf")
 
+    @property
+    def fits(self) -> bool | None:
+        """Whether the peak memory is within the device's; None where it is not known."""
+        if self.peak_memory_bytes is None:
+            return None
+        return self.peak_memory_bytes <= self.hardware.hbm_capacity_bytes
+
     # ---- tables
 
     @cached_property
@@ -252,7 +259,7 @@ class Result:
             "latency_s": self.latency_s,
             "energy_j": self.energy_j,
             "peak_memory_bytes": self.peak_memory_bytes,
-            "fits": self.peak_memory_bytes <= self.hardware.hbm_capacity_bytes,
+            "fits": self.fits,
             "phases": [
                 {"name": p.name, "steps": p.steps, "latency_s": p.latency_s, "step_s": p.step_s}
                 for p in self.phases

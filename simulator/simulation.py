@@ -73,8 +73,14 @@ class _Inference:
             repeats=self._repeats,
             skipped=self.stream.skipped,
             phase_ends_s=[(name, _seconds(reached)) for name, reached in self._phase_ends],
-            peak_memory_bytes=peak_memory_bytes(self.trace, self._rows),
+            peak_memory_bytes=self._peak_memory_bytes(),
         )
+
+    def _peak_memory_bytes(self) -> int | None:
+        """None for an imported trace, which does not say which tensors are the same."""
+        if self.trace.provenance.get("kind") == "imported":
+            return None
+        return peak_memory_bytes(self.trace, self._rows)
 
     # ---- the host
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
@@ -12,6 +12,10 @@ from rich.text import Text
 from simtti.hw_configs.hardware import Hardware
 from simtti.hw_configs.schema import CALIBRATION, DATASHEET
 from simtti.simulator.result import Result
+
+if TYPE_CHECKING:
+    from simtti.simulator.replay import Replay
+    from simtti.validation.compare import Comparison
 
 _BAR = 32
 
@@ -95,8 +99,56 @@ def _lengths(lengths: list[int]) -> str:
 
 def _memory(result: Result) -> str:
     used, capacity = result.peak_memory_bytes, result.hardware.hbm_capacity_bytes
+    if used is None:
+        return "not known: an imported trace does not say which tensors are the same"
     text = f"{used / 2**30:.1f} of {capacity / 2**30:.0f} GiB"
     return text if used <= capacity else f"{text}: does not fit; take a smaller batch or image"
+
+
+def print_replay(result: Replay) -> None:
+    """Replayed and measured span, and the time by category."""
+    console = _console()
+    change = result.latency_s / result.measured_s
+    console.print(
+        f"[bold]{result.trace.workload}[/] on [bold]{result.hardware.name}[/], kernels {result.timing}"
+    )
+    console.print(
+        f"[bold]{seconds(result.latency_s)}[/]   measured {seconds(result.measured_s)}, ratio {change:.4f}\n"
+    )
+    parts = Table("Category", "Time", "Share", "", box=None, pad_edge=False, header_style="dim")
+    parts.columns[1].justify = parts.columns[2].justify = "right"
+    for category, time_s in result.breakdown.items():
+        share = time_s / result.latency_s
+        parts.add_row(category, seconds(time_s), f"{share:.1%}", _bar(share))
+    console.print(parts)
+    if result.unscaled_s:
+        console.print(
+            f"{seconds(result.unscaled_s)} of kernels have no model: scaled as the others on average",
+            style="yellow",
+        )
+
+
+def print_comparison(comparison: Comparison) -> None:
+    """Predicted against measured by category, and what could not be compared."""
+    console = _console()
+    console.print(
+        f"[bold]{comparison.trace.workload}[/], predicted for [bold]{comparison.hardware.name}[/]\n"
+    )
+    table = Table(
+        "Category", "Operators", "Measured", "Predicted", "Ratio", "MAPE", "Median", "Bias", box=None, pad_edge=False,
+        header_style="dim",
+    )  # fmt: skip
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for row in comparison.summary.to_dict("records"):
+        table.add_row(
+            str(row["category"]), str(row["operators"]), seconds(row["measured_us"] / 1e6),
+            seconds(row["predicted_us"] / 1e6), f"{row['ratio']:.2f}", f"{row['mape']:.1%}", f"{row['median']:.1%}",
+            f"{row['bias']:+.1%}",
+        )  # fmt: skip
+    console.print(table)
+    for reason, time_us in comparison.unmodelled_us.items():
+        console.print(f"not compared: {seconds(time_us / 1e6)} of {reason}", style="yellow")
 
 
 def shape_text(options: Mapping[str, Any]) -> str:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -214,3 +215,55 @@ def test_a_full_disk_is_one_line():
     assert done.returncode == 2
     assert "No space left" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+TRACES = Path(__file__).parents[2] / "shared" / "traces"
+needs_traces = pytest.mark.skipif(not TRACES.exists(), reason="no ../shared/traces beside the checkout")
+
+
+@needs_traces
+def test_a_kineto_file_is_imported_replayed_compared_and_exported(tmp_path):
+    file = TRACES / "h100_timesformer.json.gz"
+    trace = tmp_path / "trace.parquet"
+    facts = json.loads(simtti("import", "kineto", file, "--out", trace, "--json", "-").stdout)
+    assert {"operators", "kernels", "kernel_time_us", "kernels_with_shapes"} <= set(facts)
+    measured = json.loads(
+        simtti("run", "--trace", trace, "--hw", "h100-sxm", "--timing", "measured", "--json", "-").stdout
+    )
+    assert measured["latency_s"] == pytest.approx(measured["measured_s"], rel=0.03)
+    hybrid = json.loads(
+        simtti("run", "--trace", trace, "--hw", "a100-sxm", "--timing", "hybrid", "--json", "-").stdout
+    )
+    assert 1.3 < hybrid["latency_s"] / measured["latency_s"] < 3
+    table = tmp_path / "operators.csv"
+    figures = json.loads(simtti("validate", trace, "--json", "-", "--table", table).stdout)
+    total = next(row for row in figures["by_category"] if row["category"] == "all")
+    assert total["ratio"] == pytest.approx(1, abs=0.1)
+    assert total["mape"] < 0.15
+    assert {"measured_us", "predicted_us"} <= set(pd.read_csv(table).columns)
+    assert simtti("export", "chrome", trace, "-o", tmp_path / "out.json").returncode == 0
+    assert json.loads((tmp_path / "out.json").read_text())["traceEvents"]
+
+
+@needs_traces
+def test_hybrid_needs_to_know_the_device_it_was_taken_on(tmp_path):
+    trace = tmp_path / "trace.parquet"
+    simtti("import", "kineto", TRACES / "v100_resnet50_training.json.gz", "--out", trace)
+    assert "V100" in refused("run", "--trace", trace, "--hw", "a100-sxm", "--timing", "hybrid")
+    assert "--hw" in refused("validate", trace)
+
+
+def test_a_workload_is_profiled_without_hardware(tmp_path):
+    found = json.loads(simtti("profile", "svd", "--json", "-", "--plot", tmp_path / "svd.png").stdout)
+    assert set(found["sequence_length_counts"]) == {"14", "144", "576", "2304", "9216"}
+    attention = found["attention"]
+    assert attention["spatial"]["flops"] > 100 * attention["temporal"]["flops"]
+    assert (tmp_path / "svd.png").read_bytes().startswith(b"\x89PNG")
+    text = simtti("profile", "stable-diffusion").stdout
+    assert "4096" in text
+    assert "Convolution" in text
+
+
+def test_timing_needs_a_timed_trace(tmp_path):
+    assert "--trace" in refused("run", "sdxl", "--hw", "h100-sxm", "--timing", "measured")
+    assert "measured" in refused("run", "sdxl", "--hw", "h100-sxm", "--timing", "exact")

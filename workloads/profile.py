@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from simtti.errors import InputError
 from simtti.workloads.flops import flops
 from simtti.workloads.trace import Operator, Step, Trace
 
@@ -138,3 +139,71 @@ def profile(trace: Trace) -> dict[str, Any]:
             {name: getattr(call, name) for name in AttentionCall.__slots__} for call in attention_calls(trace)
         ],
     }
+
+
+def print_profile(found: dict[str, Any]) -> None:
+    """The profile for people."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    console.print(
+        f"[bold]{found['workload']}[/]  {sum(found['parameters'].values()) / 1e6:,.0f} M parameters\n"
+    )
+    phases = Table("Phase", "Steps", "TFLOP", box=None, pad_edge=False, header_style="dim")
+    for phase in found["phases"]:
+        phases.add_row(phase["name"], str(phase["steps"]), f"{phase['flops'] / 1e12:,.2f}")
+    console.print(phases)
+    table = Table(
+        "Category",
+        "Operators",
+        "TFLOP",
+        "GB",
+        "FLOP/byte",
+        "Parameters",
+        box=None,
+        pad_edge=False,
+        header_style="dim",
+    )
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for name, row in found["categories"].items():
+        table.add_row(
+            name, f"{row['operators']:,.0f}", f"{row['flops'] / 1e12:,.2f}", f"{row['bytes'] / 1e9:,.1f}",
+            f"{row['intensity']:,.0f}", f"{row['parameters'] / 1e6:,.1f} M",
+        )  # fmt: skip
+    console.print()
+    console.print(table)
+    counts = ", ".join(f"{length} ({count}x)" for length, count in found["sequence_length_counts"].items())
+    console.print(f"\nSelf-attention over one pass of {found['main_phase']}: tokens {counts or 'none'}")
+    for domain, row in found["attention"].items():
+        console.print(
+            f"Attention, {domain or 'any'}: {row['calls']} calls, {row['flops'] / 1e12:,.3f} TFLOP a pass, "
+            f"largest score matrix {row['largest_score_bytes'] / 1e6:,.0f} MB"
+        )
+
+
+def plot_profile(found: dict[str, Any], path: str) -> None:
+    """Sequence length by call over one pass, and FLOPs by category, as PNG or SVG by the extension.
+
+    Raises:
+        InputError: matplotlib is not installed, or the file cannot be written.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise InputError("plots need matplotlib; run: pip install 'simtti[report]'") from None
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    lengths = found["sequence_lengths"]
+    left.step(range(len(lengths)), lengths, where="mid", color="tab:blue")
+    left.plot(range(len(lengths)), lengths, "o", markersize=3, color="tab:blue")
+    left.set(xlabel="self-attention call over one pass", ylabel="tokens", yscale="log")
+    left.set_title(f"{found['workload']}, {found['main_phase']}", fontsize=10)
+    rows = {name: row["flops"] / 1e12 for name, row in found["categories"].items() if row["flops"]}
+    right.barh(list(rows)[::-1], list(rows.values())[::-1], color="tab:blue")
+    right.set(xlabel="TFLOP of one inference")
+    try:
+        figure.savefig(path, dpi=140)
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot write {path}: {error}") from None

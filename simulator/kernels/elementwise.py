@@ -29,9 +29,9 @@ from dataclasses import dataclass
 
 from simtti.hw_configs.hardware import Hardware
 from simtti.simulator.kernel import Access, Kernel
+from simtti.workloads.trace import ITEM_BYTES as TRACE_ITEM_BYTES
 
-ITEM_BYTES = {"fp64": 8, "int64": 8, "complex64": 8, "complex128": 16, "fp32": 4, "int32": 4, "tf32": 4}
-ITEM_BYTES |= {"fp16": 2, "bf16": 2, "int16": 2, "fp8": 1, "int8": 1, "uint8": 1, "bool": 1}
+ITEM_BYTES = {**TRACE_ITEM_BYTES, "fp8": 1}
 HALF_TYPES = ("fp16", "bf16")
 
 THREADS = 128  # threads of a CTA: num_threads() in native/cuda/thread_constants.h
