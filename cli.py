@@ -60,6 +60,7 @@ def _shape_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--height", type=int, help="Image height in pixels."),
         click.option("--width", type=int, help="Image width in pixels."),
         click.option("--frames", type=int, help="Frames of a video."),
+        click.option("--prompt-tokens", type=int, help="Tokens of the prompt, where the workload allows it."),
         click.option("--dtype", help="Weights and activations: fp16, bf16 or fp32."),
     ]
     for option in reversed(options):
@@ -88,7 +89,9 @@ def _shape_options(command: Callable[..., Any]) -> Callable[..., Any]:
     show_default=True,
     help="With --trace: model, measured (the trace's kernel times), or hybrid (those scaled to --hw).",
 )
-@click.option("--gpus", default=1, show_default=True, help="GPUs (only 1 so far).")
+@click.option("--gpus", default=1, show_default=True, help="GPUs that share the tokens (a crude estimate).")
+@click.option("--ulysses", type=int, help="Degree of Ulysses (all-to-all) sequence parallelism.")
+@click.option("--ring", type=int, help="Degree of ring sequence parallelism; ulysses x ring = gpus.")
 @click.option("--json", "json_path", help="Write the result as JSON to a file, or to - for standard output.")
 @click.option("--timeline", help="Write a timeline that ui.perfetto.dev and chrome://tracing open.")
 def run(
@@ -396,21 +399,33 @@ def validate(
 @click.argument("workload", required=False)
 @_shape_options
 @click.option("--trace", type=click.Path(), help="Profile this trace file instead of a workload.")
+@click.option("--sizes", help="Image sides to compare, such as 256,512,1024: each is recorded (needs torch).")
+@click.option(
+    "--frame-counts", help="Frame counts to compare, such as 8,16,32: each is recorded (needs torch)."
+)
 @click.option("--json", "json_path", help="Write the profile as JSON to a file, or to - for standard output.")
 @click.option(
     "--plot", "plot_path", type=click.Path(), help="Write the sequence lengths and FLOPs as .png or .svg."
 )
 def profile(
-    workload: str | None, trace: str | None, json_path: str | None, plot_path: str | None, **options: Any
+    workload: str | None,
+    trace: str | None,
+    sizes: str | None,
+    frame_counts: str | None,
+    json_path: str | None,
+    plot_path: str | None,
+    **options: Any,
 ) -> None:
     """What WORKLOAD asks of any hardware: sequence lengths, FLOPs, bytes, intensity, attention's score matrices.
 
     \b
     simtti profile stable-diffusion --plot sd.png
     simtti profile svd --json -
+    simtti profile stable-diffusion --sizes 256,512,768,1024 --plot sizes.svg
+    simtti profile make-a-video --frame-counts 8,16,32
     """
     from simtti.simulator import table
-    from simtti.workloads.profile import plot_profile, print_profile
+    from simtti.workloads.profile import crossover, plot_profile, print_profile, print_scaling, scaling
     from simtti.workloads.profile import profile as profile_trace
     from simtti.workloads.record import workload_trace
     from simtti.workloads.trace import Trace
@@ -421,6 +436,25 @@ def profile(
         if path not in (None, "-"):
             table.check_writable(path)
     found = profile_trace(Trace.load(trace) if trace else workload_trace(str(workload), **options))
+    found["scaling"] = {}
+    if sizes or frame_counts:
+        if workload is None:
+            raise InputError("--sizes and --frame-counts record a WORKLOAD anew; a trace file has one shape")
+        shapes = {
+            "sizes": _whole_numbers("--sizes", sizes),
+            "frames": _whole_numbers("--frame-counts", frame_counts),
+        }
+        with _progress("record", "shapes") as progress:
+            for name, values in shapes.items():
+                recorded = []
+                for value in values:
+                    shape = {"height": value, "width": value} if name == "sizes" else {"frames": value}
+                    recorded.append((value, workload_trace(workload, **{**options, **shape})))
+                    progress(len(recorded), len(values))
+                if recorded:
+                    found["scaling"][name] = scaling(recorded)
+        if "frames" in found["scaling"]:
+            found["temporal_crossover_frames"] = crossover(found["scaling"]["frames"])
     if plot_path:
         plot_profile(found, plot_path)
     text = json.dumps(found, indent=2) + "\n"
@@ -430,6 +464,14 @@ def profile(
     if json_path:
         table.write_text(json_path, text)
     print_profile(found)
+    print_scaling(found)
+
+
+def _whole_numbers(option: str, text: str | None) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")] if text else []
+    except ValueError:
+        raise InputError(f"{option} is {text!r}; it must be whole numbers with commas between") from None
 
 
 @main.command()

@@ -51,6 +51,7 @@ class Hardware:
     hbm_capacity_bytes: float
     hbm_bytes_per_s: float
     hbm_latency_s: float
+    link_bytes_per_s: float
     power_limit_w: float
     # Calibration
     tensor_efficiency: float

@@ -48,6 +48,12 @@ DATASHEET: dict[str, tuple[type, float, float, str]] = {
     "hbm_capacity_bytes": (float, 1e8, 1e14, "device memory"),
     "hbm_bytes_per_s": (float, 1e9, 1e15, "device-memory bandwidth"),
     "hbm_latency_s": (float, 1e-9, 1e-4, "load-to-use latency of device memory"),
+    "link_bytes_per_s": (
+        float,
+        0,
+        1e14,
+        "bandwidth of the links to other GPUs, one direction; 0 when it has none",
+    ),
     "power_limit_w": (float, 1, 1e5, "board power limit"),
 }
 CALIBRATION: dict[str, tuple[type, float, float, str]] = {

@@ -10,6 +10,7 @@ from simtti.errors import InputError
 from simtti.hw_configs.hardware import Hardware, load
 from simtti.simulator.host import load_host
 from simtti.simulator.lower import Policy
+from simtti.simulator.parallel import several_gpus
 from simtti.simulator.result import Result
 from simtti.simulator.simulation import simulate
 from simtti.workloads.trace import Trace
@@ -24,6 +25,7 @@ def run(
     height: int | None = None,
     width: int | None = None,
     frames: int | None = None,
+    prompt_tokens: int | None = None,
     dtype: str | None = None,
     attention: str = "flash",
     launch: str = "eager",
@@ -31,18 +33,22 @@ def run(
     trace: str | os.PathLike[str] | None = None,
     fidelity: str = "wave",
     gpus: int = 1,
+    ulysses: int | None = None,
+    ring: int | None = None,
 ) -> Result:
     """Simulate one inference.
 
     Args:
         workload: a workload's name, or a Trace of your own.
         hw: a device's name, the path of a device YAML, or a Hardware.
-        batch, steps, height, width, frames, dtype: what differs from the workload's default.
+        batch, steps, height, width, frames, prompt_tokens, dtype: what differs from the workload's default.
         attention: 'flash', 'efficient' or 'baseline' (scores in device memory).
         launch: 'eager', or 'graph' for a CUDA graph, which takes the host out.
         host: the host machine (hw_configs/hosts.yaml).
         trace: a trace file to run instead of the workload's own.
         fidelity: 'wave', or 'cta' to simulate every CTA.
+        gpus, ulysses, ring: GPUs that share the tokens, and the degrees of sequence parallelism. The Result is one
+            GPU's; its `several_gpus` holds the crude estimate for all.
 
     Returns:
         The Result; its `breakdown`, `phases`, `intervals` and `to_dict()` hold what was found.
@@ -55,14 +61,15 @@ def run(
     True
     """
     began = time.perf_counter()
-    if gpus != 1:
-        raise InputError(f"gpus is {gpus}; several GPUs are not simulated yet, use 1")
     if fidelity not in ("wave", "cta"):
         raise InputError(f"fidelity is {fidelity!r}; it must be 'wave' or 'cta'")
     hardware = hw if isinstance(hw, Hardware) else load(hw)
     policy = Policy(attention=attention, launch=launch)
     shape = {"batch": batch, "height": height, "width": width, "frames": frames, "dtype": dtype}
+    shape["prompt_tokens"] = prompt_tokens
     result = simulate(_trace(workload, trace, steps, shape), hardware, load_host(host), policy, fidelity)
+    if gpus != 1 or (ulysses or 1) != 1 or (ring or 1) != 1:
+        result.several_gpus = several_gpus(result, gpus, ulysses, ring)
     result.wall_s = time.perf_counter() - began
     return result
 

@@ -98,7 +98,7 @@ class BlockScheduler:
         if run.unplaced == 0:
             self.waiting.clear()
             # The dispatch that would start one more wave is not part of the last one.
-            last = self.env.timeout(skipped_s - self.hardware.dispatch_s, run.done)
+            last = self.env.timeout(max(0.0, skipped_s - self.hardware.dispatch_s), run.done)
             last.callbacks.append(_succeed)
         else:
             self._began_s = self.env.now + skipped_s

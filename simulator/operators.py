@@ -309,6 +309,9 @@ _POINTWISE = [
     "rand",
     "randn",
     "randint",
+    "rand_like",
+    "randn_like",
+    "squeeze",
     "normal",
     "uniform",
     "sigmoid",
@@ -341,7 +344,7 @@ _FILLS = "arange zeros ones full zeros_like ones_like full_like zero fill new_ze
 # A thread finds its output's source by division: upsampling, padding by neighbours, shuffling pixels.
 _ONE_THREAD_AN_OUTPUT = """upsample_nearest1d upsample_nearest2d upsample_nearest3d _upsample_nearest_exact2d
 replication_pad1d replication_pad2d replication_pad3d reflection_pad1d reflection_pad2d pixel_shuffle pixel_unshuffle
-avg_pool2d"""
+avg_pool2d _adaptive_avg_pool2d upsample_bilinear2d upsample_bicubic2d"""
 _REDUCTIONS = "mean sum amax amin max min argmax argmin any all var std linalg_vector_norm norm prod cumsum"
 
 LOWERINGS: dict[str, Lower] = {

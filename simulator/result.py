@@ -6,6 +6,7 @@ Everything printed, plotted or written comes from here. Tables are pandas DataFr
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,8 @@ from simtti.workloads.trace import Operator, Trace
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from simtti.simulator.parallel import SeveralGPUs
 
 # Time of the stream that no kernel fills.
 HOST_IDLE = "Host-idle"  # the GPU waited for the host
@@ -87,6 +90,7 @@ class Result:
     phase_ends_s: list[tuple[str, float]]
     peak_memory_bytes: int | None
     wall_s: float = 0.0
+    several_gpus: SeveralGPUs | None = None
 
     # ---- time
 
@@ -111,12 +115,16 @@ class Result:
                 first += len(step.operators)
         return [self.repeats.get((first_of_row[k.operator], k.repetition), 1) for k in self.kernels]
 
+    def weighted_kernels(self) -> Iterator[tuple[KernelInterval, int]]:
+        """Each kernel interval with how many repetitions of its step it stands for."""
+        return zip(self.kernels, self._times, strict=True)
+
     @cached_property
     def breakdown(self) -> dict[str, float]:
         """Seconds by category, largest first. The kernels' time, gaps between them, and waiting for the host: the sum
         is the latency."""
         seconds: dict[str, float] = defaultdict(float)
-        for interval, times in zip(self.kernels, self._times, strict=True):
+        for interval, times in self.weighted_kernels():
             seconds[self.rows[interval.operator][0].category] += interval.duration_s * times
             gap = min(interval.start_s - interval.free_s, self.hardware.launch_s)
             seconds[LAUNCH_GAP] += gap * times
@@ -132,7 +140,7 @@ class Result:
     def attention(self) -> dict[str, dict[str, float]]:
         """Time and FLOPs of attention by kind: self or cross, and the domain it works in (spatial, temporal)."""
         found = {key: {"time_s": 0.0, "flops": 0.0} for key in ("self", "cross", "spatial", "temporal")}
-        for interval, times in zip(self.kernels, self._times, strict=True):
+        for interval, times in self.weighted_kernels():
             operator = self.rows[interval.operator][0]
             if operator.category != "Attention":
                 continue
@@ -158,7 +166,7 @@ class Result:
     def totals(self) -> dict[str, float]:
         """FLOPs, HBM and L2 bytes, kernels launched, and busy seconds of the tensor cores, over the whole inference."""
         sums: dict[str, float] = defaultdict(float)
-        for interval, times in zip(self.kernels, self._times, strict=True):
+        for interval, times in self.weighted_kernels():
             kernel = interval.kernel
             need = demand(kernel, self.hardware, interval.hbm_bytes)
             sums["flops"] += kernel.flops * times
@@ -221,7 +229,7 @@ class Result:
         import pandas as pd
 
         rows = []
-        for interval, times in zip(self.kernels, self._times, strict=True):
+        for interval, times in self.weighted_kernels():
             operator, kernel = self.rows[interval.operator][0], interval.kernel
             rows.append(
                 {
@@ -255,9 +263,10 @@ class Result:
 
     def to_dict(self) -> dict[str, Any]:
         """The result as `simtti run --json` writes it."""
+        whole = self.several_gpus or self
         return {
-            "latency_s": self.latency_s,
-            "energy_j": self.energy_j,
+            "latency_s": whole.latency_s,
+            "energy_j": whole.energy_j,
             "peak_memory_bytes": self.peak_memory_bytes,
             "fits": self.fits,
             "phases": [
@@ -271,6 +280,7 @@ class Result:
             "host_bound_share": self.host_bound_share,
             "unlowered": self.unlowered,
             "totals": {key: self.totals[key] for key in ("flops", "hbm_bytes", "l2_bytes", "kernels")},
+            **({"several_gpus": self.several_gpus.to_dict()} if self.several_gpus else {}),
             "configuration": {
                 "workload": self.trace.workload,
                 **self.trace.options,

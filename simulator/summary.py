@@ -80,6 +80,13 @@ def print_result(result: Result) -> None:
     for name, value in facts.items():
         table.add_row(name, value)
     console.print(table)
+    if result.several_gpus:
+        many = result.several_gpus
+        console.print(
+            f"\nOn [bold]{many.gpus} GPUs[/] (ulysses {many.ulysses}, ring {many.ring}; a crude estimate): "
+            f"[bold]{seconds(many.latency_s)}[/], {many.one_gpu_s / many.latency_s:.2f}x, of which communication "
+            f"{seconds(many.communication_s)}; {many.energy_j:,.0f} J"
+        )
     if result.unlowered:
         named = ", ".join(f"{op} ({share:.2%} of bytes)" for op, share in result.unlowered.items())
         console.print(f"[yellow]No kernel model for[/] {named}: timed as a stream of their bytes.")

@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 OPTIONS = (
-    "workload", "hw", "gpus", "ulysses", "ring", "batch", "steps", "height", "width", "frames", "dtype", "attention",
-    "launch", "host", "trace", "fidelity",
+    "workload", "hw", "gpus", "ulysses", "ring", "batch", "steps", "height", "width", "frames", "prompt_tokens", "dtype",
+    "attention",    "launch", "host", "trace", "fidelity",
 )  # fmt: skip
-_WHOLE = ("gpus", "ulysses", "ring", "batch", "steps", "height", "width", "frames")
+_WHOLE = ("gpus", "ulysses", "ring", "batch", "steps", "height", "width", "frames", "prompt_tokens")
 FIGURES = ("latency_s", "energy_j", "peak_memory_bytes", "host_bound_share", "error")
 
 
@@ -122,19 +122,17 @@ def _run_row(options: dict[str, Any]) -> dict[str, Any]:
     from simtti.simulator.api import run
 
     options = dict(options)
-    degrees = {name: options.pop(name, 1) for name in ("gpus", "ulysses", "ring")}
     try:
         for name in ("workload", "hw"):
             if name not in options:
                 raise InputError(f"{name} is empty")
-        if any(value != 1 for value in degrees.values()):
-            raise InputError(f"gpus is {degrees['gpus']}; several GPUs are not simulated yet, use 1")
         result = run(options.pop("workload"), options.pop("hw"), **options)
     except (InputError, ValueError) as error:
         return {"error": str(error)}
+    whole = result.several_gpus or result
     return {
-        "latency_s": result.latency_s,
-        "energy_j": result.energy_j,
+        "latency_s": whole.latency_s,
+        "energy_j": whole.energy_j,
         "peak_memory_bytes": result.peak_memory_bytes,
         "host_bound_share": result.host_bound_share,
     }

@@ -166,7 +166,7 @@ def test_help_teaches():
         (["run", "sdxl", "--hw", "h100-sxm", "--launch", "fast"], ["launch", "fast", "graph"]),
         (["run", "sdxl", "--hw", "h100-sxm", "--fidelity", "x"], ["fidelity", "cta"]),
         (["run", "sdxl", "--hw", "h100-sxm", "--host", "mainframe"], ["host", "mainframe", "default"]),
-        (["run", "sdxl", "--hw", "h100-sxm", "--gpus", "2"], ["gpus", "2"]),
+        (["run", "sdxl", "--hw", "h100-sxm", "--gpus", "4", "--ulysses", "3"], ["ulysses", "4"]),
         (["run", "sdxl", "--hw", "h100-sxm", "--json", "/no/such/folder/x.json"], ["/no/such/folder"]),
         (["run", "sdxl", "--hw", "h100-sxm", "--timeline", "/"], ["folder"]),
         (["run", "--hw", "h100-sxm"], ["WORKLOAD", "--trace"]),
@@ -262,6 +262,34 @@ def test_a_workload_is_profiled_without_hardware(tmp_path):
     text = simtti("profile", "stable-diffusion").stdout
     assert "4096" in text
     assert "Convolution" in text
+
+
+def test_the_score_matrix_grows_with_the_fourth_power_of_the_side(tmp_path):
+    pytest.importorskip("diffusers")
+    arguments = (
+        "profile",
+        "stable-diffusion",
+        "--sizes",
+        "256,512",
+        "--json",
+        "-",
+        "--plot",
+        tmp_path / "sizes.svg",
+    )
+    small, large = json.loads(simtti(*arguments).stdout)["scaling"]["sizes"]
+    assert large["largest_score_bytes"] == 16 * small["largest_score_bytes"]
+    assert large["longest_self_attention"] == 4 * small["longest_self_attention"]
+    assert "<svg" in (tmp_path / "sizes.svg").read_text()
+    assert "--sizes" in refused("profile", "sdxl", "--sizes", "big")
+
+
+def test_temporal_attention_takes_fewer_flops_until_the_frames_reach_the_tokens():
+    pytest.importorskip("diffusers")
+    found = json.loads(simtti("profile", "modelscope-t2v", "--frame-counts", "8,16", "--json", "-").stdout)
+    few, many = found["scaling"]["frames"]
+    assert many["temporal_attention_flops"] == 4 * few["temporal_attention_flops"]
+    assert many["spatial_attention_flops"] == 2 * few["spatial_attention_flops"]
+    assert found["temporal_crossover_frames"] > 64
 
 
 def test_timing_needs_a_timed_trace(tmp_path):

@@ -11,6 +11,7 @@ from simtti.simulator.device import execution_time_s
 from simtti.simulator.host import load_host
 from simtti.simulator.lower import Policy
 from simtti.simulator.simulation import simulate
+from simtti.workloads.catalogue import WORKLOADS as ALL
 from simtti.workloads.flops import flops
 from simtti.workloads.record import TRACES
 from simtti.workloads.trace import Trace
@@ -28,6 +29,25 @@ def trace():
 @pytest.fixture(scope="module")
 def result(trace):
     return simulate(trace, H100, HOST)
+
+
+@pytest.mark.parametrize("name", sorted(ALL))
+def test_every_workload_runs_and_names_what_it_has_no_model_for(name):
+    result = simtti.run(name, "h100-sxm")
+    assert result.latency_s > 0
+    assert sum(result.breakdown.values()) == pytest.approx(result.latency_s, rel=1e-6)
+    assert sum(result.unlowered.values()) < 0.01
+
+
+def test_several_gpus_share_the_tokens():
+    one = simtti.run("wan2.1-1.3b", "h100-sxm")
+    assert one.several_gpus is None
+    times = [simtti.run("wan2.1-1.3b", "h100-sxm", gpus=n).several_gpus.latency_s for n in (2, 4, 8)]
+    assert one.latency_s > times[0] > times[1] > times[2] > one.latency_s / 8
+    ring = simtti.run("wan2.1-1.3b", "h100-sxm", gpus=4, ulysses=1, ring=4).several_gpus
+    assert (ring.ulysses, ring.ring) == (1, 4)
+    with pytest.raises(simtti.InputError, match="must be gpus, 4"):
+        simtti.run("wan2.1-1.3b", "h100-sxm", gpus=4, ulysses=3, ring=1)
 
 
 @pytest.mark.parametrize("name", WORKLOADS)

@@ -11,10 +11,11 @@ import pytest
 from simtti.errors import InputError
 from simtti.workloads import catalogue, record
 from simtti.workloads.catalogue import WORKLOADS
+from simtti.workloads.catalogue_study import STUDY
 from simtti.workloads.flops import flops
 from simtti.workloads.trace import ITEM_BYTES, Trace
 
-NAMES = sorted(WORKLOADS)
+NAMES = sorted(set(WORKLOADS) - set(STUDY))
 
 
 @cache

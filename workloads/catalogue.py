@@ -1,121 +1,10 @@
-"""What workloads there are, and which options they take. Needs neither torch nor a recording."""
+"""What workloads there are: today's models here, the study's systems in `catalogue_study`."""
 
-import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from numbers import Integral, Real
-from typing import Any
+from simtti.errors import unknown
+from simtti.workloads.catalogue_study import STUDY
+from simtti.workloads.workload import DTYPES, Options, Workload
 
-from simtti.errors import InputError, unknown
-
-DTYPES = ("fp16", "bf16", "fp32")
-
-
-@dataclass(frozen=True)
-class Options:
-    """The shape of one inference. None where a workload has no such dimension.
-
-    `height` and `width` are of the image in pixels, `batch` is images (or videos), `steps` what the sampler is
-    asked for, `guidance` the classifier-free guidance scale: above 1 the denoiser sees every image twice.
-    """
-
-    height: int | None = None
-    width: int | None = None
-    batch: int = 1
-    steps: int | None = None
-    frames: int | None = None
-    dtype: str = "fp16"
-    guidance: float | None = None
-
-    def given(self) -> dict[str, Any]:
-        """The dimensions this workload has."""
-        return {name: value for name, value in asdict(self).items() if value is not None}
-
-
-@dataclass(frozen=True)
-class Workload:
-    """A system that can be traced.
-
-    `parameters` are the released model's counts by component, as published or as counted from its published
-    configuration (`source`, `url`). `builder` names the function that records the phases, as 'module:function':
-    the module is imported only to record, since it needs torch. `size_multiple` is what height and width
-    must divide by, in pixels: the factor by which the VAE shrinks an image, times the size of a patch (or what a
-    UNet halves the latent image to). `max_size` and `max_frames` are as far as positions are known.
-    Where `frame_multiple` exceeds 1, a video is that x k + 1 frames: a causal VAE makes so many of one latent frame (or
-    batch of them) after the first.
-    """
-
-    name: str
-    task: str
-    architecture: str
-    defaults: Options
-    parameters: Mapping[str, int]
-    source: str
-    url: str
-    builder: str
-    size_multiple: int = 8
-    max_steps: int = 1000
-    max_size: int | None = None
-    frame_multiple: int = 1
-    max_frames: int | None = None
-
-    def options(self, **given: Any) -> Options:
-        """The defaults with what is given and not None; an InputError names what cannot be."""
-        names = [field.name for field in fields(Options)]
-        allowed = [name for name in names if getattr(self.defaults, name) is not None]
-        values = self.defaults.given()
-        for name, value in given.items():
-            if name not in names:
-                raise unknown("option", name, allowed)
-            if value is None:
-                continue
-            if name not in allowed:
-                raise InputError(
-                    f"{name} is {value!r}, but {self.name} ({self.task}) takes no {name}; "
-                    f"its options are {', '.join(allowed)}"
-                )
-            values[name] = self._checked(name, value)
-        return Options(**values)
-
-    def _checked(self, name: str, value: Any) -> Any:
-        if name == "dtype":
-            if value not in DTYPES:
-                raise InputError(f"dtype is {value!r}; {self.name} takes {', '.join(DTYPES)}")
-            return value
-        if name == "guidance":
-            if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= float(value) < math.inf:
-                raise InputError(
-                    f"guidance is {value!r}; it must be a number of at least 0 (1 or less is none)"
-                )
-            return float(value)
-        whole = isinstance(value, Integral) and not isinstance(value, bool)
-        if name in ("height", "width"):
-            unit = self.size_multiple
-            if not whole or value < unit or value % unit:
-                below = max(value // unit, 1) * unit if whole else self.defaults.given()[name]
-                raise InputError(
-                    f"{name} is {value!r}; for {self.name} it must be a positive multiple of {unit}, such as {below}"
-                )
-            if self.max_size is not None and value > self.max_size:
-                raise InputError(f"{name} is {value!r}; {self.name} takes at most {self.max_size}")
-        elif not whole or value < 1:
-            raise InputError(f"{name} is {value!r}; it must be a whole number of at least 1")
-        elif name == "frames":
-            self._check_frames(int(value))
-        elif name == "steps" and value > self.max_steps:
-            raise InputError(f"steps is {value!r}; the sampler of {self.name} takes at most {self.max_steps}")
-        return int(value)
-
-    def _check_frames(self, frames: int) -> None:
-        unit = self.frame_multiple
-        if self.max_frames is not None and frames > self.max_frames:
-            raise InputError(f"frames is {frames}; {self.name} takes at most {self.max_frames}")
-        if unit > 1 and frames % unit != 1:
-            below = (frames - 1) // unit * unit + 1
-            raise InputError(
-                f"frames is {frames}; for {self.name} it must be a multiple of {unit} plus 1, such as "
-                f"{below} or {below + unit}"
-            )
+__all__ = ["ALIASES", "DTYPES", "WORKLOADS", "Options", "Workload", "find"]
 
 
 def find(name: str) -> Workload:
@@ -526,4 +415,5 @@ WORKLOADS: dict[str, Workload] = {
         ),
     )
 }
+WORKLOADS |= STUDY
 ALIASES = {"stable-diffusion": "stable-diffusion-1.5"}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -141,6 +141,47 @@ def profile(trace: Trace) -> dict[str, Any]:
     }
 
 
+def scaling(traces: Iterable[tuple[int, Trace]]) -> list[dict[str, Any]]:
+    """How attention grows over traces of one workload at several sizes or frame counts: one row each.
+
+    Per pass of the main phase: the longest self-attention, FLOPs of attention by domain and of everything, and the score
+    matrices that unfused attention would keep: the largest, and all layers' sum. The score matrix grows with the fourth
+    power of an image's side.
+    """
+    rows = []
+    for value, trace in traces:
+        phase = main_phase(trace)
+        calls = attention_calls(trace, phase)
+        work = [op for op in trace.operators() if op.phase == phase]
+        own = [call.q_len for call in calls if call.kind == "self"]
+        rows.append(
+            {
+                "value": value,
+                "longest_self_attention": max(own, default=0),
+                "flops": float(sum(flops(op) for op in work)),
+                "attention_flops": float(sum(call.flops for call in calls)),
+                "spatial_attention_flops": float(
+                    sum(call.flops for call in calls if call.domain == "spatial")
+                ),
+                "temporal_attention_flops": float(
+                    sum(call.flops for call in calls if call.domain == "temporal")
+                ),
+                "largest_score_bytes": max((call.score_bytes for call in calls), default=0),
+                "all_score_bytes": sum(call.score_bytes for call in calls),
+            }
+        )
+    return rows
+
+
+def crossover(rows: list[dict[str, Any]]) -> float | None:
+    """The frame count at which temporal attention's FLOPs would reach spatial attention's, by their ratio at the largest
+    count measured: the ratio of one to the other grows in proportion to the frames. None without temporal attention."""
+    last = rows[-1]
+    if not last["temporal_attention_flops"]:
+        return None
+    return float(last["value"] * last["spatial_attention_flops"] / last["temporal_attention_flops"])
+
+
 def print_profile(found: dict[str, Any]) -> None:
     """The profile for people."""
     from rich.console import Console
@@ -183,6 +224,33 @@ def print_profile(found: dict[str, Any]) -> None:
         )
 
 
+def print_scaling(found: dict[str, Any]) -> None:
+    """What grows how, for people."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    for name, rows in found["scaling"].items():
+        table = Table(
+            "Side" if name == "sizes" else "Frames", "Longest self-attention", "TFLOP a pass", "Spatial", "Temporal",
+            "Largest score matrix", "All of them", box=None, pad_edge=False, header_style="dim",
+        )  # fmt: skip
+        for column in table.columns:
+            column.justify = "right"
+        for row in rows:
+            table.add_row(
+                str(row["value"]), f"{row['longest_self_attention']:,}", f"{row['flops'] / 1e12:,.2f}",
+                f"{row['spatial_attention_flops'] / 1e12:,.3f}", f"{row['temporal_attention_flops'] / 1e12:,.4f}",
+                f"{row['largest_score_bytes'] / 1e6:,.1f} MB", f"{row['all_score_bytes'] / 1e6:,.1f} MB",
+            )  # fmt: skip
+        console.print()
+        console.print(table)
+    if found.get("temporal_crossover_frames"):
+        console.print(
+            f"Temporal attention's FLOPs would reach spatial attention's at {found['temporal_crossover_frames']:,.0f} frames"
+        )
+
+
 def plot_profile(found: dict[str, Any], path: str) -> None:
     """Sequence length by call over one pass, and FLOPs by category, as PNG or SVG by the extension.
 
@@ -194,10 +262,27 @@ def plot_profile(found: dict[str, Any], path: str) -> None:
     except ImportError:
         raise InputError("plots need matplotlib; run: pip install 'simtti[report]'") from None
     figure = Figure(figsize=(10, 4), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    lengths = found["sequence_lengths"]
-    left.step(range(len(lengths)), lengths, where="mid", color="tab:blue")
-    left.plot(range(len(lengths)), lengths, "o", markersize=3, color="tab:blue")
+    scalings = found.get("scaling", {})
+    left, right, *rest = figure.subplots(1, 2 + len(scalings))
+    figure.set_size_inches(10 + 5 * len(scalings), 4)
+    for axes, (name, rows) in zip(rest, scalings.items(), strict=True):
+        values = [row["value"] for row in rows]
+        for field, label in (
+            ("spatial_attention_flops", "spatial attention, FLOP"),
+            ("temporal_attention_flops", "temporal attention, FLOP"),
+            ("all_score_bytes", "score matrices, bytes"),
+        ):
+            if any(row[field] for row in rows):
+                axes.plot(values, [row[field] for row in rows], "o-", markersize=3, label=label)
+        axes.set(xlabel="image side, pixels" if name == "sizes" else "frames", xscale="log", yscale="log")
+        axes.legend(fontsize=8)
+    calls = [
+        call for call in found["calls"] if call["phase"] == found["main_phase"] and call["kind"] == "self"
+    ]
+    for domain in sorted({call["domain"] for call in calls}):
+        points = [(at, call["q_len"]) for at, call in enumerate(calls) if call["domain"] == domain]
+        left.plot(*zip(*points, strict=True), "o-", markersize=3, linewidth=0.8, label=domain)
+    left.legend(fontsize=8)
     left.set(xlabel="self-attention call over one pass", ylabel="tokens", yscale="log")
     left.set_title(f"{found['workload']}, {found['main_phase']}", fontsize=10)
     rows = {name: row["flops"] / 1e12 for name, row in found["categories"].items() if row["flops"]}

@@ -26,7 +26,10 @@ def workload_trace(name: str, **options: Any) -> Trace:
     path = shipped(workload)
     if _but_steps(wanted) == _but_steps(workload.defaults.given()) and path.exists():
         trace = Trace.load(path)
-        return trace if trace.options == wanted else trace.with_steps(wanted["steps"])
+        if trace.options == wanted:
+            return trace
+        if trace.schedule:  # else its steps differ one from another, and are recorded anew
+            return trace.with_steps(wanted["steps"])
     return record(name, **options)
 
 
@@ -49,11 +52,19 @@ def record(
     frames: int | None = None,
     dtype: str | None = None,
     guidance: float | None = None,
+    prompt_tokens: int | None = None,
 ) -> Trace:
     """Run a workload's real modules on torch's meta device and return what they did. None means the default."""
     workload = find(name)
     options = workload.options(
-        height=height, width=width, batch=batch, steps=steps, frames=frames, dtype=dtype, guidance=guidance
+        height=height,
+        width=width,
+        batch=batch,
+        steps=steps,
+        frames=frames,
+        dtype=dtype,
+        guidance=guidance,
+        prompt_tokens=prompt_tokens,
     )
     with quiet():
         versions = _import_libraries(workload, options)

@@ -1,0 +1,73 @@
+"""LLaMA2-7B (Touvron et al. 2023): a prompt in one forward pass, then a token at a time with a cache.
+
+transformers' LlamaForCausalLM with its default configuration, which is the 7B model's: 32 layers of 4096, 32 heads,
+11008 in the feed-forward, a vocabulary of 32,000; 6.74 B.
+
+Assumed: a prompt of 512 tokens and 128 new ones, the first of which the prompt's pass gives. The next token is the most
+likely one, and nothing waits for it: an end of the text is not looked for.
+
+Decoding steps differ in the cache's length only. They are stored in blocks of 16 steps, each as 16 times the step in
+its middle. Latency is very nearly linear in the length over so few tokens; the lengths' sum is short by half a token a
+block.
+"""
+
+from typing import Any
+
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from simtti.workloads.catalogue import Options
+from simtti.workloads.models.latent_diffusion import Recording, build
+from simtti.workloads.models.sampling import prompt_tokens, token_ids
+from simtti.workloads.models.transformer_blocks import KeyValueCache
+
+PROMPT_TOKENS = 512
+BLOCK = 16
+# The default, said again because a later version of transformers may choose another.
+CONFIG: dict[str, Any] = {
+    "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32,
+    "num_key_value_heads": 32, "vocab_size": 32000, "max_position_embeddings": 4096, "rms_norm_eps": 1e-5,
+    "attn_implementation": "sdpa",
+}  # fmt: skip
+
+
+def blocks(first: int, last: int, size: int) -> list[tuple[int, int]]:
+    """Lengths from first to last in blocks: of each the middle length and how many there are.
+
+    >>> blocks(1, 10, 4)
+    [(2, 4), (6, 4), (9, 2)]
+    """
+    ends = [(start, min(start + size - 1, last)) for start in range(first, last + 1, size)]
+    return [((start + end) // 2, end - start + 1) for start, end in ends]
+
+
+def record_7b(options: Options) -> Recording:
+    """The phases 'prefill' and 'decode'. The option `steps` is the number of new tokens."""
+    assert options.steps is not None
+    recording = Recording()
+    recorder = recording.recorder
+    config = LlamaConfig(**CONFIG)
+    model = recording.add("llama", build(LlamaForCausalLM, config, dtype=options.dtype))
+    for layer in model.model.layers:
+        layer.self_attn.is_cross_attention = False
+    prompt = prompt_tokens(options, PROMPT_TOKENS)
+    cache = KeyValueCache(
+        layers=config.num_hidden_layers, batch=options.batch, heads=config.num_key_value_heads,
+        length=prompt + options.steps, head_dim=config.hidden_size // config.num_attention_heads,
+        dtype=options.dtype,
+    )  # fmt: skip
+
+    def next_token(ids: torch.Tensor) -> torch.Tensor:
+        with recorder.scope("generate"):
+            logits = model(ids, past_key_values=cache, use_cache=True, logits_to_keep=1).logits
+            return logits[:, -1].argmax(-1, keepdim=True)
+
+    with recorder.step("prefill", domain="text"):
+        token = next_token(token_ids(options, PROMPT_TOKENS))
+    # A step's query is the token before, whose key the step appends: it attends to prompt + 1 at first.
+    for length, count in blocks(prompt + 1, prompt + options.steps - 1, BLOCK):
+        cache.length = length - 1
+        with recorder.step("decode", domain="text", count=count):
+            token = next_token(token)
+    recording.phases = recorder.phases()
+    return recording
