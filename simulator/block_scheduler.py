@@ -84,14 +84,14 @@ class BlockScheduler:
             self.groups = [group for group in self.groups if group.cohorts or group is idle[0]]
 
     def _skip_full_waves(self) -> bool:
-        """After one full wave of a lone kernel on idle SMs every further full wave takes the same time."""
+        """From the second full wave of a lone kernel on idle SMs on, each takes the same time."""
         if self.each_cta or len(self.waiting) != 1 or len(self.groups) != 1 or self.groups[0].cohorts:
             return False
         run = self.waiting[0]
         slots = self.groups[0].free.copies(run.room) * self.hardware.sm_count
         waves = run.unplaced // slots
-        if not run.started or waves < 1:
-            return False
+        if run.placements < 2 or waves < 1:
+            return False  # the first wave takes longer: nothing hides its latency
         run.unplaced -= waves * slots
         run.unfinished -= waves * slots
         skipped_s = waves * (self.env.now - self._began_s)
@@ -132,15 +132,16 @@ class BlockScheduler:
                 group.free.take(run.room, rounds)
                 placed[group] = placed.get(group, 0) + rounds
                 run.unplaced -= rounds * group.count
-        begin_s = self.env.now
-        if not run.started and placed:
-            begin_s += self.hardware.start_s
-            run.started = True
+        begin_s, floor_s = self.env.now, run.need.floor_s
+        if run.placements == 0:
+            begin_s += self.hardware.start_s + run.need.latency_s
+            floor_s -= run.need.latency_s
+        run.placements += bool(placed)
         self._began_s = begin_s
         for group, per_sm in placed.items():
             cohorts = [1] * per_sm if self.each_cta else [per_sm]
             for ctas in cohorts:
-                cohort = Cohort(run, group, ctas, begin_s, self.memories, self._leave)
+                cohort = Cohort(run, group, ctas, begin_s, floor_s, self.memories, self._leave)
                 group.cohorts.append(cohort)
                 self.env.process(cohort.live())
 

@@ -116,6 +116,7 @@ class Demand:
     """A kernel's demand per CTA in the simulation's units: seconds of an SM's pipe at full rate, bytes of L2 and HBM.
 
     floor_s is the time a CTA needs alone on an idle device: its latency plus its slowest pipe or its own bandwidth cap.
+    latency_s is the kernel's: in the first wave all CTAs wait for it in step, so that nothing hides it.
     """
 
     tensor_s: float
@@ -126,6 +127,7 @@ class Demand:
     l2_bytes: float
     hbm_bytes: float
     floor_s: float
+    latency_s: float
 
     @property
     def sm_s(self) -> tuple[float, ...]:
@@ -159,7 +161,7 @@ def demand(kernel: Kernel, hardware: Hardware, hbm_bytes: float) -> Demand:
         l2_bytes / hardware.l2_attained_bytes_per_s,
         hbm / hardware.hbm_attained_bytes_per_s,
     )
-    return Demand(tensor_s, fp32_s, sfu_s, shared_s, l2_port_s, l2_bytes, hbm, floor_s)
+    return Demand(tensor_s, fp32_s, sfu_s, shared_s, l2_port_s, l2_bytes, hbm, floor_s, kernel.latency_s)
 
 
 def cold_hbm_bytes(kernel: Kernel) -> float:
@@ -169,6 +171,8 @@ def cold_hbm_bytes(kernel: Kernel) -> float:
 
 def lone_time_s(kernel: Kernel, hardware: Hardware, hbm_bytes: float | None = None) -> float:
     """Closed form of `kernel` alone on an idle device, in seconds: launch, start, full waves and the last partial wave.
+
+    The CTAs of the first wave start in step and wait for their latency together; later ones hide theirs behind others.
 
     The simulation must agree with it (a test says so); lowering uses it to choose tiles as a library's
     heuristics do, by predicted time.
@@ -182,9 +186,12 @@ def lone_time_s(kernel: Kernel, hardware: Hardware, hbm_bytes: float | None = No
         need.l2_bytes / hardware.l2_attained_bytes_per_s,
         need.hbm_bytes / hardware.hbm_attained_bytes_per_s,
     )
-    time_s = hardware.launch_s + hardware.start_s
+    own_s = need.floor_s - need.latency_s
+    time_s = hardware.launch_s + hardware.start_s + need.latency_s
     if waves:
-        time_s += waves * (max(need.floor_s, local * (slots // sms), spread * slots) + hardware.dispatch_s)
+        full_s = max(local * (slots // sms), spread * slots)
+        time_s += max(own_s, full_s) + (waves - 1) * max(need.floor_s, full_s) + waves * hardware.dispatch_s
     if rest:
-        time_s += max(need.floor_s, local * -(-rest // sms), spread * rest) + hardware.dispatch_s
+        least_s = need.floor_s if waves else own_s
+        time_s += max(least_s, local * -(-rest // sms), spread * rest) + hardware.dispatch_s
     return time_s

@@ -74,7 +74,7 @@ class KernelRun:
     unplaced: int
     unfinished: int
     bandwidth_cap: float
-    started: bool = False
+    placements: int = 0  # how often CTAs of it were placed; the first ones start in step
 
 
 class SMGroup:
@@ -124,6 +124,7 @@ class Cohort:
     group: SMGroup
     per_sm: int
     begin_s: float
+    floor_s: float
     shared: tuple[FairShare, FairShare]  # L2, HBM
     leave: Callable[[Cohort], None]
     local: list[Flow] = field(default_factory=list)
@@ -140,7 +141,7 @@ class Cohort:
             yield flow.done
         for _, flow in self.remote:
             yield flow.done
-        rest = self.begin_s + self.run.need.floor_s - env.now
+        rest = self.begin_s + self.floor_s - env.now
         if rest > 0:
             yield env.timeout(rest)
         self.leave(self)
@@ -161,7 +162,14 @@ class Cohort:
     def split(self, group: SMGroup, count: int, became: dict[Flow, Flow]) -> None:
         """The share of this cohort on `count` SMs goes on as a cohort of its own, on `group`."""
         twin = Cohort(
-            self.run, group, self.per_sm, self.begin_s, self.shared, self.leave, running=self.running
+            self.run,
+            group,
+            self.per_sm,
+            self.begin_s,
+            self.floor_s,
+            self.shared,
+            self.leave,
+            running=self.running,
         )
         twin.local = [became[flow] for flow in self.local if flow in became]
         twin.remote = [

@@ -54,11 +54,10 @@ CAST_SLOTS = 16
 # Issue slots of an element in unrolled_elementwise_kernel, beside its casts; fitted
 UNROLLED_ELEMENT_SLOTS = 47
 
-# A CTA's chain beside its loads: parameters from constant memory, address, store; fitted
-VECTOR_LATENCY_S = 0.15e-6
-INDEX_LATENCY_S = 0.9e-6  # the same with offset tables and one element after another; fitted
+# A CTA's chain beside its loads with offset tables and one element after another; fitted. A vectorised one has none.
+INDEX_LATENCY_S = 0.5e-6
 # The same with run-time dtype switches, code that misses the instruction cache; fitted
-CAST_LATENCY_S = 1.2e-6
+CAST_LATENCY_S = 0.8e-6
 
 # Extra issue slots and special-function operations of an element, beside one instruction of arithmetic.
 # The slots of gelu, silu, sigmoid and div are fitted, the others estimates of the instruction sequences.
@@ -222,7 +221,6 @@ def walk(
     if is_dense and not casts:
         kind, registers = "vectorized_elementwise_kernel", 24
         slots = THREAD_SLOTS + LOAD_SLOTS * len(inputs) + elements * extra_slots
-        latency_s += VECTOR_LATENCY_S
     elif is_dense:
         kind, registers = "unrolled_elementwise_kernel", 32
         slots = THREAD_SLOTS + elements * (UNROLLED_ELEMENT_SLOTS + CAST_SLOTS * casts + extra_slots)

@@ -51,12 +51,12 @@ class Style(NamedTuple):
 
 
 # cp.async fills arrive in 32-byte sectors and share the data path with ldmatrix.
-MMA = Style(3.1, 1200.0, 45.0, 4.6, 1.0, 0.78, 0.92)
+MMA = Style(2.47, 830.0, 44.0, 10.6, 1.0, 0.84, 0.57)
 # Rows that are not whole 16 bytes: single-element loads and stores (`cutlass_75_.._128x128_nn_align1`). Products of
 # 5,185 x 5,185 x 64 and 3,137 x 3,137 x 64 on H100 move 0.8 to 1.1 TB/s (AMD-AGI/TraceLens).
 UNALIGNED = MMA._replace(read_efficiency=0.36, write_efficiency=0.30)
 # TMA fills in whole lines beside the tensor cores' reads, a slice for two CTAs of a cluster.
-WGMMA = Style(0.27, 350.0, 72.0, 19.0, 0.57, 0.92, 0.76)
+WGMMA = Style(0.54, 280.0, 41.0, 18.2, 0.5, 1.0, 0.86)
 
 
 class Tile(NamedTuple):
@@ -480,13 +480,17 @@ def _waves_s(
     slots = per_sm * rates.sms
     spread_s = max(l2_bytes / rates.l2, hbm_bytes / rates.hbm)
     own_s = max(l2_bytes, hbm_bytes) * rates.hbm_latency_s / bytes_in_flight
-    floor_s = latency_s + max(local_s, own_s, spread_s)
+    alone_s = max(local_s, own_s, spread_s)
     waves, rest = divmod(grid, slots)
-    time_s = rates.start_s
+    time_s = rates.start_s + latency_s
     if waves:
-        time_s += waves * (max(floor_s, local_s * per_sm, spread_s * slots) + rates.dispatch_s)
+        full_s = max(local_s * per_sm, spread_s * slots)
+        time_s += (
+            max(alone_s, full_s) + (waves - 1) * max(latency_s + alone_s, full_s) + waves * rates.dispatch_s
+        )
     if rest:
-        time_s += max(floor_s, local_s * -(-rest // rates.sms), spread_s * rest) + rates.dispatch_s
+        least_s = latency_s + alone_s if waves else alone_s
+        time_s += max(least_s, local_s * -(-rest // rates.sms), spread_s * rest) + rates.dispatch_s
     return time_s
 
 

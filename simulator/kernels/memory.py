@@ -21,7 +21,6 @@ from simtti.simulator.kernels.elementwise import (
     INDEX_LATENCY_S,
     ITEM_BYTES,
     L2_WRITE_COST,
-    VECTOR_LATENCY_S,
     Operand,
     issue_flops,
     l2_bytes_per_element,
@@ -167,7 +166,7 @@ def upsample_nearest(
             registers=32,
             fp32_flops=issue_flops(UPSAMPLE_THREADS * UPSAMPLE_SLOTS, hardware),
             l2_bytes=cta_elements * item * (L2_WRITE_COST + min(1.0, numel_in / numel_out)),
-            latency_s=hardware.hbm_latency_s + VECTOR_LATENCY_S,
+            latency_s=hardware.hbm_latency_s,
             reads=(Access(source, float(numel_in * item)),),
             writes=(Access(target, float(numel_out * item)),),
         )

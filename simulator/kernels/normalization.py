@@ -26,7 +26,6 @@ from simtti.simulator.kernel import Access, Kernel
 from simtti.simulator.kernels.elementwise import (
     ITEM_BYTES,
     L2_WRITE_COST,
-    VECTOR_LATENCY_S,
     Operand,
     dense,
     issue_flops,
@@ -42,7 +41,7 @@ CTA_LATENCY_S = 0.9e-6  # first load to last store of a short CTA with a block-w
 
 LAYER_NORM_THREADS = 128  # block of vectorized_layer_norm_kernel
 LAYER_NORM_VECTOR = 4  # elements of one load, same kernel
-LAYER_NORM_LATENCY_S = 1.4e-6  # a row's two dependent passes and block-wide combination; fitted
+LAYER_NORM_LATENCY_S = 1.0e-6  # a row's two dependent passes and block-wide combination; fitted
 # Issue slots of a thread outside its loop: shuffles and combinations of moments; fitted
 LAYER_NORM_SLOTS = 240
 LAYER_NORM_VECTOR_SLOTS = 175  # issue slots of 4 elements: 4 Welford updates, then the second pass; fitted
@@ -301,7 +300,7 @@ def softmax(
                 128,
                 24 + 2 * per_thread,
                 128 * (WARP_SOFTMAX_SLOTS + WARP_SOFTMAX_ELEMENT_SLOTS * per_thread),
-                VECTOR_LATENCY_S + hardware.hbm_latency_s,
+                hardware.hbm_latency_s,
                 reads,
                 writes,
                 hardware,
