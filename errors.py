@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Iterable
 
 
-class InputError(Exception):
+class InputError(ValueError):
     """Something the user gave cannot be used. The command line prints the message alone and exits with code 2."""
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import simpy
 
+from simtti.errors import InputError
 from simtti.hw_configs.hardware import Hardware
 from simtti.simulator.fair_share import FairShare
 from simtti.simulator.kernel import Kernel, demand
@@ -43,7 +44,7 @@ class BlockScheduler:
         cap = kernel.bytes_in_flight / self.hardware.hbm_latency_s
         run = KernelRun(kernel, need, Room.of_cta(kernel), self.env.event(), kernel.grid, kernel.grid, cap)
         if Room.of_sm(self.hardware).copies(run.room) < 1:
-            raise ValueError(f"a CTA of kernel {kernel.name} does not fit on an SM of {self.hardware.name}")
+            raise InputError(f"a CTA of kernel {kernel.name} does not fit on an SM of {self.hardware.name}")
         self.waiting.append(run)
         self._wake()
         return run.done

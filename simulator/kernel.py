@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from simtti.errors import InputError
 from simtti.hw_configs.hardware import Hardware
 
 
@@ -90,7 +91,7 @@ def ctas_per_sm(kernel: Kernel, hardware: Hardware) -> int:
     (CUDA C++ Programming Guide, section on occupancy).
 
     Raises:
-        ValueError: a single CTA does not fit on the SM.
+        InputError: a single CTA does not fit on the SM.
     """
     warps = -(-kernel.threads // 32)
     registers_per_warp = -(-kernel.registers * 32 // 256) * 256
@@ -104,7 +105,7 @@ def ctas_per_sm(kernel: Kernel, hardware: Hardware) -> int:
     )
     fits = int(min(limits))
     if fits < 1:
-        raise ValueError(
+        raise InputError(
             f"kernel {kernel.name}: a CTA of {kernel.threads} threads, {kernel.registers} registers and "
             f"{kernel.shared_memory_bytes} bytes of shared memory does not fit on an SM of {hardware.name}"
         )
