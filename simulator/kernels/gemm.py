@@ -34,7 +34,7 @@ from simtti.simulator.kernel import Access, Kernel, lone_time_s
 ELEMENT_BYTES = {"fp16": 2, "bf16": 2, "fp32": 4, "fp8": 1}
 
 # mma.sync on SMs whose full rate needs wgmma: 62 % (Luo et al., Benchmarking and Dissecting the Nvidia Hopper GPU
-# Architecture, 2024, table of mma against wgmma throughput).
+# Architecture, 2024, table of mma against wgmma throughput; quoted from memory, not looked up again).
 MMA_SHARE_OF_WGMMA = 0.62
 
 
