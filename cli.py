@@ -289,6 +289,68 @@ def capture(workload: str, out: str, device: str, **options: Any) -> None:
     )
 
 
+@main.command()
+@click.option("--hw", required=True, help="The device that was measured: a name or a YAML file.")
+@click.option(
+    "--measurements",
+    "files",
+    required=True,
+    multiple=True,
+    type=click.Path(),
+    help="Measurement tables or folders (simtti import measurements makes them); may be given again.",
+)
+@click.option(
+    "-o", "--out", required=True, type=click.Path(), help="The device file to write or update (.yaml)."
+)
+@click.option("--families", help="Only these families, comma-separated (validation/families.yaml has them).")
+@click.option(
+    "--parameters", help="Only parameters that match these patterns, as gemm_wgmma.*,hbm_efficiency."
+)
+@click.option("--rows", default=3000, show_default=True, help="Training rows of a family to use at most.")
+@click.option("--workers", type=int, help="Processes; as many as there are cores if not given.")
+def calibrate(
+    hw: str,
+    files: tuple[str, ...],
+    out: str,
+    families: str | None,
+    parameters: str | None,
+    rows: int,
+    workers: int | None,
+) -> None:
+    """Fit a device's parameters to measured kernels and write them into a device file.
+
+    Half of the shapes, chosen by a hash, set the parameters; the figures printed are of the other half. The same
+    measurements give the same file.
+
+    \b
+    simtti calibrate --hw h100-sxm --measurements measured/ -o my-h100.yaml
+    simtti calibrate --hw h200-sxm --measurements gemm.parquet --parameters 'hbm_*' -o my-h200.yaml
+    """
+    from simtti.simulator import table
+    from simtti.simulator.summary import print_calibration
+    from simtti.validation import calibrate as fitting
+    from simtti.validation.measured import read_measurements
+
+    table.check_writable(out)
+    with _stages() as progress:
+        found = fitting.calibrate(
+            hw,
+            read_measurements(list(files)),
+            only=_names(families),
+            parameters=_names(parameters),
+            most_rows=rows,
+            workers=workers,
+            progress=progress,
+        )
+    fitting.write(found, out)
+    print_calibration(found)
+    click.echo(f"{out}: {sum(len(fit.parameters) for fit in found.fits)} parameters", err=True)
+
+
+def _names(text: str | None) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip()) if text else ()
+
+
 @main.group(name="import")
 def import_() -> None:
     """Bring traces of others into simtti's format."""
@@ -525,6 +587,25 @@ def hardware(name: str | None, as_json: bool) -> None:
         )
     else:
         print_devices(known)
+
+
+@contextmanager
+def _stages() -> Iterator[Callable[[str, int, int], None]]:
+    """A progress bar a stage on standard error, when that is a terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        tasks: dict[str, Any] = {}
+
+        def advance(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = bar.add_task(stage, total=total)
+            bar.update(tasks[stage], completed=done, total=total)
+
+        yield advance
 
 
 @contextmanager

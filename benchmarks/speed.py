@@ -39,10 +39,10 @@ def predict_rows_per_second(rows: int = 8000) -> float:
     code = f"""
 import time
 from simtti.hw_configs.hardware import load
-from simtti.simulator.predict import _predict_rows
+from simtti.simulator.predict import predict_rows
 rows = [dict(op='gemm', dtype='bf16', m=1 + i % 97 * 41, n=64 + i % 89 * 93, k=32 + i % 83 * 67) for i in range({rows})]
 began = time.perf_counter()
-_predict_rows(rows, load('h100-sxm'))
+predict_rows(rows, load('h100-sxm'))
 print({rows} / (time.perf_counter() - began))
 """
     return float(

@@ -7,21 +7,24 @@ sources and values out of bounds are errors that name the file, the field and th
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from simtti.errors import InputError, unknown
+from simtti.hw_configs.parameters import GemmStyle
 
 DIRECTORY = Path(__file__).parent
+LIBRARIES = "libraries"  # the file of what all devices share: parameters of the kernel libraries
 _YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Hardware:
-    """The numbers the simulation uses, in SI units and cycles of the SM clock.
+    """The numbers the simulation uses, in SI units and cycles of the SM clock. Compared and hashed by identity.
 
     Fields from the datasheet and fields of the calibration stand in one flat record; `DATASHEET` and `CALIBRATION`
     in `schema` tell them apart, and the YAML says where each comes from.
@@ -68,6 +71,10 @@ class Hardware:
     l2_j_per_byte: float
     hbm_j_per_byte: float
     attention_kernel: str
+    # Calibration of the kernel libraries
+    gemm_mma: GemmStyle
+    gemm_unaligned: GemmStyle
+    gemm_wgmma: GemmStyle
 
     @property
     def hbm_attained_bytes_per_s(self) -> float:
@@ -107,9 +114,27 @@ class Hardware:
         return self.tensor_flops_per_cycle_sm(dtype) / self.tensor_efficiency * self.clock_hz * self.sm_count
 
 
+def parameter(hardware: Hardware, name: str) -> float:
+    """The calibrated parameter `name` or `group.name`."""
+    group, _, field = name.rpartition(".")
+    return float(getattr(getattr(hardware, group) if group else hardware, field))
+
+
+def with_parameters(hardware: Hardware, values: Mapping[str, float]) -> Hardware:
+    """`hardware` with other values of some calibrated parameters, by `name` or `group.name`."""
+    changed: dict[str, Any] = {}
+    for name, value in values.items():
+        group, _, field = name.rpartition(".")
+        if group:
+            changed[group] = changed.get(group, getattr(hardware, group))._replace(**{field: value})
+        else:
+            changed[field] = value
+    return replace(hardware, **changed)
+
+
 def names() -> list[str]:
     """The devices that ship with simtti."""
-    return sorted(path.stem for path in DIRECTORY.glob("*.yaml") if path.stem != "hosts")
+    return sorted(path.stem for path in DIRECTORY.glob("*.yaml") if path.stem not in ("hosts", LIBRARIES))
 
 
 def find_reported(product: str) -> Hardware | None:
@@ -130,8 +155,8 @@ def load(name_or_path: str) -> Hardware:
 
 
 def read(name_or_path: str) -> dict[str, Any]:
-    """The merged YAML of a device: its own keys over those of its `base`, as nested dictionaries."""
-    return _read(name_or_path, ())
+    """The merged YAML of a device, as nested dictionaries: its own keys over those of its `base` over the libraries'."""
+    return _merge(_parse(DIRECTORY / f"{LIBRARIES}.yaml"), _read(name_or_path, ()))
 
 
 def _read(name_or_path: str, seen: tuple[str, ...]) -> dict[str, Any]:
@@ -146,6 +171,18 @@ def _read(name_or_path: str, seen: tuple[str, ...]) -> dict[str, Any]:
         raise unknown("device", name_or_path, names())
     if name_or_path in seen:
         raise InputError(f"{path}: base: {' -> '.join((*seen, name_or_path))} is a circle")
+    content = _parse(path)
+    base = content.pop("base", None)
+    if base is None:
+        return content
+    inherited = _read(str(base), (*seen, name_or_path))
+    inherited.pop(
+        "fits", None
+    )  # what was fitted to another device's measurements says nothing of this one's error
+    return _merge(inherited, content)
+
+
+def _parse(path: Path) -> dict[str, Any]:
     try:
         content = yaml.load(path.read_text(), _YAML_LOADER)
     except yaml.YAMLError as error:
@@ -154,10 +191,12 @@ def _read(name_or_path: str, seen: tuple[str, ...]) -> dict[str, Any]:
         raise InputError(f"{path}: cannot be read: {error}") from None
     if not isinstance(content, dict):
         raise InputError(f"{path}: a device file is a mapping of fields, not {type(content).__name__}")
-    base = content.pop("base", None)
-    if base is None:
-        return content
-    merged = _read(str(base), (*seen, name_or_path))
+    return content
+
+
+def _merge(base: dict[str, Any], content: dict[str, Any]) -> dict[str, Any]:
+    """`content` over `base`, section by section."""
+    merged = dict(base)
     for key, value in content.items():
         if isinstance(value, dict) and isinstance(merged.get(key), dict):
             merged[key] = {**merged[key], **value}

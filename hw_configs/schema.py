@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from simtti.errors import InputError
 from simtti.hw_configs.hardware import Hardware
+from simtti.hw_configs.parameters import GROUPS, group_bounds
 
 _STRICT = ConfigDict(extra="forbid", frozen=True)
 
@@ -91,26 +94,33 @@ CALIBRATION: dict[str, tuple[type, float, float, str]] = {
     "l2_j_per_byte": (float, 0, 1e-6, "energy of a byte from L2 to an SM"),
     "hbm_j_per_byte": (float, 0, 1e-6, "energy of a byte from HBM to L2"),
 }
+DEVICE_CALIBRATION = tuple(CALIBRATION)
+CALIBRATION |= {name: (float, *bounds) for name, bounds in group_bounds().items()}
 
 
 class _Quantity(BaseModel):
     model_config = _STRICT
+    value: Annotated[float, Field(strict=True, allow_inf_nan=False)]
     source: Annotated[str, Field(min_length=3)]
 
 
 class _Parameter(_Quantity):
     status: Literal["uncalibrated", "fitted"]
+    interval: tuple[float, float] | None = None  # 95 % confidence, where it was fitted
 
 
-def _section(
-    name: str, fields: dict[str, tuple[type, float, float, str]], base: type[BaseModel]
-) -> type[BaseModel]:
-    members: dict[str, Any] = {}
-    for field, (kind, low, high, meaning) in fields.items():
-        value: Any = Annotated[kind, Field(ge=low, le=high, strict=kind is int)]
-        member = create_model(f"{name}_{field}", __base__=base, value=(value, ...))
-        members[field] = (member, Field(description=meaning))
-    return create_model(name, __config__=_STRICT, **members)
+class _Fit(BaseModel):
+    """What `simtti calibrate` leaves beside the parameters it fitted, by family."""
+
+    model_config = _STRICT
+    used_rows: int
+    train_rows: int
+    test_rows: int
+    train_mape: float
+    test_mape: float
+    test_bias: float
+    data_sha256: str
+    sources: str = ""
 
 
 class _Device(BaseModel):
@@ -119,8 +129,9 @@ class _Device(BaseModel):
     architecture: Literal["volta", "turing", "ampere", "ada", "hopper", "blackwell", "hypothetical"]
     reported_as: str = ""  # how the driver names the product; ties a measured trace to its device
     attention_kernel: Literal["flash-attention-2", "flash-attention-3"]
-    datasheet: _section("datasheet", DATASHEET, _Quantity)  # type: ignore[valid-type]
-    calibration: _section("calibration", CALIBRATION, _Parameter)  # type: ignore[valid-type]
+    datasheet: dict[str, _Quantity]
+    calibration: dict[str, _Parameter]
+    fits: dict[str, _Fit] = {}
 
 
 def to_hardware(content: dict[str, Any], origin: str) -> Hardware:
@@ -133,8 +144,17 @@ def to_hardware(content: dict[str, Any], origin: str) -> Hardware:
         device = _Device.model_validate(content)
     except ValidationError as error:
         raise InputError(f"{origin}: {explain(error)}") from None
-    flat = {key: getattr(device.datasheet, key).value for key in DATASHEET}
-    flat |= {key: getattr(device.calibration, key).value for key in CALIBRATION}
+    faults = _faults("datasheet", device.datasheet, DATASHEET)
+    faults += _faults("calibration", device.calibration, CALIBRATION)
+    if faults:
+        raise InputError(f"{origin}: {_line(faults)}")
+    flat: dict[str, Any] = {
+        key: kind(device.datasheet[key].value) for key, (kind, _, _, _) in DATASHEET.items()
+    }
+    calibrated = {key: device.calibration[key].value for key in CALIBRATION}
+    flat |= {key: calibrated[key] for key in DEVICE_CALIBRATION}
+    for group, fields in GROUPS.items():
+        flat[group] = fields._make(calibrated[f"{group}.{name}"] for name in fields._fields)  # type: ignore[attr-defined]
     return Hardware(
         name=device.name,
         architecture=device.architecture,
@@ -144,32 +164,46 @@ def to_hardware(content: dict[str, Any], origin: str) -> Hardware:
     )
 
 
+def _faults(
+    section: str, given: Mapping[str, _Quantity], fields: dict[str, tuple[type, float, float, str]]
+) -> list[str]:
+    """What is wrong with a section's fields: unknown, missing, out of bounds."""
+    faults = [_unknown(f"{section}.{name}", name, fields) for name in given if name not in fields]
+    for name, (kind, low, high, _) in fields.items():
+        if name not in given:
+            faults.append(f"field '{section}.{name}' is missing")
+            continue
+        value = given[name].value
+        field = f"field '{section}.{name}.value'"
+        if not low <= value <= high:
+            faults.append(
+                f"{field}: should be greater than or equal to {low:g} and at most {high:g}, not {value!r}"
+            )
+        elif kind is int and not value.is_integer():
+            faults.append(f"{field}: should be a whole number, not {value!r}")
+    return faults
+
+
+def _unknown(field: str, name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f"unknown field {field!r}" + (f"; did you mean {near[0]!r}?" if near else "")
+
+
 def explain(error: ValidationError) -> str:
     """The faults of a validation on one line: field, what is wrong, the value given, near field names for a typo."""
-    import difflib
-
-    known = [
-        *DATASHEET,
-        *CALIBRATION,
-        "name",
-        "architecture",
-        "attention_kernel",
-        "datasheet",
-        "calibration",
-        "base",
-        "value",
-        "source",
-        "status",
-    ]
+    known = [*_Device.model_fields, *_Parameter.model_fields, "base"]
     faults = []
-    for fault in error.errors()[:3]:
+    for fault in error.errors():
         field = ".".join(str(part) for part in fault["loc"])
         if fault["type"] == "extra_forbidden":
-            near = difflib.get_close_matches(str(fault["loc"][-1]), known, n=1)
-            faults.append(f"unknown field {field!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+            faults.append(_unknown(field, str(fault["loc"][-1]), known))
         elif fault["type"] == "missing":
             faults.append(f"field {field!r} is missing")
         else:
             faults.append(f"field {field!r}: {fault['msg'].lower()}, not {fault['input']!r}")
-    more = len(error.errors()) - len(faults)
-    return "; ".join(faults) + (f"; and {more} more" if more > 0 else "")
+    return _line(faults)
+
+
+def _line(faults: list[str]) -> str:
+    more = len(faults) - 3
+    return "; ".join(faults[:3]) + (f"; and {more} more" if more > 0 else "")

@@ -63,12 +63,12 @@ def predict(
     errors: list[str] = []
     if len(chunks) > 1:
         with ProcessPoolExecutor(max_workers=min(workers or os.cpu_count() or 1, len(chunks))) as pool:
-            for found in pool.map(_predict_rows, chunks, [hardware] * len(chunks)):
+            for found in pool.map(predict_rows, chunks, [hardware] * len(chunks)):
                 times += found[0]
                 errors += found[1]
                 progress(len(times), len(records))
     elif chunks:
-        times, errors = _predict_rows(chunks[0], hardware)
+        times, errors = predict_rows(chunks[0], hardware)
         progress(len(times), len(records))
     table["time_us"] = pd.array(times, dtype="Float64").to_numpy(float, na_value=float("nan"))
     table["error"] = errors
@@ -77,7 +77,7 @@ def predict(
     return table
 
 
-def _predict_rows(rows: list[dict[str, Any]], hardware: Hardware) -> tuple[list[float | None], list[str]]:
+def predict_rows(rows: list[dict[str, Any]], hardware: Hardware) -> tuple[list[float | None], list[str]]:
     times: list[float | None] = []
     errors = []
     for row in rows:

@@ -15,6 +15,7 @@ from simtti.simulator.result import Result
 
 if TYPE_CHECKING:
     from simtti.simulator.replay import Replay
+    from simtti.validation.calibrate import Calibration
     from simtti.validation.compare import Comparison
 
 _BAR = 32
@@ -156,6 +157,30 @@ def print_comparison(comparison: Comparison) -> None:
     console.print(table)
     for reason, time_us in comparison.unmodelled_us.items():
         console.print(f"not compared: {seconds(time_us / 1e6)} of {reason}", style="yellow")
+
+
+def print_calibration(calibration: Calibration) -> None:
+    """Each family's parameters, before and after, its error on the held-out rows, and what to be careful about."""
+    console = _console()
+    for fit in calibration.fits:
+        console.print(
+            f"[bold]{fit.family.name}[/] on [bold]{calibration.measured_on}[/]: MAPE {fit.test.mape:.1%} "
+            f"(bias {fit.test.bias:+.1%}) on {fit.test.rows:,} rows held out; {fit.before.mape:.1%} before; "
+            f"{fit.train.mape:.1%} on {fit.train.rows:,} training rows, {fit.used_rows:,} of them used"
+        )
+        table = Table("Parameter", "Before", "After", "95 % interval", box=None, header_style="dim")
+        for column in table.columns[1:]:
+            column.justify = "right"
+        for item in fit.parameters:
+            if item.interval is not None:
+                low, high = item.interval
+                table.add_row(
+                    item.name, f"{item.before:.4g}", f"{item.value:.4g}", f"{low:.4g} to {high:.4g}"
+                )
+        console.print(table)
+        for text in fit.warnings():
+            console.print(text, style="yellow")
+        console.print()
 
 
 def shape_text(options: Mapping[str, Any]) -> str:

@@ -29,6 +29,7 @@ import math
 from typing import NamedTuple
 
 from simtti.hw_configs.hardware import Hardware
+from simtti.hw_configs.parameters import GemmStyle
 from simtti.simulator.kernel import Access, Kernel, lone_time_s
 
 ELEMENT_BYTES = {"fp16": 2, "bf16": 2, "fp32": 4, "fp8": 1}
@@ -36,27 +37,6 @@ ELEMENT_BYTES = {"fp16": 2, "bf16": 2, "fp32": 4, "fp8": 1}
 # mma.sync on SMs whose full rate needs wgmma: 62 % (Luo et al., Benchmarking and Dissecting the Nvidia Hopper GPU
 # Architecture, 2024, table of mma against wgmma throughput; quoted from memory, not looked up again).
 MMA_SHARE_OF_WGMMA = 0.62
-
-
-class Style(NamedTuple):
-    """What all tiles of one generation of kernels share. Fitted as said above; bounds in brackets."""
-
-    fill_cost: float  # bytes of shared-memory bandwidth that one byte written into the ring costs [0, 4]
-    setup_cycles: float  # prologue and exit of a CTA [100, 3000]
-    step_cycles: float  # barrier and issue at each ring slot, hidden by co-resident CTAs [0, 200]
-    epilogue_bytes_per_cycle: float  # at which one CTA empties its accumulators [2, 64]
-    multicast: float  # share of operand bytes asked of L2 after a cluster's multicast [0.5, 1]
-    read_efficiency: float  # of attainable HBM and L2 bandwidth, for slices of rows [0.5, 1]
-    write_efficiency: float  # the same for the output tile's short rows [0.4, 1]
-
-
-# cp.async fills arrive in 32-byte sectors and share the data path with ldmatrix.
-MMA = Style(2.47, 830.0, 44.0, 10.6, 1.0, 0.84, 0.57)
-# Rows that are not whole 16 bytes: single-element loads and stores (`cutlass_75_.._128x128_nn_align1`). Products of
-# 5,185 x 5,185 x 64 and 3,137 x 3,137 x 64 on H100 move 0.8 to 1.1 TB/s (AMD-AGI/TraceLens).
-UNALIGNED = MMA._replace(read_efficiency=0.36, write_efficiency=0.30)
-# TMA fills in whole lines beside the tensor cores' reads, a slice for two CTAs of a cluster.
-WGMMA = Style(0.54, 280.0, 41.0, 18.2, 0.5, 1.0, 0.86)
 
 
 class Tile(NamedTuple):
@@ -319,10 +299,10 @@ class _Fit(NamedTuple):
 
 
 @functools.lru_cache(maxsize=256)
-def _catalogue(hardware: Hardware, dtype: str, aligned: bool) -> tuple[Style, tuple[_Fit, ...]]:
+def _catalogue(hardware: Hardware, dtype: str, aligned: bool) -> tuple[GemmStyle, tuple[_Fit, ...]]:
     """The kernels the device can run: wgmma needs its generation and, for TMA, rows of whole 16 bytes."""
     wgmma = aligned and has_wgmma(hardware)
-    style = WGMMA if wgmma else MMA if aligned else UNALIGNED
+    style = hardware.gemm_wgmma if wgmma else hardware.gemm_mma if aligned else hardware.gemm_unaligned
     size = ELEMENT_BYTES[dtype]
     clock = hardware.clock_hz
     fitted = []
@@ -368,8 +348,8 @@ def has_wgmma(hardware: Hardware) -> bool:
     )
 
 
-def _tensor_share(style: Style, hardware: Hardware) -> float:
-    return MMA_SHARE_OF_WGMMA if style is not WGMMA and has_wgmma(hardware) else 1.0
+def _tensor_share(style: GemmStyle, hardware: Hardware) -> float:
+    return MMA_SHARE_OF_WGMMA if style is not hardware.gemm_wgmma and has_wgmma(hardware) else 1.0
 
 
 def _has_tensor_cores_for(hardware: Hardware, dtype: str) -> bool:
@@ -390,7 +370,7 @@ class _Work(NamedTuple):
 
 
 def _work(
-    tile: Tile, style: Style, m: int, n: int, k: int, batch: int, split: int, size: int, rates: _Rates
+    tile: Tile, style: GemmStyle, m: int, n: int, k: int, batch: int, split: int, size: int, rates: _Rates
 ) -> tuple[int, float, float, float, float, float, float, float]:
     """The fields of `_Work`, as a plain tuple for speed."""
     down, across = -(-m // tile.m), -(-n // tile.n)
@@ -441,7 +421,7 @@ def _reread_bytes(
 
 def _estimate_s(
     fit: _Fit,
-    style: Style,
+    style: GemmStyle,
     m: int,
     n: int,
     k: int,
