@@ -353,7 +353,7 @@ def _names(text: str | None) -> tuple[str, ...]:
 
 @main.group(name="import")
 def import_() -> None:
-    """Bring traces of others into simtti's format."""
+    """Bring traces and measurements of others into simtti's format."""
 
 
 @import_.command(name="kineto")
@@ -390,6 +390,37 @@ def import_kineto(file: str, out: str | None, json_path: str | None) -> None:
         f"{facts['kernel_time_us'] / 1e3:.3f} ms, {facts['kernels_with_shapes']} with shapes",
         err=True,
     )
+
+
+@import_.command(name="measurements")
+@click.argument("kind")
+@click.argument("directory", metavar="DIR", type=click.Path())
+@click.option("--out", required=True, type=click.Path(), help="Where to write the table: .csv or .parquet.")
+def import_measurements(kind: str, directory: str, out: str) -> None:
+    """Read a public database of measured GPU times from a clone of your own into simtti's table of measurements.
+
+    \b
+    KIND            DIR
+    aiconfigurator  a clone of ai-dynamo/aiconfigurator (git lfs pull): GEMM and attention, with power
+    ml-energy       a clone of ml-energy/leaderboard: latency and energy of whole diffusion inferences
+    folder          gemm.parquet, attention.parquet, convolution.csv, ... already collected
+
+    What simtti cannot predict is left out and counted.
+
+    \b
+    simtti import measurements aiconfigurator ~/aiconfigurator --out kernels.parquet
+    """
+    from simtti.simulator import table
+    from simtti.validation.sources import import_measurements as read
+
+    table.check_writable(out)
+    found = read(kind, directory)
+    table.write_table(found.table, out)
+    for reason, count in found.left_out.most_common():
+        if count:
+            click.echo(f"  left out: {count} of {reason}", err=True)
+    devices = ", ".join(sorted(found.table["hw"].unique()))
+    click.echo(f"{out}: {len(found.table)} measurements on {devices}", err=True)
 
 
 @main.group()

@@ -1,0 +1,261 @@
+"""The table of measurements: what it takes and refuses, and the readers of public databases."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+
+from simtti.cli import main
+from simtti.errors import InputError
+from simtti.simulator.predict import predict
+from simtti.validation import measured, sources
+from simtti.workloads.catalogue import WORKLOADS
+
+MEASURED = Path(__file__).parents[2] / "shared" / "measured"
+needs_measurements = pytest.mark.skipif(not MEASURED.exists(), reason="no measurements beside the repository")
+
+GEMM = {"op": "gemm", "hw": "h100-sxm", "dtype": "bf16", "m": 64, "n": 128, "k": 256, "time_us": 5.0, "source": "a test",
+        "what_is_timed": "back-to-back"}  # fmt: skip
+ATTENTION = {"op": "attention", "hw": "h100-sxm", "dtype": "bf16", "batch": 1, "heads": 8, "q_len": 64, "kv_len": 64,
+             "head_dim": 64, "causal": False, "kernel": "flash-attention-3", "time_us": 9.0, "source": "a test",
+             "what_is_timed": "kernels"}  # fmt: skip
+RUN = {"workload": "sdxl", "hw": "h100-sxm", "dtype": "fp16", "batch": 1, "steps": 20, "latency_s": 2.0,
+       "source": "a test", "what_is_timed": "run"}  # fmt: skip
+
+
+def write(tmp_path, rows, name="table.csv"):
+    path = tmp_path / name
+    table = pd.DataFrame(rows)
+    table.to_csv(path, index=False) if path.suffix == ".csv" else table.to_parquet(path, index=False)
+    return path
+
+
+@pytest.mark.parametrize("name", ["table.csv", "table.parquet"])
+def test_a_table_reads_back_as_rows_of_predict_and_of_sweep(tmp_path, name):
+    table = measured.read_measurements(write(tmp_path, [GEMM, ATTENTION, RUN], name))
+    assert list(table.columns) == list(measured.COLUMNS)
+    gemm, attention = measured.operators(table, "gemm"), measured.operators(table, "attention")
+    answer = predict(pd.concat([gemm, attention]), "h100-sxm")
+    assert (answer["error"] == "").all()
+    assert (answer["time_us"] > 0).all()
+    assert measured.runs(table)["latency_s"].tolist() == [2.0]
+    assert measured.points(table).columns.tolist() == ["workload", "hw", "batch", "steps", "dtype"]
+
+
+def test_several_files_are_one_table(tmp_path):
+    one, two = write(tmp_path, [GEMM], "one.csv"), write(tmp_path, [RUN, RUN], "two.parquet")
+    assert len(measured.read_measurements([one, two])) == 3
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"m": 0}, r"table.csv: row 2: column 'm' is 0.0; it must be a whole number of at least 1"),
+        ({"k": None}, r"row 2: column 'k' is empty; gemm needs it"),
+        ({"n": "many"}, r"row 2: column 'n' is 'many'; it must be a number"),
+        ({"time_us": -1.0}, r"row 2: column 'time_us' is -1.0; it must be a number above 0"),
+        ({"time_us": None}, r"row 2: column 'time_us' is empty; it must be a number above 0"),
+        ({"power_w": 0.0}, r"row 2: column 'power_w' is 0.0"),
+        ({"op": "gem"}, r"row 2: column 'op' is 'gem'; it must be one of gemm"),
+        ({"op": None}, r"row 2: column 'op' is empty; a row has either an op or a workload"),
+        ({"workload": "sdxl"}, r"row 2: column 'op' is 'gemm'; a row has either"),
+        ({"hw": None}, r"row 2: column 'hw' is empty"),
+        ({"dtype": "bfloat16"}, r"row 2: column 'dtype' is 'bfloat16'; it must be one of fp16, bf16, fp32"),
+        ({"what_is_timed": "cpu"}, r"row 2: column 'what_is_timed' is 'cpu'; it must be one of back-to-back"),
+        ({"head_dim": 64}, r"row 2: column 'head_dim' is 64.0; gemm has no such column"),
+        ({"tiem_us": 1.0}, r"unknown column in .*table.csv: 'tiem_us'; did you mean 'time_us'"),
+    ],
+)
+def test_a_row_that_is_no_measurement_is_named(tmp_path, change, message):
+    path = write(tmp_path, [GEMM, GEMM | change])
+    with pytest.raises(InputError, match=message):
+        measured.read_measurements(path)
+
+
+def test_every_family_of_predict_has_its_columns():
+    from simtti.simulator.operators import FAMILIES
+
+    assert set(measured.SHAPES) == set(FAMILIES)
+    for op, shape in measured.SHAPES.items():
+        row = dict.fromkeys(shape.needed, 64) | {"op": op, "dtype": "fp16"}
+        assert predict(pd.DataFrame([row]), "a100-sxm")["error"].tolist() == [""]
+
+
+def test_every_workload_of_the_readers_exists():
+    assert set(sources.WORKLOADS.values()) <= set(WORKLOADS)
+    assert set(sources._DEFAULTS) <= set(sources.WORKLOADS.values())
+
+
+# ---- aiconfigurator: the columns its collectors write (collector/*/collect_gemm.py, collect_encoder_attention.py)
+
+COLLECTED = {"framework": "VLLM", "version": "0.24.0", "device": "NVIDIA H100 80GB HBM3"}
+
+
+def collect(root, relative, rows):
+    path = root / "src/aiconfigurator/systems/data" / relative
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table = pd.DataFrame([COLLECTED | row for row in rows])
+    table.to_parquet(path, index=False) if path.suffix == ".parquet" else table.to_csv(path, index=False)
+
+
+def test_aiconfigurator_gemm_and_attention(tmp_path):
+    gemm = {"op_name": "gemm", "kernel_source": "torch.nn.functional.linear", "m": 8, "n": 32, "k": 64}
+    collect(tmp_path, "h100_sxm/gemm/vllm/0.24.0/gemm_perf.parquet", [
+        gemm | {"gemm_dtype": "bfloat16", "latency": 0.0025, "power": 150.0, "power_limit": 700.0},
+        gemm | {"gemm_dtype": "fp8", "latency": 0.002, "power": 150.0, "power_limit": 700.0},
+    ])  # fmt: skip
+    encoder = {
+        "op_name": "encoder_attention",
+        "batch_size": 2,
+        "num_heads": 12,
+        "head_dim": 72,
+        "attn_dtype": "bfloat16",
+    }
+    collect(tmp_path, "b200_sxm/sglang/0.5.10/encoder_attention_perf.txt", [
+        encoder | {"kernel_source": "flash_attention_v4", "seqlen": 26, "latency": 0.011},
+        encoder | {"kernel_source": "triton", "seqlen": 26, "latency": 0.012},
+    ])  # fmt: skip
+    found = sources.import_measurements("aiconfigurator", tmp_path)
+    one = measured.operators(found.table, "gemm").iloc[0]
+    assert (one["hw"], one["dtype"], one["m"], one["n"], one["k"]) == ("h100-sxm", "bf16", 8, 32, 64)
+    assert (one["time_us"], one["power_w"]) == (2.5, 150.0)
+    assert one["source"] == "aiconfigurator h100_sxm/gemm/vllm/0.24.0"
+    two = measured.operators(found.table, "attention").iloc[0]
+    assert (two["hw"], two["kernel"], two["q_len"], two["kv_len"], two["heads"]) == (
+        "b200-sxm", "flash-attention-4", 26, 26, 12,
+    )  # fmt: skip
+    assert two["time_us"] == 11.0
+    assert not two["causal"]
+    assert len(found.table) == 2
+    assert sum(found.left_out.values()) == 2
+
+
+def test_a_clone_without_its_large_files_says_so(tmp_path):
+    path = tmp_path / "data/h100_sxm/gemm/vllm/1/gemm_perf.parquet"
+    path.parent.mkdir(parents=True)
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 826723\n")
+    with pytest.raises(InputError, match=r"gemm_perf.parquet: a Git LFS pointer.*git lfs pull"):
+        sources.import_measurements("aiconfigurator", tmp_path)
+
+
+@needs_measurements
+def test_the_database_and_the_folder_give_the_same_rows(tmp_path):
+    """Rows of the folder, written as the database holds them, come back as the folder's reader gives them."""
+    gemm = pd.read_parquet(MEASURED / "gemm.parquet").query("hw == 'h200-sxm'").head(50)
+    collect(tmp_path, "h200_sxm/gemm/vllm/0.24.0/gemm_perf.parquet", [
+        {"op_name": "gemm", "kernel_source": "torch.nn.functional.linear", "gemm_dtype": "bfloat16", "m": row.m, "n": row.n,
+         "k": row.k, "latency": row.time_us / 1e3} for row in gemm.itertuples()
+    ])  # fmt: skip
+    ours = measured.operators(sources.import_measurements("aiconfigurator", tmp_path).table, "gemm")
+    theirs = measured.operators(sources.import_measurements("folder", MEASURED).table, "gemm")
+    theirs = theirs[(theirs["hw"] == "h200-sxm")].head(50).reset_index(drop=True)
+    pd.testing.assert_frame_equal(ours.drop(columns="power_w"), theirs.drop(columns="power_w"))
+    assert theirs["power_w"].between(60, 700).all()
+
+
+# ---- ml-energy/leaderboard
+
+NEW = {  # public/data/models/PixArt-alpha__PixArt-Sigma-XL-2-1024-MS__text-to-image.json, one configuration of it
+    "configurations": [{
+        "avg_power_watts": 869.4152457055719, "batch_latency_s": 0.9523196816444397, "batch_size": 1,
+        "energy_per_image_joules": 827.9612500071526, "gpu_model": "H100", "image_height": 1024, "image_width": 1024,
+        "inference_steps": 20, "num_gpus": 2, "parallelization": {"ring_degree": 1, "ulysses_degree": 2},
+        "throughput_images_per_sec": 1.0500675553331285,
+    }],
+    "model_id": "PixArt-alpha/PixArt-Sigma-XL-2-1024-MS", "task": "text-to-image", "weight_precision": "bfloat16",
+}  # fmt: skip
+OLD = {  # data/diffusion/text-to-image/A100-SXM4-40GB/30/prompthero/openjourney-v4/bs1.json
+    "Model": "prompthero/openjourney-v4", "GPU model": "NVIDIA A100-SXM4-40GB", "Batch size": 1,
+    "Number of inference steps": 30, "Batch latency (s)": 1.0873956441879273, "Batch energy (J)": 307.3757999999449,
+    "Energy per image (J)": 307.3757999999449,
+}  # fmt: skip
+
+
+def leaderboard(root):
+    new = root / "public/data/models/PixArt-alpha__PixArt-Sigma-XL-2-1024-MS__text-to-image.json"
+    old = root / "data/diffusion/text-to-image/A100-SXM4-40GB/30/prompthero/openjourney-v4/bs1.json"
+    unknown = root / "data/diffusion/text-to-image/A100-SXM4-40GB/30/stabilityai/stable-cascade/bs1.json"
+    language = root / "public/data/models/Qwen__Qwen3-8B__gpqa.json"
+    other = OLD | {"Model": "stabilityai/stable-cascade"}
+    for path, content in (
+        (new, NEW),
+        (old, OLD),
+        (unknown, other),
+        (language, {"model_id": "Qwen/Qwen3-8B"}),
+    ):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(content))
+
+
+def test_ml_energy_of_both_ages(tmp_path):
+    leaderboard(tmp_path)
+    found = sources.import_measurements("ml-energy", tmp_path)
+    rows = {row["workload"]: row for row in measured.runs(found.table).to_dict("records")}
+    assert set(rows) == {"pixart-sigma", "stable-diffusion-1.5"}
+    new, old = rows["pixart-sigma"], rows["stable-diffusion-1.5"]
+    assert (new["hw"], new["gpus"], new["ulysses"], new["ring"], new["dtype"]) == (
+        "h100-sxm",
+        2,
+        2,
+        1,
+        "bf16",
+    )
+    assert (old["hw"], old["steps"], old["height"], old["dtype"]) == ("a100-sxm-40gb", 30, 512, "fp16")
+    assert old["energy_j"] == OLD["Batch energy (J)"]
+    assert found.left_out == {"no workload for stabilityai/stable-cascade": 1}
+
+
+@needs_measurements
+def test_ml_energy_gives_the_row_that_the_folder_has(tmp_path):
+    leaderboard(tmp_path)
+    found = measured.runs(sources.import_measurements("ml-energy", tmp_path).table)
+    ours = found[found["workload"] == "pixart-sigma"].reset_index(drop=True)
+    folder = measured.runs(sources.import_measurements("folder", MEASURED).table)
+    keys = ["workload", "hw", "gpus", "ulysses", "ring", "batch"]
+    both = folder.merge(ours[keys])
+    pd.testing.assert_frame_equal(both, ours, rtol=1e-5)
+
+
+@needs_measurements
+def test_the_folder_is_whole():
+    """Every row of the GEMM, attention and whole-inference files; all that is taken can be predicted."""
+    found = sources.import_measurements("folder", MEASURED)
+    table = found.table
+    assert (table["op"] == "gemm").sum() >= 53_316
+    assert len(measured.runs(table)) == 185
+    assert table.loc[table["source"].str.startswith("aiconfigurator"), "op"].value_counts().to_dict() == {
+        "gemm": 53_316, "attention": 15_264,
+    }  # fmt: skip
+    for op in ("conv2d", "conv3d", "layer_norm", "softmax", "elementwise", "copy", "attention"):
+        rows = measured.operators(table, op)
+        rows = rows[rows["hw"] == "h100-sxm"].head(40)
+        assert (predict(rows, "h100-sxm")["error"] == "").all()
+    assert not any("no workload" in reason for reason in found.left_out)
+
+
+def test_the_command_writes_a_table_that_reads_back(tmp_path):
+    leaderboard(tmp_path)
+    out = tmp_path / "runs.csv"
+    done = CliRunner().invoke(main, ["import", "measurements", "ml-energy", str(tmp_path), "--out", str(out)])
+    assert done.exit_code == 0
+    assert "2 measurements on a100-sxm-40gb, h100-sxm" in done.stderr
+    assert "left out: 1 of no workload for stabilityai/stable-cascade" in done.stderr
+    assert len(measured.read_measurements(out)) == 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "folder", "message"),
+    [
+        ("aiconfig", ".", "unknown kind of measurements 'aiconfig'; did you mean 'aiconfigurator'"),
+        ("ml-energy", "nowhere", "nowhere: no such folder"),
+        ("folder", ".", "no measurements of folder found in it"),
+    ],
+)
+def test_a_wrong_source_is_named(tmp_path, kind, folder, message):
+    done = CliRunner().invoke(
+        main, ["import", "measurements", kind, str(tmp_path / folder), "--out", str(tmp_path / "t.csv")]
+    )
+    assert done.exit_code == 2
+    assert message in done.stderr
