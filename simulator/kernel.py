@@ -196,3 +196,25 @@ def lone_time_s(kernel: Kernel, hardware: Hardware, hbm_bytes: float | None = No
         least_s = need.floor_s if waves else own_s
         time_s += max(least_s, local * -(-rest // sms), spread * rest) + hardware.dispatch_s
     return time_s
+
+
+RESOURCES = ("tensor", "fp32", "sfu", "shared", "l2_port", "l2", "hbm")
+# A kernel keeps no resource busy for this share of its time: what holds it back is latency, its tail or its start.
+LATENCY_BOUND_BELOW = 0.5
+
+
+def busy_s(kernel: Kernel, hardware: Hardware, hbm_bytes: float) -> dict[str, float]:
+    """Seconds for which `kernel` keeps each of RESOURCES busy, the SM's own on the average SM."""
+    need = demand(kernel, hardware, hbm_bytes)
+    per_sm = kernel.grid / hardware.sm_count
+    busy = {name: seconds * per_sm for name, seconds in zip(RESOURCES, need.sm_s, strict=False)}
+    busy["l2"] = need.l2_bytes * kernel.grid / hardware.l2_attained_bytes_per_s
+    busy["hbm"] = need.hbm_bytes * kernel.grid / hardware.hbm_attained_bytes_per_s
+    return busy
+
+
+def bottleneck(kernel: Kernel, hardware: Hardware, hbm_bytes: float, duration_s: float) -> str:
+    """What limits `kernel`: the busiest of RESOURCES, or 'latency' where none is busy half of the time."""
+    busy = busy_s(kernel, hardware, hbm_bytes)
+    name = max(busy, key=lambda resource: busy[resource])
+    return name if busy[name] >= LATENCY_BOUND_BELOW * duration_s else "latency"

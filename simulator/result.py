@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from simtti.hw_configs.hardware import Hardware
 from simtti.simulator.host import Host
-from simtti.simulator.kernel import Kernel, demand
+from simtti.simulator.kernel import Kernel, bottleneck, demand
 from simtti.simulator.lower import Lowered, Policy
 from simtti.workloads.trace import Operator, Trace
 
@@ -129,6 +129,18 @@ class Result:
             gap = min(interval.start_s - interval.free_s, self.hardware.launch_s)
             seconds[LAUNCH_GAP] += gap * times
         seconds[HOST_IDLE] = max(0.0, self.latency_s - sum(seconds.values()))
+        return dict(sorted(seconds.items(), key=lambda item: -item[1]))
+
+    @cached_property
+    def bottlenecks(self) -> dict[str, float]:
+        """Seconds by what held the inference back, largest first: 'host', 'launch', 'latency', or the busiest of
+        kernel.RESOURCES while each kernel ran; the sum is the latency."""
+        seconds: dict[str, float] = defaultdict(float)
+        for interval, times in self.weighted_kernels():
+            name = bottleneck(interval.kernel, self.hardware, interval.hbm_bytes, interval.duration_s)
+            seconds[name] += interval.duration_s * times
+        seconds["launch"] = self.breakdown[LAUNCH_GAP]
+        seconds["host"] = self.breakdown[HOST_IDLE]
         return dict(sorted(seconds.items(), key=lambda item: -item[1]))
 
     @property
@@ -274,6 +286,7 @@ class Result:
                 for p in self.phases
             ],
             "breakdown": self.breakdown,
+            "bottlenecks": self.bottlenecks,
             "attention": self.attention,
             "sequence_lengths": self.sequence_lengths,
             "utilisation": self.utilisation,
