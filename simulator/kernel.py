@@ -178,17 +178,22 @@ def lone_time_s(kernel: Kernel, hardware: Hardware, hbm_bytes: float | None = No
     The simulation must agree with it (a test says so); lowering uses it to choose tiles as a library's
     heuristics do, by predicted time.
     """
+    return hardware.launch_s + lone_execution_s(kernel, hardware, hbm_bytes)
+
+
+def lone_execution_s(kernel: Kernel, hardware: Hardware, hbm_bytes: float | None = None) -> float:
+    """`lone_time_s` without the launch: from the kernel's start to its end."""
     need = demand(kernel, hardware, cold_hbm_bytes(kernel) if hbm_bytes is None else hbm_bytes)
     sms = hardware.sm_count
     slots = ctas_per_sm(kernel, hardware) * sms
     waves, rest = divmod(kernel.grid, slots)
-    local = max(need.sm_s)
+    local = max(need.tensor_s, need.fp32_s, need.sfu_s, need.shared_s, need.l2_port_s)
     spread = max(
         need.l2_bytes / hardware.l2_attained_bytes_per_s,
         need.hbm_bytes / hardware.hbm_attained_bytes_per_s,
     )
     own_s = need.floor_s - need.latency_s
-    time_s = hardware.launch_s + hardware.start_s + need.latency_s
+    time_s = hardware.start_s + need.latency_s
     if waves:
         full_s = max(local * (slots // sms), spread * slots)
         time_s += max(own_s, full_s) + (waves - 1) * max(need.floor_s, full_s) + waves * hardware.dispatch_s

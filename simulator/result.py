@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from simtti.hw_configs.hardware import Hardware
 from simtti.simulator.host import Host
@@ -27,8 +27,7 @@ HOST_IDLE = "Host-idle"  # the GPU waited for the host
 LAUNCH_GAP = "Launch"  # between two kernels that were both ready
 
 
-@dataclass(frozen=True, slots=True)
-class KernelInterval:
+class KernelInterval(NamedTuple):
     """A kernel on the stream. It could have started at free_s; operator is a row of the trace."""
 
     operator: int
@@ -44,8 +43,7 @@ class KernelInterval:
         return self.end_s - self.start_s
 
 
-@dataclass(frozen=True, slots=True)
-class OperatorInterval:
+class OperatorInterval(NamedTuple):
     """An operator on the host, from its first launch to its last."""
 
     operator: int
@@ -175,10 +173,22 @@ class Result:
     # ---- work
 
     @cached_property
+    def distinct_kernels(self) -> list[tuple[KernelInterval, int]]:
+        """One interval for each kernel and number of bytes it moves, with how often it runs: they all take as long."""
+        found: dict[tuple[int, float], list[Any]] = {}
+        for interval, times in self.weighted_kernels():
+            key = (id(interval.kernel), interval.hbm_bytes)
+            if key in found:
+                found[key][1] += times
+            else:
+                found[key] = [interval, times]
+        return [(interval, times) for interval, times in found.values()]
+
+    @cached_property
     def totals(self) -> dict[str, float]:
         """FLOPs, HBM and L2 bytes, kernels launched, and busy seconds of the tensor cores, over the whole inference."""
         sums: dict[str, float] = defaultdict(float)
-        for interval, times in self.weighted_kernels():
+        for interval, times in self.distinct_kernels:
             kernel = interval.kernel
             need = demand(kernel, self.hardware, interval.hbm_bytes)
             sums["flops"] += kernel.flops * times
@@ -187,7 +197,6 @@ class Result:
             sums["kernels"] += times
             sums["kernel_s"] += interval.duration_s * times
             sums["tensor_busy_s"] += need.tensor_s * kernel.grid / self.hardware.sm_count * times
-            sums["joules"] += energy_j(interval, self.hardware) * times
         return dict(sums)
 
     @cached_property
@@ -204,7 +213,8 @@ class Result:
     @cached_property
     def energy_j(self) -> float:
         """Energy of the board: idle power over the latency plus what each kernel adds. Uncalibrated."""
-        return self.hardware.static_power_w * self.latency_s + self.totals["joules"]
+        joules = sum(energy_j(interval, self.hardware) * times for interval, times in self.distinct_kernels)
+        return self.hardware.static_power_w * self.latency_s + joules
 
     @cached_property
     def unlowered(self) -> dict[str, float]:

@@ -1,29 +1,30 @@
 """The simulation of one inference: a host issues a trace's operators, a stream runs their kernels on a device.
 
-Kernels of one stream run alone, so a kernel's time on the device is simulated once for each state of L2 it meets.
+Kernels of one stream run alone, so a kernel's time on the device is worked out once for each state of L2 it meets: in
+closed form, which the simulation of its waves equals, or CTA by CTA in `cta` fidelity.
 A step that repeats is simulated until the state at its end is that of the repetition before; the rest is passed over.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from typing import Any
-
-import simpy
+import copy
+from typing import Any, NamedTuple
 
 from simtti.hw_configs.hardware import Hardware
 from simtti.simulator.device import execution_time_s
 from simtti.simulator.host import Host
-from simtti.simulator.kernel import Kernel
+from simtti.simulator.kernel import Kernel, lone_execution_s
 from simtti.simulator.l2 import L2
-from simtti.simulator.lower import Lowered, Lowering, Policy
+from simtti.simulator.lower import Lowered, Lowering, Policy, Slots, alike
 from simtti.simulator.memory import peak_memory_bytes
 from simtti.simulator.result import KernelInterval, OperatorInterval, Result
-from simtti.simulator.stream import Launch, Mark, Skip, Stream
+from simtti.simulator.stream import Stream
 from simtti.workloads.trace import Operator, Step, Trace
 
 # Two repetitions of a step take the same time when they differ by less: rounding, not physics.
 _SAME_PERIOD = 1e-9
+# Launches between two comparisons of L2 with the repetition before.
+_LOOK_EVERY = 64
 
 
 def simulate(
@@ -38,6 +39,33 @@ def simulate(
     return _Inference(trace, hardware, host, policy or Policy(), fidelity).run()
 
 
+class _Program(NamedTuple):
+    """A step's launches in order, for one device.
+
+    kernels, slots: what runs on which tensors. rows: of which operator of the trace. host_s: what the host spends before
+    each. waits: whether it waits for its end. tail_s: host time after the last. spans: for each operator that launches,
+    its row, first launch and the one after its last.
+    """
+
+    kernels: list[Kernel]
+    slots: list[Slots]
+    rows: list[int]
+    host_s: list[float]
+    waits: list[bool]
+    tail_s: float
+    spans: list[tuple[int, int, int]]
+
+
+class _Traffic(NamedTuple):
+    """What a repetition of a step moves to and from HBM and how long its kernels take, launch by launch; the states of L2
+    every _LOOK_EVERY launches; L2 at its end."""
+
+    hbm_bytes: list[float]
+    seconds: list[float]
+    states: list[Any]
+    l2: L2
+
+
 class _Inference:
     def __init__(self, trace: Trace, hardware: Hardware, host: Host, policy: Policy, fidelity: str) -> None:
         self.trace, self.hardware, self.host, self.policy, self.fidelity = (
@@ -47,34 +75,43 @@ class _Inference:
             policy,
             fidelity,
         )
-        self.env = simpy.Environment()
         self.l2 = L2(hardware.l2_usable_bytes)
         self.lowering = Lowering(hardware, policy)
-        self.stream = Stream(self.env, host.queue_depth, hardware.launch_s, self._execute, self._record)
+        self.stream = Stream(host.queue_depth, hardware.launch_s)
         self.kernels: list[KernelInterval] = []
         self.operators: list[OperatorInterval] = []
         self._seconds: dict[tuple[int, float], float] = {}
         # Operators of the trace in order, as rows of the result; filled step by step.
         self._rows: list[tuple[Operator, Lowered]] = []
         self._repeats: dict[tuple[int, int], int] = {}
+        self._skipped: list[tuple[float, float, int]] = []
 
     def run(self) -> Result:
-        self.env.run(until=self.env.process(self._issue()))
+        phase_ends_s = []
+        for phase in self.trace.phases:
+            for step in phase.steps:
+                self._run_step(step)
+            phase_ends_s.append((phase.name, self._reached_s))
         return Result(
             trace=self.trace,
             hardware=self.hardware,
             host=self.host,
             policy=self.policy,
             fidelity=self.fidelity,
-            latency_s=self.env.now,
+            latency_s=self._reached_s,
             rows=self._rows,
             kernels=self.kernels,
             operators=self.operators,
             repeats=self._repeats,
-            skipped=self.stream.skipped,
-            phase_ends_s=[(name, _seconds(reached)) for name, reached in self._phase_ends],
+            skipped=self._skipped,
+            phase_ends_s=phase_ends_s,
             peak_memory_bytes=self._peak_memory_bytes(),
         )
+
+    @property
+    def _reached_s(self) -> float:
+        """When host and stream have both done all they were given."""
+        return max(self.stream.host_s, self.stream.ended_s)
 
     def _peak_memory_bytes(self) -> int | None:
         """None for an imported trace, which does not say which tensors are the same."""
@@ -82,102 +119,110 @@ class _Inference:
             return None
         return peak_memory_bytes(self.trace, self._rows)
 
-    # ---- the host
-
-    def _issue(self) -> Generator[simpy.Event, Any, None]:
-        """The host's process: every phase, every step, every repetition, until the device has finished."""
-        reached = None
-        self._phase_ends: list[tuple[str, simpy.Event]] = []
-        for phase in self.trace.phases:
-            for step in phase.steps:
-                reached = yield from self._issue_step(step)
-            if reached is not None:
-                self._phase_ends.append((phase.name, reached))
-        if reached is not None and not reached.processed:
-            yield reached
-
-    def _issue_step(self, step: Step) -> Generator[simpy.Event, Any, simpy.Event]:
+    def _run_step(self, step: Step) -> None:
         first = len(self._rows)
-        work = [(operator, self.lowering.lower(operator)) for operator in step.operators]
-        self._rows.extend(work)
-        ends: list[simpy.Event] = []
-        states: list[Any] = []
+        program = self._program(step)
+        stream, before = self.stream, None
+        ends: list[tuple[float, float]] = []  # of the repetitions: the stream's clock, and the host's
         for repetition in range(step.count):
-            left = step.count - repetition
-            steady = self._steady_period(ends, states)
-            if steady is not None:
-                # Repetitions `left` more are like the last one that has ended.
-                ended = sum(event.processed for event in ends) - 1
-                self._repeats[first, ended] = 1 + left
-                yield self.stream.queue.put(Skip(left * steady, left))
-                yield self.env.timeout(left * steady)
+            traffic = self._traffic(program, before)
+            intervals = stream.run(zip(program.host_s, traffic.seconds, program.waits, strict=True))
+            stream.host_s += program.tail_s
+            ends.append((self._reached_s, stream.host_s))
+            self._record(program, repetition, traffic, intervals)
+            left = step.count - repetition - 1
+            same = before is not None and traffic.l2.state == before.l2.state
+            if left and intervals and same and _steady(ends):
+                period_s, host_period_s = (now - then for now, then in zip(ends[-1], ends[-2], strict=True))
+                stream.pass_over(len(intervals), left, period_s, host_period_s)
+                self._repeats[first, repetition] = 1 + left
+                self._skipped.append((ends[-1][0], ends[-1][0] + left * period_s, left))
                 break
-            yield from self._issue_operators(first, work, repetition)
-            reached = self.env.event()
-            ends.append(reached)
-            reached.callbacks.append(lambda _: states.append(self.l2.state))
-            yield self.stream.queue.put(Mark(reached))
-        end = self.env.event()
-        yield self.stream.queue.put(Mark(end))
-        return end
+            before = traffic
 
-    def _steady_period(self, ends: list[simpy.Event], states: list[Any]) -> float | None:
-        """The period of a step whose last two repetitions ended in the same state and took the same time."""
-        times = [_seconds(event) for event in ends if event.processed]
-        if len(times) < 3 or len(states) < 2 or states[-1] != states[-2]:
-            return None
-        last, before = times[-1] - times[-2], times[-2] - times[-3]
-        return last if abs(last - before) <= _SAME_PERIOD * max(last, before) else None
-
-    def _issue_operators(
-        self, first: int, work: list[tuple[Operator, Lowered]], repetition: int
-    ) -> Generator[simpy.Event, Any, None]:
-        env, host, queue = self.env, self.host, self.stream.queue
+    def _program(self, step: Step) -> _Program:
+        """Lower the step; add its operators to the rows."""
+        first = len(self._rows)
+        lowered = self.lowering.lower_all(step.operators)
+        self._rows.extend(zip(step.operators, lowered, strict=True))
         eager = self.policy.launch == "eager"
-        launch_s = host.launch_s if eager else 0.0
-        waited = 0.0  # host time of operators that launch nothing, spent before the next that does
-        for index, (_, lowered) in enumerate(work):
-            if eager:
-                waited += host.view_s if lowered.is_view else host.operator_s
-            if not lowered.kernels:
+        operator_s, view_s, launch_s = (
+            (self.host.operator_s, self.host.view_s, self.host.launch_s) if eager else (0.0, 0.0, 0.0)
+        )
+        program = _Program([], [], [], [], [], 0.0, [])
+        spent = 0.0  # host time of operators that launch nothing, spent before the next that does
+        for row, (one, slots) in enumerate(zip(lowered, alike(step.operators).slots, strict=True), first):
+            spent += view_s if one.is_view else operator_s
+            if not one.kernels:
                 continue
-            start = env.now
-            for kernel in lowered.kernels:
-                waited += launch_s
-                if waited > 0:
-                    yield env.timeout(waited)
-                    waited = 0.0
-                yield queue.put(Launch(kernel, first + index, repetition, lowered.tensor_of))
-            if lowered.synchronizes:
-                reached = env.event()
-                yield queue.put(Mark(reached))
-                yield reached
-            self.operators.append(OperatorInterval(first + index, repetition, start, env.now))
-        if waited > 0:
-            yield env.timeout(waited)
+            begin = len(program.kernels)
+            for kernel in one.kernels:
+                program.kernels.append(kernel)
+                program.slots.append(slots)
+                program.rows.append(row)
+                program.host_s.append(spent + launch_s)
+                program.waits.append(False)
+                spent = 0.0
+            program.waits[-1] = one.synchronizes
+            program.spans.append((row, begin, len(program.kernels)))
+        return program._replace(tail_s=spent)
 
-    # ---- the device, as the stream sees it
+    def _traffic(self, program: _Program, before: _Traffic | None) -> _Traffic:
+        """Run a repetition's kernels through L2. From where L2 is in the state of the repetition before, all is as then."""
+        l2 = copy.deepcopy(self.l2)
+        hbm_bytes: list[float] = []
+        seconds: list[float] = []
+        states: list[Any] = []
+        for at, (kernel, slots) in enumerate(zip(program.kernels, program.slots, strict=True)):
+            if at % _LOOK_EVERY == 0:
+                states.append(l2.state)
+                if before is not None and before.states[at // _LOOK_EVERY] == states[-1]:
+                    hbm_bytes += before.hbm_bytes[at:]
+                    seconds += before.seconds[at:]
+                    states += before.states[at // _LOOK_EVERY + 1 :]
+                    l2 = before.l2
+                    break
+            moved = l2.touch(kernel, slots.__getitem__)
+            hbm_bytes.append(moved)
+            seconds.append(self._execution_s(kernel, moved))
+        self.l2 = l2
+        return _Traffic(hbm_bytes, seconds, states, l2)
 
-    def _execute(self, launch: Launch) -> tuple[float, float]:
-        hbm_bytes = self.l2.touch(launch.kernel, launch.tensor_of)
-        return self._execution_time_s(launch.kernel, hbm_bytes), hbm_bytes
-
-    def _execution_time_s(self, kernel: Kernel, hbm_bytes: float) -> float:
+    def _execution_s(self, kernel: Kernel, hbm_bytes: float) -> float:
         key = (id(kernel), round(hbm_bytes))
         seconds = self._seconds.get(key)
         if seconds is None:
-            seconds = self._seconds[key] = execution_time_s(kernel, self.hardware, hbm_bytes, self.fidelity)
+            if self.fidelity == "wave":
+                seconds = lone_execution_s(kernel, self.hardware, hbm_bytes)
+            else:
+                seconds = execution_time_s(kernel, self.hardware, hbm_bytes, self.fidelity)
+            self._seconds[key] = seconds
         return seconds
 
-    def _record(self, launch: Launch, free_s: float, start_s: float, end_s: float, hbm_bytes: float) -> None:
-        self.kernels.append(
-            KernelInterval(
-                launch.operator, launch.repetition, launch.kernel, max(free_s, 0.0), start_s, end_s, hbm_bytes
+    def _record(self, program: _Program, repetition: int, traffic: _Traffic, intervals: list[Any]) -> None:
+        self.kernels += [
+            KernelInterval(row, repetition, kernel, max(free_s, 0.0), start_s, end_s, hbm_bytes)
+            for row, kernel, hbm_bytes, (_, free_s, start_s, end_s) in zip(
+                program.rows, program.kernels, traffic.hbm_bytes, intervals, strict=True
             )
-        )
+        ]
+        # An operator is on the host from its call, before its first launch, until its last has been issued.
+        self.operators += [
+            OperatorInterval(
+                row,
+                repetition,
+                intervals[begin].issued_s - program.host_s[begin],
+                intervals[end - 1].issued_s,
+            )
+            for row, begin, end in program.spans
+        ]
 
 
-def _seconds(reached: simpy.Event) -> float:
-    """When a mark was reached, in seconds of the simulation."""
-    at: Any = reached.value
-    return float(at)
+def _steady(ends: list[tuple[float, float]]) -> bool:
+    """Whether the last two repetitions took the same time and the host does not fall behind the stream."""
+    if len(ends) < 3:
+        return False
+    (before, _), (then, then_host), (now, now_host) = ends[-3:]
+    period, last = now - then, then - before
+    same = abs(period - last) <= _SAME_PERIOD * max(period, last)
+    return same and now_host - then_host <= period * (1 + _SAME_PERIOD)
