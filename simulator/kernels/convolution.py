@@ -42,6 +42,7 @@ from dataclasses import dataclass
 from simtti.hw_configs.hardware import Hardware
 from simtti.simulator.kernel import Access, Kernel, lone_time_s
 from simtti.simulator.kernels.elementwise import HALF_TYPES, ITEM_BYTES, Operand, dense, issue_flops, walk
+from simtti.simulator.kernels.gemm import has_wgmma
 from simtti.simulator.kernels.memory import memset
 
 CHANNEL_ALIGNMENT = 8  # channels of a 16-byte vector in fp16; cuDNN pads to it
@@ -347,7 +348,7 @@ def implicit_gemm(
     planar: over two dimensions. padded_channels: the input channels were padded to 8. plain: a 1x1
     convolution as a GEMM of the NCHW tensors.
     """
-    if hardware.architecture not in ("hopper", "blackwell") or plain:
+    if not has_wgmma(hardware) or plain:
         return _multistage(problem, hardware, useful_flops, workspace, SM80)
     planar = planar and problem.dtype in HALF_TYPES and problem.n <= SM90_PLANAR_CHANNELS
     if padded_channels or problem.n <= (SM80_PLANAR_CHANNELS if planar else SM80_NARROW.n):
@@ -429,6 +430,8 @@ def _multistage(
     candidates: list[list[Kernel]] = []
     for tile in (SM80_NARROW,) if problem.n <= SM80_NARROW.n else catalogue:
         if candidates and (tile.m >= 2 * problem.m or tile.n >= 2 * problem.n):
+            continue
+        if tile.shared_memory_bytes + 1024 > hardware.shared_memory_per_sm_bytes:
             continue
         candidates.append(_sm80_kernels(problem, hardware, useful_flops, workspace, tile, 1))
         tiles = _tiles(problem, tile)
