@@ -25,6 +25,7 @@ of flash-attention 2 and 3 for the rest; fitted 2026-11-23.
 from __future__ import annotations
 
 import functools
+import math
 from typing import NamedTuple
 
 from simtti.errors import unknown
@@ -56,7 +57,7 @@ class Library(NamedTuple):
     step_cycles: float  # barriers at each block of keys [0, 1000]
     fill_cost: float  # as in gemm.Style
     helpers: int  # small kernels the library launches around it: schedule, semaphores, offsets
-    splits_keys: bool
+    splits: str = ""  # whose rule splits the keys: "static" (flash-attention 2), "dynamic" (3), or nobody's
     repacks: bool = False  # one more helper reads packed Q, K, V and writes them as the kernel wants them
     columns: int = 256  # of the head dim in shared memory at once
     short: Block | None = None  # for sequences of queries no longer than its block, up to its head dim
@@ -81,7 +82,7 @@ FLASH_2 = Library(
     step_cycles=1200.0,
     fill_cost=1.0,
     helpers=0,
-    splits_keys=True,
+    splits="static",
 )
 FLASH_3 = Library(
     wgmma=True,
@@ -99,7 +100,7 @@ FLASH_3 = Library(
     step_cycles=100.0,
     fill_cost=0.27,
     helpers=2,
-    splits_keys=True,
+    splits="dynamic",
     short=Block(64, 64, 128, 256, 168, 2),
 )
 TRTLLM = Library(
@@ -117,7 +118,6 @@ TRTLLM = Library(
     step_cycles=45.0,
     fill_cost=0.27,
     helpers=2,
-    splits_keys=False,
     repacks=True,
 )
 # Two query blocks in flight and part of the exponentials as polynomials on the FMA units, so softmax hides behind the
@@ -146,7 +146,6 @@ EFFICIENT = Library(
     fill_cost=1.0,
     helpers=0,
     columns=64,
-    splits_keys=False,
 )
 LIBRARIES = {
     "flash-attention-2": FLASH_2,
@@ -157,8 +156,8 @@ LIBRARIES = {
 }
 KERNELS = (*LIBRARIES, "baseline")
 
-# The kernel that adds up the parts of split keys: a CTA of 128 threads takes 16 query rows; three dependent trips.
-COMBINE_ROWS = 16
+# The kernel that adds up the parts of split keys: a CTA of 256 threads takes 16 or 8 query rows (kBlockM in
+# flash_fwd_combine_launch_template.h); three dependent trips.
 COMBINE_LATENCY_S = 1.5e-6
 # Schedules, semaphores and offsets: a CTA or a few that do next to nothing.
 HELPER_LATENCY_S = 0.2e-6
@@ -227,7 +226,8 @@ def attention(
     return _fused(
         name,
         library,
-        batch * heads,
+        batch,
+        heads,
         q_len,
         kv_len,
         head_dim,
@@ -277,7 +277,8 @@ def _shared_memory(library: Library, block: Block, size: int) -> int:
 def _fused(
     name: str,
     library: Library,
-    sequences: int,
+    batch: int,
+    heads: int,
     q_len: int,
     kv_len: int,
     head_dim: int,
@@ -290,15 +291,20 @@ def _fused(
     family: str,
 ) -> list[Kernel]:
     size = ELEMENT_BYTES[dtype]
+    sequences = batch * heads
     block = _block(library, head_dim, q_len)
     q_blocks = -(-q_len // block.queries)
-    key_blocks = (
-        _visible_blocks(q_len, kv_len, block, q_blocks) if causal else float(-(-kv_len // block.keys))
-    )
-    splits = 1
-    if library.splits_keys:
-        splits = key_splits(sequences * q_blocks, hardware.sm_count, -(-kv_len // block.keys))
-        key_blocks = key_blocks / splits if causal else float(-(-kv_len // (block.keys * splits)))
+    whole_key_blocks = -(-kv_len // block.keys)
+    splits, combines = 1, False
+    if library.splits == "static":
+        splits = key_splits(sequences * q_blocks, hardware.sm_count, whole_key_blocks)
+        combines = splits > 1
+    elif library.splits == "dynamic":
+        splits, combines = dynamic_splits(sequences, batch, q_blocks, whole_key_blocks, hardware.sm_count)
+    if causal:
+        key_blocks = _visible_blocks(q_len, kv_len, block, q_blocks) / splits
+    else:
+        key_blocks = float(-(-whole_key_blocks // splits))
     keys = key_blocks * block.keys
     rows = q_len / q_blocks
     out_size = 4 if splits > 1 else size
@@ -340,7 +346,7 @@ def _fused(
     if library.repacks:
         kernels.append(_repack(name, reads, family))
     kernels.append(main)
-    if splits > 1:
+    if combines:
         kernels.append(_combine(name, sequences * q_len, head_dim, splits, size, partial, writes, family))
     return kernels
 
@@ -401,6 +407,21 @@ def key_splits(ctas: int, sms: int, key_blocks: int) -> int:
     return next(index + 1 for index, share in enumerate(filled) if share >= 0.85 * best)
 
 
+def dynamic_splits(
+    sequences: int, batch: int, q_blocks: int, key_blocks: int, sms: int
+) -> tuple[int, bool]:
+    """In how many parts flash-attention 3 walks the keys, and whether its combining kernel is launched.
+
+    The host takes an upper bound by the static rule, as if the batch were one sequence, and launches the combining
+    kernel where that exceeds one. A kernel on the device then divides the blocks of all sequences among the SMs with
+    a tenth to spare (`prepare_varlen_num_blocks`).
+    """
+    most = key_splits(sequences // batch * q_blocks, sms, key_blocks)
+    blocks_an_sm = math.ceil(1.1 * sequences * q_blocks * key_blocks / sms)
+    splits = max(min(-(-key_blocks // blocks_an_sm), most), 1)
+    return -(-key_blocks // -(-key_blocks // splits)), most > 1
+
+
 def _combine(
     name: str,
     rows: int,
@@ -411,19 +432,22 @@ def _combine(
     writes: tuple[Access, ...],
     family: str,
 ) -> Kernel:
+    """Adds up the parts of split keys. Where the device found one part enough, its CTAs look and leave."""
+    cta_rows = 16 if head_dim <= 64 else 8
+    moves = splits > 1
     return Kernel(
         name=f"{name}_combine",
         family=family,
-        grid=-(-rows // COMBINE_ROWS),
-        threads=128,
-        registers=64,
-        fp32_flops=2.0 * COMBINE_ROWS * head_dim * splits,
-        l2_bytes=COMBINE_ROWS * head_dim * (4.0 * splits + size),
+        grid=-(-rows // cta_rows),
+        threads=256,
+        registers=40,
+        fp32_flops=2.0 * cta_rows * head_dim * splits * moves,
+        l2_bytes=cta_rows * head_dim * (4.0 * splits + size) * moves,
         latency_s=COMBINE_LATENCY_S,
-        bytes_in_flight=float(COMBINE_ROWS * head_dim * 4 * min(splits, 4)),
-        reads=partial,
-        writes=writes,
-        flops=2.0 * rows * head_dim * splits,
+        bytes_in_flight=float(cta_rows * head_dim * 4 * min(splits, 4)),
+        reads=partial if moves else (),
+        writes=writes if moves else (),
+        flops=2.0 * rows * head_dim * splits * moves,
     )
 
 
