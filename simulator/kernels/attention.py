@@ -50,13 +50,15 @@ class Library(NamedTuple):
 
     wgmma: bool
     blocks: tuple[Block, ...]  # by head dim, ascending
-    exposed_softmax: float  # of the exponentials' time, added to the products' [0, 2.5]
+    exposed: float  # of the shorter of products and softmax, what the longer does not hide [0, 1]
     tensor_share: float  # of the tensor cores' attainable rate between softmaxes [0.3, 1]
     setup_cycles: float  # a CTA's prologue [0, 5000]
     row_cycles: float  # and epilogue, for each row of its queries [0, 50]
     step_cycles: float  # barriers at each block of keys [0, 1000]
+    exposed_loads: float  # of the time to fetch a CTA's first blocks at its share of HBM [0, 1]
     fill_cost: float  # as in gemm.Style
     helpers: int  # small kernels the library launches around it: schedule, semaphores, offsets
+    helper_latency_s: float  # of each, a CTA or a few that do next to nothing [0, 4e-6]
     splits: str = ""  # whose rule splits the keys: "static" (flash-attention 2), "dynamic" (3), or nobody's
     repacks: bool = False  # one more helper reads packed Q, K, V and writes them as the kernel wants them
     columns: int = 256  # of the head dim in shared memory at once
@@ -75,13 +77,15 @@ FLASH_2 = Library(
         Block(224, 128, 64, 256, 255, 1),
         Block(256, 64, 64, 128, 255, 1),
     ),
-    exposed_softmax=0.95,
+    exposed=0.35,
     tensor_share=0.82,
     setup_cycles=1200.0,
     row_cycles=19.0,
     step_cycles=1200.0,
+    exposed_loads=0.0,
     fill_cost=1.0,
     helpers=0,
+    helper_latency_s=0.0,
     splits="static",
 )
 FLASH_3 = Library(
@@ -93,13 +97,15 @@ FLASH_3 = Library(
         Block(192, 128, 112, 384, 168, 2),
         Block(256, 128, 80, 384, 168, 2),
     ),
-    exposed_softmax=0.76,
+    exposed=0.35,
     tensor_share=1.0,
     setup_cycles=1200.0,
     row_cycles=19.0,
     step_cycles=100.0,
+    exposed_loads=0.3,
     fill_cost=0.27,
-    helpers=2,
+    helpers=1,
+    helper_latency_s=2e-6,
     splits="dynamic",
     short=Block(64, 64, 128, 256, 168, 2),
 )
@@ -111,13 +117,15 @@ TRTLLM = Library(
         Block(128, 128, 128, 384, 168, 2),
         Block(256, 128, 64, 384, 168, 2),
     ),
-    exposed_softmax=0.76,
+    exposed=0.35,
     tensor_share=0.8,
     setup_cycles=1000.0,
     row_cycles=10.0,
     step_cycles=45.0,
+    exposed_loads=0.3,
     fill_cost=0.27,
     helpers=2,
+    helper_latency_s=0.2e-6,
     repacks=True,
 )
 # Two query blocks in flight and part of the exponentials as polynomials on the FMA units, so softmax hides behind the
@@ -128,7 +136,7 @@ FLASH_4 = FLASH_3._replace(
         Block(128, 256, 128, 384, 168, 2),
         Block(192, 256, 64, 384, 168, 2),
     ),
-    exposed_softmax=0.25,
+    exposed=0.35,
 )
 EFFICIENT = Library(
     wgmma=False,
@@ -138,13 +146,15 @@ EFFICIENT = Library(
         Block(128, 64, 64, 128, 168, 1),
         Block(256, 64, 64, 128, 168, 1),
     ),
-    exposed_softmax=2.0,
+    exposed=0.35,
     tensor_share=0.42,
     setup_cycles=1500.0,
     row_cycles=30.0,
     step_cycles=800.0,
+    exposed_loads=0.0,
     fill_cost=1.0,
     helpers=0,
+    helper_latency_s=0.0,
     columns=64,
 )
 LIBRARIES = {
@@ -156,11 +166,14 @@ LIBRARIES = {
 }
 KERNELS = (*LIBRARIES, "baseline")
 
+# FP32 instructions of an element beside its exponential, which the special-function units wait for: scale, maximum,
+# sum, conversion, rescaling [3, 12].
+SOFTMAX_SLOTS = 4.8
+# Bytes that a CTA writes of its FP32 part of split keys in a cycle, row by row [2, 64].
+PARTIAL_BYTES_PER_CYCLE = 8.0
 # The kernel that adds up the parts of split keys: a CTA of 256 threads takes 16 or 8 query rows (kBlockM in
 # flash_fwd_combine_launch_template.h); three dependent trips.
 COMBINE_LATENCY_S = 1.5e-6
-# Schedules, semaphores and offsets: a CTA or a few that do next to nothing.
-HELPER_LATENCY_S = 0.2e-6
 REPACK_LATENCY_S = 1.0e-6
 
 # Softmax over rows of scores. Rows up to 1,024 stay in the registers of a warp or part of one (PyTorch's
@@ -313,13 +326,21 @@ def _fused(
     visible = _visible_share(q_len, kv_len) if causal else 1.0
     cuda_cores = dtype == "fp32" and not hardware.tensor_tf32_flops_per_cycle_sm
     real_keys = min(keys, kv_len / splits)
+    tile_bytes = size * head_dim * (rows + 2 * min(block.stages * block.keys, real_keys))
+    ctas = sequences * q_blocks * splits
+    load_s = tile_bytes * max(
+        hardware.hbm_latency_s / tile_bytes, min(ctas, hardware.sm_count) / hardware.hbm_attained_bytes_per_s
+    )
+    waits = library.setup_cycles + library.row_cycles * block.queries + library.step_cycles * key_blocks
+    if splits > 1:
+        waits += 4 * rows * head_dim / PARTIAL_BYTES_PER_CYCLE
     partial = (Access(workspace, 4.0 * sequences * q_len * (head_dim + 1) * splits),)
     active = hardware.sm_count / q_blocks * 2.0 * kv_len * head_dim * size
     main = Kernel(
         name=f"{name}_{block.head_dim}_{block.queries}x{block.keys}"
         + (f"_split{splits}" if splits > 1 else ""),
         family=family,
-        grid=sequences * q_blocks * splits,
+        grid=ctas,
         threads=block.threads,
         registers=block.registers,
         shared_memory_bytes=_shared_memory(library, block, size),
@@ -330,10 +351,7 @@ def _fused(
         sfu_ops=exponentials,
         shared_bytes=_shared_traffic(library, block, key_blocks, size),
         l2_bytes=rows * head_dim * (size + out_size) + 2.0 * real_keys * head_dim * size,
-        latency_s=(
-            library.setup_cycles + library.row_cycles * block.queries + library.step_cycles * key_blocks
-        )
-        / hardware.clock_hz,
+        latency_s=waits / hardware.clock_hz + library.exposed_loads * load_s,
         bytes_in_flight=float((block.queries + 2 * block.stages * block.keys) * head_dim * size),
         reads=reads,
         writes=writes if splits == 1 else partial,
@@ -342,7 +360,7 @@ def _fused(
         else 0.0,
         flops=4.0 * sequences * q_len * kv_len * head_dim * visible,
     )
-    kernels = [_helper(name, family) for _ in range(library.helpers)]
+    kernels = [_helper(name, library, family) for _ in range(library.helpers)]
     if library.repacks:
         kernels.append(_repack(name, reads, family))
     kernels.append(main)
@@ -354,14 +372,15 @@ def _fused(
 def _tensor_share(
     library: Library, flops: float, exponentials: float, dtype: str, hardware: Hardware
 ) -> float:
-    """Of the attainable rate of the tensor cores: the products' own share, less the softmax nothing hides."""
+    """Of the attainable rate of the tensor cores: products beside softmax, and what neither hides of the other."""
     share = library.tensor_share
     if not library.wgmma and has_wgmma(hardware):
         share *= MMA_SHARE_OF_WGMMA
-    products = flops / hardware.tensor_flops_per_cycle_sm(dtype)
-    return products / (
-        products / share + library.exposed_softmax * exponentials / hardware.sfu_ops_per_cycle_sm
-    )
+    ideal = flops / hardware.tensor_flops_per_cycle_sm(dtype)
+    products = ideal / share
+    lanes = hardware.fp32_flops_per_cycle_sm / 2
+    softmax = exponentials * (1 / hardware.sfu_ops_per_cycle_sm + SOFTMAX_SLOTS / lanes)
+    return ideal / (max(products, softmax) + library.exposed * min(products, softmax))
 
 
 def _shared_traffic(library: Library, block: Block, key_blocks: float, size: int) -> float:
@@ -451,8 +470,10 @@ def _combine(
     )
 
 
-def _helper(name: str, family: str) -> Kernel:
-    return Kernel(name=f"{name}_prepare", family=family, grid=1, threads=128, latency_s=HELPER_LATENCY_S)
+def _helper(name: str, library: Library, family: str) -> Kernel:
+    return Kernel(
+        name=f"{name}_prepare", family=family, grid=1, threads=128, latency_s=library.helper_latency_s
+    )
 
 
 def _repack(name: str, reads: tuple[Access, ...], family: str) -> Kernel:
