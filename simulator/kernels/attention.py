@@ -97,15 +97,15 @@ FLASH_3 = Library(
         Block(192, 128, 112, 384, 168, 2),
         Block(256, 128, 80, 384, 168, 2),
     ),
-    exposed=0.35,
-    tensor_share=1.0,
-    setup_cycles=1200.0,
-    row_cycles=19.0,
-    step_cycles=100.0,
-    exposed_loads=0.3,
+    exposed=0.336,
+    tensor_share=0.956,
+    setup_cycles=2040.0,
+    row_cycles=22.0,
+    step_cycles=0.0,
+    exposed_loads=0.214,
     fill_cost=0.27,
     helpers=1,
-    helper_latency_s=2e-6,
+    helper_latency_s=1.37e-6,
     splits="dynamic",
     short=Block(64, 64, 128, 256, 168, 2),
 )
@@ -117,15 +117,15 @@ TRTLLM = Library(
         Block(128, 128, 128, 384, 168, 2),
         Block(256, 128, 64, 384, 168, 2),
     ),
-    exposed=0.35,
-    tensor_share=0.8,
-    setup_cycles=1000.0,
-    row_cycles=10.0,
-    step_cycles=45.0,
-    exposed_loads=0.3,
+    exposed=0.36,
+    tensor_share=0.9,
+    setup_cycles=925.0,
+    row_cycles=9.2,
+    step_cycles=422.0,
+    exposed_loads=0.07,
     fill_cost=0.27,
     helpers=2,
-    helper_latency_s=0.2e-6,
+    helper_latency_s=0.34e-6,
     repacks=True,
 )
 # Two query blocks in flight and part of the exponentials as polynomials on the FMA units, so softmax hides behind the
@@ -168,12 +168,17 @@ KERNELS = (*LIBRARIES, "baseline")
 
 # FP32 instructions of an element beside its exponential, which the special-function units wait for: scale, maximum,
 # sum, conversion, rescaling [3, 12].
-SOFTMAX_SLOTS = 4.8
+SOFTMAX_SLOTS = 4.0
 # Bytes that a CTA writes of its FP32 part of split keys in a cycle, row by row [2, 64].
-PARTIAL_BYTES_PER_CYCLE = 8.0
+PARTIAL_BYTES_PER_CYCLE = 15.7
+# Kernels that run for milliseconds bring a board whose tensor cores could draw more than its power limit down in clock:
+# by this for each power limit that they could draw beyond it [0, 0.3]; half of it where they work for so many seconds.
+# Measurements repeat a kernel, so that its own length decides what the power controller sees.
+THROTTLED_SHARE = 0.13
+THROTTLED_AFTER_S = 5e-3
 # The kernel that adds up the parts of split keys: a CTA of 256 threads takes 16 or 8 query rows (kBlockM in
 # flash_fwd_combine_launch_template.h); three dependent trips.
-COMBINE_LATENCY_S = 1.5e-6
+COMBINE_LATENCY_S = 0.5e-6
 REPACK_LATENCY_S = 1.0e-6
 
 # Softmax over rows of scores. Rows up to 1,024 stay in the registers of a warp or part of one (PyTorch's
@@ -323,6 +328,7 @@ def _fused(
     out_size = 4 if splits > 1 else size
     flops = 4.0 * block.queries * keys * block.head_dim
     exponentials = block.queries * keys
+    tensor_share = _tensor_share(library, flops, exponentials, dtype, hardware)
     visible = _visible_share(q_len, kv_len) if causal else 1.0
     cuda_cores = dtype == "fp32" and not hardware.tensor_tf32_flops_per_cycle_sm
     real_keys = min(keys, kv_len / splits)
@@ -331,6 +337,8 @@ def _fused(
     load_s = tile_bytes * max(
         hardware.hbm_latency_s / tile_bytes, min(ctas, hardware.sm_count) / hardware.hbm_attained_bytes_per_s
     )
+    tensor_s = flops / (hardware.tensor_flops_per_cycle_sm(dtype) * hardware.clock_hz * tensor_share)
+    tensor_share *= _sustained_share(tensor_s * ctas / hardware.sm_count, hardware)
     waits = library.setup_cycles + library.row_cycles * block.queries + library.step_cycles * key_blocks
     if splits > 1:
         waits += 4 * rows * head_dim / PARTIAL_BYTES_PER_CYCLE
@@ -347,7 +355,7 @@ def _fused(
         tensor_flops=0.0 if cuda_cores else flops,
         fp32_flops=flops if cuda_cores else 0.0,
         tensor_dtype="fp16" if cuda_cores else dtype,
-        tensor_efficiency=1.0 if cuda_cores else _tensor_share(library, flops, exponentials, dtype, hardware),
+        tensor_efficiency=1.0 if cuda_cores else tensor_share,
         sfu_ops=exponentials,
         shared_bytes=_shared_traffic(library, block, key_blocks, size),
         l2_bytes=rows * head_dim * (size + out_size) + 2.0 * real_keys * head_dim * size,
@@ -381,6 +389,13 @@ def _tensor_share(
     lanes = hardware.fp32_flops_per_cycle_sm / 2
     softmax = exponentials * (1 / hardware.sfu_ops_per_cycle_sm + SOFTMAX_SLOTS / lanes)
     return ideal / (max(products, softmax) + library.exposed * min(products, softmax))
+
+
+def _sustained_share(busy_s: float, hardware: Hardware) -> float:
+    """Of the clock, what is left under the power limit to a kernel whose tensor cores work for `busy_s`."""
+    drawn_w = hardware.static_power_w + hardware.peak_flops() * hardware.tensor_j_per_flop
+    excess = min(max(drawn_w / hardware.power_limit_w - 1, 0.0), 1.0)
+    return 1 - THROTTLED_SHARE * excess / (1 + (THROTTLED_AFTER_S / busy_s) ** 2)
 
 
 def _shared_traffic(library: Library, block: Block, key_blocks: float, size: int) -> float:
