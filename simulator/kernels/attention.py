@@ -55,6 +55,7 @@ class Library(NamedTuple):
     setup_cycles: float  # a CTA's prologue [0, 5000]
     row_cycles: float  # and epilogue, for each row of its queries [0, 50]
     step_cycles: float  # barriers at each block of keys [0, 1000]
+    edge_bytes_per_cycle: float  # at which a CTA's queries come in and results go out while its products rest [4, inf)
     exposed_loads: float  # of the time to fetch a CTA's first blocks at its share of HBM [0, 1]
     fill_cost: float  # as in gemm.Style
     helpers: int  # small kernels the library launches around it: schedule, semaphores, offsets
@@ -77,13 +78,14 @@ FLASH_2 = Library(
         Block(224, 128, 64, 256, 255, 1),
         Block(256, 64, 64, 128, 255, 1),
     ),
-    exposed=0.35,
-    tensor_share=0.82,
-    setup_cycles=1200.0,
+    exposed=0.5,
+    tensor_share=1.0,
+    setup_cycles=300.0,
     row_cycles=19.0,
-    step_cycles=1200.0,
+    step_cycles=1920.0,
+    edge_bytes_per_cycle=10.0,
     exposed_loads=0.0,
-    fill_cost=1.0,
+    fill_cost=1.22,
     helpers=0,
     helper_latency_s=0.0,
     splits="static",
@@ -102,6 +104,7 @@ FLASH_3 = Library(
     setup_cycles=2040.0,
     row_cycles=22.0,
     step_cycles=0.0,
+    edge_bytes_per_cycle=math.inf,
     exposed_loads=0.214,
     fill_cost=0.27,
     helpers=1,
@@ -122,6 +125,7 @@ TRTLLM = Library(
     setup_cycles=925.0,
     row_cycles=9.2,
     step_cycles=422.0,
+    edge_bytes_per_cycle=math.inf,
     exposed_loads=0.07,
     fill_cost=0.27,
     helpers=2,
@@ -151,6 +155,7 @@ EFFICIENT = Library(
     setup_cycles=1500.0,
     row_cycles=30.0,
     step_cycles=800.0,
+    edge_bytes_per_cycle=math.inf,
     exposed_loads=0.0,
     fill_cost=1.0,
     helpers=0,
@@ -169,6 +174,10 @@ KERNELS = (*LIBRARIES, "baseline")
 # FP32 instructions of an element beside its exponential, which the special-function units wait for: scale, maximum,
 # sum, conversion, rescaling [3, 12].
 SOFTMAX_SLOTS = 4.0
+# What the warps of two resident flash-attention 2 CTAs issue of mma.sync, between its loads from shared memory: some nine
+# cycles an instruction of 16x8x16 and sub-core, on A100 and H100 alike; Ada's and gaming parts' tensor cores are slower
+# than that [1000, 2600].
+MMA_FLOPS_PER_CYCLE = 2040.0
 # Bytes that a CTA writes of its FP32 part of split keys in a cycle, row by row [2, 64].
 PARTIAL_BYTES_PER_CYCLE = 15.7
 # Kernels that run for milliseconds bring a board whose tensor cores could draw more than its power limit down in clock:
@@ -328,7 +337,8 @@ def _fused(
     out_size = 4 if splits > 1 else size
     flops = 4.0 * block.queries * keys * block.head_dim
     exponentials = block.queries * keys
-    tensor_share = _tensor_share(library, flops, exponentials, dtype, hardware)
+    edge_cycles = 2 * rows * head_dim * size / library.edge_bytes_per_cycle
+    tensor_share = _tensor_share(library, flops, exponentials, edge_cycles, dtype, hardware)
     visible = _visible_share(q_len, kv_len) if causal else 1.0
     cuda_cores = dtype == "fp32" and not hardware.tensor_tf32_flops_per_cycle_sm
     real_keys = min(keys, kv_len / splits)
@@ -378,17 +388,18 @@ def _fused(
 
 
 def _tensor_share(
-    library: Library, flops: float, exponentials: float, dtype: str, hardware: Hardware
+    library: Library, flops: float, exponentials: float, edge_cycles: float, dtype: str, hardware: Hardware
 ) -> float:
-    """Of the attainable rate of the tensor cores: products beside softmax, and what neither hides of the other."""
-    share = library.tensor_share
-    if not library.wgmma and has_wgmma(hardware):
-        share *= MMA_SHARE_OF_WGMMA
-    ideal = flops / hardware.tensor_flops_per_cycle_sm(dtype)
-    products = ideal / share
+    """Of the attainable rate of the tensor cores: products beside softmax, what neither hides of the other, and the
+    two ends of the CTA."""
+    rate = hardware.tensor_flops_per_cycle_sm(dtype)
+    ideal = flops / rate
+    if not library.wgmma:
+        rate = min(rate * (MMA_SHARE_OF_WGMMA if has_wgmma(hardware) else 1.0), MMA_FLOPS_PER_CYCLE)
+    products = flops / (rate * library.tensor_share)
     lanes = hardware.fp32_flops_per_cycle_sm / 2
     softmax = exponentials * (1 / hardware.sfu_ops_per_cycle_sm + SOFTMAX_SLOTS / lanes)
-    return ideal / (max(products, softmax) + library.exposed * min(products, softmax))
+    return ideal / (max(products, softmax) + library.exposed * min(products, softmax) + edge_cycles)
 
 
 def _sustained_share(busy_s: float, hardware: Hardware) -> float:
