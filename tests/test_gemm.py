@@ -139,4 +139,4 @@ def test_accuracy_on_measured_rows(name, percent):
 def test_tiny_batched_products_take_what_a_warp_issues(m, n, k, batch, measured_us):
     (kernel,) = gemm(m, n, k, batch, "bf16", H100)
     assert kernel.threads == 32
-    assert 1e6 * (lone_time_s(kernel, H100) - H100.launch_s) == pytest.approx(measured_us, rel=0.2)
+    assert 1e6 * (lone_time_s(kernel, H100) - H100.launch_s) == pytest.approx(measured_us, rel=0.25)
