@@ -8,18 +8,18 @@ What decides their time:
 - tiles. The head dim is padded to the kernel's, queries and keys to whole blocks. Temporal attention, thousands of
   sequences of 16 frames, pays for a full block each: padding, not FLOPs, is why it is slow;
 - softmax beside the tensor cores. A warpgroup that computes exponentials issues no matrix products. Other warpgroups
-  and co-resident CTAs hide part of it; the rest, `exposed_softmax` of the time of the exponentials, adds to that of the
-  products. At head dim 64 exponentials take as long as the products on Hopper;
-- shared memory: with mma.sync every warp reads the whole block of keys and values;
-- few CTAs: where (batch, head, query block) leave SMs idle, the keys are split too and a second kernel combines.
+  and co-resident CTAs hide most of the shorter of the two behind the longer; the rest, `exposed`, adds up. At head dim 64
+  exponentials, with what else softmax does to each score, take longer than the products on Hopper;
+- the warps. mma.sync comes no faster than warps issue it, at A100's rate on Hopper too; a CTA alone on its SM is slower
+  still. And every warp reads the whole block of keys and values from shared memory;
+- a CTA's ends: its queries come in and its results go out while its products rest;
+- few CTAs: where (batch, head, query block) leave SMs idle, the keys are split too and a second kernel combines;
+- long kernels lose clock to the power limit.
 
-*baseline* is what unfused PyTorch issues: batched QKᵀ, softmax over the score matrix in memory, batched PV.
+*efficient* is two chained CUTLASS GEMMs: softmax, products and shared memory take turns, and each slice of 32 waits for
+its loads. *baseline* is what unfused PyTorch issues: batched QKᵀ, softmax over the score matrix in memory, batched PV.
 
-Sources. Tiles and the split rule: Dao-AILab/flash-attention (BSD-3), `flash_fwd_launch_template.h` and
-`hopper/tile_size.h`, `heuristics.h`; `Flash_fwd_kernel_traits<128,128,64,4>` in a PyTorch trace (AMD-AGI/TraceLens) is
-head dim 128, blocks of 128 and 64, four warps. xformers' CUTLASS kernel: 64 x 64. trtllm: `fmha_v2` for Hopper.
-Fitted constants: aiconfigurator database (attention on h100-sxm and h200-sxm, half of 15,264 rows), published figures
-of flash-attention 2 and 3 for the rest; fitted 2026-11-23.
+What each library's kernels are, and the constants fitted for them, stands in attention_libraries.py.
 """
 
 from __future__ import annotations

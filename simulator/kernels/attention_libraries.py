@@ -77,11 +77,11 @@ FLASH_2 = Library(
     ),
     exposed=0.506,
     tensor_share=1.0,
-    setup_cycles=115.0,
+    setup_cycles=2630.0,
     row_cycles=19.0,
-    step_cycles=596.0,
+    step_cycles=570.0,
     fill_cost=1.2,
-    edge_bytes_per_cycle=10.0,
+    edge_bytes_per_cycle=10.2,
     splits="static",
 )
 FLASH_3 = Library(

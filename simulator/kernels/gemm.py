@@ -126,14 +126,14 @@ WGMMA_TILES = tuple(
     for tile in _wgmma_tiles(m, n)
 )  # fmt: skip
 
-# Batched products of matrices with a side up to 16 and few elements, as temporal attention makes them, run on CUTLASS's wmma
+# Batched products of matrices with a side up to 16 and few products, as temporal attention makes them, run on CUTLASS's wmma
 # kernels of one warp (`cutlass_80_wmma_tensorop_bf16_s161616gemm_bf16_16x16_32x1_nn_align8` on H100, TraceLens): 37,632 of
 # 8 x 64 x 8, four tiles each, take 108 us, of 8 x 8 x 64 41 us; 12 of 5 x 5 x 64 3.1 us.
 TINY = 16
-TINY_PRODUCT = 64 * 64
+TINY_PRODUCT = 16 * 64 * 64
 TINY_SLOTS = 740  # instructions of a thread: iterators, one stage, epilogue through shared memory [200, 1500]
 TINY_EFFICIENCY = 0.7  # of attainable HBM and L2 bandwidth, for rows of some tens of bytes [0.4, 1]
-TINY_LATENCY_S = 1.5e-6  # first load to last store of one [0.5e-6, 3e-6]
+TINY_LATENCY_S = 1.0e-6  # first load to last store of one [0.5e-6, 3e-6]
 
 # A slice of split-K keeps at least this many ring slots: below, its prologue outweighs it.
 MIN_STEPS_OF_A_SPLIT = 4
@@ -198,7 +198,12 @@ def gemm(
     if writes is None:
         writes = (Access(c, float(batch * m * n * size)),)
     cold = sum(access.nbytes for access in reads) + sum(access.nbytes for access in writes)
-    if batch > 1 and min(m, n) <= TINY and m * n <= TINY_PRODUCT and _has_tensor_cores_for(hardware, dtype):
+    if (
+        batch > 1
+        and min(m, n) <= TINY
+        and m * n * k <= TINY_PRODUCT
+        and _has_tensor_cores_for(hardware, dtype)
+    ):
         return [_tiny_kernel(m, n, k, batch, dtype, hardware, reads, writes, name, family)]
     plan = choose(m, n, k, batch, dtype, hardware, cold)
     if plan.tile is None:
