@@ -129,3 +129,14 @@ def test_accuracy_on_measured_rows(name, percent):
     device = hardware.load(name)
     predicted = [time_s(row.m, row.n, row.k, device, dtype="bf16") * 1e6 for row in table.itertuples()]
     assert 100 * (abs(predicted / table.time_us - 1)).mean() < percent
+
+
+@pytest.mark.parametrize(
+    ("m", "n", "k", "batch", "measured_us"),
+    # H100, AMD-AGI/TraceLens: the matrices of temporal attention over 8 frames, and of 12 heads over 5 tokens.
+    [(8, 8, 64, 37632, 40.9), (8, 64, 8, 37632, 108.4), (5, 5, 64, 12, 3.1), (5, 64, 5, 12, 2.8)],
+)
+def test_tiny_batched_products_take_what_a_warp_issues(m, n, k, batch, measured_us):
+    (kernel,) = gemm(m, n, k, batch, "bf16", H100)
+    assert kernel.threads == 32
+    assert 1e6 * (lone_time_s(kernel, H100) - H100.launch_s) == pytest.approx(measured_us, rel=0.25)

@@ -31,6 +31,7 @@ from typing import NamedTuple
 from simtti.hw_configs.hardware import Hardware
 from simtti.hw_configs.parameters import GemmStyle
 from simtti.simulator.kernel import Access, Kernel, lone_time_s
+from simtti.simulator.kernels.elementwise import issue_flops
 
 ELEMENT_BYTES = {"fp16": 2, "bf16": 2, "fp32": 4, "fp8": 1}
 
@@ -105,6 +106,15 @@ WGMMA_TILES = tuple(
     for tile in _wgmma_tiles(m, n)
 )  # fmt: skip
 
+# Batched products of matrices with a side up to 16 and few products, as temporal attention makes them, run on CUTLASS's wmma
+# kernels of one warp (`cutlass_80_wmma_tensorop_bf16_s161616gemm_bf16_16x16_32x1_nn_align8` on H100, TraceLens): 37,632 of
+# 8 x 64 x 8, four tiles each, take 108 us, of 8 x 8 x 64 41 us; 12 of 5 x 5 x 64 3.1 us.
+TINY = 16
+TINY_PRODUCT = 16 * 64 * 64
+TINY_SLOTS = 740  # instructions of a thread: iterators, one stage, epilogue through shared memory [200, 1500]
+TINY_EFFICIENCY = 0.7  # of attainable HBM and L2 bandwidth, for rows of some tens of bytes [0.4, 1]
+TINY_LATENCY_S = 1.0e-6  # first load to last store of one [0.5e-6, 3e-6]
+
 # A slice of split-K keeps at least this many ring slots: below, its prologue outweighs it.
 MIN_STEPS_OF_A_SPLIT = 4
 MOST_SPLITS = 128
@@ -168,6 +178,13 @@ def gemm(
     if writes is None:
         writes = (Access(c, float(batch * m * n * size)),)
     cold = sum(access.nbytes for access in reads) + sum(access.nbytes for access in writes)
+    if (
+        batch > 1
+        and min(m, n) <= TINY
+        and m * n * k <= TINY_PRODUCT
+        and _has_tensor_cores_for(hardware, dtype)
+    ):
+        return [_tiny_kernel(m, n, k, batch, dtype, hardware, reads, writes, name, family)]
     plan = choose(m, n, k, batch, dtype, hardware, cold)
     if plan.tile is None:
         return [_gemv_kernel(plan.split, max(m, n), k, size, hardware, reads, writes, name, family)]
@@ -515,6 +532,42 @@ def _reduction_s(elements: int, split: int, size: int, rates: _Rates) -> float:
         hbm_bytes,
         rates.reduction_in_flight,
         rates,
+    )
+
+
+def _tiny_kernel(
+    m: int,
+    n: int,
+    k: int,
+    batch: int,
+    dtype: str,
+    hardware: Hardware,
+    reads: tuple[Access, ...],
+    writes: tuple[Access, ...],
+    name: str,
+    family: str,
+) -> Kernel:
+    """A warp to each 16 x 16 of each product: what it issues around its few products is its time, not the products."""
+    size = ELEMENT_BYTES[dtype]
+    down, across = -(-m // TINY), -(-n // TINY)
+    operand_bytes = (m / down + n / across) * k * size
+    return Kernel(
+        name=f"{name}_wmma{TINY}x{TINY}",
+        family=family,
+        grid=batch * down * across,
+        threads=32,
+        registers=64,
+        shared_memory_bytes=4096,
+        tensor_flops=2.0 * TINY * TINY * (-(-k // TINY) * TINY),
+        tensor_dtype=dtype,
+        fp32_flops=issue_flops(32 * TINY_SLOTS, hardware),
+        l2_bytes=operand_bytes + m / down * n / across * size,
+        latency_s=TINY_LATENCY_S,
+        bytes_in_flight=operand_bytes,
+        memory_efficiency=TINY_EFFICIENCY,
+        reads=reads,
+        writes=writes,
+        flops=2.0 * batch * m * n * k,
     )
 
 
