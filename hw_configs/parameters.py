@@ -31,7 +31,7 @@ class GemmStyle(NamedTuple):
         float, Bounds(2, 64, "rate at which one CTA empties its accumulators")
     ]
     multicast: Annotated[
-        float, Bounds(0.5, 1, "share of operand bytes asked of L2 after a cluster's multicast")
+        float, Bounds(0.2, 1, "share of operand bytes asked of L2 after a cluster's multicast")
     ]
     read_efficiency: Annotated[
         float, Bounds(0.2, 1, "share of attainable HBM and L2 bandwidth for slices of rows")

@@ -40,6 +40,8 @@ class Kernel:
     Per kernel:
       reads, writes     unique bytes by tensor; what HBM moves follows from what L2 holds
       hbm_reread_bytes  bytes fetched again because the working set of a wave outgrows L2
+      repeated_hbm_bytes  bytes to and from HBM when a benchmark launches the operator again and again on the same input
+                        with other weights, so that L2 holds some of it already; None: nothing is known, L2 is cold
       flops             useful FLOPs, without padding: for reports
       tensor_efficiency attained share of the tensor cores' peak while the pipeline is full
       memory_efficiency attained share of the attainable HBM and L2 bandwidth, below 1 for uncoalesced access
@@ -64,6 +66,7 @@ class Kernel:
     reads: tuple[Access, ...] = ()
     writes: tuple[Access, ...] = ()
     hbm_reread_bytes: float = 0.0
+    repeated_hbm_bytes: float | None = None
     flops: float = 0.0
 
     def __post_init__(self) -> None:
@@ -170,20 +173,25 @@ def cold_hbm_bytes(kernel: Kernel) -> float:
     return kernel.unique_bytes + kernel.hbm_reread_bytes
 
 
+def repeated_hbm_bytes(kernel: Kernel) -> float:
+    """HBM bytes of `kernel` launched again and again, as benchmarks do; cold where that is not known."""
+    return cold_hbm_bytes(kernel) if kernel.repeated_hbm_bytes is None else kernel.repeated_hbm_bytes
+
+
 def lone_time_s(kernel: Kernel, hardware: Hardware, hbm_bytes: float | None = None) -> float:
     """Closed form of `kernel` alone on an idle device, in seconds: launch, start, full waves and the last partial wave.
 
     The CTAs of the first wave start in step and wait for their latency together; later ones hide theirs behind others.
 
     The simulation must agree with it (a test says so); lowering uses it to choose tiles as a library's
-    heuristics do, by predicted time.
+    heuristics do, by predicted time. hbm_bytes: those of a repeated launch if not given.
     """
     return hardware.launch_s + lone_execution_s(kernel, hardware, hbm_bytes)
 
 
 def lone_execution_s(kernel: Kernel, hardware: Hardware, hbm_bytes: float | None = None) -> float:
     """`lone_time_s` without the launch: from the kernel's start to its end."""
-    need = demand(kernel, hardware, cold_hbm_bytes(kernel) if hbm_bytes is None else hbm_bytes)
+    need = demand(kernel, hardware, repeated_hbm_bytes(kernel) if hbm_bytes is None else hbm_bytes)
     sms = hardware.sm_count
     slots = ctas_per_sm(kernel, hardware) * sms
     waves, rest = divmod(kernel.grid, slots)

@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from simtti.hw_configs.hardware import Hardware
+from simtti.simulator import power
 from simtti.simulator.host import Host
 from simtti.simulator.kernel import Kernel, bottleneck, demand
 from simtti.simulator.lower import Lowered, Policy
@@ -318,12 +319,6 @@ class Result:
 
 
 def energy_j(interval: KernelInterval, hardware: Hardware) -> float:
-    """Energy a kernel adds to the board's idle power: its FLOPs and its bytes, no more than the power limit allows."""
-    kernel = interval.kernel
-    joules = (
-        kernel.tensor_flops * kernel.grid * hardware.tensor_j_per_flop
-        + kernel.fp32_flops * kernel.grid * hardware.fp32_j_per_flop
-        + kernel.l2_bytes * kernel.grid * hardware.l2_j_per_byte
-        + interval.hbm_bytes * hardware.hbm_j_per_byte
-    )
+    """Energy a kernel adds to the board's static power, no more than the power limit allows in its time."""
+    joules = power.energy(interval.kernel, interval.hbm_bytes, hardware).at(1.0)
     return min(joules, (hardware.power_limit_w - hardware.static_power_w) * interval.duration_s)

@@ -127,7 +127,10 @@ def other_measurements(table: pd.DataFrame) -> np.ndarray:
     calls = [
         (shape, hw, timed)
         for shape, hw, timed in zip(
-            shapes(table.drop(columns=["family"], errors="ignore")), table.hw, table.what_is_timed, strict=True
+            shapes(table.drop(columns=["family"], errors="ignore")),
+            table.hw,
+            table.what_is_timed,
+            strict=True,
         )
     ]
     for call, source, time in zip(calls, table.source, table.time_us, strict=True):

@@ -43,9 +43,7 @@ def _plain(values: Any, digits: int = 4) -> list[float]:
 
 def scatter(rows: pd.DataFrame, by: str, name: str, unit: str) -> Chart:
     """Predicted against measured, log-log, with the +-25 % band. rows: predicted_us and time_us, or _s and latency_s."""
-    predicted, measured = (
-        ("predicted_us", "time_us") if unit == "us" else ("predicted_s", "latency_s")
-    )
+    predicted, measured = ("predicted_us", "time_us") if unit == "us" else ("predicted_s", "latency_s")
     known = rows[rows[predicted].notna()]
     shown = thinned(known, MOST_POINTS)
     low = float(min(known[measured].min(), known[predicted].min())) * 0.8
@@ -101,7 +99,9 @@ def distribution(rows: pd.DataFrame, families: list[str]) -> Chart:
              "name": family, "x": centres, "y": _plain(100 * shares),
              "hovertemplate": "%{x:+.1f} %: %{y:.1f} % of rows<extra>" + family + "</extra>"}
         )  # fmt: skip
-    roofline = np.clip((rows.roofline_us / rows.time_us).dropna() - 1, -ERROR_LIMIT + 1e-9, ERROR_LIMIT - 1e-9)
+    roofline = np.clip(
+        (rows.roofline_us / rows.time_us).dropna() - 1, -ERROR_LIMIT + 1e-9, ERROR_LIMIT - 1e-9
+    )
     shares = np.histogram(roofline, edges)[0] / max(len(roofline), 1)
     data.append(
         {"type": "scatter", "mode": "lines", "line": {"shape": "hvh", "width": 1, "dash": "dot", "color": "var(--muted)"},
@@ -109,7 +109,11 @@ def distribution(rows: pd.DataFrame, families: list[str]) -> Chart:
          "hovertemplate": "%{x:+.1f} %: %{y:.1f} % of rows<extra>roofline</extra>"}
     )  # fmt: skip
     layout = {
-        "xaxis": {"title": {"text": "error, % (negative: predicted too fast)"}, "range": [-50, 50], "ticksuffix": " %"},
+        "xaxis": {
+            "title": {"text": "error, % (negative: predicted too fast)"},
+            "range": [-50, 50],
+            "ticksuffix": " %",
+        },
         "yaxis": {"title": {"text": "share of rows, %"}, "rangemode": "tozero"},
     }
     return Chart(
@@ -142,7 +146,9 @@ def by_size(rows: pd.DataFrame, families: list[str]) -> Chart:
         "xaxis": {"type": "category", "categoryorder": "array", "categoryarray": sizes, "title": {"text": "measured time"}},
         "yaxis": {"title": {"text": "MAPE, %"}, "rangemode": "tozero"},
     }  # fmt: skip
-    return Chart("kernels-by-size", tuple(data), layout, "Mean error by decade of the measured time.", height_px=340)
+    return Chart(
+        "kernels-by-size", tuple(data), layout, "Mean error by decade of the measured time.", height_px=340
+    )
 
 
 def dimensions(rows: pd.DataFrame, family: str) -> list[Chart]:
@@ -157,7 +163,9 @@ def dimensions(rows: pd.DataFrame, family: str) -> list[Chart]:
         "showlegend": False,
     }
     for at, name in enumerate(names):
-        sizes, low, middle, high, counts = _against(known[name].to_numpy(float), known.ratio.to_numpy(float) - 1)
+        sizes, low, middle, high, counts = _against(
+            known[name].to_numpy(float), known.ratio.to_numpy(float) - 1
+        )
         axes = {"xaxis": f"x{at + 1 if at else ''}", "yaxis": f"y{at + 1 if at else ''}"}
         data += [
             {"type": "scatter", "mode": "lines", "x": sizes, "y": low, "line": {"width": 0}, "hoverinfo": "skip", **axes},
@@ -174,7 +182,9 @@ def dimensions(rows: pd.DataFrame, family: str) -> list[Chart]:
         layout[axes["yaxis"].replace("y", "yaxis")] = {
             "range": [-40, 40], "ticksuffix": " %", "zeroline": True, "showticklabels": at == 0,
         }  # fmt: skip
-    return [Chart(f"kernels-{family.replace('_', '-')}-dimensions", tuple(data), layout, family, height_px=280)]
+    return [
+        Chart(f"kernels-{family.replace('_', '-')}-dimensions", tuple(data), layout, family, height_px=280)
+    ]
 
 
 def _against(sizes: np.ndarray, error: np.ndarray) -> tuple[list[float], ...]:
@@ -183,7 +193,9 @@ def _against(sizes: np.ndarray, error: np.ndarray) -> tuple[list[float], ...]:
     if len(distinct) > _MOST_SIZES:
         edges = np.unique(np.quantile(sizes, np.linspace(0, 1, _MOST_SIZES + 1)))
         bins = np.clip(np.searchsorted(edges, sizes, side="right") - 1, 0, len(edges) - 2)
-        places = np.array([np.median(sizes[bins == at]) if np.any(bins == at) else np.nan for at in range(len(edges) - 1)])
+        places = np.array(
+            [np.median(sizes[bins == at]) if np.any(bins == at) else np.nan for at in range(len(edges) - 1)]
+        )
     else:
         bins, places = np.searchsorted(distinct, sizes), distinct
     found: list[list[float]] = [[], [], [], [], []]

@@ -38,13 +38,13 @@ def print_summary(found: Evaluation) -> None:
             print_table(tables.by_split(rows), "Training and held-out shapes")
         print_table(tables.by_size(rows), "By measured time")
     if len(found.shown_apart):
-        print_table(tables.apart(found.shown_apart), "Wall times, not scored: the host's share is not predicted")
+        print_table(
+            tables.apart(found.shown_apart), "Wall times, not scored: the host's share is not predicted"
+        )
     print_lines(_warnings(found), "yellow")
 
 
-def report(
-    found: Evaluation, hw: str, inputs: tuple[tuple[str, str], ...]
-) -> Report:
+def report(found: Evaluation, hw: str, inputs: tuple[tuple[str, str], ...]) -> Report:
     """The whole report. hw: the device's name or file; inputs: what it was made from (see provenance)."""
     rows = found.scored
     sections = []
@@ -86,13 +86,13 @@ def report(
     sections += [
         Section(
             "The device's parameters",
-            ("fitted: set by measurements; uncalibrated: from the source named, without a fit. The interval is 95 %.",),
+            (
+                "fitted: set by measurements; uncalibrated: from the source named, without a fit. The interval is 95 %.",
+            ),
             (*_fits(content), _parameters(content)),
             folded=True,
         ),
-        Section(
-            "Made from", blocks=(table(("Input", "Which"), inputs, text_columns=2),), folded=True
-        ),
+        Section("Made from", blocks=(table(("Input", "Which"), inputs, text_columns=2),), folded=True),
     ]
     return Report(
         title=f"{found.hardware.name}: how far off simtti is",
@@ -120,7 +120,11 @@ def _facts(rows: pd.DataFrame) -> tuple[Fact, ...]:
     ]
     if between.rows:
         facts.append(
-            Fact("Measurement noise", percent(between.mape), f"two sources, {count(between.rows)} times the same call")
+            Fact(
+                "Measurement noise",
+                percent(between.mape),
+                f"two sources, {count(between.rows)} times the same call",
+            )
         )
     return tuple(facts)
 
@@ -247,7 +251,9 @@ def _parameters(content: dict[str, Any]) -> Table:
                 entry["status"], f"{meaning}. {entry['source']}",
             ]
         )  # fmt: skip
-    return table(("Parameter", "Value", "95 % interval", "Status", "Meaning and source"), rows, words_last=True)
+    return table(
+        ("Parameter", "Value", "95 % interval", "Status", "Meaning and source"), rows, words_last=True
+    )
 
 
 def hardware_line(hardware: Hardware) -> str:

@@ -89,9 +89,7 @@ def by_size(rows: pd.DataFrame) -> Table:
     """Figures of each family and decade of measured time."""
     found = [
         [str(family), str(size), *figure_cells(kernel_figures(part)), percent(roofline_figures(part).mape)]
-        for (family, size), part in groups(
-            rows, ["family", "size"], lambda key: (key[0], size_order(key[1]))
-        )
+        for (family, size), part in groups(rows, ["family", "size"], lambda key: (key[0], size_order(key[1])))
     ]
     return table(("Family", "Measured time", *FIGURE_COLUMNS, "Roofline MAPE"), found, text_columns=2)
 
@@ -118,7 +116,15 @@ def worst(rows: pd.DataFrame) -> Table:
         for row in furthest(rows, "ratio", WORST_ROWS)
     ]  # fmt: skip
     return table(
-        ("Family", "Shape", "Type", "Measured us", "Predicted us", "Error", "What the model says, and what is unusual"),
+        (
+            "Family",
+            "Shape",
+            "Type",
+            "Measured us",
+            "Predicted us",
+            "Error",
+            "What the model says, and what is unusual",
+        ),
         found,
         text_columns=3,
         words_last=True,
