@@ -32,14 +32,7 @@ from simtti.errors import unknown
 from simtti.hw_configs.hardware import Hardware
 from simtti.simulator.kernel import Access, Kernel
 from simtti.simulator.kernels.attention_libraries import (
-    COMBINE_LATENCY_S,
     LIBRARIES,
-    MMA_FLOPS_PER_CYCLE,
-    MMA_FLOPS_PER_WARP_CYCLE,
-    PARTIAL_BYTES_PER_CYCLE,
-    REPACK_LATENCY_S,
-    THROTTLED_AFTER_S,
-    THROTTLED_SHARE,
     Block,
     Library,
     block_of,
@@ -185,6 +178,7 @@ def _fused(
     family: str,
 ) -> list[Kernel]:
     library = LIBRARIES[name]
+    style = library.style_on(hardware)
     size, head_dim, sequences = problem.size, problem.head_dim, problem.sequences
     cut = _divide(library, problem, hardware)
     block, splits = cut.block, cut.splits
@@ -198,14 +192,10 @@ def _fused(
     shared_bytes = cut.key_blocks * size * _shared_elements(library, block, head_dim, hardware)
     tensor_share = 1.0
     if not cuda_cores:
-        rest = 2 * rows * head_dim * size / library.edge_bytes_per_cycle
+        rest = 2 * rows * head_dim * size / style.edge_bytes_per_cycle
         if library.streams:  # between barriers, products wait for shared memory
             rest += shared_bytes / hardware.shared_memory_bytes_per_cycle_sm
         tensor_share = _tensor_share(library, flops, exponentials, rest, problem.dtype, hardware)
-        tensor_s = flops / (
-            hardware.tensor_flops_per_cycle_sm(problem.dtype) * tensor_share * hardware.clock_hz
-        )
-        tensor_share *= _sustained_share(tensor_s * ctas / hardware.sm_count, hardware)
     partial = (Access(workspace, 4.0 * sequences * problem.q_len * (head_dim + 1) * splits),)
     walked_again = cut.key_blocks * rows if library.streams else rows  # queries that L2 is asked for
     active = hardware.sm_count / cut.q_blocks * 2.0 * problem.kv_len * head_dim * size
@@ -219,7 +209,8 @@ def _fused(
         registers=block.registers,
         shared_memory_bytes=shared_memory_bytes(library, block, size),
         tensor_flops=0.0 if cuda_cores else flops,
-        fp32_flops=flops if cuda_cores else 0.0,
+        # An instruction of the softmax counts as a fused multiply-add.
+        fp32_flops=2.0 * style.softmax_slots * exponentials + (flops if cuda_cores else 0.0),
         tensor_dtype="fp16" if cuda_cores else problem.dtype,
         tensor_efficiency=tensor_share,
         sfu_ops=exponentials,
@@ -235,12 +226,13 @@ def _fused(
         else 0.0,
         flops=4.0 * sequences * problem.q_len * problem.kv_len * head_dim * visible,
     )
-    kernels = [_helper(name, library, family) for _ in range(library.helpers)]
+    kernels = [_helper(name, style.helper_latency_s, family) for _ in range(library.helpers)]
     if library.repacks:
-        kernels.append(_repack(name, reads, family))
+        kernels.append(_repack(name, reads, hardware.attention_parts.repack_latency_s, family))
     kernels.append(main)
     if cut.combines:
-        kernels.append(_combine(name, problem, cut, partial, writes, family))
+        latency_s = hardware.attention_parts.combine_latency_s
+        kernels.append(_combine(name, problem, cut, partial, writes, latency_s, family))
     return kernels
 
 
@@ -259,26 +251,26 @@ def _flops_a_score(library: Library, block: Block, problem: _Problem, hardware: 
 
 def _latency_s(library: Library, problem: _Problem, cut: _Division, ctas: int, hardware: Hardware) -> float:
     """What a CTA waits for: its prologue and epilogue, each block of keys, its first loads, its part of split keys."""
-    block, size = cut.block, problem.size
+    style, block, size = library.style_on(hardware), cut.block, problem.size
     rows = problem.q_len / cut.q_blocks
     steps = cut.key_blocks
     if library.streams:  # a barrier and a wait for L2 at each slice of 32 of both products
         tiles = -(-problem.head_dim // block.keys)
         steps *= -(-problem.head_dim // 32) + tiles * block.keys // 32
-    cycles = library.setup_cycles + library.row_cycles * block.queries + library.step_cycles * steps
+    cycles = style.setup_cycles + style.row_cycles * block.queries + style.step_cycles * steps
     if not library.wgmma and hardware.tensor_flops_per_cycle_sm("fp16"):
         # A warp alone on its sub-core waits for each of its products; another CTA's warps fill that time.
         flops = (
             4.0 * block.queries * block.keys * cut.key_blocks * block.head_dim if not library.streams else 0.0
         )
-        alone = MMA_FLOPS_PER_WARP_CYCLE * block.threads / 32
+        alone = hardware.attention_mma.flops_per_warp_cycle * block.threads / 32
         cycles += max(flops / alone - flops / _product_rate(library, "fp16", hardware), 0.0)
     if cut.splits > 1:
-        cycles += 4 * rows * problem.head_dim / PARTIAL_BYTES_PER_CYCLE
+        cycles += 4 * rows * problem.head_dim / hardware.attention_parts.partial_bytes_per_cycle
     keys = min(min(block.stages, cut.key_blocks) * block.keys, problem.kv_len / cut.splits)
     first_bytes = size * problem.head_dim * (rows + 2 * keys)
     contended_s = first_bytes * min(ctas, hardware.sm_count) / hardware.hbm_attained_bytes_per_s
-    return cycles / hardware.clock_hz + library.exposed_loads * max(contended_s, hardware.hbm_latency_s)
+    return cycles / hardware.clock_hz + style.exposed_loads * max(contended_s, hardware.hbm_latency_s)
 
 
 def _tensor_share(
@@ -286,11 +278,12 @@ def _tensor_share(
 ) -> float:
     """Of the attainable rate of the tensor cores: products beside softmax, what neither hides of the other, and where
     both rest."""
+    style = library.style_on(hardware)
     ideal = flops / hardware.tensor_flops_per_cycle_sm(dtype)
-    products = flops / (_product_rate(library, dtype, hardware) * library.tensor_share)
+    products = flops / (_product_rate(library, dtype, hardware) * style.tensor_share)
     lanes = hardware.fp32_flops_per_cycle_sm / 2
-    softmax = exponentials * (1 / hardware.sfu_ops_per_cycle_sm + library.softmax_slots / lanes)
-    return ideal / (max(products, softmax) + library.exposed * min(products, softmax) + rest_cycles)
+    softmax = exponentials * (1 / hardware.sfu_ops_per_cycle_sm + style.softmax_slots / lanes)
+    return ideal / (max(products, softmax) + style.exposed * min(products, softmax) + rest_cycles)
 
 
 def _product_rate(library: Library, dtype: str, hardware: Hardware) -> float:
@@ -299,27 +292,20 @@ def _product_rate(library: Library, dtype: str, hardware: Hardware) -> float:
     if library.wgmma:
         return rate
     two_bytes = hardware.tensor_flops_per_cycle_sm("fp16")
-    return min(rate, MMA_FLOPS_PER_CYCLE * rate / two_bytes)
-
-
-def _sustained_share(busy_s: float, hardware: Hardware) -> float:
-    """Of the clock, what is left under the power limit to a kernel whose tensor cores work for `busy_s`."""
-    drawn_w = hardware.static_power_w + hardware.peak_flops() * hardware.tensor_j_per_flop
-    excess = min(max(drawn_w / hardware.power_limit_w - 1, 0.0), 1.0)
-    return 1 - THROTTLED_SHARE * excess / (1 + (THROTTLED_AFTER_S / busy_s) ** 2)
+    return min(rate, hardware.attention_mma.flops_per_cycle * rate / two_bytes)
 
 
 def _shared_elements(library: Library, block: Block, head_dim: int, hardware: Hardware) -> float:
     """Elements through shared memory for a block of keys: what each warp (mma), warpgroup (wgmma: 64 rows) or instruction
     (tcgen05: 128 rows) reads of its queries, keys and values, and what fills the ring."""
-    queries, keys = block.queries, block.keys
+    style, queries, keys = library.style_on(hardware), block.queries, block.keys
     if library.streams:  # warps of 32 x 32; scores are written and read back
         warps, slices, tiles = block.threads // 32, -(-head_dim // 32) * 32, -(-head_dim // keys)
         read = warps * 64 * (slices + keys * tiles)
-        return read + library.fill_cost * (head_dim * (queries + 2 * keys) + queries * keys)
+        return read + style.fill_cost * (head_dim * (queries + 2 * keys) + queries * keys)
     rows = 128 if hardware.architecture == "blackwell" else 64
     readers = max(queries // rows, 1) if library.wgmma else block.threads // 32
-    return block.head_dim * (readers * 2 * keys + queries + 2 * library.fill_cost * keys)
+    return block.head_dim * (readers * 2 * keys + queries + 2 * style.fill_cost * keys)
 
 
 def _visible_blocks(q_len: int, kv_len: int, block: Block, q_blocks: int) -> float:
@@ -347,6 +333,7 @@ def _combine(
     cut: _Division,
     partial: tuple[Access, ...],
     writes: tuple[Access, ...],
+    latency_s: float,
     family: str,
 ) -> Kernel:
     """Adds up the parts of split keys, four elements a thread: flash-attention 2 with CTAs of 128 threads, 3 of 256.
@@ -363,7 +350,7 @@ def _combine(
         registers=40,
         fp32_flops=2.0 * elements * splits,
         l2_bytes=elements * (4.0 * splits + problem.size),
-        latency_s=COMBINE_LATENCY_S,
+        latency_s=latency_s,
         bytes_in_flight=float(cta_rows * problem.head_dim * 4 * min(splits, 4)),
         reads=partial if moves else (),
         writes=writes if moves else (),
@@ -371,13 +358,11 @@ def _combine(
     )
 
 
-def _helper(name: str, library: Library, family: str) -> Kernel:
-    return Kernel(
-        name=f"{name}_prepare", family=family, grid=1, threads=128, latency_s=library.helper_latency_s
-    )
+def _helper(name: str, latency_s: float, family: str) -> Kernel:
+    return Kernel(name=f"{name}_prepare", family=family, grid=1, threads=128, latency_s=latency_s)
 
 
-def _repack(name: str, reads: tuple[Access, ...], family: str) -> Kernel:
+def _repack(name: str, reads: tuple[Access, ...], latency_s: float, family: str) -> Kernel:
     """A copy of Q, K and V: CTAs of 256 threads, 16 bytes a thread in and out."""
     nbytes = sum(access.nbytes for access in reads)
     ctas = max(int(nbytes // 4096), 1)
@@ -388,7 +373,7 @@ def _repack(name: str, reads: tuple[Access, ...], family: str) -> Kernel:
         threads=256,
         registers=40,
         l2_bytes=2 * nbytes / ctas,
-        latency_s=REPACK_LATENCY_S,
+        latency_s=latency_s,
         bytes_in_flight=4096.0,
         reads=reads,
         writes=reads,

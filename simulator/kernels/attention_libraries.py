@@ -6,7 +6,8 @@ xformers' CUTLASS kernel (`mem_eff_attention/kernel_forward.h`); TensorRT-LLM's 
 PyTorch traces (AMD-AGI/TraceLens) agree: `Flash_fwd_kernel_traits<128, 128, 64, 4>` is head dim 128, blocks of 128 queries
 and 64 keys, four warps; 255 registers, 48 KB of shared memory at head dim 64; `fmha_cutlassF_bf16_aligned_32x128_gmem`.
 
-Fitted numbers, with bounds in brackets, are robust least squares on log ratios:
+What was fitted stands in hw_configs (groups flash_2, flash_3, flash_4, trtllm, efficient), by robust least squares on log
+ratios:
 - flash-attention 3 and trtllm-fmha: aiconfigurator database (Apache-2.0), bf16, h100-sxm and h200-sxm, the half of the
   shapes that a hash picks;
 - flash-attention 2: 18 published rates on H100 at 1.83 GHz (flash-attention's figures, transcribed), 4 kernels of TraceLens,
@@ -22,6 +23,7 @@ import math
 from typing import NamedTuple
 
 from simtti.hw_configs.hardware import Hardware
+from simtti.hw_configs.parameters import AttentionStyle
 
 
 class Block(NamedTuple):
@@ -36,34 +38,27 @@ class Block(NamedTuple):
 
 
 class Library(NamedTuple):
-    """A fused implementation. Fitted constants in brackets with their bounds."""
+    """A fused implementation: what is read from its sources. How its kernels spend their time is `Hardware`'s `style`."""
 
+    style: str  # the group of parameters (hw_configs/parameters.py)
     wgmma: bool
     blocks: tuple[Block, ...]  # by head dim, ascending
-    exposed: float  # of the shorter of products and softmax, what the longer does not hide [0, 1]
-    tensor_share: float  # of the tensor cores' attainable rate between softmaxes [0.3, 1.1]
-    setup_cycles: float  # a CTA's prologue [0, 8000]
-    row_cycles: float  # and epilogue, for each row of its queries [0, 50]
-    step_cycles: float  # barriers and waits at each block of keys (`streams`: each slice), hidden by other CTAs [0, 3000]
-    fill_cost: float  # as in gemm.Style [0, 4]
-    softmax_slots: float = (
-        4.0  # FP32 instructions of an element beside its exponential: scale, maximum, sum [0, 12]
-    )
-    # At which a CTA's queries come in and results go out, while its SM's tensor cores rest [4, inf).
-    edge_bytes_per_cycle: float = math.inf
-    exposed_loads: float = 0.0  # of the time to fetch a CTA's first blocks at its share of HBM [0, 1]
     helpers: int = 0  # small kernels the library launches around it: schedule, semaphores, offsets
-    helper_latency_s: float = 0.0  # of each, a CTA or a few that do next to nothing [0, 4e-6]
     splits: str = ""  # whose rule splits the keys: "static" (flash-attention 2), "dynamic" (3), or nobody's
     repacks: bool = False  # one more helper reads packed Q, K, V and writes them as the kernel wants them
-    streams: bool = (
-        False  # queries and scores go through shared memory at each block of keys, as in two chained GEMMs
-    )
+    # Queries and scores go through shared memory at each block of keys, as in two chained GEMMs.
+    streams: bool = False
     short: Block | None = None  # for sequences of queries no longer than its block, up to its head dim
+
+    def style_on(self, hardware: Hardware) -> AttentionStyle:
+        """The library's parameters on a device."""
+        style: AttentionStyle = getattr(hardware, self.style)
+        return style
 
 
 # The blocks depend on the device: see `flash_2_block`.
 FLASH_2 = Library(
+    style="flash_2",
     wgmma=False,
     blocks=(
         Block(32, 128, 128, 128, 255, 1),
@@ -75,16 +70,10 @@ FLASH_2 = Library(
         Block(224, 128, 64, 256, 255, 1),
         Block(256, 128, 64, 256, 255, 1),
     ),
-    exposed=0.506,
-    tensor_share=1.0,
-    setup_cycles=2630.0,
-    row_cycles=19.0,
-    step_cycles=570.0,
-    fill_cost=1.2,
-    edge_bytes_per_cycle=10.2,
     splits="static",
 )
 FLASH_3 = Library(
+    style="flash_3",
     wgmma=True,
     blocks=(
         Block(64, 192, 192, 512, 128, 2),
@@ -93,19 +82,12 @@ FLASH_3 = Library(
         Block(192, 128, 112, 384, 168, 2),
         Block(256, 128, 80, 384, 168, 2),
     ),
-    exposed=0.336,
-    tensor_share=0.956,
-    setup_cycles=2040.0,
-    row_cycles=22.0,
-    step_cycles=0.0,
-    fill_cost=0.27,
-    exposed_loads=0.214,
     helpers=1,
-    helper_latency_s=1.37e-6,
     splits="dynamic",
     short=Block(64, 64, 128, 256, 168, 2),
 )
 TRTLLM = Library(
+    style="trtllm",
     wgmma=True,
     blocks=(
         Block(32, 128, 256, 384, 168, 2),
@@ -113,50 +95,31 @@ TRTLLM = Library(
         Block(128, 128, 128, 384, 168, 2),
         Block(256, 128, 64, 384, 168, 2),
     ),
-    exposed=0.36,
-    tensor_share=0.9,
-    setup_cycles=925.0,
-    row_cycles=9.2,
-    step_cycles=422.0,
-    fill_cost=0.27,
-    exposed_loads=0.07,
     helpers=2,
-    helper_latency_s=0.34e-6,
     repacks=True,
 )
 # Two query blocks in flight; warpgroups of their own for the softmax, with part of the exponentials as polynomials on the
 # FMA units, so that little but the exponentials shows.
 FLASH_4 = FLASH_3._replace(
+    style="flash_4",
     blocks=(
         Block(64, 256, 128, 384, 168, 2),
         Block(128, 256, 128, 384, 168, 2),
         Block(192, 256, 64, 384, 168, 2),
         Block(256, 128, 64, 384, 168, 2),
     ),
-    exposed=0.29,
-    tensor_share=1.1,
-    softmax_slots=0.0,
-    setup_cycles=2460.0,
-    row_cycles=13.0,
-    fill_cost=0.1,
     short=None,
     helpers=0,
     splits="",
 )
 EFFICIENT = Library(
+    style="efficient",
     wgmma=False,
     blocks=(
         Block(64, 64, 64, 128, 128, 1),
         Block(128, 64, 128, 256, 128, 1),
         Block(65536, 32, 128, 128, 128, 1),
     ),
-    exposed=1.0,
-    tensor_share=1.0,
-    setup_cycles=300.0,
-    row_cycles=19.0,
-    step_cycles=437.0,
-    fill_cost=0.99,
-    edge_bytes_per_cycle=20.7,
     streams=True,
 )
 LIBRARIES = {
@@ -166,22 +129,6 @@ LIBRARIES = {
     "trtllm-fmha": TRTLLM,
     "efficient": EFFICIENT,
 }
-
-# FLOPs a cycle that the warps of two resident CTAs issue as mma.sync between their loads from shared memory: A100's whole
-# rate, and no more on Hopper; the tensor cores of other parts are slower than that [1000, 2600].
-MMA_FLOPS_PER_CYCLE = 2048.0
-# The same of a warp that has its sub-core for itself [150, 600].
-MMA_FLOPS_PER_WARP_CYCLE = 302.0
-# Bytes that a CTA writes of its FP32 part of split keys in a cycle, row by row [2, 64].
-PARTIAL_BYTES_PER_CYCLE = 15.7
-# The kernel that adds up the parts of split keys: three dependent trips [0, 5e-6].
-COMBINE_LATENCY_S = 0.5e-6
-REPACK_LATENCY_S = 1.0e-6  # [0, 3e-6]
-# Kernels that run for milliseconds bring a board whose tensor cores could draw more than its power limit down in clock:
-# by this for each power limit that they could draw beyond it [0, 0.3]; half of it where they work for so many seconds.
-# Measurements repeat a kernel, so that its own length decides what the power controller sees.
-THROTTLED_SHARE = 0.13
-THROTTLED_AFTER_S = 5e-3
 
 # Shared memory of an SM below which flash-attention 2 takes its small blocks: gaming and inference parts have 100 KB.
 SMALL_SHARED_MEMORY_BYTES = 112 * 1024
