@@ -56,7 +56,7 @@ CHANNEL_ALIGNMENT = 8  # channels of a 16-byte vector in fp16; cuDNN pads to it
 
 LAYOUT_TILE = 32  # rows and columns of a layout kernel's tile
 LAYOUT_THREADS = 256
-LAYOUT_SLOTS = {"nchwToNhwc": 188.0, "nhwcToNchw": 125.0}  # issue slots of a thread; fitted
+LAYOUT_SLOTS = {"nchwToNhwc": 162.0, "nhwcToNchw": 125.0}  # issue slots of a thread; fitted
 LAYOUT_REGISTERS = {"nchwToNhwc": 32, "nhwcToNchw": 36}
 # HBM and L2 bandwidth with 64-byte runs, a 32-element row of a 16-bit type; fitted
 HALF_LINE_EFFICIENCY = 0.66
