@@ -66,7 +66,7 @@ CAST_LATENCY_S = 1.25e-6
 # Extra issue slots and special-function operations of an element, beside one instruction of arithmetic.
 # The slots of gelu, silu, sigmoid and div are fitted, the others estimates of the instruction sequences.
 COST = {
-    "gelu": (18.0, 2.0),
+    "gelu": (15.0, 2.0),
     "silu": (13.0, 2.0),
     "sigmoid": (13.0, 2.0),
     "tanh": (8.0, 2.0),
