@@ -1,36 +1,19 @@
-"""Convolution as PyTorch runs it through cuDNN: implicit GEMM on tensor cores, with what surrounds it.
+"""Convolution as PyTorch runs it through cuDNN: the products (`implicit_gemm`), with what surrounds them.
 
-Implicit GEMM: M = N x output positions, N = output channels, K = taps x input channels. A CTA makes one
-tile of the output; for each tap it gathers the tile's pixels anew from L2, so activations cross HBM once
-and L2 as often as there are taps (and column tiles). Channels are padded to the k step per tap: 3 input
-channels, padded to 8, still occupy a step of 32.
-
-Around it, as the kernels of the traces show (operators_h100.csv, TraceLens, H100 SXM bf16, 2026-11-23):
+As the kernels of the traces show (operators_h100.csv, TraceLens, H100 SXM bf16, 2026-11-23):
 
 - NCHW tensors, what a pipeline has unless it asks for channels_last: `nchwToNhwcKernel` on the activations
-  and, on every call, on the weights; `nhwcToNchwKernel` on the result. They move tiles of 32 x 32 elements,
-  so 16-bit types use half a 128-byte line at a time, and spend about 190 instructions on a thread.
+  and, on every call, on the weights (those of a single tap lie the same in both layouts); `nhwcToNchwKernel` on
+  the result, which Volta's and Turing's half-precision kernels write as NCHW themselves. They move tiles of
+  32 x 32 elements, so 16-bit types use half a 128-byte line at a time, and spend about 160 instructions on a thread.
 - Channels not a multiple of 8: a padded copy, cleared by a Memset first.
 - 1x1, stride 1, NCHW: a plain GEMM, W[oc, c] x X[c, positions], without conversions.
+- fp32 on the CUDA cores reads and writes NCHW: none of this.
 - Bias: another elementwise kernel, in place, always.
-- Persistent sm90 kernels with more tiles than SMs: a Memset of their tile counter.
+- Persistent sm90 kernels with more tiles than CTAs: a Memset of their tile counter.
 - Depthwise: PyTorch's own kernel on the CUDA cores (native/cuda/DepthwiseConv2d.cu).
 
-On Hopper cuDNN takes sm90 kernels (wgmma, TMA, one persistent CTA of 384 threads per SM) or sm80 ones
-(cp.async, mma.sync). Which, is its heuristic's business, and not always the fastest; the rules here say
-what the traces show:
-- 1x1 in NCHW, 8 or fewer input channels, 32 or fewer output channels: sm80.
-- 2-D in 16 bits up to 192 output channels: sm80 256x64 up to 128 of them, sm90 64x128 above. Both are held back by
-  L2: 210-270 TFLOP/s whatever the size. Wider ones have not been measured alone; they are taken as 3-D ones, which is
-  what Stable Diffusion's end-to-end times on H100 ask for.
-- 3-D, and fp32 (TF32): 128x64 when 128x128 gives less than two waves, else by the output channels: 550
-  TFLOP/s in bf16.
-
-Elsewhere sm80 tiles are chosen by predicted time, and split-K where a grid would leave most SMs idle.
-
-Tile resources: grid, block, registers and shared memory of the kernels in the public traces
-(h100_timesformer, h100_owlv2-large, h100_vgg13_training). Constants marked fitted: the H100 rows named
-above.
+Constants marked fitted: the H100 rows named above.
 """
 
 from __future__ import annotations

@@ -59,13 +59,13 @@ class Persistent(NamedTuple):
 # Fitted: H100's 16x16 patch embeddings; A100's peak, assumed to be Hopper's limit too.
 MMA = MmaSync(2048.0, 0.77, 3.0e-6)
 # Volta and Turing: no cp.async; loads pass through registers between the products. Fitted: conv3d on V100.
-MMA_REGISTERS = MmaSync(1024.0, 0.66, 3.0e-6)
+MMA_REGISTERS = MmaSync(1024.0, 0.6, 3.0e-6)
 # Fitted: Wan2.1's VAE in bf16 (13 us for 27 steps, 35 us for 162), VGG-13 in TF32.
 WGMMA = Persistent(0.97, 6.3e-6, 0.72e-6)
 # As Hopper's, but the epilogue is hidden. Not measured.
 TCGEN05 = Persistent(0.97, 6.3e-6, 0.0)
 
-CUDA_CORE_EFFICIENCY = 0.75  # share of the FP32 pipe's peak in the k loop; fitted (ResNet-50 in fp32 on V100)
+CUDA_CORE_EFFICIENCY = 0.72  # share of the FP32 pipe's peak in the k loop; fitted (ResNet-50 in fp32 on V100)
 # Issue slots beside each fused multiply-add: loads, addresses, predicates. They fill the half of the slots that V100's
 # 64 FP32 lanes leave free, and slow down SMs of 128 lanes. Estimate
 CUDA_CORE_OVERHEAD = 0.4
@@ -115,8 +115,8 @@ class Tile:
     warps: tuple[int, int] = (2, 2)
 
 
-SM90 = Tile("sm90_128x128", 128, 128, 384, 168, 231424, 0.68, 120 / 132)
-SM90_WIDE = Tile("sm90_128x256", 128, 256, 384, 168, 231424, 0.68)
+SM90 = Tile("sm90_128x128", 128, 128, 384, 168, 231424, 0.52, 120 / 132)
+SM90_WIDE = Tile("sm90_128x256", 128, 256, 384, 168, 231424, 0.69)
 SM90_TALL = Tile("sm90_256x64", 256, 64, 384, 168, 231424, 0.75, 117 / 132)
 SM90_SMALL = Tile("sm90_128x64", 128, 64, 384, 168, 231424, 0.94, 120 / 132)
 SM90_PLANAR = Tile("sm90_64x128", 64, 128, 384, 168, 231424, 0.94)

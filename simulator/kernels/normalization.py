@@ -45,9 +45,10 @@ LAYER_NORM_LATENCY_S = 1.0e-6  # a row's two dependent passes and block-wide com
 # Issue slots of a thread outside its loop: shuffles and combinations of moments; fitted
 LAYER_NORM_SLOTS = 240
 LAYER_NORM_VECTOR_SLOTS = 175  # issue slots of 4 elements: 4 Welford updates, then the second pass; fitted
-# RMSNorm runs the same kernel without mean: the same two, for 128 columns together fitted (sgl-project/sglang#20632)
-RMS_NORM_SLOTS = 80
-RMS_NORM_VECTOR_SLOTS = 70
+# RMSNorm runs the same kernel without mean: the same three, for rows of 128 fitted (sgl-project/sglang#20632)
+RMS_NORM_LATENCY_S = 0.4e-6
+RMS_NORM_SLOTS = 85
+RMS_NORM_VECTOR_SLOTS = 75
 
 WARP_SOFTMAX_COLUMNS = 1024  # longest row of softmax_warp_forward (PersistentSoftmax.cuh)
 # Issue slots of a thread beside its elements: start, shuffles for maximum and sum; fitted
@@ -245,7 +246,9 @@ def layer_norm(
             LAYER_NORM_THREADS,
             34,
             slots,
-            LAYER_NORM_LATENCY_S + hardware.hbm_latency_s + loops * hardware.l2_latency_s,
+            (RMS_NORM_LATENCY_S if rms else LAYER_NORM_LATENCY_S)
+            + hardware.hbm_latency_s
+            + loops * hardware.l2_latency_s,
             tuple(reads),
             (Access(target, float(rows * columns * item)),),
             hardware,
