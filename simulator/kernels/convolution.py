@@ -145,7 +145,7 @@ def _dense(
     problem = Problem(
         n * positions, out_channels, channels, work_taps, groups, dtype, (data, filters), result,
         useful_flops=2.0 * n * positions * oc * channels * work_taps,
-        planar=len(out) == 2, outputs_3x3=(n, *out) if plain_3x3 and groups == 1 else None,
+        planar=len(out) == 2, outputs_3x3=(n, out[0], out[1]) if plain_3x3 and groups == 1 else None,
     )  # fmt: skip
     if on_cuda_cores(dtype, channels, nchw, hardware):
         return cuda_core_kernels(problem, hardware, workspace - 3)
