@@ -180,11 +180,15 @@ def predict(rows: str, hw: str, out: str, workers: int | None) -> None:
                  [kernel: flash-attention-2 flash-attention-3 flash-attention-4 trtllm-fmha efficient baseline]
     conv2d       n c h w oc kh kw [stride padding groups layout: nchw nhwc]
     conv3d       n c d h w oc kd kh kw [stride padding groups layout]
-    group_norm   n c spatial groups             spatial: the elements of a channel
+    group_norm   n c spatial [groups layout]    spatial: the elements of a channel
     layer_norm   rows cols
+    rms_norm     rows cols
     softmax      rows cols
-    elementwise  numel [inputs]                 inputs: tensors read, 1 by default
+    elementwise  numel [inputs function]        inputs: tensors read, 1 by default; function: add mul silu gelu ...
     copy         numel
+    permute      rows cols [batch inner]        copy of (batch, rows, cols, inner) to (batch, cols, rows, inner)
+    cat          n c c2 spatial                 (n, c, spatial) and (n, c2, spatial) along the second dimension
+    embedding    rows cols [table_rows]
     upsample     n c h w scale
     """
     from simtti.simulator.predict import predict as predict_table

@@ -45,6 +45,8 @@ class Kernel:
       flops             useful FLOPs, without padding: for reports
       tensor_efficiency attained share of the tensor cores' peak while the pipeline is full
       memory_efficiency attained share of the attainable HBM and L2 bandwidth, below 1 for uncoalesced access
+      hbm_stall         share of the time its HBM traffic takes in which the instructions of its CTAs stand still: loads
+                        that miss L2 and index arithmetic alternate, and too few warps are ready to fill the gaps
     """
 
     name: str
@@ -63,6 +65,7 @@ class Kernel:
     latency_s: float = 0.0
     bytes_in_flight: float = float("inf")
     memory_efficiency: float = 1.0
+    hbm_stall: float = 0.0
     reads: tuple[Access, ...] = ()
     writes: tuple[Access, ...] = ()
     hbm_reread_bytes: float = 0.0
@@ -149,6 +152,9 @@ def demand(kernel: Kernel, hardware: Hardware, hbm_bytes: float) -> Demand:
         hardware.tensor_flops_per_cycle_sm(kernel.tensor_dtype) * clock * kernel.tensor_efficiency
     )
     fp32_s = kernel.fp32_flops / (hardware.fp32_flops_per_cycle_sm * clock)
+    if kernel.hbm_stall:
+        at_once = min(kernel.grid, hardware.sm_count)
+        fp32_s += kernel.hbm_stall * hbm_bytes / kernel.grid * at_once / hardware.hbm_attained_bytes_per_s
     sfu_s = kernel.sfu_ops / (hardware.sfu_ops_per_cycle_sm * clock)
     shared_s = kernel.shared_bytes / (hardware.shared_memory_bytes_per_cycle_sm * clock)
     l2_bytes = kernel.l2_bytes / kernel.memory_efficiency
