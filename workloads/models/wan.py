@@ -48,7 +48,7 @@ def record_wan(options: Options, transformer: dict[str, Any]) -> Recording:
     )
     pipeline.vae.enable_tiling()
     pipeline.vae.enable_slicing()
-    run = Run(recording, options, domain="joint", patches_stay_strided=True)
+    run = Run(recording, options, domain="joint")
     run.repeat_tiles(pipeline.vae)
     run(
         pipeline, pipeline.transformer, prompt=prompts(options), height=options.height, width=options.width,
