@@ -99,6 +99,7 @@ class _Inference:
     def _issue_step(self, step: Step) -> Generator[simpy.Event, Any, simpy.Event]:
         first = len(self._rows)
         work = [(operator, self.lowering.lower(operator)) for operator in step.operators]
+        issue_s = self.host.issue_s(step.operators) if self.policy.launch == "eager" else [0.0] * len(work)
         self._rows.extend(work)
         ends: list[simpy.Event] = []
         states: list[Any] = []
@@ -112,7 +113,7 @@ class _Inference:
                 yield self.stream.queue.put(Skip(left * steady, left))
                 yield self.env.timeout(left * steady)
                 break
-            yield from self._issue_operators(first, work, repetition)
+            yield from self._issue_operators(first, work, issue_s, repetition)
             reached = self.env.event()
             ends.append(reached)
             reached.callbacks.append(lambda _: states.append(self.l2.state))
@@ -130,15 +131,13 @@ class _Inference:
         return last if abs(last - before) <= _SAME_PERIOD * max(last, before) else None
 
     def _issue_operators(
-        self, first: int, work: list[tuple[Operator, Lowered]], repetition: int
+        self, first: int, work: list[tuple[Operator, Lowered]], issue_s: list[float], repetition: int
     ) -> Generator[simpy.Event, Any, None]:
-        env, host, queue = self.env, self.host, self.stream.queue
-        eager = self.policy.launch == "eager"
-        launch_s = host.launch_s if eager else 0.0
+        env, queue = self.env, self.stream.queue
+        launch_s = self.host.launch_s if self.policy.launch == "eager" else 0.0
         waited = 0.0  # host time of operators that launch nothing, spent before the next that does
         for index, (_, lowered) in enumerate(work):
-            if eager:
-                waited += host.view_s if lowered.is_view else host.operator_s
+            waited += issue_s[index]
             if not lowered.kernels:
                 continue
             start = env.now
