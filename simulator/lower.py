@@ -6,17 +6,18 @@ operators alike in shape, layout and attributes share their kernels.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from simtti.errors import InputError
 from simtti.hw_configs.hardware import Hardware
+from simtti.simulator.fusion import NORMALIZATIONS, chains, fused_kernel
 from simtti.simulator.kernel import Kernel
 from simtti.simulator.operators import LOWERINGS, unknown_operator
 from simtti.workloads.trace import Operator
 
 ATTENTION = ("flash", "efficient", "baseline")
-LAUNCH = ("eager", "graph")
+LAUNCH = ("eager", "graph", "compiled")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +25,8 @@ class Policy:
     """How operators become kernels.
 
     attention: 'flash' (the device's fused kernel), 'efficient' (xformers-style), 'baseline' (scores in HBM).
-    launch: 'eager', or 'graph': the whole inference in CUDA graphs, so that the host costs nothing.
+    launch: 'eager'; 'graph': the whole inference in CUDA graphs, so that the host costs nothing; 'compiled':
+    torch.compile, which fuses elementwise chains and shortens the host's work (see `fusion`).
     """
 
     attention: str = "flash"
@@ -89,6 +91,21 @@ class Lowering:
         waits = bool(operator.attributes.get("synchronizes"))
         return Lowered(shared.kernels, False, shared.unknown, waits, shared.workspace_bytes, tensor_of)
 
+    def lower_step(self, operators: Sequence[Operator]) -> list[Lowered]:
+        """The kernels of a step's operators; where the policy fuses, a chain's kernel stands at its last operator."""
+        lowered = [self.lower(operator) for operator in operators]
+        if self.policy.launch != "compiled":
+            return lowered
+        for chain in chains(operators):
+            if len(chain) == 1 and operators[chain[0]].category in NORMALIZATIONS:
+                continue  # the library's kernel does not differ
+            kernel = fused_kernel(operators, chain, self.hardware)
+            for index in chain:
+                lowered[index] = Lowered((), False, False, False, 0, _itself)
+            if kernel is not None:
+                lowered[chain[-1]] = Lowered((kernel,), False, False, False, 0, _itself)
+        return lowered
+
     def _lower(self, operator: Operator) -> _Shared:
         lowering = LOWERINGS.get(operator.op)
         if operator.outputs and not any(use.numel for use in operator.outputs):
@@ -103,6 +120,10 @@ class Lowering:
                 if access.tensor < 0:
                     workspaces[access.tensor] = max(workspaces.get(access.tensor, 0.0), access.nbytes)
         return _Shared(tuple(kernels), lowering is None, int(sum(workspaces.values())))
+
+
+def _itself(tensor: int) -> int:
+    return tensor
 
 
 def _without_result(operator: Operator) -> bool:

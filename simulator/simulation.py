@@ -98,8 +98,8 @@ class _Inference:
 
     def _issue_step(self, step: Step) -> Generator[simpy.Event, Any, simpy.Event]:
         first = len(self._rows)
-        work = [(operator, self.lowering.lower(operator)) for operator in step.operators]
-        issue_s = self.host.issue_s(step.operators) if self.policy.launch == "eager" else [0.0] * len(work)
+        work = list(zip(step.operators, self.lowering.lower_step(step.operators), strict=True))
+        issue_s = self._issue_s(work)
         self._rows.extend(work)
         ends: list[simpy.Event] = []
         states: list[Any] = []
@@ -122,6 +122,14 @@ class _Inference:
         yield self.stream.queue.put(Mark(end))
         return end
 
+    def _issue_s(self, work: list[tuple[Operator, Lowered]]) -> list[float]:
+        """Host time of each operator of a step, without launches."""
+        if self.policy.launch == "eager":
+            return self.host.issue_s([operator for operator, _ in work])
+        if self.policy.launch == "compiled":  # generated code: a call for each that launches something
+            return [self.host.operator_s if lowered.kernels else 0.0 for _, lowered in work]
+        return [0.0] * len(work)
+
     def _steady_period(self, ends: list[simpy.Event], states: list[Any]) -> float | None:
         """The period of a step whose last two repetitions ended in the same state and took the same time."""
         times = [_seconds(event) for event in ends if event.processed]
@@ -134,7 +142,7 @@ class _Inference:
         self, first: int, work: list[tuple[Operator, Lowered]], issue_s: list[float], repetition: int
     ) -> Generator[simpy.Event, Any, None]:
         env, queue = self.env, self.stream.queue
-        launch_s = self.host.launch_s if self.policy.launch == "eager" else 0.0
+        launch_s = 0.0 if self.policy.launch == "graph" else self.host.launch_s
         waited = 0.0  # host time of operators that launch nothing, spent before the next that does
         for index, (_, lowered) in enumerate(work):
             waited += issue_s[index]
