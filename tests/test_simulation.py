@@ -179,3 +179,15 @@ def test_the_python_api_has_the_words_of_the_command_line():
     assert {"kernel", "duration_s", "flops", "hbm_bytes", "category"} <= set(result.intervals.columns)
     with pytest.raises(simtti.InputError, match="unknown workload"):
         simtti.run("stable-difusion", hw="h100-sxm")
+
+
+def test_what_does_not_fit_says_what_would(trace, result):
+    """A device with room for the weights and one and a half images of the activations."""
+    weights = sum(trace.parameter_bytes.values())
+    each = result.peak_memory_bytes - weights
+    assert result.fits
+    for room, batch in ((1.5, 1), (0.5, 0), (3.5, 3)):
+        small = dataclasses.replace(H100, hbm_capacity_bytes=weights + room * each)
+        found = simulate(trace, small, HOST)
+        assert found.largest_batch == batch
+        assert found.fits == (room >= 1)
