@@ -23,7 +23,13 @@ from simtti.workloads.trace import Operator, TensorUse
 
 FUSIBLE = ("Elementwise", "LayerNorm", "GroupNorm", "Softmax", "Memory")
 # Not walked element by element, or not by Inductor: look-ups, and copies between host and device.
-NOT_FUSED = ("aten::embedding", "aten::index", "aten::index_select", "aten::gather", "aten::_local_scalar_dense")
+NOT_FUSED = (
+    "aten::embedding",
+    "aten::index",
+    "aten::index_select",
+    "aten::gather",
+    "aten::_local_scalar_dense",
+)
 NORMALIZATIONS = ("LayerNorm", "GroupNorm", "Softmax")
 THREADS = 128
 THREAD_ELEMENTS = 8  # an XBLOCK of 1,024, the usual one

@@ -337,8 +337,8 @@ class _StridedPatches(TorchFunctionMode):
     `conv(x).flatten(2).transpose(1, 2)` has shape (batch, tokens, channels) and strides (tokens * channels, 1,
     tokens), and so has every sum that it is the first operand of: in a transformer that adds `hidden_states +
     attention`, the residual stream of all blocks. LayerNorm copies it each time, and each sum mixes two layouts.
-    Runs with diffusers up to 0.35 did so (Wan 2.1's operators on an H100, in AMD-AGI/TraceLens, show those
-    strides); later versions call contiguous() before the first block, which is left out here.
+    Published runs did so (Wan 2.1's operators on an H100, in AMD-AGI/TraceLens, show those strides); recent versions
+    of diffusers call contiguous() before the first block, which is left out here.
     """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
