@@ -30,6 +30,7 @@ RARE = 0.02
 # A loss worth a word in an explanation.
 NOTABLE_LOSS = 0.15
 NOTABLE_PADDING = 1.25
+MOST_ODD_SIZES = 3
 # Sizes that the tensor cores' loads want in multiples of 16 bytes.
 _ALIGNED = {"gemm": ("n", "k"), "attention": ("head_dim",), "conv2d": ("c", "oc"), "conv3d": ("c", "oc")}
 
@@ -127,7 +128,10 @@ def other_measurements(table: pd.DataFrame) -> np.ndarray:
     calls = [
         (shape, hw, timed)
         for shape, hw, timed in zip(
-            shapes(table.drop(columns=["family"], errors="ignore")), table.hw, table.what_is_timed, strict=True
+            shapes(table.drop(columns=["family"], errors="ignore")),
+            table.hw,
+            table.what_is_timed,
+            strict=True,
         )
     ]
     for call, source, time in zip(calls, table.source, table.time_us, strict=True):
@@ -149,18 +153,19 @@ def explain(row: Row, table: pd.DataFrame) -> str:
     """In a few words, what the model says bounds a row and what is unusual about it among `table`, its family's rows."""
     if row["error"]:
         return f"no prediction: {row['error']}"
-    parts = [f"{row['bottleneck']} {row['bottleneck_share']:.0%}"]
+    parts = [f"{row['bottleneck']} {100 * row['bottleneck_share']:.0f} %"]
     if row["partial_wave_share"] > NOTABLE_LOSS or row["bottleneck"] == PARTIAL_WAVE:
+        which = "its only wave" if row["waves"] == 1 else f"last of {row['waves']:.0f} waves"
         parts.append(
-            f"last of {row['waves']:.0f} waves {row['last_wave_fill']:.0%} full, costs {row['partial_wave_share']:.0%}"
+            f"{which} {100 * row['last_wave_fill']:.0f} % full, costs {100 * row['partial_wave_share']:.0f} %"
         )
     if row["tile_padding"] > NOTABLE_PADDING:
-        parts.append(f"tiles do {row['tile_padding']:.2g} times the useful FLOPs")
+        parts.append(f"tiles do {row['tile_padding']:,.1f} times the useful FLOPs")
     floor_us = row["launch_share"] * row["predicted_us"]
     if row["time_us"] < floor_us:
         parts.append(f"measured below the launch floor of {floor_us:.3g} us")
     elif row["launch_share"] > NOTABLE_LOSS and row["bottleneck"] != LATENCY:
-        parts.append(f"launch {row['launch_share']:.0%}")
+        parts.append(f"launch {100 * row['launch_share']:.0f} %")
     if row["time_us"] < 0.95 * row["roofline_us"]:
         parts.append(f"measured faster than the roofline ({row['roofline_us']:.3g} us)")
     parts += _odd_sizes(row, table)
@@ -170,19 +175,15 @@ def explain(row: Row, table: pd.DataFrame) -> str:
 
 
 def _odd_sizes(row: Row, table: pd.DataFrame) -> list[str]:
-    """Shape columns whose value is rare in the family, or keeps the tensor cores' loads from being aligned."""
-    found = []
+    """Shape columns whose value keeps the tensor cores' loads from being aligned, or is rare in the family."""
+    found = [
+        f"{name} {row[name]:.0f} is no multiple of 8" for name in _ALIGNED.get(row["op"], ()) if row[name] % 8
+    ]
     for name in dimensions(table):
-        value = row[name]
-        if value != value:
-            continue
-        if (table[name] < value).mean() > 1 - RARE:
-            found.append(f"{name} {value:.0f} is among the largest")
-        elif (table[name] > value).mean() > 1 - RARE:
-            found.append(f"{name} {value:.0f} is among the smallest")
-        elif name in _ALIGNED.get(row["op"], ()) and value % 8:
-            found.append(f"{name} {value:.0f} is no multiple of 8")
-    return found[:3]
+        for side, beyond in (("largest", table[name] >= row[name]), ("smallest", table[name] <= row[name])):
+            if 0 < beyond.mean() < RARE:
+                found.append(f"{name} {row[name]:.0f} is among the {side}")
+    return found[:MOST_ODD_SIZES]
 
 
 def dimensions(table: pd.DataFrame) -> list[str]:

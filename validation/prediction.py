@@ -1,8 +1,8 @@
 """What the model says of a measured row: the time that the row's `what_is_timed` has to be held against.
 
-    back-to-back    every launch with its gap, operands from a cold L2: what `simtti predict` predicts
-    kernels         the kernels' execution without the gaps before them, operands in L2 where they fit
-    wall            as back-to-back; the host's share of such a time is not in it, so it is shown, never scored or fitted
+back-to-back    every launch with its gap, operands from a cold L2: what `simtti predict` predicts
+kernels         the kernels' execution without the gaps before them, operands in L2 where they fit
+wall            as back-to-back; the host's share of such a time is not in it, so it is shown, never scored or fitted
 """
 
 from __future__ import annotations

@@ -23,6 +23,8 @@ _BIN_WIDTH = 0.025
 # Distinct sizes up to which each has its own place on an axis; more are put into bins of equal numbers of rows.
 _MOST_SIZES = 24
 _FEWEST_AT_A_SIZE = 3
+# Families of fewer rows have no chart of their errors.
+_FEWEST_ROWS = 30
 
 
 def series_colour(at: int) -> str:
@@ -43,9 +45,7 @@ def _plain(values: Any, digits: int = 4) -> list[float]:
 
 def scatter(rows: pd.DataFrame, by: str, name: str, unit: str) -> Chart:
     """Predicted against measured, log-log, with the +-25 % band. rows: predicted_us and time_us, or _s and latency_s."""
-    predicted, measured = (
-        ("predicted_us", "time_us") if unit == "us" else ("predicted_s", "latency_s")
-    )
+    predicted, measured = ("predicted_us", "time_us") if unit == "us" else ("predicted_s", "latency_s")
     known = rows[rows[predicted].notna()]
     shown = thinned(known, MOST_POINTS)
     low = float(min(known[measured].min(), known[predicted].min())) * 0.8
@@ -55,7 +55,7 @@ def scatter(rows: pd.DataFrame, by: str, name: str, unit: str) -> Chart:
         {"type": "scatter", "mode": "lines", "x": ends, "y": _plain([low / BAND, high / BAND]), "hoverinfo": "skip",
          "showlegend": False, "line": {"width": 0}},
         {"type": "scatter", "mode": "lines", "x": ends, "y": _plain([low * BAND, high * BAND]), "hoverinfo": "skip",
-         "name": "-20 to +25 %", "line": {"width": 0}, "fill": "tonexty", "fillcolor": "var(--band)"},
+         "showlegend": False, "line": {"width": 0}, "fill": "tonexty", "fillcolor": "var(--band)"},
         {"type": "scatter", "mode": "lines", "x": ends, "y": ends, "hoverinfo": "skip", "showlegend": False,
          "line": {"width": 1, "color": "var(--muted)"}},
     ]  # fmt: skip
@@ -90,18 +90,22 @@ def distribution(rows: pd.DataFrame, families: list[str]) -> Chart:
     edges = np.arange(-ERROR_LIMIT, ERROR_LIMIT + _BIN_WIDTH / 2, _BIN_WIDTH)
     centres = _plain(100 * (edges[:-1] + edges[1:]) / 2)
     data = []
+    highest = 0.0
     lines = [(family, rows[rows.family == family]) for family in families]
     for at, (family, part) in enumerate(lines):
         error = np.clip(part.ratio.dropna() - 1, -ERROR_LIMIT + 1e-9, ERROR_LIMIT - 1e-9)
-        if len(error) < 10:
+        if len(error) < _FEWEST_ROWS:
             continue
         shares = np.histogram(error, edges)[0] / len(error)
+        highest = max(highest, 100 * float(shares.max()))
         data.append(
             {"type": "scatter", "mode": "lines", "line": {"shape": "hvh", "width": 2, "color": series_colour(at)},
              "name": family, "x": centres, "y": _plain(100 * shares),
              "hovertemplate": "%{x:+.1f} %: %{y:.1f} % of rows<extra>" + family + "</extra>"}
         )  # fmt: skip
-    roofline = np.clip((rows.roofline_us / rows.time_us).dropna() - 1, -ERROR_LIMIT + 1e-9, ERROR_LIMIT - 1e-9)
+    roofline = np.clip(
+        (rows.roofline_us / rows.time_us).dropna() - 1, -ERROR_LIMIT + 1e-9, ERROR_LIMIT - 1e-9
+    )
     shares = np.histogram(roofline, edges)[0] / max(len(roofline), 1)
     data.append(
         {"type": "scatter", "mode": "lines", "line": {"shape": "hvh", "width": 1, "dash": "dot", "color": "var(--muted)"},
@@ -109,14 +113,19 @@ def distribution(rows: pd.DataFrame, families: list[str]) -> Chart:
          "hovertemplate": "%{x:+.1f} %: %{y:.1f} % of rows<extra>roofline</extra>"}
     )  # fmt: skip
     layout = {
-        "xaxis": {"title": {"text": "error, % (negative: predicted too fast)"}, "range": [-50, 50], "ticksuffix": " %"},
-        "yaxis": {"title": {"text": "share of rows, %"}, "rangemode": "tozero"},
+        "xaxis": {
+            "title": {"text": "error, % (negative: predicted too fast)"},
+            "range": [-50, 50],
+            "ticksuffix": " %",
+        },
+        "yaxis": {"title": {"text": "share of rows, %"}, "range": [0, 1.1 * (highest or 100)]},
     }
     return Chart(
         "kernels-distribution",
         tuple(data),
         layout,
-        "Errors beyond 50 % are in the outermost bins; families of fewer than 10 rows are left out.",
+        f"Errors beyond 50 % are in the outermost bins, which may reach out of the picture; families of fewer than "
+        f"{_FEWEST_ROWS} rows are left out.",
         height_px=380,
     )
 
@@ -142,39 +151,50 @@ def by_size(rows: pd.DataFrame, families: list[str]) -> Chart:
         "xaxis": {"type": "category", "categoryorder": "array", "categoryarray": sizes, "title": {"text": "measured time"}},
         "yaxis": {"title": {"text": "MAPE, %"}, "rangemode": "tozero"},
     }  # fmt: skip
-    return Chart("kernels-by-size", tuple(data), layout, "Mean error by decade of the measured time.", height_px=340)
+    return Chart(
+        "kernels-by-size", tuple(data), layout, "Mean error by decade of the measured time.", height_px=340
+    )
 
 
 def dimensions(rows: pd.DataFrame, family: str) -> list[Chart]:
     """Error of one family against each dimension of its shape: the median and the middle 80 % at each size."""
     known = rows[rows.ratio.notna()]
-    names = [name for name in varying(known) if known[name].nunique() > 2] if len(known) >= 30 else []
-    if not names:
+    if len(known) < _FEWEST_ROWS:
         return []
-    data: list[dict[str, Any]] = []
-    layout: dict[str, Any] = {
-        "grid": {"rows": 1, "columns": len(names), "pattern": "independent", "xgap": 0.08},
+    names = [name for name in varying(known) if known[name].nunique() > 2]
+    return [
+        _dimension(known, family, name)
+        for at, name in enumerate(names)
+        if not any(known[name].equals(known[other]) for other in names[:at])  # w where all images are square
+    ]
+
+
+def _dimension(known: pd.DataFrame, family: str, name: str) -> Chart:
+    sizes, low, middle, high, counts = _against(known[name].to_numpy(float), known.ratio.to_numpy(float) - 1)
+    edge = {"type": "scatter", "mode": "lines", "x": sizes, "line": {"width": 0}, "hoverinfo": "skip"}
+    data = (
+        {**edge, "y": low},
+        {**edge, "y": high, "fill": "tonexty", "fillcolor": "var(--band)"},
+        {"type": "scatter", "mode": "lines+markers", "x": sizes, "y": middle, "text": counts,
+         "line": {"width": 2, "color": "var(--series-1)"}, "marker": {"size": 5},
+         "hovertemplate": name + " %{x}: %{y:+.1f} %, %{text} rows<extra></extra>"},
+    )  # fmt: skip
+    ticks = sorted({sizes[0], sizes[len(sizes) // 2], sizes[-1]}) if sizes else []
+    wide = bool(ticks) and ticks[-1] > 20 * max(ticks[0], 1e-9)
+    layout = {
         "showlegend": False,
-    }
-    for at, name in enumerate(names):
-        sizes, low, middle, high, counts = _against(known[name].to_numpy(float), known.ratio.to_numpy(float) - 1)
-        axes = {"xaxis": f"x{at + 1 if at else ''}", "yaxis": f"y{at + 1 if at else ''}"}
-        data += [
-            {"type": "scatter", "mode": "lines", "x": sizes, "y": low, "line": {"width": 0}, "hoverinfo": "skip", **axes},
-            {"type": "scatter", "mode": "lines", "x": sizes, "y": high, "line": {"width": 0}, "hoverinfo": "skip",
-             "fill": "tonexty", "fillcolor": "var(--band)", **axes},
-            {"type": "scatter", "mode": "lines+markers", "x": sizes, "y": middle, "text": counts,
-             "line": {"width": 2, "color": "var(--series-1)"}, "marker": {"size": 5},
-             "hovertemplate": name + " %{x}: %{y:+.1f} %, %{text} rows<extra></extra>", **axes},
-        ]  # fmt: skip
-        wide = known[name].max() / max(known[name].min(), 1) > 20
-        layout[axes["xaxis"].replace("x", "xaxis")] = {
-            "title": {"text": name}, "type": "log" if wide else "linear", "nticks": 4,
-        }  # fmt: skip
-        layout[axes["yaxis"].replace("y", "yaxis")] = {
-            "range": [-40, 40], "ticksuffix": " %", "zeroline": True, "showticklabels": at == 0,
-        }  # fmt: skip
-    return [Chart(f"kernels-{family.replace('_', '-')}-dimensions", tuple(data), layout, family, height_px=280)]
+        "xaxis": {"type": "log" if wide else "linear", "tickvals": ticks, "ticktext": [f"{tick:,.0f}" for tick in ticks]},
+        "yaxis": {"range": [-40, 40], "ticksuffix": " %", "dtick": 20},
+        "margin": {"l": 44, "r": 14, "t": 8, "b": 26},
+    }  # fmt: skip
+    return Chart(
+        f"kernels-{family}-{name}".replace("_", "-"),
+        data,
+        layout,
+        height_px=190,
+        title=f"{family}: {name}",
+        small=True,
+    )
 
 
 def _against(sizes: np.ndarray, error: np.ndarray) -> tuple[list[float], ...]:
@@ -183,7 +203,9 @@ def _against(sizes: np.ndarray, error: np.ndarray) -> tuple[list[float], ...]:
     if len(distinct) > _MOST_SIZES:
         edges = np.unique(np.quantile(sizes, np.linspace(0, 1, _MOST_SIZES + 1)))
         bins = np.clip(np.searchsorted(edges, sizes, side="right") - 1, 0, len(edges) - 2)
-        places = np.array([np.median(sizes[bins == at]) if np.any(bins == at) else np.nan for at in range(len(edges) - 1)])
+        places = np.array(
+            [np.median(sizes[bins == at]) if np.any(bins == at) else np.nan for at in range(len(edges) - 1)]
+        )
     else:
         bins, places = np.searchsorted(distinct, sizes), distinct
     found: list[list[float]] = [[], [], [], [], []]
@@ -192,6 +214,7 @@ def _against(sizes: np.ndarray, error: np.ndarray) -> tuple[list[float], ...]:
         if len(here) < _FEWEST_AT_A_SIZE:
             continue
         low, middle, high = np.quantile(here, (0.1, 0.5, 0.9))
-        for values, value in zip(found, (place, 100 * low, 100 * middle, 100 * high, len(here)), strict=True):
+        found[0].append(float(place))
+        for values, value in zip(found[1:], (100 * low, 100 * middle, 100 * high, len(here)), strict=True):
             values.append(float(f"{value:.4g}"))
     return tuple(found)

@@ -17,7 +17,7 @@ class Cell(NamedTuple):
 @dataclass(frozen=True)
 class Table:
     """Rows of cells under column heads. text_columns: so many columns from the left are words, the others numbers, but for
-    `words_last`: the last column is words as well."""
+    `words_last`: the last column is words as well, and long ones."""
 
     columns: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
@@ -31,13 +31,18 @@ class Table:
 
 @dataclass(frozen=True)
 class Chart:
-    """A plotly figure: traces and layout as plain data. name: of its element on the page, unique there."""
+    """A plotly figure: traces and layout as plain data.
+
+    name: of its element on the page, unique there. small: stands in a row with its neighbours that are small as well.
+    """
 
     name: str
     data: tuple[dict[str, Any], ...]
     layout: dict[str, Any]
-    caption: str
+    caption: str = ""
     height_px: int = 420
+    title: str = ""
+    small: bool = False
 
 
 @dataclass(frozen=True)

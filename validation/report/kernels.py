@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from simtti.hw_configs.hardware import Hardware, read
+from simtti.hw_configs.hardware import read
 from simtti.hw_configs.schema import CALIBRATION
 from simtti.validation.evaluation import Evaluation, noise, size_order
 from simtti.validation.report import charts, tables
@@ -38,13 +38,13 @@ def print_summary(found: Evaluation) -> None:
             print_table(tables.by_split(rows), "Training and held-out shapes")
         print_table(tables.by_size(rows), "By measured time")
     if len(found.shown_apart):
-        print_table(tables.apart(found.shown_apart), "Wall times, not scored: the host's share is not predicted")
+        print_table(
+            tables.apart(found.shown_apart), "Wall times, not scored: the host's share is not predicted"
+        )
     print_lines(_warnings(found), "yellow")
 
 
-def report(
-    found: Evaluation, hw: str, inputs: tuple[tuple[str, str], ...]
-) -> Report:
+def report(found: Evaluation, hw: str, inputs: tuple[tuple[str, str], ...]) -> Report:
     """The whole report. hw: the device's name or file; inputs: what it was made from (see provenance)."""
     rows = found.scored
     sections = []
@@ -55,7 +55,13 @@ def report(
                 "Predicted against measured",
                 blocks=(charts.scatter(rows, "family", "kernels-scatter", "us"), tables.by_family(rows)),
             ),
-            Section("Training against held-out shapes", blocks=(tables.by_split(rows),)),
+            Section(
+                "Training against held-out shapes",
+                ()
+                if found.fitted
+                else ("The device file records no fit, so that no row is known to be held out.",),
+                (tables.by_split(rows),) if found.fitted else (),
+            ),
             Section(
                 "By how long the kernel takes",
                 blocks=(charts.by_size(rows, families), tables.by_size(rows)),
@@ -86,13 +92,13 @@ def report(
     sections += [
         Section(
             "The device's parameters",
-            ("fitted: set by measurements; uncalibrated: from the source named, without a fit. The interval is 95 %.",),
+            (
+                "fitted: set by measurements; uncalibrated: from the source named, without a fit. The interval is 95 %.",
+            ),
             (*_fits(content), _parameters(content)),
             folded=True,
         ),
-        Section(
-            "Made from", blocks=(table(("Input", "Which"), inputs, text_columns=2),), folded=True
-        ),
+        Section("Made from", blocks=(table(("Input", "Which"), inputs, text_columns=2),), folded=True),
     ]
     return Report(
         title=f"{found.hardware.name}: how far off simtti is",
@@ -120,7 +126,11 @@ def _facts(rows: pd.DataFrame) -> tuple[Fact, ...]:
     ]
     if between.rows:
         facts.append(
-            Fact("Measurement noise", percent(between.mape), f"two sources, {count(between.rows)} times the same call")
+            Fact(
+                "Measurement noise",
+                percent(between.mape),
+                f"two sources, {count(between.rows)} times the same call",
+            )
         )
     return tuple(facts)
 
@@ -247,12 +257,6 @@ def _parameters(content: dict[str, Any]) -> Table:
                 entry["status"], f"{meaning}. {entry['source']}",
             ]
         )  # fmt: skip
-    return table(("Parameter", "Value", "95 % interval", "Status", "Meaning and source"), rows, words_last=True)
-
-
-def hardware_line(hardware: Hardware) -> str:
-    """A device in a line."""
-    return (
-        f"{hardware.sm_count} SMs at {hardware.clock_hz / 1e9:.2f} GHz, {hardware.peak_flops() / 1e12:.0f} TFLOP/s fp16, "
-        f"{hardware.hbm_bytes_per_s / 1e12:.2f} TB/s"
+    return table(
+        ("Parameter", "Value", "95 % interval", "Status", "Meaning and source"), rows, words_last=True
     )

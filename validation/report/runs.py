@@ -85,7 +85,9 @@ def report(found: pd.DataFrame, inputs: tuple[tuple[str, str], ...]) -> Report:
             )
         )
         sections.append(Section("Every run", blocks=(_every(found),), folded=True))
-    sections.append(Section("Made from", blocks=(table(("Input", "Which"), inputs, text_columns=2),), folded=True))
+    sections.append(
+        Section("Made from", blocks=(table(("Input", "Which"), inputs, text_columns=2),), folded=True)
+    )
     return Report(
         title="Whole inferences: how far off simtti is",
         subtitle=f"{joined(sorted(set(rows.hw)))}, predicted and measured" if len(rows) else "",
@@ -118,7 +120,10 @@ def by_model(rows: pd.DataFrame, several: bool = False) -> Table:
         parts.append(((tables.ALL, tables.ALL), rows))
     return table(
         ("Device", "Model", *tables.FIGURE_COLUMNS, "Energy MAPE", "Energy bias"),
-        [[*names, *tables.figure_cells(latency_figures(part)), *_energy_cells(part)] for names, part in parts],
+        [
+            [*names, *tables.figure_cells(latency_figures(part)), *_energy_cells(part)]
+            for names, part in parts
+        ],
         "Latency of the whole batch." if not several else "",
         text_columns=2,
     )
@@ -217,7 +222,10 @@ def _weak(rows: pd.DataFrame) -> tuple[str, ...]:
         if each.mape > MAPE_LIMIT or abs(each.bias) > 2 * BIAS_LIMIT:
             side = "slow" if each.bias > 0 else "fast"
             found.append(
-                (each.mape, f"{model} on {hw}: error {percent(each.mape)}, {percent(abs(each.bias))} too {side} on the whole")
+                (
+                    each.mape,
+                    f"{model} on {hw}: error {percent(each.mape)}, {percent(abs(each.bias))} too {side} on the whole",
+                )
             )
     return tuple(text for _, text in sorted(found, reverse=True))
 

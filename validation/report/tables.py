@@ -52,15 +52,21 @@ def by_family(rows: pd.DataFrame) -> Table:
     parts.sort(key=lambda item: -len(item[1]))
     if len(parts) > 1:
         parts.append((ALL, rows))
-    return table(
-        ("Family", *FIGURE_COLUMNS, "Roofline MAPE", "Noise"),
-        [
-            [name, *figure_cells(kernel_figures(part)), percent(roofline_figures(part).mape), _noise(part)]
-            for name, part in parts
-        ],
-        "Roofline: datasheet peak and bandwidth alone. Noise: MAPE of one source's measurement against another's of the "
-        "same call, with the number of rows; empty where no call was measured twice.",
-    )
+    head = ["Family", *FIGURE_COLUMNS, "Roofline MAPE"]
+    lines = [
+        [name, *figure_cells(kernel_figures(part)), percent(roofline_figures(part).mape)]
+        for name, part in parts
+    ]
+    caption = "Roofline: datasheet peak and bandwidth alone."
+    if rows.other_us.notna().any():
+        head.append("Noise")
+        for line, (_, part) in zip(lines, parts, strict=True):
+            line.append(_noise(part))
+        caption += (
+            " Noise: MAPE of one source's measurement against another's of the same call, and on how many rows; empty "
+            "where no call was measured twice."
+        )
+    return table(head, lines, caption)
 
 
 def _noise(part: pd.DataFrame) -> str:
@@ -89,9 +95,7 @@ def by_size(rows: pd.DataFrame) -> Table:
     """Figures of each family and decade of measured time."""
     found = [
         [str(family), str(size), *figure_cells(kernel_figures(part)), percent(roofline_figures(part).mape)]
-        for (family, size), part in groups(
-            rows, ["family", "size"], lambda key: (key[0], size_order(key[1]))
-        )
+        for (family, size), part in groups(rows, ["family", "size"], lambda key: (key[0], size_order(key[1])))
     ]
     return table(("Family", "Measured time", *FIGURE_COLUMNS, "Roofline MAPE"), found, text_columns=2)
 
@@ -118,8 +122,17 @@ def worst(rows: pd.DataFrame) -> Table:
         for row in furthest(rows, "ratio", WORST_ROWS)
     ]  # fmt: skip
     return table(
-        ("Family", "Shape", "Type", "Measured us", "Predicted us", "Error", "What the model says, and what is unusual"),
+        (
+            "Family",
+            "Shape",
+            "Type",
+            "Measured us",
+            "Predicted us",
+            "Error",
+            "Bounded by, and what is unusual",
+        ),
         found,
+        "A resource with a percentage: the share of the predicted time that grows when the resource is slowed.",
         text_columns=3,
         words_last=True,
     )
