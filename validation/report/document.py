@@ -76,11 +76,11 @@ class Report:
 
 def table(
     columns: Iterable[str],
-    rows: Iterable[Iterable[Cell | str]],
+    rows: Iterable[Iterable[Any]],
     caption: str = "",
     text_columns: int = 1,
     words_last: bool = False,
 ) -> Table:
-    """A Table whose plain cells may be given as strings."""
+    """A Table from rows of Cells and strings."""
     cells = tuple(tuple(cell if isinstance(cell, Cell) else Cell(cell) for cell in row) for row in rows)
     return Table(tuple(columns), cells, caption, text_columns, words_last)

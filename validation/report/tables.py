@@ -19,16 +19,12 @@ WORST_ROWS = 20
 SPLITS = ("train", "test", "unseen")
 
 
-def figure_cells(found: Figures) -> list[Cell]:
-    """Cells of FIGURE_COLUMNS; rows without a prediction are counted in brackets."""
+def figure_cells(found: Figures, judged: bool = True) -> list[Cell]:
+    """Cells of FIGURE_COLUMNS; rows without a prediction are counted in brackets. judged: mark what is beyond the aim."""
     rows = count(found.rows) + (f" ({found.missing} missing)" if found.missing else "")
-    return [
-        Cell(rows),
-        error_cell(found.mape),
-        Cell(percent(found.median)),
-        Cell(percent(found.p90)),
-        bias_cell(found.bias),
-    ]
+    mape, bias = error_cell(found.mape), bias_cell(found.bias)
+    cells = [Cell(rows), mape, Cell(percent(found.median)), Cell(percent(found.p90)), bias]
+    return cells if judged else [Cell(cell.text) for cell in cells]
 
 
 def kernel_figures(part: pd.DataFrame) -> Figures:
@@ -142,9 +138,9 @@ def furthest(rows: pd.DataFrame, ratio: str, most: int) -> list[dict[str, Any]]:
     """The rows with the largest |log ratio|; those without a prediction first."""
     import numpy as np
 
-    distance = np.abs(np.log(rows[ratio].astype(float))).fillna(np.inf)
-    order = distance.sort_values(ascending=False, kind="stable").index[:most]
-    return rows.loc[order].to_dict("records")
+    distance = np.nan_to_num(np.abs(np.log(rows[ratio].to_numpy(float))), nan=np.inf)
+    found: list[dict[str, Any]] = rows.iloc[np.argsort(-distance, kind="stable")[:most]].to_dict("records")  # type: ignore[assignment]
+    return found
 
 
 def apart(rows: pd.DataFrame) -> Table:
