@@ -254,7 +254,7 @@ def _parameters(content: dict[str, Any]) -> Table:
         rows.append(
             [
                 name, Cell(number(entry["value"])), f"{number(interval[0])} to {number(interval[1])}" if interval else "",
-                entry["status"], f"{meaning}. {entry['source']}",
+                entry["status"], f"{meaning}. Source: {entry['source']}",
             ]
         )  # fmt: skip
     return table(
