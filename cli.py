@@ -219,7 +219,11 @@ def sweep(points: str, out: str, workers: int | None) -> None:
 @click.option("--address", help="A running Ray or Dask cluster; without it, one of this machine.")
 @click.option("--report/--no-report", default=True, help="Write report.html, which needs plotly.")
 @click.option(
-    "--design", "numbers", multiple=True, type=int, help="Write this design's device file; may be given again."
+    "--design",
+    "numbers",
+    multiple=True,
+    type=int,
+    help="Write this design's device file; may be given again.",
 )
 def explore(spec: str, out: str, numbers: tuple[int, ...], **options: Any) -> None:
     """Search for better hardware: designs as SPEC.yaml describes them, each evaluated in full.
@@ -243,7 +247,10 @@ def explore(spec: str, out: str, numbers: tuple[int, ...], **options: Any) -> No
     for number in numbers:
         click.echo(api.write_design(result, number, Path(out)), err=True)
     print_exploration(result)
-    click.echo(f"{out}: results.parquet, pareto.csv, designs/" + (", report.html" if options["report"] else ""), err=True)
+    click.echo(
+        f"{out}: results.parquet, pareto.csv, designs/" + (", report.html" if options["report"] else ""),
+        err=True,
+    )
 
 
 @main.command()

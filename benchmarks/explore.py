@@ -93,7 +93,9 @@ def main() -> None:
         seconds = seconds_per_design(workload_trace("stable-diffusion-1.5", steps=steps), designs)
         print(f"stable-diffusion-1.5, {steps} steps: {1000 * seconds:.0f} ms a design")
     per_hour = study_designs_per_hour(4 * designs)
-    print(f"explore, the mix, 2 processes, {4 * designs} designs: {per_hour:,.0f} designs an hour of wall-clock time")
+    print(
+        f"explore, the mix, 2 processes, {4 * designs} designs: {per_hour:,.0f} designs an hour of wall-clock time"
+    )
 
 
 if __name__ == "__main__":

@@ -66,7 +66,9 @@ def mark(spec: Spec, rows: Sequence[Mapping[str, Any]]) -> list[tuple[bool, bool
     return [(good, index in front) for index, good in enumerate(feasible)]
 
 
-def neighbours(spec: Spec, middle: Mapping[str, float]) -> dict[str, tuple[dict[str, float], dict[str, float]]]:
+def neighbours(
+    spec: Spec, middle: Mapping[str, float]
+) -> dict[str, tuple[dict[str, float], dict[str, float]]]:
     """For each free parameter the designs with a tenth less and a tenth more of it, formulas following."""
     found = {}
     for name in spec.free:

@@ -106,7 +106,9 @@ def explore(
 
 def _columns(spec: Spec, values: dict[str, float], figures: dict[str, Any]) -> dict[str, Any]:
     """A row: the parameters, those of the base where the design does not change them, then the figures."""
-    names = list(dict.fromkeys([*spec.parameters, *(name for item in spec.compare.values() for name in item)]))
+    names = list(
+        dict.fromkeys([*spec.parameters, *(name for item in spec.compare.values() for name in item)])
+    )
     base = make(spec.base, {})
     parameters = {
         name: values.get(name, float(getattr(base.hardware, name, getattr(base, name, float("nan")))))

@@ -64,7 +64,9 @@ def make(base: str, values: Mapping[str, float], name: str = "design") -> Design
         if not low <= value <= high:
             raise InputError(f"parameter {field!r} is {value:g}; it must be from {low:g} to {high:g}")
         fields[field] = int(value) if kind is int else float(value)
-    voltage = max(_LOWEST_VOLTAGE, 1 + VOLTAGE_SLOPE * (fields.get("clock_hz", origin.clock_hz) / origin.clock_hz - 1))
+    voltage = max(
+        _LOWEST_VOLTAGE, 1 + VOLTAGE_SLOPE * (fields.get("clock_hz", origin.clock_hz) / origin.clock_hz - 1)
+    )
     for field in _SWITCHED:
         fields.setdefault(field, getattr(origin, field) * voltage**2)
     hardware = replace(origin, name=name, reported_as="", **fields)

@@ -35,9 +35,7 @@ def evaluate(spec_json: str, values: Mapping[str, float], with_limits: bool = Fa
     spec, traces = _prepared(spec_json)
     try:
         design = make(spec.base, values)
-        results = [
-            _run(design, item, trace) for item, trace in zip(spec.workloads, traces, strict=True)
-        ]
+        results = [_run(design, item, trace) for item, trace in zip(spec.workloads, traces, strict=True)]
         found = _figures(design, spec, results)
     except (InputError, ValueError) as error:
         return {"error": str(error)}

@@ -32,7 +32,11 @@ def html(result: Exploration) -> str:
     """The whole report. The same results give the same text."""
     spec, table = result.spec, result.table
     sections = [
-        ("Pareto set", _pareto(result), "Every feasible design, those that none beats in every objective marked."),
+        (
+            "Pareto set",
+            _pareto(result),
+            "Every feasible design, those that none beats in every objective marked.",
+        ),
         ("Parallel coordinates", _parallel(result), "Drag along an axis to keep the designs within a range."),
         (
             "Sensitivity",
@@ -45,7 +49,11 @@ def html(result: Exploration) -> str:
             _limits(result),
             "Time of the mix by what limits it, at the middle of the space, and with a tenth less and more of each parameter.",
         ),
-        ("By category", _categories(result), "What limits which kind of operator, middle against the Pareto set."),
+        (
+            "By category",
+            _categories(result),
+            "What limits which kind of operator, middle against the Pareto set.",
+        ),
     ]
     body = []
     for number, (title, figure, caption) in enumerate(sections):
@@ -56,7 +64,9 @@ def html(result: Exploration) -> str:
             body.append(f"<h2>{title}</h2><p>{caption}</p>{plot}")
     front = table[table.pareto].head(_MOST_ROWS)
     columns = [name for name in ("design", *spec.parameters, *spec.objectives) if name in front]
-    body.append("<h2>Designs of the Pareto set</h2>" + front[columns].to_html(index=False, float_format=_number))
+    body.append(
+        "<h2>Designs of the Pareto set</h2>" + front[columns].to_html(index=False, float_format=_number)
+    )
     errors = table[table.error != ""]
     counts = (
         f"{len(table)} designs, {int(table.feasible.sum())} feasible, {int(table.pareto.sum())} in the Pareto set"
@@ -104,7 +114,14 @@ def _pareto(result: Exploration) -> Any:
         text = [_hover(row, spec) for _, row in rows.iterrows()]
         mode = "markers+lines" if name == "Pareto set" and len(spec.objectives) == 2 else "markers"
         figure.add_trace(
-            go.Scatter(x=rows[x].tolist(), y=rows[y].tolist(), mode=mode, name=name, text=text, marker={"color": colour})
+            go.Scatter(
+                x=rows[x].tolist(),
+                y=rows[y].tolist(),
+                mode=mode,
+                name=name,
+                text=text,
+                marker={"color": colour},
+            )
         )
     for number, name in enumerate(spec.compare):
         row = result.table.iloc[number]
@@ -125,7 +142,9 @@ def _parallel(result: Exploration) -> Any:
     if good.empty:
         return None
     names = [*spec.free, *spec.objectives]
-    dimensions = [{"label": name, "values": good[name].tolist()} for name in names if good[name].notna().all()]
+    dimensions = [
+        {"label": name, "values": good[name].tolist()} for name in names if good[name].notna().all()
+    ]
     line = {"color": good.pareto.astype(int).tolist(), "colorscale": [[0, "#c0c4cc"], [1, "#4269d0"]]}
     figure = go.Figure(go.Parcoords(dimensions=dimensions, line=line))
     figure.update_layout(height=500)
@@ -135,7 +154,9 @@ def _parallel(result: Exploration) -> Any:
 def _bars(result: Exploration) -> Any:
     go, subplots = _go(), library("plotly.subplots", "report")
     table = result.sensitivity
-    figure = subplots.make_subplots(rows=1, cols=2, subplot_titles=("Elasticity", "Importance"), shared_yaxes=True)
+    figure = subplots.make_subplots(
+        rows=1, cols=2, subplot_titles=("Elasticity", "Importance"), shared_yaxes=True
+    )
     for number, objective in enumerate(result.spec.objectives):
         rows = table[table.objective == objective]
         for column, what in enumerate(("elasticity", "importance"), 1):

@@ -61,7 +61,10 @@ def _proposals(spec: Spec) -> list[Chosen]:
         ]
     if spec.search.method == "one-at-a-time":
         middle = centre(spec)
-        return [middle, *({**middle, name: value} for name, item in free.items() for value in item.grid or [])]
+        return [
+            middle,
+            *({**middle, name: value} for name, item in free.items() for value in item.grid or []),
+        ]
     from scipy.stats import qmc
 
     sampler = qmc.Sobol(len(free), seed=spec.search.seed)
@@ -117,4 +120,6 @@ def check(spec: Spec) -> None:
     if spec.search.method == "nsga2":
         library("optuna", "explore")
     if size(spec) > 10_000_000:
-        raise InputError(f"the grid has {size(spec):,} designs; use search.method sobol or nsga2, or fewer steps")
+        raise InputError(
+            f"the grid has {size(spec):,} designs; use search.method sobol or nsga2, or fewer steps"
+        )

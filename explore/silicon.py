@@ -25,7 +25,9 @@ FILE = Path(__file__).with_name("silicon.yaml")
 REGISTER_KIB_SM = 256  # the register file of an SM, the same from Pascal to Blackwell
 REFERENCE = "4N"
 REPAIRABLE_SHARE = 0.5  # of a die: its SMs, about; a bad one is switched off
-ENOUGH_SPARE = 0.05  # share of SMs left out from which on a die's one or two defects always fall within it; estimate
+ENOUGH_SPARE = (
+    0.05  # share of SMs left out from which on a die's one or two defects always fall within it; estimate
+)
 
 
 class Area(NamedTuple):
@@ -232,15 +234,15 @@ def chip(hardware: Hardware, base: str, base_hardware: Hardware, stacks: float |
     )
 
 
-def _die_of(
-    hardware: Hardware, base: Hardware, product: Product, on_die: Die, stacks: float | None
-) -> Die:
+def _die_of(hardware: Hardware, base: Hardware, product: Product, on_die: Die, stacks: float | None) -> Die:
     """One die of a design, in proportion to the base's die as the design is to the base."""
 
     def scaled(there: float, new: float, old: float) -> float:
         return there * new / old if old else there
 
-    memory = stacks / product.stacks if stacks is not None else hardware.hbm_bytes_per_s / base.hbm_bytes_per_s
+    memory = (
+        stacks / product.stacks if stacks is not None else hardware.hbm_bytes_per_s / base.hbm_bytes_per_s
+    )
     return on_die._replace(
         sms=scaled(on_die.sms, hardware.sm_count, base.sm_count),
         fp32_lanes=scaled(on_die.fp32_lanes, hardware.fp32_flops_per_cycle_sm, base.fp32_flops_per_cycle_sm),

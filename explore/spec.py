@@ -164,9 +164,7 @@ class Spec(BaseModel):
 
 def base_numbers(hardware: Hardware) -> dict[str, float]:
     """`base.NAME` of every number of the base device."""
-    return {
-        f"base.{name}": float(getattr(hardware, name)) for name in PARAMETERS if hasattr(hardware, name)
-    }
+    return {f"base.{name}": float(getattr(hardware, name)) for name in PARAMETERS if hasattr(hardware, name)}
 
 
 def _whole(name: str, value: float) -> float:

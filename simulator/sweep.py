@@ -174,7 +174,9 @@ def code_hash(*more: str) -> str:
     root = Path(__file__).parents[1]
     digest = hashlib.sha256()
     files = [
-        path for folder in ("simulator", "hw_configs", "workloads", *more) for path in (root / folder).rglob("*")
+        path
+        for folder in ("simulator", "hw_configs", "workloads", *more)
+        for path in (root / folder).rglob("*")
     ]
     for path in sorted(files):
         if path.suffix in (".py", ".yaml"):
