@@ -405,9 +405,7 @@ def test_a_study_writes_its_results_and_devices_to_run(finished):
         workload_trace("stable-diffusion-1.5", steps=2), device, load_host("default"), Policy(launch="graph")
     )
     assert run.latency_s == pytest.approx(fastest.latency_s, rel=1e-12)
-    assert result.evaluated == 9 + 5 + int(
-        table.pareto.sum()
-    )  # the grid, around the middle, the Pareto set's limits
+    assert 9 + 5 <= result.evaluated <= 9 + 5 + int(table.pareto.sum())  # the grid; limits of middle and front
     acts = result.sensitivity.set_index(["parameter", "objective"]).elasticity
     assert acts["sm_count", "latency_s"] < -0.2
     assert acts["sm_count", "area_mm2"] > 0.2
@@ -429,7 +427,7 @@ def test_a_finished_study_is_not_evaluated_again_and_a_new_question_is(finished,
 SLOW = {
     **SPEC,
     "parameters": {"sm_count": {"low": 20, "high": 200}, "l2_capacity_bytes": {"low": 1e7, "high": 1e8}},
-    "search": {"method": "sobol", "designs": 48, "seed": 1},
+    "search": {"method": "sobol", "designs": 32, "seed": 1},
 }
 
 
@@ -466,13 +464,13 @@ def test_a_killed_study_goes_on_and_ends_in_the_same_bytes(tmp_path, how):
     with journal.open("a") as file:
         file.write('{"study": "half a li')  # as a kill in the midst of a write leaves it
     result = explore(str(path), cut, workers=1, report=False)
-    assert result.evaluated <= 48 + 5 + int(result.table.pareto.sum()) - kept + 1
+    assert result.evaluated <= 32 + 5 + int(result.table.pareto.sum()) - kept + 1
     for name in ("results.parquet", "pareto.csv", "sensitivity.csv"):
         assert (cut / name).read_bytes() == (whole / name).read_bytes()
 
 
 def test_two_processes_share_a_study(tmp_path):
-    path = write(tmp_path, {**SLOW, "search": {"method": "sobol", "designs": 160, "seed": 2}})
+    path = write(tmp_path, {**SLOW, "search": {"method": "sobol", "designs": 90, "seed": 2}})
     out = tmp_path / "out"
     command = [
         sys.executable,
@@ -497,7 +495,7 @@ def test_two_processes_share_a_study(tmp_path):
     done = [entry["key"] for entry in entries if "key" in entry]
     assert len(done) == len(set(done))
     assert len({entry["owner"] for entry in entries if "owner" in entry}) == 2
-    assert len(pd.read_parquet(out / "results.parquet")) == 160
+    assert len(pd.read_parquet(out / "results.parquet")) == 90
 
 
 def test_the_report_needs_nothing_else(finished):
