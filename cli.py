@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import click
 
 from simtti.errors import InputError
+from simtti.simulator.progress import progress as _progress
+from simtti.simulator.progress import stages as _stages
+from simtti.validation.commands import validate
 
 
 class _Group(click.Group):
@@ -54,8 +56,13 @@ def main() -> None:
 
 
 def _shape_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    return click.option("--batch", type=int, help="Images (or videos) at once.")(
+        _shape_options_but_batch(command)
+    )
+
+
+def _shape_options_but_batch(command: Callable[..., Any]) -> Callable[..., Any]:
     options = [
-        click.option("--batch", type=int, help="Images (or videos) at once."),
         click.option("--steps", type=int, help="Denoising steps the sampler is asked for."),
         click.option("--height", type=int, help="Image height in pixels."),
         click.option("--width", type=int, help="Image width in pixels."),
@@ -173,11 +180,15 @@ def predict(rows: str, hw: str, out: str, workers: int | None) -> None:
                  [kernel: flash-attention-2 flash-attention-3 flash-attention-4 trtllm-fmha efficient baseline]
     conv2d       n c h w oc kh kw [stride padding groups layout: nchw nhwc]
     conv3d       n c d h w oc kd kh kw [stride padding groups layout]
-    group_norm   n c spatial groups             spatial: the elements of a channel
+    group_norm   n c spatial [groups layout]    spatial: the elements of a channel
     layer_norm   rows cols
+    rms_norm     rows cols
     softmax      rows cols
-    elementwise  numel [inputs]                 inputs: tensors read, 1 by default
+    elementwise  numel [inputs function]        inputs: tensors read, 1 by default; function: add mul silu gelu ...
     copy         numel
+    permute      rows cols [batch inner]        copy of (batch, rows, cols, inner) to (batch, cols, rows, inner)
+    cat          n c c2 spatial                 (n, c, spatial) and (n, c2, spatial) along the second dimension
+    embedding    rows cols [table_rows]
     upsample     n c h w scale
     """
     from simtti.simulator.predict import predict as predict_table
@@ -251,6 +262,46 @@ def explore(spec: str, out: str, numbers: tuple[int, ...], **options: Any) -> No
         f"{out}: results.parquet, pareto.csv, designs/" + (", report.html" if options["report"] else ""),
         err=True,
     )
+
+
+@main.command()
+@click.argument("workload")
+@click.option("--hw", required=True, help="Devices: names or YAML files with commas between.")
+@click.option("--batch", help="Batches, as 1,4,16; the workload's own if not given.")
+@_shape_options_but_batch
+@click.option(
+    "--attention", default="flash", show_default=True, help="flash, efficient, or baseline: scores in HBM."
+)
+@click.option("--launch", default="eager", show_default=True, help="As for `simtti run`.")
+@click.option("--host", default="default", show_default=True, help="The machine that launches the kernels.")
+@click.option("--plot", "plot_path", type=click.Path(), help="Also plot it (.png, .svg).")
+@click.option("--out", type=click.Path(), help="Also write the table: .csv or .parquet.")
+def compare(
+    workload: str, hw: str, batch: str | None, plot_path: str | None, out: str | None, **options: Any
+) -> None:
+    """Compare devices: latency, throughput, energy, memory and bottleneck of WORKLOAD on each, at each batch.
+
+    \b
+    simtti compare sdxl --hw a100-sxm,h100-sxm,h200-sxm --batch 1,4,16 --plot sdxl.png
+    simtti compare svd --hw l40s,my-chip.yaml --launch graph --out svd.csv
+    """
+    from simtti.simulator import table
+    from simtti.simulator.compare import compare as compare_devices
+    from simtti.simulator.compare import plot_comparison
+    from simtti.simulator.summary import print_comparison_of_devices
+
+    for path in (plot_path, out):
+        if path is not None:
+            table.check_writable(path)
+    batches: list[int | None] = list(_whole_numbers("--batch", batch)) or [None]
+    chosen = {name: value for name, value in options.items() if value is not None}
+    with _progress("compare", "runs") as progress:
+        found = compare_devices(workload, _names(hw), batches, progress=progress, **chosen)
+    if out:
+        table.write_table(found, out)
+    if plot_path:
+        plot_comparison(found, plot_path, workload)
+    print_comparison_of_devices(found, workload)
 
 
 @main.command()
@@ -484,50 +535,7 @@ def export_chrome(trace: str, out: str) -> None:
     click.echo(f"{out}: open it in ui.perfetto.dev", err=True)
 
 
-@main.command()
-@click.argument("file", type=click.Path())
-@click.option("--hw", help="The device to predict for; the one the trace was taken on if not given.")
-@click.option("--json", "json_path", help="Write the figures as JSON to a file, or to - for standard output.")
-@click.option(
-    "--table", "table_path", type=click.Path(), help="Write every operator with both times: .csv or .parquet."
-)
-@click.option("--plot", "plot_path", type=click.Path(), help="Write a scatter as .png or .svg.")
-def validate(
-    file: str, hw: str | None, json_path: str | None, table_path: str | None, plot_path: str | None
-) -> None:
-    """Compare the model with the measured kernels of a timed trace (a .parquet, or a torch.profiler .json[.gz]).
-
-    \b
-    simtti validate run.pt.trace.json.gz --plot run.png --table run.csv
-    """
-    from simtti.hw_configs.hardware import find_reported, load
-    from simtti.simulator import table
-    from simtti.validation.compare import compare, plot
-    from simtti.workloads.kineto import import_kineto as read_kineto
-    from simtti.workloads.trace import Trace
-
-    for path in (json_path, table_path, plot_path):
-        if path not in (None, "-"):
-            table.check_writable(path)
-    trace = Trace.load(file) if file.endswith(".parquet") else read_kineto(file)
-    name = str(trace.timing.device.get("name", "")) if trace.timing else ""
-    hardware = load(hw) if hw else find_reported(name)
-    if hardware is None:
-        raise InputError(f"{file}: there is no device file for {name or 'its device'!r}; say which with --hw")
-    comparison = compare(trace, hardware)
-    if table_path:
-        table.write_table(comparison.table, table_path)
-    if plot_path:
-        plot(comparison, plot_path)
-    text = json.dumps(comparison.to_dict(), indent=2) + "\n"
-    if json_path == "-":
-        click.echo(text, nl=False)
-        return
-    if json_path:
-        table.write_text(json_path, text)
-    from simtti.simulator.summary import print_comparison
-
-    print_comparison(comparison)
+main.add_command(validate)
 
 
 @main.command()
@@ -660,38 +668,6 @@ def hardware(name: str | None, as_json: bool) -> None:
         )
     else:
         print_devices(known)
-
-
-@contextmanager
-def _stages() -> Iterator[Callable[[str, int, int], None]]:
-    """A progress bar a stage on standard error, when that is a terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        tasks: dict[str, Any] = {}
-
-        def advance(stage: str, done: int, total: int) -> None:
-            if stage not in tasks:
-                tasks[stage] = bar.add_task(stage, total=total)
-            bar.update(tasks[stage], completed=done, total=total)
-
-        yield advance
-
-
-@contextmanager
-def _progress(verb: str, unit: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar on standard error, when that is a terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    columns = (TextColumn(verb), BarColumn(), MofNCompleteColumn(), TextColumn(unit), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task(verb, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from simtti.errors import InputError
 from simtti.explore.design import Design, make
 from simtti.explore.spec import Spec, Workload, parse
 from simtti.simulator.host import Host, load_host
-from simtti.simulator.kernel import demand
+from simtti.simulator.kernel import RESOURCES, bottleneck
 from simtti.simulator.lower import Policy
 from simtti.simulator.parallel import several_gpus
 from simtti.simulator.result import HOST_IDLE, LAUNCH_GAP, Result
@@ -21,9 +21,8 @@ from simtti.simulator.simulation import simulate
 from simtti.workloads.record import workload_trace
 from simtti.workloads.trace import Trace
 
-# What a category's time is limited by. Latency: no resource is busy for even half of a kernel's time.
-LIMITS = ("tensor cores", "FP32", "SFU", "shared memory", "L2", "HBM", "latency", LAUNCH_GAP, HOST_IDLE)
-_BUSY_SHARE = 0.5
+# What time can be limited by, as `limits` names it.
+LIMITS = (*RESOURCES, "latency", LAUNCH_GAP, HOST_IDLE)
 
 
 def evaluate(spec_json: str, values: Mapping[str, float], with_limits: bool = False) -> dict[str, Any]:
@@ -126,26 +125,12 @@ def _outputs(item: Workload, trace: Trace) -> float:
 
 
 def limits(result: Result) -> dict[tuple[str, str], float]:
-    """Seconds of an inference by category and by what limits them."""
-    hardware = result.hardware
+    """Seconds of an inference by category and by what limits them (`kernel.bottleneck`); launches and the host are their
+    own."""
     seconds: dict[tuple[str, str], float] = defaultdict(float)
     for interval, times in result.distinct_kernels:
-        kernel = interval.kernel
-        need = demand(kernel, hardware, interval.hbm_bytes)
-        share = kernel.grid / hardware.sm_count
-        busy = {
-            "tensor cores": need.tensor_s * share,
-            "FP32": need.fp32_s * share,
-            "SFU": need.sfu_s * share,
-            "shared memory": need.shared_s * share,
-            "L2": max(need.l2_port_s * share, need.l2_bytes * kernel.grid / hardware.l2_attained_bytes_per_s),
-            "HBM": need.hbm_bytes * kernel.grid / hardware.hbm_attained_bytes_per_s,
-        }
-        limit = max(busy, key=lambda name: busy[name])
-        if busy[limit] < _BUSY_SHARE * interval.duration_s:
-            limit = "latency"
-        category = result.rows[interval.operator][0].category
-        seconds[category, limit] += interval.duration_s * times
+        limit = bottleneck(interval.kernel, result.hardware, interval.hbm_bytes, interval.duration_s)
+        seconds[result.rows[interval.operator][0].category, limit] += interval.duration_s * times
     for category in (LAUNCH_GAP, HOST_IDLE):
         if result.breakdown.get(category):
             seconds[category, category] = result.breakdown[category]

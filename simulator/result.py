@@ -12,8 +12,9 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from simtti.hw_configs.hardware import Hardware
+from simtti.simulator import power
 from simtti.simulator.host import Host
-from simtti.simulator.kernel import Kernel, demand
+from simtti.simulator.kernel import Kernel, bottleneck, demand
 from simtti.simulator.lower import Lowered, Policy
 from simtti.workloads.trace import Operator, Trace
 
@@ -127,6 +128,18 @@ class Result:
             gap = min(interval.start_s - interval.free_s, self.hardware.launch_s)
             seconds[LAUNCH_GAP] += gap * times
         seconds[HOST_IDLE] = max(0.0, self.latency_s - sum(seconds.values()))
+        return dict(sorted(seconds.items(), key=lambda item: -item[1]))
+
+    @cached_property
+    def bottlenecks(self) -> dict[str, float]:
+        """Seconds by what held the inference back, largest first: 'host', 'launch', 'latency', or the busiest of
+        kernel.RESOURCES while each kernel ran; the sum is the latency."""
+        seconds: dict[str, float] = defaultdict(float)
+        for interval, times in self.weighted_kernels():
+            name = bottleneck(interval.kernel, self.hardware, interval.hbm_bytes, interval.duration_s)
+            seconds[name] += interval.duration_s * times
+        seconds["launch"] = self.breakdown[LAUNCH_GAP]
+        seconds["host"] = self.breakdown[HOST_IDLE]
         return dict(sorted(seconds.items(), key=lambda item: -item[1]))
 
     @property
@@ -284,6 +297,7 @@ class Result:
                 for p in self.phases
             ],
             "breakdown": self.breakdown,
+            "bottlenecks": self.bottlenecks,
             "attention": self.attention,
             "sequence_lengths": self.sequence_lengths,
             "utilisation": self.utilisation,
@@ -305,12 +319,6 @@ class Result:
 
 
 def energy_j(interval: KernelInterval, hardware: Hardware) -> float:
-    """Energy a kernel adds to the board's idle power: its FLOPs and its bytes, no more than the power limit allows."""
-    kernel = interval.kernel
-    joules = (
-        kernel.tensor_flops * kernel.grid * hardware.tensor_j_per_flop
-        + kernel.fp32_flops * kernel.grid * hardware.fp32_j_per_flop
-        + kernel.l2_bytes * kernel.grid * hardware.l2_j_per_byte
-        + interval.hbm_bytes * hardware.hbm_j_per_byte
-    )
+    """Energy a kernel adds to the board's static power, no more than the power limit allows in its time."""
+    joules = power.energy(interval.kernel, interval.hbm_bytes, hardware).at(1.0)
     return min(joules, (hardware.power_limit_w - hardware.static_power_w) * interval.duration_s)

@@ -1,14 +1,18 @@
 """The simulation of one inference: a host issues a trace's operators, a stream runs their kernels on a device.
 
-Kernels of one stream run alone, so a kernel's time on the device is worked out once for each state of L2 it meets: in
-closed form, which the simulation of its waves equals, or CTA by CTA in `cta` fidelity.
+Host and stream are SimPy processes. Kernels of one stream run alone, so a kernel's time on the device is worked out once
+for each state of L2 it meets: by fast-forwarding through its identical waves in closed form, which equals the simulation
+of the waves (tests hold them together), or CTA by CTA in `cta` fidelity.
 A step that repeats is simulated until the state at its end is that of the repetition before; the rest is passed over.
 """
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Generator
 from typing import Any, NamedTuple
+
+import simpy
 
 from simtti.hw_configs.hardware import Hardware
 from simtti.simulator.device import execution_time_s
@@ -18,7 +22,7 @@ from simtti.simulator.l2 import L2
 from simtti.simulator.lower import Lowered, Lowering, Policy, Slots, alike
 from simtti.simulator.memory import peak_memory_bytes
 from simtti.simulator.result import KernelInterval, OperatorInterval, Result
-from simtti.simulator.stream import Stream
+from simtti.simulator.stream import Launch, Mark, Skip, Stream
 from simtti.workloads.trace import Operator, Step, Trace
 
 # Two repetitions of a step take the same time when they differ by less: rounding, not physics.
@@ -77,41 +81,32 @@ class _Inference:
         )
         self.l2 = L2(hardware.l2_usable_bytes)
         self.lowering = Lowering(hardware, policy)
-        self.stream = Stream(host.queue_depth, hardware.launch_s)
+        self.env = simpy.Environment()
+        self.stream = Stream(self.env, host.queue_depth, hardware.launch_s, self._record)
         self.kernels: list[KernelInterval] = []
         self.operators: list[OperatorInterval] = []
         self._seconds: dict[tuple[int, float], float] = {}
         # Operators of the trace in order, as rows of the result; filled step by step.
         self._rows: list[tuple[Operator, Lowered]] = []
         self._repeats: dict[tuple[int, int], int] = {}
-        self._skipped: list[tuple[float, float, int]] = []
 
     def run(self) -> Result:
-        phase_ends_s = []
-        for phase in self.trace.phases:
-            for step in phase.steps:
-                self._run_step(step)
-            phase_ends_s.append((phase.name, self._reached_s))
+        self.env.run(until=self.env.process(self._issue()))
         return Result(
             trace=self.trace,
             hardware=self.hardware,
             host=self.host,
             policy=self.policy,
             fidelity=self.fidelity,
-            latency_s=self._reached_s,
+            latency_s=self.env.now,
             rows=self._rows,
             kernels=self.kernels,
             operators=self.operators,
             repeats=self._repeats,
-            skipped=self._skipped,
-            phase_ends_s=phase_ends_s,
+            skipped=self.stream.skipped,
+            phase_ends_s=[(name, _seconds(reached)) for name, reached in self._phase_ends],
             peak_memory_bytes=self._peak_memory_bytes(),
         )
-
-    @property
-    def _reached_s(self) -> float:
-        """When host and stream have both done all they were given."""
-        return max(self.stream.host_s, self.stream.ended_s)
 
     def _peak_memory_bytes(self) -> int | None:
         """None for an imported trace, which does not say which tensors are the same."""
@@ -119,26 +114,70 @@ class _Inference:
             return None
         return peak_memory_bytes(self.trace, self._rows)
 
-    def _run_step(self, step: Step) -> None:
+    # ---- the host
+
+    def _issue(self) -> Generator[simpy.Event, Any, None]:
+        """The host's process: every phase, every step, every repetition, until the device has finished."""
+        reached = None
+        self._phase_ends: list[tuple[str, simpy.Event]] = []
+        for phase in self.trace.phases:
+            for step in phase.steps:
+                reached = yield from self._issue_step(step)
+            if reached is not None:
+                self._phase_ends.append((phase.name, reached))
+        if reached is not None and not reached.processed:
+            yield reached
+
+    def _issue_step(self, step: Step) -> Generator[simpy.Event, Any, simpy.Event]:
         first = len(self._rows)
-        program = self._program(step)
-        stream, before = self.stream, None
-        ends: list[tuple[float, float]] = []  # of the repetitions: the stream's clock, and the host's
+        program, traffic = self._program(step), None
+        ends: list[simpy.Event] = []
+        states: list[Any] = []  # of L2 at the end of each repetition
         for repetition in range(step.count):
-            traffic = self._traffic(program, before)
-            intervals = stream.run(zip(program.host_s, traffic.seconds, program.waits, strict=True))
-            stream.host_s += program.tail_s
-            ends.append((self._reached_s, stream.host_s))
-            self._record(program, repetition, traffic, intervals)
-            left = step.count - repetition - 1
-            same = before is not None and traffic.l2.state == before.l2.state
-            if left and intervals and same and _steady(ends):
-                period_s, host_period_s = (now - then for now, then in zip(ends[-1], ends[-2], strict=True))
-                stream.pass_over(len(intervals), left, period_s, host_period_s)
-                self._repeats[first, repetition] = 1 + left
-                self._skipped.append((ends[-1][0], ends[-1][0] + left * period_s, left))
+            left = step.count - repetition
+            steady = _steady_period(ends, states)
+            if steady is not None:
+                # Repetitions `left` more are like the last one that has ended.
+                ended = sum(event.processed for event in ends) - 1
+                self._repeats[first, ended] = 1 + left
+                self.stream.put(Skip(left * steady, left))
+                yield self.env.timeout(left * steady)
                 break
-            before = traffic
+            traffic = self._traffic(program, traffic)
+            states.append(traffic.l2.state)
+            yield from self._issue_launches(program, traffic, repetition)
+            ends.append(self.env.event())
+            self.stream.put(Mark(ends[-1]))
+        end = self.env.event()
+        self.stream.put(Mark(end))
+        return end
+
+    def _issue_launches(
+        self, program: _Program, traffic: _Traffic, repetition: int
+    ) -> Generator[simpy.Event, Any, None]:
+        env, put = self.env, self.stream.put
+        issued_s = []
+        for row, kernel, host_s, waits, seconds, hbm_bytes in zip(
+            program.rows, program.kernels, program.host_s, program.waits, traffic.seconds, traffic.hbm_bytes, strict=True
+        ):  # fmt: skip
+            if host_s > 0:
+                yield env.timeout(host_s)
+            done = env.event() if waits else None
+            room = put(Launch(row, repetition, kernel, seconds, hbm_bytes, done))
+            if room is not None:
+                yield room
+            issued_s.append(env.now)
+            if done is not None:
+                yield done
+        # An operator is on the host from its call, before its first launch, until its last has been issued.
+        self.operators += [
+            OperatorInterval(row, repetition, issued_s[begin] - program.host_s[begin], issued_s[end - 1])
+            for row, begin, end in program.spans
+        ]
+        if program.tail_s > 0:
+            yield env.timeout(program.tail_s)
+
+    # ---- the device, in the order of the stream
 
     def _program(self, step: Step) -> _Program:
         """Lower the step; add its operators to the rows."""
@@ -199,30 +238,30 @@ class _Inference:
             self._seconds[key] = seconds
         return seconds
 
-    def _record(self, program: _Program, repetition: int, traffic: _Traffic, intervals: list[Any]) -> None:
-        self.kernels += [
-            KernelInterval(row, repetition, kernel, max(free_s, 0.0), start_s, end_s, hbm_bytes)
-            for row, kernel, hbm_bytes, (_, free_s, start_s, end_s) in zip(
-                program.rows, program.kernels, traffic.hbm_bytes, intervals, strict=True
+    def _record(self, launch: Launch, free_s: float, start_s: float, end_s: float) -> None:
+        self.kernels.append(
+            KernelInterval(
+                launch.row,
+                launch.repetition,
+                launch.kernel,
+                max(free_s, 0.0),
+                start_s,
+                end_s,
+                launch.hbm_bytes,
             )
-        ]
-        # An operator is on the host from its call, before its first launch, until its last has been issued.
-        self.operators += [
-            OperatorInterval(
-                row,
-                repetition,
-                intervals[begin].issued_s - program.host_s[begin],
-                intervals[end - 1].issued_s,
-            )
-            for row, begin, end in program.spans
-        ]
+        )
 
 
-def _steady(ends: list[tuple[float, float]]) -> bool:
-    """Whether the last two repetitions took the same time and the host does not fall behind the stream."""
-    if len(ends) < 3:
-        return False
-    (before, _), (then, then_host), (now, now_host) = ends[-3:]
-    period, last = now - then, then - before
-    same = abs(period - last) <= _SAME_PERIOD * max(period, last)
-    return same and now_host - then_host <= period * (1 + _SAME_PERIOD)
+def _steady_period(ends: list[simpy.Event], states: list[Any]) -> float | None:
+    """The period of a step whose last two repetitions ended in the same state and took the same time."""
+    times = [_seconds(event) for event in ends if event.processed]
+    if len(times) < 3 or states[len(times) - 1] != states[len(times) - 2]:
+        return None
+    last, before = times[-1] - times[-2], times[-2] - times[-3]
+    return last if abs(last - before) <= _SAME_PERIOD * max(last, before) else None
+
+
+def _seconds(reached: simpy.Event) -> float:
+    """When a mark was reached, in seconds of the simulation."""
+    at: Any = reached.value
+    return float(at)

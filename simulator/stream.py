@@ -1,63 +1,96 @@
-"""A CUDA stream and the host thread that fills it, as two clocks joined by a launch queue of finite depth.
+"""A CUDA stream as a SimPy process: runs its kernels one after another, each at the earliest one launch gap after the last.
 
-They touch nowhere else: the host waits while the queue is full or where it asks for a result, the stream waits while the
-queue is empty, and the kernels of one stream run one after another, each at the earliest one launch gap after the last.
-So the event that wakes either is known when a launch is issued, and no event loop has to look for it. A SimPy model of
-the same host, queue and stream gives the same times (a test says so).
+The launch queue before it has a finite depth: the host waits while it is full, the stream while it is empty. Neither
+costs an event unless one of them really waits.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Callable, Generator
+from typing import Any, NamedTuple
+
+import simpy
+
+from simtti.simulator.kernel import Kernel
 
 
-class Interval(NamedTuple):
-    """A kernel's way: issued by the host, the stream free from the one before it, started, ended; seconds."""
+class Launch(NamedTuple):
+    """A kernel in the launch queue: the operator (row of the trace) and repetition it belongs to, how long it runs and what
+    it moves to and from HBM. `done`, where given, is reached at its end."""
 
-    issued_s: float
-    free_s: float
-    start_s: float
-    end_s: float
+    row: int
+    repetition: int
+    kernel: Kernel
+    seconds: float
+    hbm_bytes: float
+    done: simpy.Event | None = None
+
+
+class Mark(NamedTuple):
+    """Reached, with the time, when everything queued before it has run."""
+
+    reached: simpy.Event
+
+
+class Skip(NamedTuple):
+    """Time that passes without being simulated: `repetitions` of a step known to take the same time."""
+
+    seconds: float
+    repetitions: int
 
 
 class Stream:
-    """host_s is the host's clock, ended_s the end of the last kernel. Both start at 0, the device idle."""
+    """Takes Launch, Mark and Skip items from its queue in order; reports each kernel through `record`."""
 
-    def __init__(self, queue_depth: int, gap_s: float) -> None:
-        self.gap_s = gap_s
-        self.host_s = 0.0
+    def __init__(
+        self,
+        env: simpy.Environment,
+        queue_depth: int,
+        gap_s: float,
+        record: Callable[[Launch, float, float, float], None],
+    ) -> None:
+        """record(launch, free_s, start_s, end_s): the stream was free from the kernel before at free_s."""
+        self.env, self.queue_depth, self.gap_s, self.record = env, queue_depth, gap_s, record
         self.ended_s = float("-inf")
-        # When the stream took each of the last launches out of the queue: of those it may hold, and one more.
-        self._taken = deque([float("-inf")] * (queue_depth + 1), maxlen=queue_depth + 1)
+        self.skipped: list[tuple[float, float, int]] = []  # start, end, repetitions
+        self._queue: deque[Launch | Mark | Skip] = deque()
+        self._arrival: simpy.Event | None = None
+        self._room: simpy.Event | None = None
+        env.process(self._run())
 
-    def run(self, launches: Iterable[tuple[float, float, bool]]) -> list[Interval]:
-        """Issue and run kernels in order. Of each: what the host spends before it issues it, its own seconds, and whether
-        the host waits for its end."""
-        host_s, ended_s, gap_s, taken = self.host_s, self.ended_s, self.gap_s, self._taken
-        done = []
-        for before_s, seconds, waits in launches:
-            host_s += before_s
-            if taken[1] > host_s:  # the queue is full until then
-                host_s = taken[1]
-            took_s = max(host_s, ended_s)
-            taken.append(took_s)
-            free_s = ended_s
-            start_s = max(took_s, ended_s + gap_s)
-            ended_s = start_s + seconds
-            done.append(Interval(host_s, free_s, start_s, ended_s))
-            if waits:
-                host_s = ended_s
-        self.host_s, self.ended_s = host_s, ended_s
-        return done
+    def put(self, item: Launch | Mark | Skip) -> simpy.Event | None:
+        """Queue `item`. The event to wait for before the next one, if the queue is full now."""
+        self._queue.append(item)
+        if self._arrival is not None:
+            self._arrival.succeed()
+            self._arrival = None
+        if len(self._queue) < self.queue_depth:
+            return None
+        self._room = self.env.event()
+        return self._room
 
-    def pass_over(self, launches: int, repetitions: int, period_s: float, host_period_s: float) -> None:
-        """Let `repetitions` of the last `launches` go by: the stream takes `period_s` for each, and the host
-        `host_period_s` or as long as the queue holds it up."""
-        last = list(self._taken)[-launches:]
-        filling = -(-len(self._taken) // launches)  # repetitions whose launches the queue can still hold
-        for repetition in range(max(repetitions - filling, 0) + 1, repetitions + 1):
-            self._taken.extend(at_s + repetition * period_s for at_s in last)
-        self.ended_s += repetitions * period_s
-        self.host_s = max(self.host_s + repetitions * host_period_s, self._taken[0])
+    def _run(self) -> Generator[simpy.Event, Any, None]:
+        env, queue, gap_s = self.env, self._queue, self.gap_s
+        while True:
+            while not queue:
+                self._arrival = env.event()
+                yield self._arrival
+            item = queue.popleft()
+            if self._room is not None:
+                self._room.succeed()
+                self._room = None
+            if isinstance(item, Launch):
+                free_s = self.ended_s
+                start_s = max(env.now, free_s + gap_s)
+                yield env.timeout(start_s + item.seconds - env.now)
+                self.ended_s = env.now
+                self.record(item, free_s, start_s, env.now)
+                if item.done is not None:
+                    item.done.succeed()
+            elif isinstance(item, Mark):
+                item.reached.succeed(env.now)
+            else:
+                self.skipped.append((env.now, env.now + item.seconds, item.repetitions))
+                yield env.timeout(item.seconds)
+                self.ended_s += item.seconds

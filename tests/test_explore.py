@@ -288,7 +288,7 @@ def test_limits_add_up_to_the_latency_and_move_with_the_design(trace):
         )
         seconds = limits(result)
         assert sum(seconds.values()) == pytest.approx(result.latency_s, rel=1e-6)
-        found[bandwidth] = sum(s for (_, limit), s in seconds.items() if limit == "HBM") / result.latency_s
+        found[bandwidth] = sum(s for (_, limit), s in seconds.items() if limit == "hbm") / result.latency_s
     assert found[0.2e12] > 0.5 > 0.1 > found[20e12]
 
 

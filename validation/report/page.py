@@ -1,0 +1,9 @@
+"""placeholder"""
+
+
+def plotly_js() -> str:
+    return ""
+
+
+def html(report):
+    return ""
