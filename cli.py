@@ -226,6 +226,48 @@ def sweep(points: str, out: str, workers: int | None) -> None:
 
 
 @main.command()
+@click.argument("spec", type=click.Path())
+@click.option("--out", required=True, type=click.Path(), help="The folder for results, report and journal.")
+@click.option("--engine", default="local", show_default=True, help="local (processes), ray, or dask.")
+@click.option("--workers", type=int, help="Processes; as many as there are cores if not given.")
+@click.option("--address", help="A running Ray or Dask cluster; without it, one of this machine.")
+@click.option("--report/--no-report", default=True, help="Write report.html, which needs plotly.")
+@click.option(
+    "--design",
+    "numbers",
+    multiple=True,
+    type=int,
+    help="Write this design's device file; may be given again.",
+)
+def explore(spec: str, out: str, numbers: tuple[int, ...], **options: Any) -> None:
+    """Search for better hardware: designs as SPEC.yaml describes them, each evaluated in full.
+
+    Writes results.parquet (a row a design), pareto.csv, sensitivity.csv, limits.parquet, report.html, and the device files of
+    the Pareto set (designs/NUMBER.yaml, for run --hw). Interrupted, it keeps what is done; the same command goes on, alone
+    or beside another on the same folder. SPEC may be a shipped example: bandwidth-or-sfus, l2-for-sdxl, ttv-600mm2,
+    h100-h200-next, edge-sdxl-turbo.
+
+    \b
+    simtti explore ttv-600mm2 --out study
+    simtti explore my-question.yaml --out study --engine ray --address auto
+    """
+    from pathlib import Path
+
+    from simtti.explore import api
+    from simtti.simulator.summary import print_exploration
+
+    with _progress("explore", "designs") as progress:
+        result = api.explore(spec, out, progress=progress, **options)
+    for number in numbers:
+        click.echo(api.write_design(result, number, Path(out)), err=True)
+    print_exploration(result)
+    click.echo(
+        f"{out}: results.parquet, pareto.csv, designs/" + (", report.html" if options["report"] else ""),
+        err=True,
+    )
+
+
+@main.command()
 @click.argument("workload")
 @click.option("--hw", required=True, help="Devices: names or YAML files with commas between.")
 @click.option("--batch", help="Batches, as 1,4,16; the workload's own if not given.")

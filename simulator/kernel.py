@@ -6,13 +6,13 @@ Everything the simulation knows about the work is here. Lowering writes kernels,
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from simtti.errors import InputError
 from simtti.hw_configs.hardware import Hardware
 
 
-@dataclass(frozen=True, slots=True)
-class Access:
+class Access(NamedTuple):
     """Unique bytes of one tensor that a kernel reads or writes.
 
     tensor: identity of the tensor's storage in the trace; negative for a workspace that lives for the kernel only.
@@ -118,8 +118,7 @@ def ctas_per_sm(kernel: Kernel, hardware: Hardware) -> int:
     return fits
 
 
-@dataclass(frozen=True, slots=True)
-class Demand:
+class Demand(NamedTuple):
     """A kernel's demand per CTA in the simulation's units: seconds of an SM's pipe at full rate, bytes of L2 and HBM.
 
     floor_s is the time a CTA needs alone on an idle device: its latency plus its slowest pipe or its own bandwidth cap.

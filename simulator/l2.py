@@ -9,6 +9,8 @@ from collections.abc import Callable
 
 from simtti.simulator.kernel import Kernel
 
+_NOTHING = (0.0, 0.0)
+
 
 class L2:
     """Residency by tensor within `capacity_bytes`. `touch` runs a kernel's accesses through it."""
@@ -30,29 +32,42 @@ class L2:
         A kernel that touches more than L2 holds finds only a share of what was there before it: its own stream pushes
         the rest out first.
         """
-        reads = [(tensor_of(access.tensor), access.nbytes) for access in kernel.reads]
-        writes = [(tensor_of(access.tensor), access.nbytes) for access in kernel.writes]
-        footprint = sum(nbytes for _, nbytes in reads) + sum(nbytes for _, nbytes in writes)
-        kept = min(1.0, self.capacity_bytes / footprint) if footprint else 1.0
+        reads = [(tensor_of(tensor), nbytes) for tensor, nbytes in kernel.reads]
+        writes = [(tensor_of(tensor), nbytes) for tensor, nbytes in kernel.writes]
+        footprint = 0.0
+        for _, nbytes in reads:
+            footprint += nbytes
+        for _, nbytes in writes:
+            footprint += nbytes
+        kept = self.capacity_bytes / footprint if footprint > self.capacity_bytes else 1.0
         moved = kernel.hbm_reread_bytes
         for tensor, nbytes in reads:
-            held, _ = self._held.get(tensor, (0.0, 0.0))
-            moved += nbytes - min(nbytes, held) * kept
-            moved += self._keep(tensor, nbytes, dirty=False)
+            held = self._held.get(tensor, _NOTHING)[0]
+            moved += nbytes - (held if held < nbytes else nbytes) * kept + self._keep(tensor, nbytes, False)
         for tensor, nbytes in writes:
-            moved += self._keep(tensor, nbytes, dirty=True)
+            moved += self._keep(tensor, nbytes, True)
         return moved
 
     def _keep(self, tensor: int, nbytes: float, dirty: bool) -> float:
         """Hold `nbytes` of `tensor` as the most recently used. Returns the dirty bytes written back to make room."""
-        held, was_dirty = self._held.pop(tensor, (0.0, 0.0))
-        self._used -= held
-        size = min(max(held, nbytes), self.capacity_bytes)
-        stays_dirty = min(max(was_dirty, nbytes), size) if dirty else min(was_dirty, size)
+        capacity = self.capacity_bytes
+        held, was_dirty = self._held.pop(tensor, _NOTHING)
+        size = held if held > nbytes else nbytes
+        if size > capacity:
+            size = capacity
+        most_dirty = nbytes if dirty and nbytes > was_dirty else was_dirty
+        stays_dirty = most_dirty if most_dirty < size else size
         # Dirty bytes beyond what L2 can hold go to HBM within this kernel.
-        written = max(nbytes, was_dirty) - stays_dirty if dirty else was_dirty - stays_dirty
+        written = most_dirty - stays_dirty
         self._held[tensor] = (size, stays_dirty)
-        self._used += size
+        self._used += size - held
+        if self._used > capacity * (1 + 1e-12):
+            written += self._make_room()
+        return written
+
+    def _make_room(self) -> float:
+        """Let the least recently used go until all fits. Returns the dirty bytes among them."""
+        written = 0.0
         while self._used > self.capacity_bytes * (1 + 1e-12):
             oldest = next(iter(self._held))
             old_size, old_dirty = self._held[oldest]

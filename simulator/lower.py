@@ -6,10 +6,11 @@ operators alike in shape, layout and attributes share their kernels.
 
 from __future__ import annotations
 
+import functools
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from simtti.errors import InputError
 from simtti.hw_configs.hardware import Hardware
@@ -82,22 +83,32 @@ class Alike(NamedTuple):
     slots: list[Slots]
 
 
-# Found by the list's identity, which the entry keeps alive. A design-space exploration meets the same few again and again.
-_ALIKE: OrderedDict[int, tuple[tuple[Operator, ...], Alike]] = OrderedDict()
-_MOST_ALIKE = 64
+_Found = TypeVar("_Found")
+_MOST_REMEMBERED = 64
 
 
+def remembered(
+    function: Callable[[tuple[Operator, ...]], _Found],
+) -> Callable[[tuple[Operator, ...]], _Found]:
+    """`function` of a step's operators, kept for the steps met last: what does not depend on the device is found once, however
+    many devices run the step. A step is known by its identity, which the entry keeps alive."""
+    kept: OrderedDict[int, tuple[tuple[Operator, ...], _Found]] = OrderedDict()
+
+    @functools.wraps(function)
+    def find(operators: tuple[Operator, ...]) -> _Found:
+        entry = kept.get(id(operators))
+        if entry is None:
+            entry = kept[id(operators)] = operators, function(operators)
+            if len(kept) > _MOST_REMEMBERED:
+                kept.popitem(last=False)
+        return entry[1]
+
+    return find
+
+
+@remembered
 def alike(operators: tuple[Operator, ...]) -> Alike:
-    """Which of `operators` have the same kernels on any device; remembered for the lists met last."""
-    found = _ALIKE.get(id(operators))
-    if found is None:
-        found = _ALIKE[id(operators)] = operators, _alike(operators)
-        if len(_ALIKE) > _MOST_ALIKE:
-            _ALIKE.popitem(last=False)
-    return found[1]
-
-
-def _alike(operators: tuple[Operator, ...]) -> Alike:
+    """Which of `operators` have the same kernels on any device."""
     numbers: dict[object, int] = {}
     group, members, slots = [], [], []
     for operator in operators:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from simtti.simulator.lower import Lowered
+from simtti.simulator.lower import Lowered, remembered
 from simtti.workloads.trace import Operator, Trace
 
 # PyTorch's caching allocator hands out multiples of 512 bytes (c10/cuda/CUDACachingAllocator.cpp, kMinBlockSize).
@@ -20,16 +20,21 @@ def peak_memory_bytes(trace: Trace, rows: list[tuple[Operator, Lowered]]) -> int
     first = 0
     for phase in trace.phases:
         for step in phase.steps:
-            peak = max(peak, _step_peak(rows[first : first + len(step.operators)]))
+            lowered = (row[1] for row in rows[first : first + len(step.operators)])
+            for live, one in zip(live_bytes(step.operators), lowered, strict=True):
+                if live + one.workspace_bytes > peak:
+                    peak = live + one.workspace_bytes
             first += len(step.operators)
     return weights + peak
 
 
-def _step_peak(rows: list[tuple[Operator, Lowered]]) -> int:
+@remembered
+def live_bytes(operators: tuple[Operator, ...]) -> list[int]:
+    """Bytes of a step's tensors that are live while each of its operators runs: the same on every device."""
     last_use: dict[int, int] = {}
     size: dict[int, int] = {}
     live = 0
-    for index, (operator, _) in enumerate(rows):
+    for index, operator in enumerate(operators):
         if operator.attributes.get("device") == "cpu":
             continue
         for use in (*operator.inputs, *operator.outputs):
@@ -39,23 +44,23 @@ def _step_peak(rows: list[tuple[Operator, Lowered]]) -> int:
                 live += _rounded(use.storage_bytes)  # made before the step
             size.setdefault(use.tensor, _rounded(use.storage_bytes))
             last_use[use.tensor] = index
-    made_outside = {use.tensor for op, _ in rows for use in op.inputs if use.role in ("input", "buffer")}
+    made_outside = {use.tensor for op in operators for use in op.inputs if use.role in ("input", "buffer")}
     dies: dict[int, list[int]] = {}
     for tensor, index in last_use.items():
         dies.setdefault(index, []).append(tensor)
     alive = set(made_outside)
-    peak = live
-    for index, (operator, lowered) in enumerate(rows):
+    found = []
+    for index, operator in enumerate(operators):
         for use in operator.outputs:
             if use.role == "activation" and use.tensor in size and use.tensor not in alive:
                 alive.add(use.tensor)
                 live += size[use.tensor]
-        peak = max(peak, live + lowered.workspace_bytes)
+        found.append(live)
         for tensor in dies.get(index, ()):
             if tensor in alive and tensor not in made_outside:
                 alive.discard(tensor)
                 live -= size[tensor]
-    return peak
+    return found
 
 
 def _rounded(nbytes: int) -> int:

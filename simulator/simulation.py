@@ -157,26 +157,29 @@ class _Inference:
         self, program: _Program, traffic: _Traffic, repetition: int
     ) -> Generator[simpy.Event, Any, None]:
         env, put = self.env, self.stream.put
+        host_s = env.now  # the host's clock: it is ahead of the simulation's until something holds it up
         issued_s = []
-        for row, kernel, host_s, waits, seconds, hbm_bytes in zip(
+        for row, kernel, before_s, waits, seconds, hbm_bytes in zip(
             program.rows, program.kernels, program.host_s, program.waits, traffic.seconds, traffic.hbm_bytes, strict=True
         ):  # fmt: skip
-            if host_s > 0:
-                yield env.timeout(host_s)
+            host_s += before_s
             done = env.event() if waits else None
-            room = put(Launch(row, repetition, kernel, seconds, hbm_bytes, done))
+            room = put(Launch(row, repetition, kernel, seconds, hbm_bytes, host_s, done))
+            issued_s.append(host_s)
             if room is not None:
                 yield room
-            issued_s.append(env.now)
+                host_s = max(host_s, env.now)
             if done is not None:
                 yield done
+                host_s = env.now
         # An operator is on the host from its call, before its first launch, until its last has been issued.
         self.operators += [
             OperatorInterval(row, repetition, issued_s[begin] - program.host_s[begin], issued_s[end - 1])
             for row, begin, end in program.spans
         ]
-        if program.tail_s > 0:
-            yield env.timeout(program.tail_s)
+        host_s += program.tail_s
+        if host_s > env.now:
+            yield env.timeout(host_s - env.now)
 
     # ---- the device, in the order of the stream
 

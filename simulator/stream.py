@@ -1,7 +1,8 @@
 """A CUDA stream as a SimPy process: runs its kernels one after another, each at the earliest one launch gap after the last.
 
 The launch queue before it has a finite depth: the host waits while it is full, the stream while it is empty. Neither
-costs an event unless one of them really waits.
+costs an event unless one of them really waits. Nothing but the queue and a result it asks for can hold up the host, so it
+may run ahead of the simulation's clock between them and says with each launch when it issued it.
 """
 
 from __future__ import annotations
@@ -17,13 +18,14 @@ from simtti.simulator.kernel import Kernel
 
 class Launch(NamedTuple):
     """A kernel in the launch queue: the operator (row of the trace) and repetition it belongs to, how long it runs and what
-    it moves to and from HBM. `done`, where given, is reached at its end."""
+    it moves to and from HBM, and when the host issues it, which may lie ahead. `done`, where given, is reached at its end."""
 
     row: int
     repetition: int
     kernel: Kernel
     seconds: float
     hbm_bytes: float
+    issued_s: float = 0.0
     done: simpy.Event | None = None
 
 
@@ -60,7 +62,8 @@ class Stream:
         env.process(self._run())
 
     def put(self, item: Launch | Mark | Skip) -> simpy.Event | None:
-        """Queue `item`. The event to wait for before the next one, if the queue is full now."""
+        """Queue `item`. The event to wait for before the next one, if the queue is full now; a host that is further ahead than
+        that need not wait longer."""
         self._queue.append(item)
         if self._arrival is not None:
             self._arrival.succeed()
@@ -82,7 +85,7 @@ class Stream:
                 self._room = None
             if isinstance(item, Launch):
                 free_s = self.ended_s
-                start_s = max(env.now, free_s + gap_s)
+                start_s = max(env.now, item.issued_s, free_s + gap_s)
                 yield env.timeout(start_s + item.seconds - env.now)
                 self.ended_s = env.now
                 self.record(item, free_s, start_s, env.now)

@@ -16,11 +16,13 @@ from simtti.simulator.result import Result
 if TYPE_CHECKING:
     import pandas as pd
 
+    from simtti.explore.api import Exploration
     from simtti.simulator.replay import Replay
     from simtti.validation.calibrate import Calibration
     from simtti.validation.compare import Comparison
 
 _BAR = 32
+_MOST_PARETO = 15  # rows of a Pareto set on the terminal
 
 
 def _console() -> Console:
@@ -297,3 +299,29 @@ def print_device(content: dict[str, Any]) -> None:
             table.add_row(name, f"{float(entry['value']):g}", meaning, entry["source"] + status)
         console.print()
         console.print(table)
+
+
+def print_exploration(result: Exploration) -> None:
+    """The Pareto set, first rows, and what each parameter does to each objective."""
+    console, spec, table = _console(), result.spec, result.table
+    console.print(f"[bold]{spec.question or 'Exploration'}[/]   base {spec.base}")
+    failed = table[table.error != ""]
+    console.print(
+        f"{len(table)} designs, {int(table.feasible.sum())} feasible, {int(table.pareto.sum())} in the Pareto set"
+        + (f", {len(failed)} could not be evaluated: {failed.error.iloc[0]}" if len(failed) else "")
+        + "\n"
+    )
+    front = table[table.pareto].sort_values(spec.objectives[0])
+    columns = ["design", *spec.free, *spec.objectives]
+    shown = Table(*columns, box=None, pad_edge=False, header_style="dim")
+    for _, row in front.head(_MOST_PARETO).iterrows():
+        shown.add_row(*(f"{row[name]:.4g}" for name in columns))
+    console.print(shown)
+    if len(front) > _MOST_PARETO:
+        console.print(f"[dim]... and {len(front) - _MOST_PARETO} more in pareto.csv[/]")
+    console.print("\nChange of an objective, in % for each % of a parameter, about the middle of the space")
+    shown = Table("Parameter", *spec.objectives, box=None, pad_edge=False, header_style="dim")
+    for name, rows in result.sensitivity.groupby("parameter", sort=False):
+        by = rows.set_index("objective").elasticity
+        shown.add_row(str(name), *(f"{by[objective]:+.2f}" for objective in spec.objectives))
+    console.print(shown)

@@ -168,12 +168,15 @@ class _Journal:
         self.path.unlink(missing_ok=True)
 
 
-def code_hash() -> str:
-    """A hash of the simulator's sources and devices: results of other code or numbers are not resumed from."""
+def code_hash(*more: str) -> str:
+    """A hash of the sources and numbers of the simulator, and of the folders in `more`: results of others are not resumed
+    from."""
     root = Path(__file__).parents[1]
     digest = hashlib.sha256()
     files = [
-        path for folder in ("simulator", "hw_configs", "workloads") for path in (root / folder).rglob("*")
+        path
+        for folder in ("simulator", "hw_configs", "workloads", *more)
+        for path in (root / folder).rglob("*")
     ]
     for path in sorted(files):
         if path.suffix in (".py", ".yaml"):

@@ -17,21 +17,27 @@ LAUNCHES = st.lists(
 KERNEL = Kernel("k", "test", 1)
 
 
-def simulated(launches, depth, gap_s):
-    """(start, end) of each kernel: a host spends `before_s`, queues it, and may wait for its end."""
+def simulated(launches, depth, gap_s, runs_ahead):
+    """(start, end) of each kernel: a host spends `before_s`, queues it, and may wait for its end. It keeps to
+    the simulation's clock, or runs ahead until it is held up."""
     env = simpy.Environment()
     ran = []
     stream = Stream(env, depth, gap_s, lambda launch, free_s, start_s, end_s: ran.append((start_s, end_s)))
 
     def host():
+        host_s = 0.0
         for row, (before_s, seconds, waits) in enumerate(launches):
-            yield env.timeout(before_s)
+            host_s += before_s
+            if not runs_ahead and host_s > env.now:
+                yield env.timeout(host_s - env.now)
             done = env.event() if waits else None
-            room = stream.put(Launch(row, 0, KERNEL, seconds, 0.0, done))
+            room = stream.put(Launch(row, 0, KERNEL, seconds, 0.0, host_s, done))
             if room is not None:
                 yield room
+                host_s = max(host_s, env.now)
             if done is not None:
                 yield done
+                host_s = env.now
 
     env.process(host())
     env.run()
@@ -55,9 +61,9 @@ def recurrence(launches, depth, gap_s):
 
 
 @settings(deadline=None, max_examples=150)
-@given(LAUNCHES, st.integers(1, 6), MICROSECONDS)
-def test_the_simulation_follows_the_recurrence(launches, depth, gap_s):
-    found = simulated(launches, depth, gap_s)
+@given(LAUNCHES, st.integers(1, 6), MICROSECONDS, st.booleans())
+def test_the_simulation_follows_the_recurrence(launches, depth, gap_s, runs_ahead):
+    found = simulated(launches, depth, gap_s, runs_ahead)
     assert found == [pytest.approx(times, abs=1e-12) for times in recurrence(launches, depth, gap_s)]
 
 

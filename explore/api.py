@@ -1,0 +1,178 @@
+"""`simtti explore`: from a spec to a folder of results."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import yaml
+
+from simtti.errors import InputError
+from simtti.explore import analysis, search
+from simtti.explore.design import device_file, make
+from simtti.explore.engines import engine as engine_called
+from simtti.explore.spec import Spec, read
+from simtti.explore.study import Study
+from simtti.simulator.table import write_table, write_text
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_MOST_FILES = 50  # device files written for the Pareto set
+_MOST_LIMITS = 12  # designs of the Pareto set whose limits are looked at
+
+
+class Exploration(NamedTuple):
+    """What `explore` wrote, in memory.
+
+    table: one row a design, in the order proposed: its number, every parameter and figure, `feasible`, `pareto`, `error`.
+    sensitivity: elasticity of each objective to each parameter about the middle of the space, and importance over all.
+    limits: seconds by design, workload, category and limit, of the designs around the middle and of the Pareto set.
+    """
+
+    spec: Spec
+    table: pd.DataFrame
+    sensitivity: pd.DataFrame
+    limits: pd.DataFrame
+    evaluated: int
+
+
+def explore(
+    spec: Spec | str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    engine: str = "local",
+    workers: int | None = None,
+    address: str | None = None,
+    report: bool = True,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Exploration:
+    """Explore the designs of `spec` and write what was found into the folder `out`.
+
+    Args:
+        spec: a Spec, the path of one, or the name of a shipped example.
+        engine, workers, address: where designs are evaluated (`engines`).
+        report: write report.html, which needs plotly.
+        progress: called with (finished designs, designs).
+
+    Writes results.parquet, pareto.csv, sensitivity.csv, limits.parquet, designs/NUMBER.yaml of the Pareto set, report.html.
+    Interrupted, it keeps what is done; the same call goes on from there.
+
+    Raises:
+        InputError: a spec, folder or engine that cannot be used.
+    """
+    import pandas as pd
+
+    question = spec if isinstance(spec, Spec) else read(spec)
+    search.check(question)
+    if report:
+        from simtti.explore.report import check_available
+
+        check_available()
+    folder = Path(out)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot write {folder}: {error.strerror or error}") from None
+    middle = search.centre(question)
+    around = analysis.neighbours(question, middle)
+    total = search.size(question)
+    with engine_called(engine, workers, address) as run:
+        study = Study(question, folder, run, progress)
+        found = search.run(question, lambda designs: study.evaluate(designs, total))
+        marks = analysis.mark(question, [figures for _, figures in found])
+        rows = [
+            {"design": number, **_columns(question, values, figures), "feasible": feasible, "pareto": front}
+            for number, ((values, figures), (feasible, front)) in enumerate(zip(found, marks, strict=True))
+        ]
+        table = pd.DataFrame(rows)
+        front = [found[number][0] for number in table.index[table.pareto]][:_MOST_LIMITS]
+        points = [middle, *(values for pair in around.values() for values in pair)]
+        looked_at = [*(question.complete(values) for values in points), *front]
+        figures = study.evaluate(looked_at, total, limits=True)
+    names = ["middle", *(f"{name} {sign}" for name in around for sign in ("-", "+"))]
+    names += [f"design {number}" for number in table.index[table.pareto][:_MOST_LIMITS]]
+    sensitivity = _sensitivity(question, table, looked_at, figures, list(around))
+    limits = pd.DataFrame(
+        [[name, *row] for name, item in zip(names, figures, strict=True) for row in item.get("limits", ())],
+        columns=["design", "workload", "category", "limit", "seconds"],
+    )
+    result = Exploration(question, table, sensitivity, limits, study.evaluated)
+    _write(result, folder, report)
+    return result
+
+
+def _columns(spec: Spec, values: dict[str, float], figures: dict[str, Any]) -> dict[str, Any]:
+    """A row: the parameters, those of the base where the design does not change them, then the figures."""
+    names = list(
+        dict.fromkeys([*spec.parameters, *(name for item in spec.compare.values() for name in item)])
+    )
+    base = make(spec.base, {})
+    parameters = {
+        name: values.get(name, float(getattr(base.hardware, name, getattr(base, name, float("nan")))))
+        for name in names
+    }
+    kept = {name: value for name, value in figures.items() if name not in ("error", "limits")}
+    return {**parameters, **kept, "error": figures.get("error", "")}
+
+
+def _sensitivity(
+    spec: Spec,
+    table: pd.DataFrame,
+    points: Sequence[dict[str, float]],
+    figures: Sequence[dict[str, Any]],
+    parameters: Sequence[str],
+) -> pd.DataFrame:
+    import pandas as pd
+
+    rows = []
+    shares = {name: analysis.importance(table, parameters, name) for name in spec.objectives}
+    for number, name in enumerate(parameters):
+        low, high = ({**points[i], **figures[i]} for i in (1 + 2 * number, 2 + 2 * number))
+        for objective in spec.objectives:
+            rows.append(
+                {
+                    "parameter": name,
+                    "objective": objective,
+                    "elasticity": analysis.elasticity(name, low, high, objective),
+                    "importance": shares[objective].get(name, float("nan")),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def _write(result: Exploration, folder: Path, report: bool) -> None:
+    write_table(result.table, folder / "results.parquet")
+    write_table(result.table[result.table.pareto], folder / "pareto.csv")
+    write_table(result.sensitivity, folder / "sensitivity.csv")
+    write_table(result.limits, folder / "limits.parquet")
+    for number in result.table.index[result.table.pareto][:_MOST_FILES]:
+        write_design(result, int(number), folder)
+    if report:
+        from simtti.explore.report import html
+
+        write_text(folder / "report.html", html(result))
+
+
+def write_design(result: Exploration, number: int, folder: Path) -> Path:
+    """The device file of a design, for `simtti run --hw FILE`.
+
+    Raises:
+        InputError: no design has this number.
+    """
+    if not 0 <= number < len(result.table):
+        raise InputError(f"there is no design {number}; they go from 0 to {len(result.table) - 1}")
+    row = result.table.iloc[number]
+    values = {name: float(row[name]) for name in result.spec.parameters if row[name] == row[name]}
+    design = make(result.spec.base, values, name=f"design-{number}")
+    source = f"simtti explore: {result.spec.question or 'design-space exploration'}"
+    path = folder / "designs" / f"{number}.yaml"
+    path.parent.mkdir(exist_ok=True)
+    notes = f"# {source}; design {number}"
+    if design.host_speed != 1 or design.gpus != 1:
+        notes += f"; a host {design.host_speed:g} times as fast, {design.gpus} GPUs"
+    content = device_file(result.spec.base, design, source)
+    write_text(path, notes + "\n" + yaml.safe_dump(content, sort_keys=False, width=120))
+    return path

@@ -1,0 +1,93 @@
+"""A design: a base device with some of its numbers changed, as Hardware to run and as a device file to keep."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from simtti.errors import InputError
+from simtti.explore import silicon
+from simtti.hw_configs.hardware import Hardware, load
+from simtti.hw_configs.schema import CALIBRATION, DATASHEET, DEVICE_CALIBRATION
+
+# Parameters that are not a number of the device.
+OTHERS = {
+    "hbm_stacks": "HBM stacks, or GDDR packages; bandwidth and capacity follow where they are not parameters themselves",
+    "host_speed": "how many times faster the host issues operators than the one named in the workload",
+    "gpus": "GPUs that share the tokens of one inference",
+}
+PARAMETERS: dict[str, str] = {
+    **{name: meaning for name, (_, _, _, meaning) in DATASHEET.items()},
+    **{name: CALIBRATION[name][3] for name in DEVICE_CALIBRATION},
+    **OTHERS,
+}
+WHOLE = {"gpus", "hbm_stacks", *(name for name, (kind, _, _, _) in DATASHEET.items() if kind is int)}
+# Supply voltage that a clock needs, near the base's: a change of one per cent in the clock asks for this many in the voltage.
+# Between a part held at its lowest voltage (0) and proportional (1); uncalibrated.
+VOLTAGE_SLOPE = 0.6
+_LOWEST_VOLTAGE = 0.7  # of the base's
+_SWITCHED = ("tensor_j_per_flop", "fp32_j_per_flop", "l2_j_per_byte")  # energies of logic on the die
+
+
+class Design(NamedTuple):
+    """What the simulation runs and what the silicon costs."""
+
+    hardware: Hardware
+    chip: silicon.Chip
+    host_speed: float
+    gpus: int
+
+
+def make(base: str, values: Mapping[str, float], name: str = "design") -> Design:
+    """The device `base` with `values` in place of its own.
+
+    What follows from them where they do not say it themselves: bandwidth and capacity from HBM stacks; the energy of an
+    operation from the square of the voltage that the clock needs; static power in proportion to the area.
+
+    Raises:
+        InputError: a value out of the bounds that a device file has.
+    """
+    origin = load(base)
+    fields: dict[str, Any] = {key: value for key, value in values.items() if key not in OTHERS}
+    stacks = values.get("hbm_stacks")
+    if stacks is not None:
+        product = silicon.products().get(base)
+        if product is None:
+            raise InputError(
+                f"parameter 'hbm_stacks': how many {base} has is not known; vary hbm_bytes_per_s instead"
+            )
+        for field in ("hbm_bytes_per_s", "hbm_capacity_bytes"):
+            fields.setdefault(field, getattr(origin, field) * stacks / product.stacks)
+    for field, value in fields.items():
+        kind, low, high, _ = (DATASHEET.get(field) or CALIBRATION[field])[:4]
+        if not low <= value <= high:
+            raise InputError(f"parameter {field!r} is {value:g}; it must be from {low:g} to {high:g}")
+        fields[field] = int(value) if kind is int else float(value)
+    voltage = max(
+        _LOWEST_VOLTAGE, 1 + VOLTAGE_SLOPE * (fields.get("clock_hz", origin.clock_hz) / origin.clock_hz - 1)
+    )
+    for field in _SWITCHED:
+        fields.setdefault(field, getattr(origin, field) * voltage**2)
+    hardware = replace(origin, name=name, reported_as="", **fields)
+    chip = silicon.chip(hardware, base, origin, stacks)
+    if "static_power_w" not in fields:
+        area = chip.area_mm2 / silicon.chip(origin, base, origin).area_mm2
+        hardware = replace(hardware, static_power_w=origin.static_power_w * area * voltage)
+    return Design(hardware, chip, float(values.get("host_speed", 1.0)), int(values.get("gpus", 1)))
+
+
+def device_file(base: str, design: Design, source: str) -> dict[str, Any]:
+    """The design as the content of a device file: its base and every number that differs."""
+    origin = load(base)
+    content: dict[str, Any] = {"base": base, "name": design.hardware.name}
+    for section, names in (("datasheet", DATASHEET), ("calibration", DEVICE_CALIBRATION)):
+        changed = {}
+        for field in names:
+            value = getattr(design.hardware, field)
+            if value != getattr(origin, field):
+                entry: dict[str, Any] = {"value": value, "source": source}
+                changed[field] = entry if section == "datasheet" else {**entry, "status": "uncalibrated"}
+        if changed:
+            content[section] = changed
+    return content

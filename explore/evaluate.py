@@ -1,0 +1,137 @@
+"""One design, evaluated in full: every workload of the mix simulated, and the figures that follow."""
+
+from __future__ import annotations
+
+import functools
+import gc
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from typing import Any
+
+from simtti.errors import InputError
+from simtti.explore.design import Design, make
+from simtti.explore.spec import Spec, Workload, parse
+from simtti.simulator.host import Host, load_host
+from simtti.simulator.kernel import RESOURCES, bottleneck
+from simtti.simulator.lower import Policy
+from simtti.simulator.parallel import several_gpus
+from simtti.simulator.result import HOST_IDLE, LAUNCH_GAP, Result
+from simtti.simulator.simulation import simulate
+from simtti.workloads.record import workload_trace
+from simtti.workloads.trace import Trace
+
+# What time can be limited by, as `limits` names it.
+LIMITS = (*RESOURCES, "latency", LAUNCH_GAP, HOST_IDLE)
+
+
+def evaluate(spec_json: str, values: Mapping[str, float], with_limits: bool = False) -> dict[str, Any]:
+    """The figures of the design with `values`; `error`, the reason, where it has none.
+
+    spec_json: the spec; what a process reads for it is kept, so that the next design of it costs the simulation only.
+    with_limits: add `limits`, seconds by (workload, category, what limits them).
+    """
+    spec, traces = _prepared(spec_json)
+    try:
+        design = make(spec.base, values)
+        results = [_run(design, item, trace) for item, trace in zip(spec.workloads, traces, strict=True)]
+        found = _figures(design, spec, results)
+    except (InputError, ValueError) as error:
+        return {"error": str(error)}
+    if with_limits:
+        found["limits"] = [
+            [item.label, category, limit, seconds]
+            for item, result in zip(spec.workloads, results, strict=True)
+            for (category, limit), seconds in sorted(limits(result).items())
+        ]
+    return found
+
+
+@functools.lru_cache(maxsize=4)
+def _prepared(spec_json: str) -> tuple[Spec, list[Trace]]:
+    import json
+
+    spec = parse(json.loads(spec_json))
+    traces = [_trace(item) for item in spec.workloads]
+    gc.collect()
+    gc.freeze()  # traces are large and stay: no later collection need look at them
+    return spec, traces
+
+
+def _trace(item: Workload) -> Trace:
+    options = {
+        name: getattr(item, name)
+        for name in ("batch", "steps", "height", "width", "frames", "prompt_tokens", "dtype")
+        if getattr(item, name) is not None
+    }
+    return workload_trace(item.workload, **options)
+
+
+def _run(design: Design, item: Workload, trace: Trace) -> Result:
+    host = _faster(load_host(item.host), design.host_speed)
+    result = simulate(trace, design.hardware, host, Policy(attention=item.attention, launch=item.launch))
+    if design.gpus > 1:
+        result.several_gpus = several_gpus(result, design.gpus)
+    return result
+
+
+def _faster(host: Host, speed: float) -> Host:
+    times = {field.name: getattr(host, field.name) for field in fields(host) if field.name.endswith("_s")}
+    return replace(host, **{name: seconds / speed for name, seconds in times.items()})
+
+
+def _figures(design: Design, spec: Spec, results: list[Result]) -> dict[str, Any]:
+    latency_s = energy_j = outputs = power_w = 0.0
+    peak, fits = 0, True
+    found: dict[str, Any] = {}
+    for item, result in zip(spec.workloads, results, strict=True):
+        whole = result.several_gpus or result
+        found[f"latency_s.{item.label}"] = whole.latency_s
+        latency_s += item.weight * whole.latency_s
+        energy_j += item.weight * whole.energy_j
+        outputs += item.weight * _outputs(item, result.trace)
+        power_w = max(power_w, whole.energy_j / whole.latency_s)
+        peak = max(peak, result.peak_memory_bytes or 0)
+        fits = fits and result.fits is not False
+    throughput = outputs / latency_s
+    area_mm2, cost_usd = design.chip.area_mm2 * design.gpus, design.chip.cost_usd * design.gpus
+    return {
+        "latency_s": latency_s,
+        "throughput_per_s": throughput,
+        "energy_j": energy_j,
+        "energy_j_per_output": energy_j / outputs,
+        "power_w": power_w,
+        "area_mm2": area_mm2,
+        "cost_usd": cost_usd,
+        "die_yield": design.chip.yielded,
+        "peak_memory_bytes": peak,
+        "perf_per_w": throughput / power_w,
+        "perf_per_mm2": throughput / area_mm2,
+        "perf_per_usd": throughput / cost_usd,
+        **found,
+        "fits_memory": fits,
+    }
+
+
+def _outputs(item: Workload, trace: Trace) -> float:
+    """Images, videos, or seconds of video of one inference."""
+    batch = float(trace.options.get("batch") or 1)
+    if item.frames_per_second is None:
+        return batch
+    frames = trace.options.get("frames")
+    if not frames:
+        raise InputError(f"workload {item.label!r} makes no video; it has no frames_per_second")
+    return batch * float(frames) / item.frames_per_second
+
+
+def limits(result: Result) -> dict[tuple[str, str], float]:
+    """Seconds of an inference by category and by what limits them (`kernel.bottleneck`); launches and the host are their
+    own."""
+    seconds: dict[tuple[str, str], float] = defaultdict(float)
+    for interval, times in result.distinct_kernels:
+        limit = bottleneck(interval.kernel, result.hardware, interval.hbm_bytes, interval.duration_s)
+        seconds[result.rows[interval.operator][0].category, limit] += interval.duration_s * times
+    for category in (LAUNCH_GAP, HOST_IDLE):
+        if result.breakdown.get(category):
+            seconds[category, category] = result.breakdown[category]
+    return dict(seconds)

@@ -1,0 +1,311 @@
+"""The question an exploration answers: a YAML file with a base device, parameters, workloads, objectives, constraints."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from simtti.errors import InputError, unknown
+from simtti.explore import formula
+from simtti.explore.design import PARAMETERS, WHOLE
+from simtti.hw_configs.hardware import Hardware, load
+
+EXAMPLES = Path(__file__).with_name("examples")
+# objective: whether more is better, and what it is. A workload's own latency is `latency_s.NAME`.
+OBJECTIVES: dict[str, tuple[bool, str]] = {
+    "latency_s": (False, "seconds for the mix: each workload's latency times its weight, added up"),
+    "throughput_per_s": (True, "images or videos of the mix a second, one inference after another"),
+    "energy_j": (False, "energy for the mix"),
+    "energy_j_per_output": (False, "energy of one image or video of the mix, or of a second of video"),
+    "power_w": (False, "mean board power over the workload that draws most"),
+    "area_mm2": (False, "area of all dies"),
+    "cost_usd": (False, "manufacturing cost of dies, memory and package"),
+    "peak_memory_bytes": (False, "memory of the workload that needs most"),
+    "perf_per_w": (True, "throughput over power"),
+    "perf_per_mm2": (True, "throughput over area"),
+    "perf_per_usd": (True, "throughput over cost"),
+}
+_STRICT = ConfigDict(extra="forbid", frozen=True)
+_Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class Parameter(BaseModel):
+    """A parameter's values: a list, a range, or a formula over the others."""
+
+    model_config = _STRICT
+    values: Annotated[list[float], Field(min_length=1)] | None = None
+    low: float | None = None
+    high: float | None = None
+    steps: Annotated[int, Field(ge=2, le=10_000)] | None = None
+    scale: Literal["linear", "log"] = "linear"
+    formula: str | None = None
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Parameter:
+        ranged = self.low is not None or self.high is not None
+        if (self.values is not None) + ranged + (self.formula is not None) != 1:
+            raise ValueError("give one of: values, low with high, formula")
+        if ranged:
+            if self.low is None or self.high is None or not self.low < self.high:
+                raise ValueError(f"low {self.low} must be below high {self.high}")
+            if self.scale == "log" and self.low <= 0:
+                raise ValueError(f"low {self.low} must be above 0 for scale log")
+        return self
+
+    def at(self, share: float) -> float:
+        """The value that stands at `share`, from 0 to 1, of the range or list."""
+        if self.values is not None:
+            return self.values[min(int(share * len(self.values)), len(self.values) - 1)]
+        assert self.low is not None
+        assert self.high is not None
+        if self.steps is not None:
+            share = min(int(share * self.steps), self.steps - 1) / (self.steps - 1)
+        if self.scale == "log":
+            return self.low * (self.high / self.low) ** share
+        return self.low + (self.high - self.low) * share
+
+    @property
+    def grid(self) -> list[float] | None:
+        """All its values; None for a range without steps."""
+        if self.values is not None:
+            return self.values
+        if self.steps is None:
+            return None
+        return [self.at((step + 0.5) / self.steps) for step in range(self.steps)]
+
+
+class Workload(BaseModel):
+    """An inference of the mix, with options of `simtti run`; weight: how many of it the mix has."""
+
+    model_config = _STRICT
+    workload: str
+    name: str = ""
+    weight: _Positive = 1.0
+    batch: Annotated[int, Field(ge=1)] | None = None
+    steps: Annotated[int, Field(ge=1)] | None = None
+    height: int | None = None
+    width: int | None = None
+    frames: int | None = None
+    prompt_tokens: int | None = None
+    dtype: str | None = None
+    attention: str = "flash"
+    launch: str = "eager"
+    host: str = "default"
+    frames_per_second: _Positive | None = None  # of the video: counts outputs in seconds of it
+
+    @property
+    def label(self) -> str:
+        return self.name or self.workload
+
+
+class Constraint(BaseModel):
+    """Bounds on a figure."""
+
+    model_config = _STRICT
+    min: float | None = None
+    max: float | None = None
+
+
+class Search(BaseModel):
+    """How designs are proposed."""
+
+    model_config = _STRICT
+    method: Literal["grid", "sobol", "nsga2", "one-at-a-time"] = "grid"
+    designs: Annotated[int, Field(ge=1, le=10_000_000)] = 256
+    population: Annotated[int, Field(ge=2, le=10_000)] = 32
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+class Spec(BaseModel):
+    """A whole specification."""
+
+    model_config = _STRICT
+    question: str = ""
+    base: str
+    parameters: Annotated[dict[str, Parameter], Field(min_length=1)]
+    workloads: Annotated[list[Workload], Field(min_length=1)]
+    objectives: Annotated[list[str], Field(min_length=1)]
+    constraints: dict[str, Constraint] = {}
+    fits_memory: bool = True  # a design whose memory is too small is not feasible
+    search: Search = Search()
+    compare: dict[str, dict[str, float]] = {}  # designs of their own, by name: always evaluated, first
+
+    @property
+    def free(self) -> dict[str, Parameter]:
+        """The parameters that the search chooses."""
+        return {name: item for name, item in self.parameters.items() if item.formula is None}
+
+    def complete(self, chosen: dict[str, float]) -> dict[str, float]:
+        """Chosen values, whole where they must be, with those of the formulas added.
+
+        Raises:
+            InputError: a formula has no value for them.
+        """
+        values = {name: _whole(name, value) for name, value in chosen.items()}
+        numbers = {**base_numbers(load(self.base)), **values}
+        for name in _ordered(self.parameters):
+            text = self.parameters[name].formula
+            if text is not None and name not in values:
+                values[name] = numbers[name] = _whole(name, formula.evaluate(text, numbers))
+        return values
+
+    def identity(self) -> str:
+        """The same for specs that ask for the same evaluations: base, workloads, formulas."""
+        content = self.model_dump(include={"base", "workloads"})
+        return json.dumps(content, sort_keys=True)
+
+
+def base_numbers(hardware: Hardware) -> dict[str, float]:
+    """`base.NAME` of every number of the base device."""
+    return {f"base.{name}": float(getattr(hardware, name)) for name in PARAMETERS if hasattr(hardware, name)}
+
+
+def _whole(name: str, value: float) -> float:
+    return float(round(value)) if name in WHOLE else float(value)
+
+
+def _ordered(parameters: dict[str, Parameter]) -> list[str]:
+    """Formulas after what they use.
+
+    Raises:
+        InputError: formulas that use each other in a circle.
+    """
+    order: list[str] = []
+
+    def visit(name: str, above: tuple[str, ...]) -> None:
+        if name in above:
+            raise InputError(f"formulas use each other in a circle: {' -> '.join((*above, name))}")
+        if name in order or name not in parameters:
+            return
+        text = parameters[name].formula
+        for used in sorted(formula.names(text)) if text is not None else ():
+            visit(used, (*above, name))
+        order.append(name)
+
+    for name in parameters:
+        visit(name, ())
+    return order
+
+
+def read(name_or_path: str | os.PathLike[str]) -> Spec:
+    """The spec in a YAML file, or the shipped example of that name.
+
+    Raises:
+        InputError: one line that names the file, the field, the value and what is allowed.
+    """
+    path = EXAMPLES / f"{name_or_path}.yaml"
+    if not path.exists():
+        path = Path(name_or_path)
+    if not path.exists():
+        examples = [item.stem for item in EXAMPLES.glob("*.yaml")]
+        if path.suffix in (".yaml", ".yml"):
+            raise InputError(f"{path}: no such spec file; shipped examples: {', '.join(sorted(examples))}")
+        raise unknown("example spec", str(name_or_path), examples)
+    try:
+        content = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read: {error}") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: a spec is a mapping of fields, not {type(content).__name__}")
+    try:
+        return parse(content)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
+def parse(content: dict[str, Any]) -> Spec:
+    """A validated spec.
+
+    Raises:
+        InputError: as `read`, without the file.
+    """
+    try:
+        spec = Spec.model_validate(_numbers(content))
+    except ValidationError as error:
+        raise InputError(_explain(error)) from None
+    _check(spec)
+    return spec
+
+
+def _numbers(content: Any) -> Any:
+    """YAML 1.1 reads 1e9 as text; here it is the number that was meant."""
+    if isinstance(content, dict):
+        return {key: _numbers(value) for key, value in content.items()}
+    if isinstance(content, list):
+        return [_numbers(value) for value in content]
+    if isinstance(content, str) and content[:1].isdigit() and "e" in content.lower():
+        try:
+            number = float(content)
+        except ValueError:
+            return content
+        return number if math.isfinite(number) else content
+    return content
+
+
+def _check(spec: Spec) -> None:
+    """What the schema cannot say: names that must exist, bounds, formulas, a grid's steps."""
+    from simtti.workloads.catalogue import find
+
+    base = load(spec.base)
+    for item in spec.workloads:
+        find(item.workload)
+    labels = [item.label for item in spec.workloads]
+    for label in labels:
+        if labels.count(label) > 1:
+            raise InputError(f"field 'workloads': two are called {label!r}; give one another 'name'")
+    figures = [*OBJECTIVES, *(f"latency_s.{label}" for label in labels)]
+    for place, names in (("objective", spec.objectives), ("constraint", list(spec.constraints))):
+        for name in names:
+            if name not in figures:
+                raise unknown(place, name, figures)
+    known = set(PARAMETERS) | {f"base.{name}" for name in PARAMETERS if hasattr(base, name)}
+    for name, item in spec.parameters.items():
+        if name not in PARAMETERS:
+            raise unknown("parameter", name, PARAMETERS)
+        for used in formula.names(item.formula) if item.formula is not None else ():
+            if used not in known or (used in PARAMETERS and used not in spec.parameters):
+                raise InputError(
+                    f"field 'parameters.{name}.formula': {used!r} is not a parameter of this spec or base.NAME"
+                )
+        if spec.search.method in ("grid", "one-at-a-time") and item.formula is None and item.grid is None:
+            raise InputError(
+                f"field 'parameters.{name}.steps' is missing; a {spec.search.method} search needs it"
+            )
+    for name, values in spec.compare.items():
+        for parameter in values:
+            if parameter not in PARAMETERS:
+                raise unknown(f"parameter of compare.{name}", parameter, PARAMETERS)
+    if not spec.free:
+        raise InputError("field 'parameters': all are formulas; give one of them values")
+    from simtti.explore.design import make
+
+    for share in (0.0, 1.0):  # the corners lie within a device's bounds
+        make(spec.base, spec.complete({name: item.at(share) for name, item in spec.free.items()}))
+
+
+def _explain(error: ValidationError) -> str:
+    """The first faults on one line: field, what is wrong, the value given, near field names for a typo."""
+    models = (Spec, Parameter, Workload, Search, Constraint)
+    known = [field for model in models for field in model.model_fields]
+    faults = []
+    for fault in error.errors()[:3]:
+        field = ".".join(str(part) for part in fault["loc"])
+        if fault["type"] == "extra_forbidden":
+            near = difflib.get_close_matches(str(fault["loc"][-1]), known, n=1)
+            faults.append(f"unknown field {field!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+        elif fault["type"] == "missing":
+            faults.append(f"field {field!r} is missing")
+        else:
+            given = "" if isinstance(fault["input"], dict | list) else f", not {fault['input']!r}"
+            message = fault["msg"].removeprefix("Value error, ")
+            faults.append(f"field {field!r}: {message[:1].lower()}{message[1:]}{given}")
+    return "; ".join(faults)
