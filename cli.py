@@ -56,8 +56,13 @@ def main() -> None:
 
 
 def _shape_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    return click.option("--batch", type=int, help="Images (or videos) at once.")(
+        _shape_options_but_batch(command)
+    )
+
+
+def _shape_options_but_batch(command: Callable[..., Any]) -> Callable[..., Any]:
     options = [
-        click.option("--batch", type=int, help="Images (or videos) at once."),
         click.option("--steps", type=int, help="Denoising steps the sampler is asked for."),
         click.option("--height", type=int, help="Image height in pixels."),
         click.option("--width", type=int, help="Image width in pixels."),
@@ -78,7 +83,10 @@ def _shape_options(command: Callable[..., Any]) -> Callable[..., Any]:
     "--attention", default="flash", show_default=True, help="flash, efficient, or baseline: scores in HBM."
 )
 @click.option(
-    "--launch", default="eager", show_default=True, help="eager, or graph: a CUDA graph, without the host."
+    "--launch",
+    default="eager",
+    show_default=True,
+    help="eager; graph: a CUDA graph, without the host; compiled: torch.compile.",
 )
 @click.option("--host", default="default", show_default=True, help="The machine that launches the kernels.")
 @click.option("--trace", type=click.Path(), help="Run this trace file instead of a workload.")
@@ -175,11 +183,15 @@ def predict(rows: str, hw: str, out: str, workers: int | None) -> None:
                  [kernel: flash-attention-2 flash-attention-3 flash-attention-4 trtllm-fmha efficient baseline]
     conv2d       n c h w oc kh kw [stride padding groups layout: nchw nhwc]
     conv3d       n c d h w oc kd kh kw [stride padding groups layout]
-    group_norm   n c spatial groups             spatial: the elements of a channel
+    group_norm   n c spatial [groups layout]    spatial: the elements of a channel
     layer_norm   rows cols
+    rms_norm     rows cols
     softmax      rows cols
-    elementwise  numel [inputs]                 inputs: tensors read, 1 by default
+    elementwise  numel [inputs function]        inputs: tensors read, 1 by default; function: add mul silu gelu ...
     copy         numel
+    permute      rows cols [batch inner]        copy of (batch, rows, cols, inner) to (batch, cols, rows, inner)
+    cat          n c c2 spatial                 (n, c, spatial) and (n, c2, spatial) along the second dimension
+    embedding    rows cols [table_rows]
     upsample     n c h w scale
     """
     from simtti.simulator.predict import predict as predict_table
@@ -211,6 +223,46 @@ def sweep(points: str, out: str, workers: int | None) -> None:
         table = sweep_table(points, out, workers=workers, progress=progress)
     failed = int(table["latency_s"].isna().sum())
     click.echo(f"{out}: {len(table) - failed} of {len(table)} runs", err=True)
+
+
+@main.command()
+@click.argument("workload")
+@click.option("--hw", required=True, help="Devices: names or YAML files with commas between.")
+@click.option("--batch", help="Batches, as 1,4,16; the workload's own if not given.")
+@_shape_options_but_batch
+@click.option(
+    "--attention", default="flash", show_default=True, help="flash, efficient, or baseline: scores in HBM."
+)
+@click.option("--launch", default="eager", show_default=True, help="As for `simtti run`.")
+@click.option("--host", default="default", show_default=True, help="The machine that launches the kernels.")
+@click.option("--plot", "plot_path", type=click.Path(), help="Also plot it (.png, .svg).")
+@click.option("--out", type=click.Path(), help="Also write the table: .csv or .parquet.")
+def compare(
+    workload: str, hw: str, batch: str | None, plot_path: str | None, out: str | None, **options: Any
+) -> None:
+    """Compare devices: latency, throughput, energy, memory and bottleneck of WORKLOAD on each, at each batch.
+
+    \b
+    simtti compare sdxl --hw a100-sxm,h100-sxm,h200-sxm --batch 1,4,16 --plot sdxl.png
+    simtti compare svd --hw l40s,my-chip.yaml --launch graph --out svd.csv
+    """
+    from simtti.simulator import table
+    from simtti.simulator.compare import compare as compare_devices
+    from simtti.simulator.compare import plot_comparison
+    from simtti.simulator.summary import print_comparison_of_devices
+
+    for path in (plot_path, out):
+        if path is not None:
+            table.check_writable(path)
+    batches: list[int | None] = list(_whole_numbers("--batch", batch)) or [None]
+    chosen = {name: value for name, value in options.items() if value is not None}
+    with _progress("compare", "runs") as progress:
+        found = compare_devices(workload, _names(hw), batches, progress=progress, **chosen)
+    if out:
+        table.write_table(found, out)
+    if plot_path:
+        plot_comparison(found, plot_path, workload)
+    print_comparison_of_devices(found, workload)
 
 
 @main.command()

@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from simtti.errors import InputError, unknown
-from simtti.hw_configs.parameters import GemmStyle
+from simtti.hw_configs.parameters import AttentionStyle, GemmStyle, SplitKeys, WarpIssue
 
 DIRECTORY = Path(__file__).parent
 LIBRARIES = "libraries"  # the file of what all devices share: parameters of the kernel libraries
@@ -75,6 +75,13 @@ class Hardware:
     gemm_mma: GemmStyle
     gemm_unaligned: GemmStyle
     gemm_wgmma: GemmStyle
+    flash_2: AttentionStyle
+    flash_3: AttentionStyle
+    flash_4: AttentionStyle
+    trtllm: AttentionStyle
+    efficient: AttentionStyle
+    attention_mma: WarpIssue
+    attention_parts: SplitKeys
 
     @property
     def hbm_attained_bytes_per_s(self) -> float:

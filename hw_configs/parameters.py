@@ -31,7 +31,7 @@ class GemmStyle(NamedTuple):
         float, Bounds(2, 64, "rate at which one CTA empties its accumulators")
     ]
     multicast: Annotated[
-        float, Bounds(0.5, 1, "share of operand bytes asked of L2 after a cluster's multicast")
+        float, Bounds(0.2, 1, "share of operand bytes asked of L2 after a cluster's multicast")
     ]
     read_efficiency: Annotated[
         float, Bounds(0.2, 1, "share of attainable HBM and L2 bandwidth for slices of rows")
@@ -39,11 +39,73 @@ class GemmStyle(NamedTuple):
     write_efficiency: Annotated[float, Bounds(0.2, 1, "the same for the output tile's short rows")]
 
 
+class AttentionStyle(NamedTuple):
+    """How a fused attention library's kernels spend their time."""
+
+    exposed: Annotated[
+        float, Bounds(0, 1, "of the shorter of products and softmax, what the longer does not hide")
+    ]
+    tensor_share: Annotated[float, Bounds(0.3, 1.2, "of the tensor cores' attainable rate between softmaxes")]
+    softmax_slots: Annotated[
+        float,
+        Bounds(0, 12, "FP32 instructions of an element beside its exponential: scale, maximum, sum"),
+    ]
+    setup_cycles: Annotated[float, Bounds(0, 8000, "prologue of a CTA")]
+    row_cycles: Annotated[float, Bounds(0, 50, "and its epilogue, for each row of its queries")]
+    step_cycles: Annotated[
+        float, Bounds(0, 3000, "barriers and waits at each block of keys, hidden by other CTAs")
+    ]
+    fill_cost: Annotated[
+        float, Bounds(0, 4, "bytes of shared-memory bandwidth that one byte written into it costs")
+    ]
+    edge_bytes_per_cycle: Annotated[
+        float,
+        Bounds(
+            4, 1e6, "at which a CTA's queries come in and results go out, while its SM's tensor cores rest"
+        ),
+    ]
+    exposed_loads: Annotated[
+        float, Bounds(0, 1, "of the time to fetch a CTA's first blocks at its share of HBM")
+    ]
+    helper_latency_s: Annotated[
+        float,
+        Bounds(0, 4e-6, "latency of each small kernel launched around it: schedule, semaphores, offsets"),
+    ]
+
+
+class WarpIssue(NamedTuple):
+    """How fast warps issue mma.sync between their loads from shared memory, in attention kernels."""
+
+    flops_per_cycle: Annotated[float, Bounds(1000, 2600, "FLOPs a cycle of the warps of two resident CTAs")]
+    flops_per_warp_cycle: Annotated[
+        float, Bounds(150, 600, "FLOPs a cycle of a warp that has its sub-core for itself")
+    ]
+
+
+class SplitKeys(NamedTuple):
+    """What surrounds attention kernels: parts of split keys, repacked operands."""
+
+    partial_bytes_per_cycle: Annotated[
+        float, Bounds(2, 64, "at which a CTA writes its FP32 part of split keys, row by row")
+    ]
+    combine_latency_s: Annotated[
+        float, Bounds(0, 5e-6, "latency of the kernel that adds up the parts: three dependent trips")
+    ]
+    repack_latency_s: Annotated[float, Bounds(0, 3e-6, "latency of the copy of packed queries, keys, values")]
+
+
 # group: its fields. The names stand before the dot in a device file.
 GROUPS: dict[str, type[tuple[Any, ...]]] = {
     "gemm_mma": GemmStyle,
     "gemm_unaligned": GemmStyle,
     "gemm_wgmma": GemmStyle,
+    "flash_2": AttentionStyle,
+    "flash_3": AttentionStyle,
+    "flash_4": AttentionStyle,
+    "trtllm": AttentionStyle,
+    "efficient": AttentionStyle,
+    "attention_mma": WarpIssue,
+    "attention_parts": SplitKeys,
 }
 
 

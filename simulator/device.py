@@ -7,7 +7,7 @@ import simpy
 from simtti.hw_configs.hardware import Hardware
 from simtti.simulator.block_scheduler import BlockScheduler
 from simtti.simulator.fair_share import FairShare
-from simtti.simulator.kernel import Kernel, cold_hbm_bytes
+from simtti.simulator.kernel import Kernel, repeated_hbm_bytes
 
 FIDELITIES = ("wave", "cta")
 
@@ -25,8 +25,8 @@ class Device:
         self.scheduler = BlockScheduler(env, hardware, self.l2, self.hbm, fidelity, alone)
 
     def execute(self, kernel: Kernel, hbm_bytes: float | None = None) -> simpy.Event:
-        """Launch `kernel` now. hbm_bytes: what it moves to and from HBM; cold L2 if not given."""
-        return self.scheduler.launch(kernel, cold_hbm_bytes(kernel) if hbm_bytes is None else hbm_bytes)
+        """Launch `kernel` now. hbm_bytes: what it moves to and from HBM; a repeated launch's if not given."""
+        return self.scheduler.launch(kernel, repeated_hbm_bytes(kernel) if hbm_bytes is None else hbm_bytes)
 
 
 def execution_time_s(

@@ -40,9 +40,13 @@ class Kernel:
     Per kernel:
       reads, writes     unique bytes by tensor; what HBM moves follows from what L2 holds
       hbm_reread_bytes  bytes fetched again because the working set of a wave outgrows L2
+      repeated_hbm_bytes  bytes to and from HBM when a benchmark launches the operator again and again on the same input
+                        with other weights, so that L2 holds some of it already; None: nothing is known, L2 is cold
       flops             useful FLOPs, without padding: for reports
       tensor_efficiency attained share of the tensor cores' peak while the pipeline is full
       memory_efficiency attained share of the attainable HBM and L2 bandwidth, below 1 for uncoalesced access
+      hbm_stall         share of the time its HBM traffic takes in which the instructions of its CTAs stand still: loads
+                        that miss L2 and index arithmetic alternate, and too few warps are ready to fill the gaps
     """
 
     name: str
@@ -61,9 +65,11 @@ class Kernel:
     latency_s: float = 0.0
     bytes_in_flight: float = float("inf")
     memory_efficiency: float = 1.0
+    hbm_stall: float = 0.0
     reads: tuple[Access, ...] = ()
     writes: tuple[Access, ...] = ()
     hbm_reread_bytes: float = 0.0
+    repeated_hbm_bytes: float | None = None
     flops: float = 0.0
 
     def __post_init__(self) -> None:
@@ -146,6 +152,9 @@ def demand(kernel: Kernel, hardware: Hardware, hbm_bytes: float) -> Demand:
         hardware.tensor_flops_per_cycle_sm(kernel.tensor_dtype) * clock * kernel.tensor_efficiency
     )
     fp32_s = kernel.fp32_flops / (hardware.fp32_flops_per_cycle_sm * clock)
+    if kernel.hbm_stall:
+        at_once = min(kernel.grid, hardware.sm_count)
+        fp32_s += kernel.hbm_stall * hbm_bytes / kernel.grid * at_once / hardware.hbm_attained_bytes_per_s
     sfu_s = kernel.sfu_ops / (hardware.sfu_ops_per_cycle_sm * clock)
     shared_s = kernel.shared_bytes / (hardware.shared_memory_bytes_per_cycle_sm * clock)
     l2_bytes = kernel.l2_bytes / kernel.memory_efficiency
@@ -170,25 +179,35 @@ def cold_hbm_bytes(kernel: Kernel) -> float:
     return kernel.unique_bytes + kernel.hbm_reread_bytes
 
 
+def repeated_hbm_bytes(kernel: Kernel) -> float:
+    """HBM bytes of `kernel` launched again and again, as benchmarks do; cold where that is not known."""
+    return cold_hbm_bytes(kernel) if kernel.repeated_hbm_bytes is None else kernel.repeated_hbm_bytes
+
+
 def lone_time_s(kernel: Kernel, hardware: Hardware, hbm_bytes: float | None = None) -> float:
     """Closed form of `kernel` alone on an idle device, in seconds: launch, start, full waves and the last partial wave.
 
     The CTAs of the first wave start in step and wait for their latency together; later ones hide theirs behind others.
 
     The simulation must agree with it (a test says so); lowering uses it to choose tiles as a library's
-    heuristics do, by predicted time.
+    heuristics do, by predicted time. hbm_bytes: those of a repeated launch if not given.
     """
-    need = demand(kernel, hardware, cold_hbm_bytes(kernel) if hbm_bytes is None else hbm_bytes)
+    return hardware.launch_s + lone_execution_s(kernel, hardware, hbm_bytes)
+
+
+def lone_execution_s(kernel: Kernel, hardware: Hardware, hbm_bytes: float | None = None) -> float:
+    """`lone_time_s` without the launch: from the kernel's start to its end."""
+    need = demand(kernel, hardware, repeated_hbm_bytes(kernel) if hbm_bytes is None else hbm_bytes)
     sms = hardware.sm_count
     slots = ctas_per_sm(kernel, hardware) * sms
     waves, rest = divmod(kernel.grid, slots)
-    local = max(need.sm_s)
+    local = max(need.tensor_s, need.fp32_s, need.sfu_s, need.shared_s, need.l2_port_s)
     spread = max(
         need.l2_bytes / hardware.l2_attained_bytes_per_s,
         need.hbm_bytes / hardware.hbm_attained_bytes_per_s,
     )
     own_s = need.floor_s - need.latency_s
-    time_s = hardware.launch_s + hardware.start_s + need.latency_s
+    time_s = hardware.start_s + need.latency_s
     if waves:
         full_s = max(local * (slots // sms), spread * slots)
         time_s += max(own_s, full_s) + (waves - 1) * max(need.floor_s, full_s) + waves * hardware.dispatch_s
@@ -196,3 +215,25 @@ def lone_time_s(kernel: Kernel, hardware: Hardware, hbm_bytes: float | None = No
         least_s = need.floor_s if waves else own_s
         time_s += max(least_s, local * -(-rest // sms), spread * rest) + hardware.dispatch_s
     return time_s
+
+
+RESOURCES = ("tensor", "fp32", "sfu", "shared", "l2_port", "l2", "hbm")
+# A kernel keeps no resource busy for this share of its time: what holds it back is latency, its tail or its start.
+LATENCY_BOUND_BELOW = 0.5
+
+
+def busy_s(kernel: Kernel, hardware: Hardware, hbm_bytes: float) -> dict[str, float]:
+    """Seconds for which `kernel` keeps each of RESOURCES busy, the SM's own on the average SM."""
+    need = demand(kernel, hardware, hbm_bytes)
+    per_sm = kernel.grid / hardware.sm_count
+    busy = {name: seconds * per_sm for name, seconds in zip(RESOURCES, need.sm_s, strict=False)}
+    busy["l2"] = need.l2_bytes * kernel.grid / hardware.l2_attained_bytes_per_s
+    busy["hbm"] = need.hbm_bytes * kernel.grid / hardware.hbm_attained_bytes_per_s
+    return busy
+
+
+def bottleneck(kernel: Kernel, hardware: Hardware, hbm_bytes: float, duration_s: float) -> str:
+    """What limits `kernel`: the busiest of RESOURCES, or 'latency' where none is busy half of the time."""
+    busy = busy_s(kernel, hardware, hbm_bytes)
+    name = max(busy, key=lambda resource: busy[resource])
+    return name if busy[name] >= LATENCY_BOUND_BELOW * duration_s else "latency"

@@ -6,17 +6,20 @@ operators alike in shape, layout and attributes share their kernels.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from simtti.errors import InputError
 from simtti.hw_configs.hardware import Hardware
+from simtti.simulator.fusion import NORMALIZATIONS, chains, fused_kernel
 from simtti.simulator.kernel import Kernel
 from simtti.simulator.operators import LOWERINGS, unknown_operator
 from simtti.workloads.trace import Operator
 
 ATTENTION = ("flash", "efficient", "baseline")
-LAUNCH = ("eager", "graph")
+LAUNCH = ("eager", "graph", "compiled")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +27,8 @@ class Policy:
     """How operators become kernels.
 
     attention: 'flash' (the device's fused kernel), 'efficient' (xformers-style), 'baseline' (scores in HBM).
-    launch: 'eager', or 'graph': the whole inference in CUDA graphs, so that the host costs nothing.
+    launch: 'eager'; 'graph': the whole inference in CUDA graphs, so that the host costs nothing; 'compiled':
+    torch.compile, which fuses elementwise chains and shortens the host's work (see `fusion`).
     """
 
     attention: str = "flash"
@@ -40,10 +44,11 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class Lowered:
-    """An operator's kernels.
+    """An operator's kernels; operators that are alike share one.
 
     unknown: there is no kernel model for it; it is timed as a stream of its bytes.
     synchronizes: the host waits for it.
+    by_identity: its kernels name tensors by their identity in the trace, not by the operator's slots.
     """
 
     kernels: tuple[Kernel, ...]
@@ -51,14 +56,72 @@ class Lowered:
     unknown: bool
     synchronizes: bool
     workspace_bytes: int
-    tensor_of: Callable[[int], int]
+    by_identity: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class _Shared:
-    kernels: tuple[Kernel, ...]
-    unknown: bool
-    workspace_bytes: int
+_VIEW = Lowered((), True, False, False, 0)
+_FUSED = Lowered((), False, False, False, 0, by_identity=True)
+
+
+class Slots(dict[int, int]):
+    """The tensor that a slot of an operator's kernels stands for; a workspace (below 0) stands for itself."""
+
+    def __missing__(self, slot: int) -> int:
+        return slot
+
+
+class Alike(NamedTuple):
+    """What is the same for every device in a list of operators.
+
+    group: for each operator the number of its group, -1 for a view. members: the first operator of each group, with the
+    key its kind has everywhere. slots: for each operator the tensors behind its kernels' slots.
+    """
+
+    group: list[int]
+    members: list[tuple[object, Operator]]
+    slots: list[Slots]
+
+
+# Found by the list's identity, which the entry keeps alive. A design-space exploration meets the same few again and again.
+_ALIKE: OrderedDict[int, tuple[tuple[Operator, ...], Alike]] = OrderedDict()
+_MOST_ALIKE = 64
+
+
+def alike(operators: tuple[Operator, ...]) -> Alike:
+    """Which of `operators` have the same kernels on any device; remembered for the lists met last."""
+    found = _ALIKE.get(id(operators))
+    if found is None:
+        found = _ALIKE[id(operators)] = operators, _alike(operators)
+        if len(_ALIKE) > _MOST_ALIKE:
+            _ALIKE.popitem(last=False)
+    return found[1]
+
+
+def _alike(operators: tuple[Operator, ...]) -> Alike:
+    numbers: dict[object, int] = {}
+    group, members, slots = [], [], []
+    for operator in operators:
+        uses = (*operator.inputs, *operator.outputs)
+        slots.append(Slots(enumerate(use.tensor for use in uses)))
+        if operator.is_view:
+            group.append(-1)
+            continue
+        key = _key(operator)
+        number = numbers.setdefault(key, len(members))
+        if number == len(members):
+            members.append((key, operator))
+        group.append(number)
+    return Alike(group, members, slots)
+
+
+def _key(operator: Operator) -> object:
+    """Equal for operators that launch the same kernels."""
+    uses = (*operator.inputs, *operator.outputs)
+    return (
+        operator.op,
+        str(operator.attributes),
+        tuple((use.shape, use.strides, use.dtype) for use in uses),
+    )
 
 
 class Lowering:
@@ -66,33 +129,44 @@ class Lowering:
 
     def __init__(self, hardware: Hardware, policy: Policy) -> None:
         self.hardware, self.policy = hardware, policy
-        self._known: dict[object, _Shared] = {}
+        self._known: dict[object, Lowered] = {}
 
     def lower(self, operator: Operator) -> Lowered:
         """The kernels of `operator`, none if it is a view."""
-        uses = (*operator.inputs, *operator.outputs)
-        tensors = [use.tensor for use in uses]
+        return _VIEW if operator.is_view else self._of_key(_key(operator), operator)
 
-        def tensor_of(slot: int) -> int:
-            return tensors[slot] if slot >= 0 else slot
+    def lower_all(self, operators: tuple[Operator, ...]) -> list[Lowered]:
+        """`lower` of each operator of a step."""
+        same = alike(operators)
+        lowered = [self._of_key(key, operator) for key, operator in same.members]
+        lowered.append(_VIEW)  # at -1
+        found = [lowered[number] for number in same.group]
+        if self.policy.launch == "compiled":
+            self._fuse(operators, found)
+        return found
 
-        if operator.is_view:
-            return Lowered((), True, False, False, 0, tensor_of)
-        key = (
-            operator.op,
-            str(operator.attributes),
-            tuple((use.shape, use.strides, use.dtype) for use in uses),
-        )
-        shared = self._known.get(key)
-        if shared is None:
-            shared = self._known[key] = self._lower(operator)
-        waits = bool(operator.attributes.get("synchronizes"))
-        return Lowered(shared.kernels, False, shared.unknown, waits, shared.workspace_bytes, tensor_of)
+    def _of_key(self, key: object, operator: Operator) -> Lowered:
+        known = self._known.get(key)
+        if known is None:
+            known = self._known[key] = self._lower(operator)
+        return known
 
-    def _lower(self, operator: Operator) -> _Shared:
+    def _fuse(self, operators: Sequence[Operator], lowered: list[Lowered]) -> None:
+        """Put the kernel of each chain that torch.compile fuses in the place of its last operator."""
+        for chain in chains(operators):
+            if len(chain) == 1 and operators[chain[0]].category in NORMALIZATIONS:
+                continue  # the library's kernel does not differ
+            kernel = fused_kernel(operators, chain, self.hardware)
+            for index in chain:
+                lowered[index] = _FUSED
+            if kernel is not None:
+                lowered[chain[-1]] = replace(_FUSED, kernels=(kernel,))
+
+    def _lower(self, operator: Operator) -> Lowered:
         lowering = LOWERINGS.get(operator.op)
+        waits = bool(operator.attributes.get("synchronizes"))
         if operator.outputs and not any(use.numel for use in operator.outputs):
-            return _Shared((), False, 0)  # an empty result launches nothing
+            return Lowered((), False, False, waits, 0)  # an empty result launches nothing
         if lowering is not None and not operator.outputs and not _without_result(operator):
             lowering = None  # an imported operator whose result is not known
         kernels = (lowering or unknown_operator)(operator, self.hardware, self.policy.attention)
@@ -102,7 +176,7 @@ class Lowering:
             for access in kernel.writes:
                 if access.tensor < 0:
                     workspaces[access.tensor] = max(workspaces.get(access.tensor, 0.0), access.nbytes)
-        return _Shared(tuple(kernels), lowering is None, int(sum(workspaces.values())))
+        return Lowered(tuple(kernels), False, lowering is None, waits, int(sum(workspaces.values())))
 
 
 def _without_result(operator: Operator) -> bool:

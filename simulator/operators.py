@@ -12,10 +12,10 @@ from simtti.simulator.kernel import Access, Kernel
 from simtti.simulator.kernels.attention import KERNELS as ATTENTION_KERNELS
 from simtti.simulator.kernels.attention import attention
 from simtti.simulator.kernels.convolution import convolution
-from simtti.simulator.kernels.elementwise import Operand, broadcast, dense, elementwise
+from simtti.simulator.kernels.elementwise import COST, Operand, broadcast, dense, elementwise
 from simtti.simulator.kernels.gemm import gemm
 from simtti.simulator.kernels.memory import cat, constant_pad, copy, embedding, fill, upsample_nearest
-from simtti.simulator.kernels.normalization import group_norm, layer_norm, reduce, softmax
+from simtti.simulator.kernels.normalization import group_norm, layer_norm, reduce, rms_norm, softmax
 from simtti.workloads.trace import Operator, TensorUse
 
 if TYPE_CHECKING:
@@ -142,9 +142,10 @@ def _layer_norm(operator: Operator, hardware: Hardware, attention_policy: str) -
     columns = math.prod(operator.attributes["normalized_shape"])
     slots: dict[str, Any] = {
         "weight": 1,
-        "bias": 2,
+        "bias": 2 if len(operator.inputs) > 2 else None,
         "target": len(operator.inputs),
         "affine": len(operator.inputs) > 1,
+        "rms": "rms_norm" in operator.op,
     }
     if x.contiguous:
         return layer_norm(x.numel // columns, columns, x.dtype, hardware, source=0, **slots)
@@ -423,11 +424,19 @@ def _table_group_norm(cells: Cells, hardware: Hardware) -> list[Kernel]:
     channels, groups = cells.whole("c"), cells.whole("groups", 32)
     if channels % groups:
         raise InputError(f"column 'groups' is {groups}; it must divide c, {channels}")
-    return group_norm(cells.whole("n"), channels, cells.whole("spatial"), groups, cells.dtype, hardware)
+    channels_last = cells.text("layout", "nchw", ("nchw", "nhwc")) == "nhwc"
+    return group_norm(
+        cells.whole("n"), channels, cells.whole("spatial"), groups, cells.dtype, hardware,
+        channels_last=channels_last,
+    )  # fmt: skip
 
 
 def _table_layer_norm(cells: Cells, hardware: Hardware) -> list[Kernel]:
     return layer_norm(cells.whole("rows"), cells.whole("cols"), cells.dtype, hardware)
+
+
+def _table_rms_norm(cells: Cells, hardware: Hardware) -> list[Kernel]:
+    return rms_norm(cells.whole("rows"), cells.whole("cols"), cells.dtype, hardware)
 
 
 def _table_softmax(cells: Cells, hardware: Hardware) -> list[Kernel]:
@@ -438,12 +447,38 @@ def _table_elementwise(cells: Cells, hardware: Hardware) -> list[Kernel]:
     shape = (cells.whole("numel"),)
     count = cells.whole("inputs", 1, 0)
     inputs = [dense(slot, shape, cells.dtype) for slot in range(count)]
-    return elementwise("add", shape, inputs, dense(count, shape, cells.dtype), hardware)
+    function = cells.text("function", "add", ("add", "mul", *COST)) or "add"
+    return elementwise(function, shape, inputs, dense(count, shape, cells.dtype), hardware)
 
 
 def _table_copy(cells: Cells, hardware: Hardware) -> list[Kernel]:
     shape = (cells.whole("numel"),)
     return copy(shape, dense(0, shape, cells.dtype), dense(1, shape, cells.dtype), hardware)
+
+
+def _table_permute(cells: Cells, hardware: Hardware) -> list[Kernel]:
+    """(batch, rows, cols, inner) to (batch, cols, rows, inner)."""
+    batch, rows, cols, inner = (
+        cells.whole("batch", 1), cells.whole("rows"), cells.whole("cols"), cells.whole("inner", 1),
+    )  # fmt: skip
+    shape = (batch, cols, rows, inner)
+    source = Operand(0, (rows * cols * inner, inner, cols * inner, 1), cells.dtype)
+    return copy(shape, source, dense(1, shape, cells.dtype), hardware)
+
+
+def _table_cat(cells: Cells, hardware: Hardware) -> list[Kernel]:
+    """(n, c, spatial) and (n, c2, spatial) to (n, c + c2, spatial)."""
+    n, spatial = cells.whole("n"), cells.whole("spatial")
+    shapes = [(n, cells.whole(column), spatial) for column in ("c", "c2")]
+    inputs = [dense(slot, shape, cells.dtype) for slot, shape in enumerate(shapes)]
+    out = (n, shapes[0][1] + shapes[1][1], spatial)
+    return cat(shapes, inputs, dense(2, out, cells.dtype), hardware)
+
+
+def _table_embedding(cells: Cells, hardware: Hardware) -> list[Kernel]:
+    return embedding(
+        cells.whole("rows"), cells.whole("cols"), cells.whole("table_rows", 49408), cells.dtype, hardware
+    )
 
 
 def _table_upsample(cells: Cells, hardware: Hardware) -> list[Kernel]:
@@ -458,8 +493,12 @@ FAMILIES: dict[str, Callable[[Cells, Hardware], list[Kernel]]] = {
     "conv3d": _table_conv3d,
     "group_norm": _table_group_norm,
     "layer_norm": _table_layer_norm,
+    "rms_norm": _table_rms_norm,
     "softmax": _table_softmax,
     "elementwise": _table_elementwise,
     "copy": _table_copy,
+    "permute": _table_permute,
+    "cat": _table_cat,
+    "embedding": _table_embedding,
     "upsample": _table_upsample,
 }

@@ -1,7 +1,9 @@
 """Single kernels from a table: an operator by its shape in, its time out.
 
 Times are what a benchmark that launches the operator again and again from a CUDA graph measures: the launch gap and
-the kernels, one after another, operands not in L2.
+the kernels, one after another. L2 is cold but for products, of whose operands it holds what `kernels.gemm.Traffic`
+says. Long kernels run at the clock that their own power allows (`power`), short ones at the boost clock: the benchmark
+is over before the clock falls.
 """
 
 from __future__ import annotations
@@ -13,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from simtti.errors import InputError, unknown
 from simtti.hw_configs.hardware import Hardware, load
+from simtti.simulator import power
 from simtti.simulator.device import execution_time_s
-from simtti.simulator.kernel import Kernel
+from simtti.simulator.kernel import Kernel, lone_time_s, repeated_hbm_bytes
 from simtti.simulator.operators import FAMILIES
 from simtti.simulator.table import check_writable, read_table, write_table
 
@@ -22,6 +25,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _CHUNK_ROWS = 2000
+
+# Launches of a benchmark: aiconfigurator's collector replays a graph of six, three times before it times six replays.
+WARM_UP_LAUNCHES = 18
+TIMED_LAUNCHES = 36
 
 
 def predict(
@@ -35,8 +42,8 @@ def predict(
     """Time each row's operator on `hw`, alone.
 
     Args:
-        rows: a table or its path, with `op` (gemm, attention, conv2d, conv3d, group_norm, layer_norm, softmax,
-            elementwise, copy, upsample), `dtype`, and the op's shape columns; `simtti predict --help` lists them.
+        rows: a table or its path, with `op` (gemm, attention, conv2d, conv3d, group_norm, layer_norm, rms_norm,
+            softmax, elementwise, copy, permute, cat, embedding, upsample), `dtype`, and the op's shape columns; `simtti predict --help` lists them.
         out: where to write the table, .csv or .parquet; not written if None.
 
     Returns:
@@ -90,9 +97,37 @@ def predict_rows(rows: list[dict[str, Any]], hardware: Hardware) -> tuple[list[f
     return times, errors
 
 
-def operator_time_s(kernels: list[Kernel], hardware: Hardware) -> float:
-    """Seconds of an operator's kernels back to back, each with its launch gap, from a cold L2."""
-    return sum(hardware.launch_s + execution_time_s(kernel, hardware) for kernel in kernels)
+def operator_time_s(kernels: list[Kernel], hardware: Hardware, fidelity: str = "wave") -> float:
+    """Seconds of an operator's kernels back to back, each with its launch gap, on average over a benchmark's launches:
+    at the boost clock until the board's power limit acts, at the clock it allows from then on."""
+
+    def time_s(device: Hardware, kernels: list[Kernel]) -> float:
+        return sum(
+            device.launch_s + execution_time_s(kernel, device, fidelity=fidelity) for kernel in kernels
+        )
+
+    boost_s = time_s(hardware, kernels)
+    benchmark_s = (WARM_UP_LAUNCHES + TIMED_LAUNCHES) * boost_s
+    limited = min((benchmark_s - power.RESPONSE_S) / (TIMED_LAUNCHES * boost_s), 1.0)
+    if limited <= 0:
+        return boost_s
+    clock_hz = sustained_clock_hz(kernels, hardware)
+    if clock_hz == hardware.clock_hz:
+        return boost_s
+    clock = clock_hz / hardware.clock_hz
+    slow_s = time_s(power.at_clock(hardware, clock_hz), [power.slowed(kernel, clock) for kernel in kernels])
+    return boost_s + limited * (slow_s - boost_s)
+
+
+def sustained_clock_hz(kernels: list[Kernel], hardware: Hardware) -> float:
+    """The clock that an operator's kernels run at when they are repeated without end."""
+
+    def time_s(clock_hz: float) -> float:
+        device, clock = power.at_clock(hardware, clock_hz), clock_hz / hardware.clock_hz
+        return sum(lone_time_s(power.slowed(kernel, clock), device) for kernel in kernels)
+
+    spent = power.total(power.energy(kernel, repeated_hbm_bytes(kernel), hardware) for kernel in kernels)
+    return power.sustained_clock_hz(spent, time_s, hardware)
 
 
 def kernels_of(row: dict[str, Any], hardware: Hardware) -> list[Kernel]:

@@ -9,11 +9,12 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from simtti.hw_configs.hardware import Hardware
+from simtti.simulator import power
 from simtti.simulator.host import Host
-from simtti.simulator.kernel import Kernel, demand
+from simtti.simulator.kernel import Kernel, bottleneck, demand
 from simtti.simulator.lower import Lowered, Policy
 from simtti.workloads.trace import Operator, Trace
 
@@ -27,8 +28,7 @@ HOST_IDLE = "Host-idle"  # the GPU waited for the host
 LAUNCH_GAP = "Launch"  # between two kernels that were both ready
 
 
-@dataclass(frozen=True, slots=True)
-class KernelInterval:
+class KernelInterval(NamedTuple):
     """A kernel on the stream. It could have started at free_s; operator is a row of the trace."""
 
     operator: int
@@ -44,8 +44,7 @@ class KernelInterval:
         return self.end_s - self.start_s
 
 
-@dataclass(frozen=True, slots=True)
-class OperatorInterval:
+class OperatorInterval(NamedTuple):
     """An operator on the host, from its first launch to its last."""
 
     operator: int
@@ -131,6 +130,18 @@ class Result:
         seconds[HOST_IDLE] = max(0.0, self.latency_s - sum(seconds.values()))
         return dict(sorted(seconds.items(), key=lambda item: -item[1]))
 
+    @cached_property
+    def bottlenecks(self) -> dict[str, float]:
+        """Seconds by what held the inference back, largest first: 'host', 'launch', 'latency', or the busiest of
+        kernel.RESOURCES while each kernel ran; the sum is the latency."""
+        seconds: dict[str, float] = defaultdict(float)
+        for interval, times in self.weighted_kernels():
+            name = bottleneck(interval.kernel, self.hardware, interval.hbm_bytes, interval.duration_s)
+            seconds[name] += interval.duration_s * times
+        seconds["launch"] = self.breakdown[LAUNCH_GAP]
+        seconds["host"] = self.breakdown[HOST_IDLE]
+        return dict(sorted(seconds.items(), key=lambda item: -item[1]))
+
     @property
     def host_bound_share(self) -> float:
         """Share of the latency in which the GPU waited for the host."""
@@ -163,10 +174,22 @@ class Result:
     # ---- work
 
     @cached_property
+    def distinct_kernels(self) -> list[tuple[KernelInterval, int]]:
+        """One interval for each kernel and number of bytes it moves, with how often it runs: they all take as long."""
+        found: dict[tuple[int, float], list[Any]] = {}
+        for interval, times in self.weighted_kernels():
+            key = (id(interval.kernel), interval.hbm_bytes)
+            if key in found:
+                found[key][1] += times
+            else:
+                found[key] = [interval, times]
+        return [(interval, times) for interval, times in found.values()]
+
+    @cached_property
     def totals(self) -> dict[str, float]:
         """FLOPs, HBM and L2 bytes, kernels launched, and busy seconds of the tensor cores, over the whole inference."""
         sums: dict[str, float] = defaultdict(float)
-        for interval, times in self.weighted_kernels():
+        for interval, times in self.distinct_kernels:
             kernel = interval.kernel
             need = demand(kernel, self.hardware, interval.hbm_bytes)
             sums["flops"] += kernel.flops * times
@@ -175,7 +198,6 @@ class Result:
             sums["kernels"] += times
             sums["kernel_s"] += interval.duration_s * times
             sums["tensor_busy_s"] += need.tensor_s * kernel.grid / self.hardware.sm_count * times
-            sums["joules"] += energy_j(interval, self.hardware) * times
         return dict(sums)
 
     @cached_property
@@ -192,7 +214,8 @@ class Result:
     @cached_property
     def energy_j(self) -> float:
         """Energy of the board: idle power over the latency plus what each kernel adds. Uncalibrated."""
-        return self.hardware.static_power_w * self.latency_s + self.totals["joules"]
+        joules = sum(energy_j(interval, self.hardware) * times for interval, times in self.distinct_kernels)
+        return self.hardware.static_power_w * self.latency_s + joules
 
     @cached_property
     def unlowered(self) -> dict[str, float]:
@@ -220,6 +243,17 @@ class Result:
         if self.peak_memory_bytes is None:
             return None
         return self.peak_memory_bytes <= self.hardware.hbm_capacity_bytes
+
+    @property
+    def largest_batch(self) -> int | None:
+        """The batch that would fit, 0 where none does; None where it is not known. Activations grow with the batch,
+        weights do not: an estimate, for another batch can take other kernels and other workspaces."""
+        batch = self.trace.options.get("batch")
+        if self.peak_memory_bytes is None or not batch:
+            return None
+        weights = sum(self.trace.parameter_bytes.values())
+        each = max(1.0, (self.peak_memory_bytes - weights) / batch)
+        return max(0, int((self.hardware.hbm_capacity_bytes - weights) // each))
 
     # ---- tables
 
@@ -269,11 +303,13 @@ class Result:
             "energy_j": whole.energy_j,
             "peak_memory_bytes": self.peak_memory_bytes,
             "fits": self.fits,
+            "largest_batch": self.largest_batch,
             "phases": [
                 {"name": p.name, "steps": p.steps, "latency_s": p.latency_s, "step_s": p.step_s}
                 for p in self.phases
             ],
             "breakdown": self.breakdown,
+            "bottlenecks": self.bottlenecks,
             "attention": self.attention,
             "sequence_lengths": self.sequence_lengths,
             "utilisation": self.utilisation,
@@ -295,12 +331,6 @@ class Result:
 
 
 def energy_j(interval: KernelInterval, hardware: Hardware) -> float:
-    """Energy a kernel adds to the board's idle power: its FLOPs and its bytes, no more than the power limit allows."""
-    kernel = interval.kernel
-    joules = (
-        kernel.tensor_flops * kernel.grid * hardware.tensor_j_per_flop
-        + kernel.fp32_flops * kernel.grid * hardware.fp32_j_per_flop
-        + kernel.l2_bytes * kernel.grid * hardware.l2_j_per_byte
-        + interval.hbm_bytes * hardware.hbm_j_per_byte
-    )
+    """Energy a kernel adds to the board's static power, no more than the power limit allows in its time."""
+    joules = power.energy(interval.kernel, interval.hbm_bytes, hardware).at(1.0)
     return min(joules, (hardware.power_limit_w - hardware.static_power_w) * interval.duration_s)

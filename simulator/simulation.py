@@ -1,22 +1,25 @@
 """The simulation of one inference: a host issues a trace's operators, a stream runs their kernels on a device.
 
-Kernels of one stream run alone, so a kernel's time on the device is simulated once for each state of L2 it meets.
+Host and stream are SimPy processes. Kernels of one stream run alone, so a kernel's time on the device is worked out once
+for each state of L2 it meets: by fast-forwarding through its identical waves in closed form, which equals the simulation
+of the waves (tests hold them together), or CTA by CTA in `cta` fidelity.
 A step that repeats is simulated until the state at its end is that of the repetition before; the rest is passed over.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Generator
-from typing import Any
+from typing import Any, NamedTuple
 
 import simpy
 
 from simtti.hw_configs.hardware import Hardware
 from simtti.simulator.device import execution_time_s
 from simtti.simulator.host import Host
-from simtti.simulator.kernel import Kernel
+from simtti.simulator.kernel import Kernel, lone_execution_s
 from simtti.simulator.l2 import L2
-from simtti.simulator.lower import Lowered, Lowering, Policy
+from simtti.simulator.lower import Lowered, Lowering, Policy, Slots, alike
 from simtti.simulator.memory import peak_memory_bytes
 from simtti.simulator.result import KernelInterval, OperatorInterval, Result
 from simtti.simulator.stream import Launch, Mark, Skip, Stream
@@ -24,6 +27,9 @@ from simtti.workloads.trace import Operator, Step, Trace
 
 # Two repetitions of a step take the same time when they differ by less: rounding, not physics.
 _SAME_PERIOD = 1e-9
+# Launches between two comparisons of L2 with the repetition before.
+_LOOK_EVERY = 64
+_IDENTITIES = Slots()
 
 
 def simulate(
@@ -38,6 +44,33 @@ def simulate(
     return _Inference(trace, hardware, host, policy or Policy(), fidelity).run()
 
 
+class _Program(NamedTuple):
+    """A step's launches in order, for one device.
+
+    kernels, slots: what runs on which tensors. rows: of which operator of the trace. host_s: what the host spends before
+    each. waits: whether it waits for its end. tail_s: host time after the last. spans: for each operator that launches,
+    its row, first launch and the one after its last.
+    """
+
+    kernels: list[Kernel]
+    slots: list[Slots]
+    rows: list[int]
+    host_s: list[float]
+    waits: list[bool]
+    tail_s: float
+    spans: list[tuple[int, int, int]]
+
+
+class _Traffic(NamedTuple):
+    """What a repetition of a step moves to and from HBM and how long its kernels take, launch by launch; the states of L2
+    every _LOOK_EVERY launches; L2 at its end."""
+
+    hbm_bytes: list[float]
+    seconds: list[float]
+    states: list[Any]
+    l2: L2
+
+
 class _Inference:
     def __init__(self, trace: Trace, hardware: Hardware, host: Host, policy: Policy, fidelity: str) -> None:
         self.trace, self.hardware, self.host, self.policy, self.fidelity = (
@@ -47,10 +80,10 @@ class _Inference:
             policy,
             fidelity,
         )
-        self.env = simpy.Environment()
         self.l2 = L2(hardware.l2_usable_bytes)
         self.lowering = Lowering(hardware, policy)
-        self.stream = Stream(self.env, host.queue_depth, hardware.launch_s, self._execute, self._record)
+        self.env = simpy.Environment()
+        self.stream = Stream(self.env, host.queue_depth, hardware.launch_s, self._record)
         self.kernels: list[KernelInterval] = []
         self.operators: list[OperatorInterval] = []
         self._seconds: dict[tuple[int, float], float] = {}
@@ -98,83 +131,143 @@ class _Inference:
 
     def _issue_step(self, step: Step) -> Generator[simpy.Event, Any, simpy.Event]:
         first = len(self._rows)
-        work = [(operator, self.lowering.lower(operator)) for operator in step.operators]
-        self._rows.extend(work)
+        program, traffic = self._program(step), None
         ends: list[simpy.Event] = []
-        states: list[Any] = []
+        states: list[Any] = []  # of L2 at the end of each repetition
         for repetition in range(step.count):
             left = step.count - repetition
-            steady = self._steady_period(ends, states)
+            steady = _steady_period(ends, states)
             if steady is not None:
                 # Repetitions `left` more are like the last one that has ended.
                 ended = sum(event.processed for event in ends) - 1
                 self._repeats[first, ended] = 1 + left
-                yield self.stream.queue.put(Skip(left * steady, left))
+                self.stream.put(Skip(left * steady, left))
                 yield self.env.timeout(left * steady)
                 break
-            yield from self._issue_operators(first, work, repetition)
-            reached = self.env.event()
-            ends.append(reached)
-            reached.callbacks.append(lambda _: states.append(self.l2.state))
-            yield self.stream.queue.put(Mark(reached))
+            traffic = self._traffic(program, traffic)
+            states.append(traffic.l2.state)
+            yield from self._issue_launches(program, traffic, repetition)
+            ends.append(self.env.event())
+            self.stream.put(Mark(ends[-1]))
         end = self.env.event()
-        yield self.stream.queue.put(Mark(end))
+        self.stream.put(Mark(end))
         return end
 
-    def _steady_period(self, ends: list[simpy.Event], states: list[Any]) -> float | None:
-        """The period of a step whose last two repetitions ended in the same state and took the same time."""
-        times = [_seconds(event) for event in ends if event.processed]
-        if len(times) < 3 or len(states) < 2 or states[-1] != states[-2]:
-            return None
-        last, before = times[-1] - times[-2], times[-2] - times[-3]
-        return last if abs(last - before) <= _SAME_PERIOD * max(last, before) else None
-
-    def _issue_operators(
-        self, first: int, work: list[tuple[Operator, Lowered]], repetition: int
+    def _issue_launches(
+        self, program: _Program, traffic: _Traffic, repetition: int
     ) -> Generator[simpy.Event, Any, None]:
-        env, host, queue = self.env, self.host, self.stream.queue
-        eager = self.policy.launch == "eager"
-        launch_s = host.launch_s if eager else 0.0
-        waited = 0.0  # host time of operators that launch nothing, spent before the next that does
-        for index, (_, lowered) in enumerate(work):
-            if eager:
-                waited += host.view_s if lowered.is_view else host.operator_s
-            if not lowered.kernels:
+        env, put = self.env, self.stream.put
+        issued_s = []
+        for row, kernel, host_s, waits, seconds, hbm_bytes in zip(
+            program.rows, program.kernels, program.host_s, program.waits, traffic.seconds, traffic.hbm_bytes, strict=True
+        ):  # fmt: skip
+            if host_s > 0:
+                yield env.timeout(host_s)
+            done = env.event() if waits else None
+            room = put(Launch(row, repetition, kernel, seconds, hbm_bytes, done))
+            if room is not None:
+                yield room
+            issued_s.append(env.now)
+            if done is not None:
+                yield done
+        # An operator is on the host from its call, before its first launch, until its last has been issued.
+        self.operators += [
+            OperatorInterval(row, repetition, issued_s[begin] - program.host_s[begin], issued_s[end - 1])
+            for row, begin, end in program.spans
+        ]
+        if program.tail_s > 0:
+            yield env.timeout(program.tail_s)
+
+    # ---- the device, in the order of the stream
+
+    def _program(self, step: Step) -> _Program:
+        """Lower the step; add its operators to the rows."""
+        first = len(self._rows)
+        lowered = self.lowering.lower_all(step.operators)
+        self._rows.extend(zip(step.operators, lowered, strict=True))
+        issue_s = self._issue_s(step.operators, lowered)
+        launch_s = 0.0 if self.policy.launch == "graph" else self.host.launch_s
+        program = _Program([], [], [], [], [], 0.0, [])
+        spent = 0.0  # host time of operators that launch nothing, spent before the next that does
+        for row, (one, slots, operator_s) in enumerate(
+            zip(lowered, alike(step.operators).slots, issue_s, strict=True), first
+        ):
+            spent += operator_s
+            if not one.kernels:
                 continue
-            start = env.now
-            for kernel in lowered.kernels:
-                waited += launch_s
-                if waited > 0:
-                    yield env.timeout(waited)
-                    waited = 0.0
-                yield queue.put(Launch(kernel, first + index, repetition, lowered.tensor_of))
-            if lowered.synchronizes:
-                reached = env.event()
-                yield queue.put(Mark(reached))
-                yield reached
-            self.operators.append(OperatorInterval(first + index, repetition, start, env.now))
-        if waited > 0:
-            yield env.timeout(waited)
+            begin = len(program.kernels)
+            for kernel in one.kernels:
+                program.kernels.append(kernel)
+                program.slots.append(_IDENTITIES if one.by_identity else slots)
+                program.rows.append(row)
+                program.host_s.append(spent + launch_s)
+                program.waits.append(False)
+                spent = 0.0
+            program.waits[-1] = one.synchronizes
+            program.spans.append((row, begin, len(program.kernels)))
+        return program._replace(tail_s=spent)
 
-    # ---- the device, as the stream sees it
+    def _issue_s(self, operators: tuple[Operator, ...], lowered: list[Lowered]) -> list[float]:
+        """Host time of each operator of a step, without launches."""
+        if self.policy.launch == "eager":
+            return self.host.issue_s(operators)
+        if self.policy.launch == "compiled":  # generated code: a call for each that launches something
+            return [self.host.operator_s if one.kernels else 0.0 for one in lowered]
+        return [0.0] * len(lowered)
 
-    def _execute(self, launch: Launch) -> tuple[float, float]:
-        hbm_bytes = self.l2.touch(launch.kernel, launch.tensor_of)
-        return self._execution_time_s(launch.kernel, hbm_bytes), hbm_bytes
+    def _traffic(self, program: _Program, before: _Traffic | None) -> _Traffic:
+        """Run a repetition's kernels through L2. From where L2 is in the state of the repetition before, all is as then."""
+        l2 = copy.deepcopy(self.l2)
+        hbm_bytes: list[float] = []
+        seconds: list[float] = []
+        states: list[Any] = []
+        for at, (kernel, slots) in enumerate(zip(program.kernels, program.slots, strict=True)):
+            if at % _LOOK_EVERY == 0:
+                states.append(l2.state)
+                if before is not None and before.states[at // _LOOK_EVERY] == states[-1]:
+                    hbm_bytes += before.hbm_bytes[at:]
+                    seconds += before.seconds[at:]
+                    states += before.states[at // _LOOK_EVERY + 1 :]
+                    l2 = before.l2
+                    break
+            moved = l2.touch(kernel, slots.__getitem__)
+            hbm_bytes.append(moved)
+            seconds.append(self._execution_s(kernel, moved))
+        self.l2 = l2
+        return _Traffic(hbm_bytes, seconds, states, l2)
 
-    def _execution_time_s(self, kernel: Kernel, hbm_bytes: float) -> float:
+    def _execution_s(self, kernel: Kernel, hbm_bytes: float) -> float:
         key = (id(kernel), round(hbm_bytes))
         seconds = self._seconds.get(key)
         if seconds is None:
-            seconds = self._seconds[key] = execution_time_s(kernel, self.hardware, hbm_bytes, self.fidelity)
+            if self.fidelity == "wave":
+                seconds = lone_execution_s(kernel, self.hardware, hbm_bytes)
+            else:
+                seconds = execution_time_s(kernel, self.hardware, hbm_bytes, self.fidelity)
+            self._seconds[key] = seconds
         return seconds
 
-    def _record(self, launch: Launch, free_s: float, start_s: float, end_s: float, hbm_bytes: float) -> None:
+    def _record(self, launch: Launch, free_s: float, start_s: float, end_s: float) -> None:
         self.kernels.append(
             KernelInterval(
-                launch.operator, launch.repetition, launch.kernel, max(free_s, 0.0), start_s, end_s, hbm_bytes
+                launch.row,
+                launch.repetition,
+                launch.kernel,
+                max(free_s, 0.0),
+                start_s,
+                end_s,
+                launch.hbm_bytes,
             )
         )
+
+
+def _steady_period(ends: list[simpy.Event], states: list[Any]) -> float | None:
+    """The period of a step whose last two repetitions ended in the same state and took the same time."""
+    times = [_seconds(event) for event in ends if event.processed]
+    if len(times) < 3 or states[len(times) - 1] != states[len(times) - 2]:
+        return None
+    last, before = times[-1] - times[-2], times[-2] - times[-3]
+    return last if abs(last - before) <= _SAME_PERIOD * max(last, before) else None
 
 
 def _seconds(reached: simpy.Event) -> float:

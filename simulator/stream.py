@@ -1,35 +1,39 @@
-"""A CUDA stream: runs its kernels one after another, each at the earliest one launch gap after the last."""
+"""A CUDA stream as a SimPy process: runs its kernels one after another, each at the earliest one launch gap after the last.
+
+The launch queue before it has a finite depth: the host waits while it is full, the stream while it is empty. Neither
+costs an event unless one of them really waits.
+"""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import simpy
 
 from simtti.simulator.kernel import Kernel
 
 
-@dataclass(frozen=True, slots=True)
-class Launch:
-    """A kernel in the launch queue, with the operator that issued it and its tensors by slot."""
+class Launch(NamedTuple):
+    """A kernel in the launch queue: the operator (row of the trace) and repetition it belongs to, how long it runs and what
+    it moves to and from HBM. `done`, where given, is reached at its end."""
 
-    kernel: Kernel
-    operator: int
+    row: int
     repetition: int
-    tensor_of: Callable[[int], int]
+    kernel: Kernel
+    seconds: float
+    hbm_bytes: float
+    done: simpy.Event | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Mark:
-    """Reached when everything queued before it has run."""
+class Mark(NamedTuple):
+    """Reached, with the time, when everything queued before it has run."""
 
     reached: simpy.Event
 
 
-@dataclass(frozen=True, slots=True)
-class Skip:
+class Skip(NamedTuple):
     """Time that passes without being simulated: `repetitions` of a step known to take the same time."""
 
     seconds: float
@@ -37,37 +41,53 @@ class Skip:
 
 
 class Stream:
-    """Takes Launch, Mark and Skip items from `queue` in order; reports each kernel through `record`."""
+    """Takes Launch, Mark and Skip items from its queue in order; reports each kernel through `record`."""
 
     def __init__(
         self,
         env: simpy.Environment,
         queue_depth: int,
         gap_s: float,
-        execute: Callable[[Launch], tuple[float, float]],
-        record: Callable[[Launch, float, float, float, float], None],
+        record: Callable[[Launch, float, float, float], None],
     ) -> None:
-        """execute(launch) gives the kernel's (seconds, HBM bytes); record(launch, ready, start, end, hbm_bytes) keeps it."""
-        self.env, self.gap_s, self.execute, self.record = env, gap_s, execute, record
-        self.queue: simpy.Store = simpy.Store(env, capacity=queue_depth)
+        """record(launch, free_s, start_s, end_s): the stream was free from the kernel before at free_s."""
+        self.env, self.queue_depth, self.gap_s, self.record = env, queue_depth, gap_s, record
         self.ended_s = float("-inf")
         self.skipped: list[tuple[float, float, int]] = []  # start, end, repetitions
-        env.process(self.run())
+        self._queue: deque[Launch | Mark | Skip] = deque()
+        self._arrival: simpy.Event | None = None
+        self._room: simpy.Event | None = None
+        env.process(self._run())
 
-    def run(self) -> Generator[simpy.Event, Any, None]:
-        env, queue = self.env, self.queue
+    def put(self, item: Launch | Mark | Skip) -> simpy.Event | None:
+        """Queue `item`. The event to wait for before the next one, if the queue is full now."""
+        self._queue.append(item)
+        if self._arrival is not None:
+            self._arrival.succeed()
+            self._arrival = None
+        if len(self._queue) < self.queue_depth:
+            return None
+        self._room = self.env.event()
+        return self._room
+
+    def _run(self) -> Generator[simpy.Event, Any, None]:
+        env, queue, gap_s = self.env, self._queue, self.gap_s
         while True:
-            item = yield queue.get()
+            while not queue:
+                self._arrival = env.event()
+                yield self._arrival
+            item = queue.popleft()
+            if self._room is not None:
+                self._room.succeed()
+                self._room = None
             if isinstance(item, Launch):
                 free_s = self.ended_s
-                gap = free_s + self.gap_s - env.now
-                if gap > 0:
-                    yield env.timeout(gap)
-                start = env.now
-                seconds, hbm_bytes = self.execute(item)
-                yield env.timeout(seconds)
+                start_s = max(env.now, free_s + gap_s)
+                yield env.timeout(start_s + item.seconds - env.now)
                 self.ended_s = env.now
-                self.record(item, free_s, start, env.now, hbm_bytes)
+                self.record(item, free_s, start_s, env.now)
+                if item.done is not None:
+                    item.done.succeed()
             elif isinstance(item, Mark):
                 item.reached.succeed(env.now)
             else:

@@ -14,6 +14,8 @@ from simtti.hw_configs.schema import CALIBRATION, DATASHEET
 from simtti.simulator.result import Result
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from simtti.simulator.replay import Replay
     from simtti.validation.calibrate import Calibration
     from simtti.validation.compare import Comparison
@@ -110,7 +112,14 @@ def _memory(result: Result) -> str:
     if used is None:
         return "not known: an imported trace does not say which tensors are the same"
     text = f"{used / 2**30:.1f} of {capacity / 2**30:.0f} GiB"
-    return text if used <= capacity else f"{text}: does not fit; take a smaller batch or image"
+    if used <= capacity:
+        return text
+    weights = sum(result.trace.parameter_bytes.values())
+    if result.largest_batch:
+        return f"{text}: does not fit; a batch of {result.largest_batch} would"
+    if weights > capacity:
+        return f"{text}: does not fit; the weights alone take {weights / 2**30:.1f} GiB: load one component at a time"
+    return f"{text}: does not fit at any batch; take a smaller image, fewer frames, or decode in tiles"
 
 
 def print_replay(result: Replay) -> None:
@@ -157,6 +166,44 @@ def print_comparison(comparison: Comparison) -> None:
     console.print(table)
     for reason, time_us in comparison.unmodelled_us.items():
         console.print(f"not compared: {seconds(time_us / 1e6)} of {reason}", style="yellow")
+
+
+def print_comparison_of_devices(found: pd.DataFrame, workload: str) -> None:
+    """One row a device and batch; the fastest, the most efficient and what does not fit stand out."""
+    console = _console()
+    console.print(f"[bold]{workload}[/]\n")
+    table = Table(
+        "Device", "Batch", "Latency", "Outputs/s", "J/output", "Power", "Memory", "Bottleneck", box=None,
+        pad_edge=False, header_style="dim",
+    )  # fmt: skip
+    for column in table.columns[1:7]:
+        column.justify = "right"
+    rows: list[dict[str, Any]] = found.to_dict("records")  # type: ignore[assignment]
+    fitting = [row for row in rows if not row["error"] and row["fits"] is not False]
+    most = max((row["outputs_per_s"] for row in fitting), default=None)
+    least = min((row["energy_per_output_j"] for row in fitting), default=None)
+    for row in rows:
+        if row["error"]:
+            table.add_row(row["hw"], "", Text(row["error"], style="yellow"))
+            continue
+        best = "bold green" if row["outputs_per_s"] == most else ""
+        leanest = "bold green" if row["energy_per_output_j"] == least else ""
+        energy_j = row["energy_per_output_j"]
+        table.add_row(
+            row["hw"],
+            str(row["batch"]),
+            seconds(row["latency_s"]),
+            Text(f"{row['outputs_per_s']:.3g}", style=best),
+            Text(f"{energy_j:,.0f}" if energy_j >= 100 else f"{energy_j:.3g}", style=leanest),
+            f"{row['average_w']:.0f} W",
+            Text(f"{row['peak_memory_bytes'] / 2**30:.1f} GiB", style="red" if row["fits"] is False else ""),
+            f"{row['bottleneck']} {row['bottleneck_share']:.0%}",
+        )
+    console.print(table)
+    for row in rows:
+        if row["fits"] is False:
+            needs = f"{row['peak_memory_bytes'] / 2**30:.1f} GiB does not fit into memory"
+            console.print(f"{row['hw']} at batch {row['batch']}: {needs}", style="red")
 
 
 def print_calibration(calibration: Calibration) -> None:

@@ -10,10 +10,13 @@ from hypothesis import strategies as st
 from simtti.errors import InputError
 from simtti.hw_configs import hardware
 from simtti.simulator.kernel import Access, ctas_per_sm, lone_time_s
-from simtti.simulator.kernels.attention import KERNELS, attention, key_splits, softmax
+from simtti.simulator.kernels.attention import KERNELS, attention
+from simtti.simulator.kernels.attention_libraries import dynamic_splits, flash_2_block, key_splits
+from simtti.simulator.predict import operator_time_s
 
 A100, H100 = hardware.load("a100-sxm"), hardware.load("h100-sxm")
 MEASURED = Path(__file__).parents[2] / "shared" / "measured" / "attention.parquet"
+PUBLISHED = MEASURED.with_name("attention_published.csv")
 
 devices = st.sampled_from([A100, H100])
 lengths = st.integers(1, 5000)
@@ -30,6 +33,11 @@ def time_s(*shape, device, kernel="flash-attention-2", **options):
     return sum(lone_time_s(each, device) for each in kernels_of(*shape, device, kernel, **options))
 
 
+def benchmark_s(*shape, device, kernel, **options):
+    """As published rates are taken: back to back, at the clock that the power limit allows."""
+    return operator_time_s(kernels_of(*shape, device, kernel, **options), device)
+
+
 @some
 @given(st.integers(1, 8), heads, lengths, lengths, dims, devices, st.sampled_from(KERNELS))
 def test_flops_and_unique_bytes_are_the_problems(batch, heads, q_len, kv_len, head_dim, device, kernel):
@@ -38,13 +46,13 @@ def test_flops_and_unique_bytes_are_the_problems(batch, heads, q_len, kv_len, he
     rows, keys = batch * heads * q_len * head_dim, batch * heads * kv_len * head_dim
     read = {access.tensor: access.nbytes for each in kernels for access in each.reads}
     assert (read[1], read[2], read[3]) == (2 * rows, 2 * keys, 2 * keys)
-    assert kernels[-1].writes == (Access(4, 2 * rows),)
-    beside = ("softmax", "combine", "reduce")
+    assert [each for each in kernels if each.writes][-1].writes == (Access(4, 2 * rows),)
+    beside = ("combine", "reduce")
     products = sum(each.flops for each in kernels if not each.name.endswith(beside))
     assert products == pytest.approx(4 * rows * kv_len)
     for each in kernels:
         assert ctas_per_sm(each, device) >= 1
-        assert each.tensor_efficiency <= 1
+        assert each.tensor_efficiency * device.tensor_efficiency <= 1
 
 
 @some
@@ -95,7 +103,7 @@ def test_time_does_not_fall_as_sequences_grow(heads, length, head_dim, kernel):
 )
 def test_long_sequences_attain_the_published_rate(kernel, device, head_dim, tflops):
     heads = 2048 // head_dim
-    seconds = time_s(1, heads, 16384, 16384, head_dim, device=device, kernel=kernel)
+    seconds = benchmark_s(1, heads, 16384, 16384, head_dim, device=device, kernel=kernel)
     assert 4 * heads * 16384**2 * head_dim / seconds / 1e12 == pytest.approx(tflops, rel=0.12)
 
 
@@ -120,9 +128,59 @@ def test_few_queries_split_the_keys_and_combine():
     main, combine = kernels_of(1, 8, 64, 16384, 64, A100, "flash-attention-2")
     assert "split" in main.name
     assert combine.name.endswith("combine")
-    assert key_splits(8, 108, 128) > 4
-    assert key_splits(100, 108, 128) == 1
-    assert key_splits(8, 108, 4) == 1
+    assert key_splits(8, 216, 64) > 4
+    assert key_splits(180, 216, 64) == 1
+    # 64 blocks: in 12 parts they would be 11 of six blocks all the same.
+    assert all(
+        -(-64 // n) != -(-64 // (n - 1)) for n in {key_splits(ctas, 216, 64) for ctas in range(1, 170)} - {1}
+    )
+
+
+def test_split_keys_pay_where_queries_are_few():
+    """16,384 keys of 8 heads and 64 queries: without the split, 8 CTAs would walk over all of them."""
+    alone = 16384 / 1024 * time_s(1, 8, 64, 1024, 64, device=A100)
+    assert time_s(1, 8, 64, 16384, 64, device=A100) < 0.4 * alone
+
+
+def test_flash_3_splits_on_the_device_and_combines_by_the_host_bound():
+    assert dynamic_splits(1, 4, 17, 17, 132) == (2, True)  # 68 tiles of 17 blocks for 132 SMs
+    assert dynamic_splits(1, 20, 6, 6, 132) == (1, False)  # 120 tiles: nothing to gain
+    splits, combines = dynamic_splits(64, 4, 6, 6, 132)  # the host reckons with one sequence of the 64
+    assert (splits, combines) == (1, True)
+    assert dynamic_splits(1, 1, 1, 4, 132) == (1, False)
+    kernels = kernels_of(64, 4, 1024, 1024, 64, H100, "flash-attention-3")
+    assert kernels[-1].name.endswith("combine")
+    assert kernels[-1].read_bytes == 0
+    assert kernels[-2].writes == (Access(-4, 2.0 * 64 * 4 * 1024 * 64),)
+
+
+def test_flash_2_blocks_follow_the_device():
+    l40s = dataclasses.replace(A100, architecture="ada", shared_memory_per_sm_bytes=102400)
+    assert flash_2_block(40, False, A100)[:3] == (64, 128, 128)
+    assert flash_2_block(80, False, A100)[:3] == (96, 128, 64)
+    assert flash_2_block(128, False, l40s)[:3] == (128, 128, 32)
+    assert flash_2_block(128, True, l40s)[:3] == (128, 64, 64)
+    assert flash_2_block(256, False, A100)[:3] == (256, 128, 64)
+    assert flash_2_block(256, False, H100)[:3] == (256, 64, 64)
+    for dim in (40, 64, 80, 128, 160, 192, 256):
+        for kernel in ("flash-attention-2", "efficient"):
+            for each in kernels_of(2, 8, 1024, 1024, dim, l40s, kernel):
+                assert ctas_per_sm(each, l40s) >= 1
+
+
+def test_only_long_kernels_lose_clock_to_the_power_limit():
+    """Time for a FLOP, of 3 and of 300 ms; a board that can draw what its tensor cores ask loses nothing."""
+    generous = dataclasses.replace(H100, power_limit_w=2000.0)
+    losses = [
+        benchmark_s(batch, 32, 16384, 16384, 128, device=H100, kernel="flash-attention-3")
+        / benchmark_s(batch, 32, 16384, 16384, 128, device=generous, kernel="flash-attention-3")
+        for batch in (1, 64)
+    ]
+    assert 1.0 <= losses[0] < losses[1]
+    assert 1.05 < losses[1] < 1.15
+    brief = (1, 8, 512, 512, 64)
+    limited = benchmark_s(*brief, device=H100, kernel="flash-attention-3")
+    assert limited == benchmark_s(*brief, device=generous, kernel="flash-attention-3")
 
 
 @pytest.mark.parametrize(
@@ -149,13 +207,6 @@ def test_baseline_moves_the_scores_through_memory_four_times():
     )
 
 
-def test_softmax_of_short_rows_packs_them_into_a_cta():
-    reads = (Access(1, 2.0 * 301056 * 8),)
-    kernel = softmax(301056, 8, "bf16", reads, (Access(2, reads[0].nbytes),), "softmax")
-    assert kernel.grid == 301056 // 32
-    assert 3e-6 < lone_time_s(kernel, H100) < 14e-6  # 7.7 us measured, without its launch
-
-
 def test_default_kernel_is_the_devices_and_unknown_ones_are_named():
     (kernel,) = attention(4, 16, 4096, 4096, 64, False, "fp16", A100)
     assert kernel.name.startswith(A100.attention_kernel)
@@ -165,27 +216,58 @@ def test_default_kernel_is_the_devices_and_unknown_ones_are_named():
         attention(1, 1, 0, 16, 64, False, "fp16", A100)
 
 
+def errors(table, predicted):
+    """Mean absolute error and bias."""
+    import numpy as np
+
+    ratio = np.asarray(predicted) / table.time_us.to_numpy()
+    return abs(ratio - 1).mean(), np.exp(np.log(ratio).mean()) - 1
+
+
 @pytest.mark.skipif(not MEASURED.exists(), reason=f"no measurements at {MEASURED.parent}")
 @pytest.mark.parametrize("name", ["h100-sxm", "h200-sxm"])
-@pytest.mark.parametrize(("kernel", "percent"), [("flash-attention-3", 9.5), ("trtllm-fmha", 6.0)])
-def test_accuracy_on_measured_rows(name, kernel, percent):
+@pytest.mark.parametrize("kernel", ["flash-attention-3", "trtllm-fmha"])
+def test_accuracy_on_measured_rows(name, kernel):
     import pandas as pd
 
     table = pd.read_parquet(MEASURED)
-    table = table[(table.hw == name) & (table.kernel == kernel)].sample(600, random_state=11)
+    table = table[(table.hw == name) & (table.kernel == kernel)].sample(900, random_state=11)
     device = hardware.load(name)
-    predicted = [
-        time_s(
-            row.batch,
-            row.heads,
-            row.seq_len,
-            row.seq_len,
-            row.head_dim,
-            device=device,
-            kernel=kernel,
-            dtype="bf16",
-        )
-        * 1e6
-        for row in table.itertuples()
+    shapes = zip(table.batch, table.heads, table.seq_len, table.seq_len, table.head_dim, strict=True)
+    predicted = [1e6 * benchmark_s(*shape, device=device, kernel=kernel, dtype="bf16") for shape in shapes]
+    table = table.assign(predicted=predicted)
+    assert errors(table, predicted)[0] < 0.055
+    decades = pd.cut(table.time_us, [0, 20, 100, 1e3, 1e4, 1e6], labels=False)
+    lengths = pd.cut(table.seq_len, [0, 64, 512, 2048, 8192, 1e5], labels=False)
+    for by in (decades, lengths, "batch", "heads", "head_dim"):
+        for _, part in table.groupby(by):
+            assert abs(errors(part, part.predicted)[1]) < 0.05
+
+
+@pytest.mark.skipif(not PUBLISHED.exists(), reason=f"no measurements at {PUBLISHED.parent}")
+@pytest.mark.parametrize(
+    ("backend", "kernel", "device", "percent"),
+    [
+        # The figures' clock was fixed at 1.83 GHz.
+        ("FA2", "flash-attention-2", dataclasses.replace(H100, clock_hz=1.83e9), 6),
+        ("torch.sdpa:FA2", "flash-attention-2", H100, 10),
+        ("mem_eff_cutlass(xformers)", "efficient", A100, 13),
+    ],
+)
+def test_accuracy_on_published_rows(backend, kernel, device, percent):
+    import pandas as pd
+
+    table = pd.read_csv(PUBLISHED)
+    architecture = "H100" if device.architecture == "hopper" else "A100"
+    table = table[
+        (table.backend == backend) & table.gpu.str.startswith(architecture) & (table.pass_ == "fwd")
     ]
-    assert 100 * (abs(predicted / table.time_us - 1)).mean() < percent
+    # Below 60 us the wall clock of the benchmark on A100 is the host's. With a causal mask, one row: half the measured.
+    table = table[~table.causal & ((table.time_us > 60) | (architecture == "H100"))]
+    shapes = table[["B", "H", "Sq", "Skv", "D"]].astype(int).itertuples(index=False)
+    predicted = [
+        1e6 * time_s(*shape, device=device, kernel=kernel, dtype=dtype)
+        for shape, dtype in zip(shapes, table.dtype, strict=True)
+    ]
+    assert len(predicted) >= 4
+    assert errors(table, predicted)[0] < percent / 100

@@ -1,5 +1,6 @@
 """Device files: validation, inheritance, errors that name the file, the field and the mend."""
 
+import pandas as pd
 import pytest
 import yaml
 
@@ -94,3 +95,99 @@ def test_a_circle_of_bases_is_refused(tmp_path):
     path.write_text(f"base: {path}\n")
     with pytest.raises(InputError, match="is a circle"):
         hardware.load(str(path))
+
+
+# Datasheet: dense fp16 TFLOP/s with FP32 accumulate at its own clock in GHz, FP32 TFLOP/s at that clock, bytes/s of memory.
+DATASHEETS = {
+    "h100-pcie": (756.0, 1.62, 51.2 * 1.62 / 1.755, 2.039e12),  # FP32: 51.2 at 1.755 GHz
+    "b200-sxm": (2250.0, 1.856, 75.0 * 1.856 / 1.98, 8.0e12),  # FP32: 75 at 1.98 GHz
+    "l40s": (366.5, 2.52, 91.6, 8.64e11),  # 733 sparse; 362.05 in the dense column
+    "rtx-4090": (165.2, 2.52, 82.6, 1.008e12),
+    "rtx-pro-6000": (503.8, 2.617, 126.0, 1.597e12),
+    "rtx-a6000": (154.8, 1.8, 38.7, 7.68e11),
+    "a10": (125.0, 1.695, 31.2, 6.0e11),
+    "v100-sxm": (125.3, 1.53, 15.7, 9.0e11),
+    "t4": (65.1, 1.59, 8.1, 3.2e11),
+}
+
+
+@pytest.mark.parametrize("name", sorted(DATASHEETS))
+def test_devices_never_measured_have_their_datasheet_figures(name):
+    tflops, ghz, fp32_tflops, bandwidth = DATASHEETS[name]
+    device = hardware.load(name)
+    assert device.peak_flops() / device.clock_hz * ghz * 1e9 / 1e12 == pytest.approx(tflops, rel=0.002)
+    fp32 = device.fp32_flops_per_cycle_sm * device.sm_count * ghz * 1e9 / 1e12
+    assert fp32 == pytest.approx(fp32_tflops, rel=0.01)
+    assert device.hbm_bytes_per_s == bandwidth
+    assert device.static_power_w < 0.5 * device.power_limit_w
+
+
+@pytest.mark.parametrize(
+    ("name", "dtypes"), [(name, ("fp16", "fp32")) for name in hardware.names()], ids=hardware.names()
+)
+def test_every_device_times_every_family(name, dtypes):
+    """Every kernel family fits the device, with and without tensor cores for the type."""
+    from simtti.simulator.predict import predict
+
+    shapes = [
+        {"op": "gemm", "m": 4096, "n": 1280, "k": 1280},
+        {"op": "gemm", "m": 77, "n": 333, "k": 129},
+        {"op": "attention", "heads": 8, "q_len": 4096, "kv_len": 4096, "head_dim": 40},
+        {
+            "op": "attention",
+            "heads": 8,
+            "q_len": 1024,
+            "kv_len": 77,
+            "head_dim": 128,
+            "kernel": "flash-attention-3",
+        },
+        {
+            "op": "attention",
+            "heads": 8,
+            "q_len": 1024,
+            "kv_len": 1024,
+            "head_dim": 512,
+            "kernel": "efficient",
+        },
+        {"op": "attention", "heads": 8, "q_len": 1024, "kv_len": 1024, "head_dim": 64, "kernel": "baseline"},
+        {"op": "conv2d", "n": 2, "c": 320, "h": 64, "w": 64, "oc": 320, "kh": 3, "kw": 3, "padding": 1},
+        {"op": "conv2d", "n": 1, "c": 128, "h": 512, "w": 512, "oc": 3, "kh": 3, "kw": 3, "padding": 1},
+        {"op": "conv3d", "n": 1, "c": 96, "d": 6, "h": 64, "w": 64, "oc": 96, "kd": 3, "kh": 3, "kw": 3},
+        {"op": "group_norm", "n": 2, "c": 320, "spatial": 4096},
+        {"op": "layer_norm", "rows": 8192, "cols": 1280},
+        {"op": "softmax", "rows": 8192, "cols": 4096},
+        {"op": "elementwise", "numel": 1 << 20},
+    ]
+    rows = pd.DataFrame([shape | {"dtype": dtype} for shape in shapes for dtype in dtypes])
+    assert set(predict(rows, name)["error"]) == {""}
+
+
+def test_stable_diffusion_runs_on_every_device_and_the_order_is_sensible():
+    """From a CUDA graph: the device's speed, not the host's."""
+    import simtti
+
+    time_s = {
+        name: simtti.run("stable-diffusion", hw=name, steps=4, launch="graph").latency_s
+        for name in hardware.names()
+    }
+    slow_to_fast = [
+        "t4",
+        "v100-sxm",
+        "rtx-a6000",
+        "a100-sxm-40gb",
+        "a100-sxm",
+        "h100-pcie",
+        "h100-sxm",
+        "h200-sxm",
+        "b200-sxm",
+    ]
+    assert sorted(slow_to_fast, key=lambda name: -time_s[name]) == slow_to_fast
+    assert (
+        time_s["t4"]
+        > time_s["a10"]
+        > time_s["rtx-a6000"]
+        > time_s["rtx-4090"]
+        > time_s["l40s"]
+        > time_s["rtx-pro-6000"]
+    )
+    assert 3 < time_s["t4"] / time_s["h100-sxm"] < 17  # fp16 peaks differ by 16, bandwidths by 10

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from simtti.hw_configs.hardware import load
 from simtti.simulator.kernel import lone_time_s
 from simtti.simulator.kernels import elementwise, memory, normalization
+from simtti.simulator.predict import kernels_of, predict
 
 MEASURED = Path(__file__).parents[2] / "shared" / "measured"
 H100, A100 = load("h100-sxm"), load("a100-sxm")
@@ -129,6 +130,30 @@ def test_long_streams_attain_hbm_bandwidth(hardware):
     assert nbytes / cold_s(copy, hardware) == pytest.approx(hardware.hbm_attained_bytes_per_s, rel=0.1)
 
 
+def test_predict_times_the_families_by_shape():
+    rows = [
+        {"op": "rms_norm", "rows": 4096, "cols": 3072},
+        {"op": "permute", "rows": 4096, "cols": 320, "batch": 2},
+        {"op": "cat", "n": 2, "c": 640, "c2": 320, "spatial": 1024},
+        {"op": "embedding", "rows": 77, "cols": 768},
+        {"op": "elementwise", "numel": 1 << 20, "function": "gelu"},
+        {"op": "elementwise", "numel": 1 << 20},
+        {"op": "copy", "numel": 2 * 4096 * 320},
+    ]
+    table = predict(pd.DataFrame([{**row, "dtype": "fp16"} for row in rows]), H100, workers=1)
+    assert (table.error == "").all()
+    times = table.time_us.to_list()
+    assert all(2 < time < 100 for time in times)
+    assert times[4] > times[5]  # an exponential costs more than an addition
+    assert times[1] > times[6]  # and a transposed copy more than a dense one
+    moved = {
+        row["op"]: sum(kernel.unique_bytes for kernel in kernels_of({**row, "dtype": "fp16"}, H100))
+        for row in rows
+    }
+    assert moved["permute"] == 2 * 2 * 2 * 4096 * 320
+    assert moved["cat"] == 2 * 2 * 2 * 960 * 1024
+
+
 def test_the_kernel_follows_from_layout_and_dtype():
     shape = (4, 64, 256)
     half, single = elementwise.dense(0, shape, "fp16"), elementwise.dense(1, shape, "fp32")
@@ -175,6 +200,38 @@ def test_group_norm_of_a_vae_is_bound_by_32_ctas():
     kernels = normalization.group_norm(1, 512, shape[2], 32, "bf16", hardware)
     assert [kernel.grid for kernel in kernels][:2] == [32, 2]
     assert cold_s([*kernels, *silu], hardware) == pytest.approx(3468e-6, rel=0.15)
+
+
+def test_instructions_wait_for_hbm_but_not_for_l2():
+    """A cast that finds its source in L2 is not slowed down by the share of HBM's time it would wait."""
+
+    def cast(numel):
+        return memory.copy(
+            (numel,), elementwise.dense(0, (numel,), "fp16"), elementwise.dense(1, (numel,), "fp32"), H100
+        )[0]
+
+    kernel = cast(1 << 18)
+    assert kernel.hbm_stall > 0
+    free = dataclasses.replace(kernel, hbm_stall=0.0)
+    assert lone_time_s(kernel, H100, 0.0) == lone_time_s(free, H100, 0.0)
+    assert lone_time_s(kernel, H100) >= lone_time_s(free, H100)
+    kernel = cast(1 << 26)
+    free = dataclasses.replace(kernel, hbm_stall=0.0)
+    assert lone_time_s(kernel, H100) > lone_time_s(free, H100)
+
+
+def test_rms_norm_of_short_rows():
+    """sgl-project/sglang#20632: PyTorch's RMSNorm of 4608x48 and 27030x24 rows of 128 takes 144 and 403 us on Hopper."""
+    for rows, microseconds in ((4608 * 48, 144), (27030 * 24, 403)):
+        kernels = normalization.rms_norm(rows, 128, "bf16", load("h200-sxm"))
+        assert cold_s(kernels, load("h200-sxm")) == pytest.approx(microseconds * 1e-6, rel=0.15)
+
+
+def test_layer_norm_reads_twice_what_l2_does_not_hold():
+    short = normalization.layer_norm(4096, 4096, "fp16", A100)[0]
+    long = normalization.layer_norm(4096, 32768, "fp16", A100)[0]
+    assert short.hbm_reread_bytes == 0
+    assert 0 < long.hbm_reread_bytes < long.reads[0].nbytes
 
 
 def test_group_norm_of_channels_last_copies_first():
@@ -288,10 +345,10 @@ def lower(row):
 FAMILIES = {
     "vectorized_elementwise": 0.09,
     "unrolled_elementwise": 0.22,
-    "elementwise": 0.09,
+    "elementwise": 0.06,
     "index": 0.20,
-    "upsample": 0.15,
-    "memory": 0.14,
+    "upsample": 0.09,
+    "memory": 0.12,
     "layer_norm": 0.07,
     "softmax": 0.09,
     "reduction": 0.20,
@@ -333,6 +390,6 @@ def test_accuracy_on_h100_operators():
     table["error"] = (table.predicted / table.measured - 1).abs()
     found = table.groupby("family").error.mean()
     assert {family: error for family, error in found.items() if error > FAMILIES[family]} == {}
-    assert table.error.mean() < 0.11
+    assert table.error.mean() < 0.08
     total = (table.predicted * table.calls).sum() / (table.measured * table.calls).sum()
     assert total == pytest.approx(1, abs=0.05)

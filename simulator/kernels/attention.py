@@ -8,170 +8,63 @@ What decides their time:
 - tiles. The head dim is padded to the kernel's, queries and keys to whole blocks. Temporal attention, thousands of
   sequences of 16 frames, pays for a full block each: padding, not FLOPs, is why it is slow;
 - softmax beside the tensor cores. A warpgroup that computes exponentials issues no matrix products. Other warpgroups
-  and co-resident CTAs hide part of it; the rest, `exposed_softmax` of the time of the exponentials, adds to that of the
-  products. At head dim 64 exponentials take as long as the products on Hopper;
-- shared memory: with mma.sync every warp reads the whole block of keys and values;
-- few CTAs: where (batch, head, query block) leave SMs idle, the keys are split too and a second kernel combines.
+  and co-resident CTAs hide most of the shorter of the two behind the longer; the rest, `exposed`, adds up. At head dim 64
+  exponentials, with what else softmax does to each score, take longer than the products on Hopper;
+- the warps. mma.sync comes no faster than warps issue it, at A100's rate on Hopper too; a CTA alone on its SM is slower
+  still. And every warp reads the whole block of keys and values from shared memory;
+- a CTA's ends: its queries come in and its results go out while its products rest;
+- few CTAs: where (batch, head, query block) leave SMs idle, the keys are split too and a second kernel combines;
+- long kernels lose clock to the power limit.
 
-*baseline* is what unfused PyTorch issues: batched QKᵀ, softmax over the score matrix in memory, batched PV.
+*efficient* is two chained CUTLASS GEMMs: softmax, products and shared memory take turns, and each slice of 32 waits for
+its loads. *baseline* is what unfused PyTorch issues: batched QKᵀ, softmax over the score matrix in memory, batched PV.
 
-Sources. Tiles and the split rule: Dao-AILab/flash-attention (BSD-3), `flash_fwd_launch_template.h` and
-`hopper/tile_size.h`, `heuristics.h`; `Flash_fwd_kernel_traits<128,128,64,4>` in a PyTorch trace (AMD-AGI/TraceLens) is
-head dim 128, blocks of 128 and 64, four warps. xformers' CUTLASS kernel: 64 x 64. trtllm: `fmha_v2` for Hopper.
-Fitted constants: aiconfigurator database (attention on h100-sxm and h200-sxm, half of 15,264 rows), published figures
-of flash-attention 2 and 3 for the rest; fitted 2026-11-23.
+What each library's kernels are, and the constants fitted for them, stands in attention_libraries.py.
 """
 
 from __future__ import annotations
 
-import functools
+import dataclasses
+import math
 from typing import NamedTuple
 
 from simtti.errors import unknown
 from simtti.hw_configs.hardware import Hardware
 from simtti.simulator.kernel import Access, Kernel
-from simtti.simulator.kernels.gemm import ELEMENT_BYTES, MMA_SHARE_OF_WGMMA, gemm, has_wgmma
-
-
-class Block(NamedTuple):
-    """The blocking for head dims up to `head_dim`, to which they are padded."""
-
-    head_dim: int
-    queries: int
-    keys: int
-    threads: int
-    registers: int
-    stages: int  # blocks of keys (and of values) in shared memory
-
-
-class Library(NamedTuple):
-    """A fused implementation. Fitted constants in brackets with their bounds."""
-
-    wgmma: bool
-    blocks: tuple[Block, ...]  # by head dim, ascending
-    exposed_softmax: float  # of the exponentials' time, added to the products' [0, 2.5]
-    tensor_share: float  # of the tensor cores' attainable rate between softmaxes [0.3, 1]
-    setup_cycles: float  # a CTA's prologue [0, 5000]
-    row_cycles: float  # and epilogue, for each row of its queries [0, 50]
-    step_cycles: float  # barriers at each block of keys [0, 1000]
-    fill_cost: float  # as in gemm.Style
-    helpers: int  # small kernels the library launches around it: schedule, semaphores, offsets
-    splits_keys: bool
-    repacks: bool = False  # one more helper reads packed Q, K, V and writes them as the kernel wants them
-    columns: int = 256  # of the head dim in shared memory at once
-    short: Block | None = None  # for sequences of queries no longer than its block, up to its head dim
-
-
-FLASH_2 = Library(
-    wgmma=False,
-    blocks=(
-        Block(32, 128, 128, 128, 255, 1),
-        Block(64, 128, 128, 128, 255, 1),
-        Block(96, 128, 64, 128, 255, 1),
-        Block(128, 128, 64, 128, 255, 1),
-        Block(160, 128, 32, 128, 255, 1),
-        Block(192, 128, 64, 256, 255, 1),
-        Block(224, 128, 64, 256, 255, 1),
-        Block(256, 64, 64, 128, 255, 1),
-    ),
-    exposed_softmax=0.95,
-    tensor_share=0.82,
-    setup_cycles=1200.0,
-    row_cycles=19.0,
-    step_cycles=1200.0,
-    fill_cost=1.0,
-    helpers=0,
-    splits_keys=True,
+from simtti.simulator.kernels.attention_libraries import (
+    LIBRARIES,
+    Block,
+    Library,
+    block_of,
+    dynamic_splits,
+    flash_2_split_block,
+    key_splits,
+    shared_memory_bytes,
 )
-FLASH_3 = Library(
-    wgmma=True,
-    blocks=(
-        Block(64, 192, 192, 512, 128, 2),
-        Block(96, 192, 144, 512, 128, 2),
-        Block(128, 128, 176, 384, 168, 2),
-        Block(192, 128, 112, 384, 168, 2),
-        Block(256, 128, 80, 384, 168, 2),
-    ),
-    exposed_softmax=0.76,
-    tensor_share=1.0,
-    setup_cycles=1200.0,
-    row_cycles=19.0,
-    step_cycles=100.0,
-    fill_cost=0.27,
-    helpers=2,
-    splits_keys=True,
-    short=Block(64, 64, 128, 256, 168, 2),
-)
-TRTLLM = Library(
-    wgmma=True,
-    blocks=(
-        Block(32, 128, 256, 384, 168, 2),
-        Block(64, 128, 256, 384, 168, 2),
-        Block(128, 128, 128, 384, 168, 2),
-        Block(256, 128, 64, 384, 168, 2),
-    ),
-    exposed_softmax=0.76,
-    tensor_share=0.8,
-    setup_cycles=1000.0,
-    row_cycles=10.0,
-    step_cycles=45.0,
-    fill_cost=0.27,
-    helpers=2,
-    splits_keys=False,
-    repacks=True,
-)
-# Two query blocks in flight and part of the exponentials as polynomials on the FMA units, so softmax hides behind the
-# products (FlashAttention-4, Blackwell); no measurement of ours: cuDNN on GB200 attains 70-80 % of peak.
-FLASH_4 = FLASH_3._replace(
-    blocks=(
-        Block(64, 256, 128, 384, 168, 2),
-        Block(128, 256, 128, 384, 168, 2),
-        Block(192, 256, 64, 384, 168, 2),
-    ),
-    exposed_softmax=0.25,
-)
-EFFICIENT = Library(
-    wgmma=False,
-    blocks=(
-        Block(32, 64, 64, 128, 168, 1),
-        Block(64, 64, 64, 128, 168, 1),
-        Block(128, 64, 64, 128, 168, 1),
-        Block(256, 64, 64, 128, 168, 1),
-    ),
-    exposed_softmax=2.0,
-    tensor_share=0.42,
-    setup_cycles=1500.0,
-    row_cycles=30.0,
-    step_cycles=800.0,
-    fill_cost=1.0,
-    helpers=0,
-    columns=64,
-    splits_keys=False,
-)
-LIBRARIES = {
-    "flash-attention-2": FLASH_2,
-    "flash-attention-3": FLASH_3,
-    "flash-attention-4": FLASH_4,
-    "trtllm-fmha": TRTLLM,
-    "efficient": EFFICIENT,
-}
+from simtti.simulator.kernels.gemm import ELEMENT_BYTES, gemm, has_wgmma
+from simtti.simulator.kernels.normalization import softmax
+
 KERNELS = (*LIBRARIES, "baseline")
 
-# The kernel that adds up the parts of split keys: a CTA of 128 threads takes 16 query rows; three dependent trips.
-COMBINE_ROWS = 16
-COMBINE_LATENCY_S = 1.5e-6
-# Schedules, semaphores and offsets: a CTA or a few that do next to nothing.
-HELPER_LATENCY_S = 0.2e-6
-REPACK_LATENCY_S = 1.0e-6
 
-# Softmax over rows of scores. Rows up to 1,024 stay in the registers of a warp or part of one (PyTorch's
-# softmax_warp_forward, 128 threads a CTA); longer ones take a CTA and three passes: maximum, sum, result (cunn_SoftMaxForward).
-SOFTMAX_WARP_ROW = 1024
-SOFTMAX_PASS_LATENCY_S = 1.0e-6
-SOFTMAX_EFFICIENCY = 0.8  # of attainable HBM and L2 bandwidth, where rows are whole 16 bytes
-SOFTMAX_UNALIGNED = (
-    0.3  # of that where they are not: 2,171 us for 82,960 rows of 5,185 (H100, AMD-AGI/TraceLens)
-)
+class _Problem(NamedTuple):
+    """`batch` x `heads` sequences of `q_len` queries over `kv_len` keys."""
+
+    batch: int
+    heads: int
+    q_len: int
+    kv_len: int
+    head_dim: int
+    causal: bool
+    dtype: str
+
+    @property
+    def sequences(self) -> int:
+        return self.batch * self.heads
+
+    @property
+    def size(self) -> int:
+        return ELEMENT_BYTES[self.dtype]
 
 
 def attention(
@@ -218,30 +111,14 @@ def attention(
     keys = float(batch * (kv_heads or heads) * kv_len * head_dim * size)
     reads = (Access(q, queries), Access(k, keys), Access(v, keys))
     writes = (Access(out, queries),)
+    problem = _Problem(batch, heads, q_len, kv_len, head_dim, causal, dtype)
     if kernel == "baseline":
-        return _baseline(
-            batch * heads, q_len, kv_len, head_dim, dtype, hardware, reads, writes, workspace, family
-        )
-    name = _available(kernel, head_dim, dtype, hardware)
-    library = LIBRARIES[name]
-    return _fused(
-        name,
-        library,
-        batch * heads,
-        q_len,
-        kv_len,
-        head_dim,
-        causal,
-        dtype,
-        hardware,
-        reads,
-        writes,
-        workspace,
-        family,
-    )
+        return _baseline(problem, hardware, reads, writes, workspace, family)
+    name = _available(kernel, problem, hardware)
+    return _fused(name, problem, hardware, reads, writes, workspace, family)
 
 
-def _available(kernel: str, head_dim: int, dtype: str, hardware: Hardware) -> str:
+def _available(kernel: str, problem: _Problem, hardware: Hardware) -> str:
     """`kernel`, or what PyTorch's dispatch takes in its place: flash-attention 2 where the device lacks the tensor-core
     instructions, 'efficient' for fp32, large head dims and devices before Ampere."""
     if kernel != "flash-attention-2" and LIBRARIES[kernel].wgmma and not has_wgmma(hardware):
@@ -249,120 +126,186 @@ def _available(kernel: str, head_dim: int, dtype: str, hardware: Hardware) -> st
     if kernel == "efficient":
         return kernel
     library = LIBRARIES[kernel]
+    block = block_of(library, problem.head_dim, problem.q_len, problem.causal, hardware)
     supported = (
         hardware.architecture not in ("volta", "turing")
-        and dtype != "fp32"
-        and head_dim <= library.blocks[-1].head_dim
-        and _shared_memory(library, _block(library, head_dim), 2) < hardware.shared_memory_per_sm_bytes
+        and problem.dtype != "fp32"
+        and problem.head_dim <= library.blocks[-1].head_dim
+        and shared_memory_bytes(library, block, 2) < hardware.shared_memory_per_sm_bytes
     )
     return kernel if supported else "efficient"
 
 
-def _block(library: Library, head_dim: int, q_len: int = 1 << 30) -> Block:
-    """The smallest blocking for `head_dim`; beyond the last, the last walks over the head dim in steps of 64."""
-    if library.short and head_dim <= library.short.head_dim and q_len <= library.short.queries:
-        return library.short
-    for block in library.blocks:
-        if head_dim <= block.head_dim:
-            return block
-    return library.blocks[-1]._replace(head_dim=-(-head_dim // 64) * 64)
+class _Division(NamedTuple):
+    """How the work is cut: blocks, and parts of the keys."""
+
+    block: Block
+    q_blocks: int
+    key_blocks: float  # that a CTA walks over, on average
+    splits: int
+    combines: bool
 
 
-def _shared_memory(library: Library, block: Block, size: int) -> int:
-    """Queries and the ring of keys and values, or those columns of them that are there at once."""
-    rows = block.queries + 2 * block.stages * block.keys
-    return rows * min(block.head_dim, library.columns) * size
+def _divide(library: Library, problem: _Problem, hardware: Hardware) -> _Division:
+    block = block_of(library, problem.head_dim, problem.q_len, problem.causal, hardware)
+    splits, combines = 1, False
+    if library.splits == "static":
+        # Two CTAs of 128 threads fit on an SM; the rule counts the blocks of the kernel for split keys.
+        parts = flash_2_split_block(problem.head_dim)
+        ctas = problem.sequences * -(-problem.q_len // parts.queries)
+        splits = key_splits(ctas, 2 * hardware.sm_count, -(-problem.kv_len // parts.keys))
+        combines = splits > 1
+        if combines:
+            block = parts
+    q_blocks = -(-problem.q_len // block.queries)
+    whole = -(-problem.kv_len // block.keys)
+    if library.splits == "dynamic":
+        splits, combines = dynamic_splits(problem.batch, problem.heads, q_blocks, whole, hardware.sm_count)
+    if problem.causal:
+        walked = _visible_blocks(problem.q_len, problem.kv_len, block, q_blocks) / splits
+    else:
+        walked = float(-(-whole // splits))
+    return _Division(block, q_blocks, walked, splits, combines)
 
 
 def _fused(
     name: str,
-    library: Library,
-    sequences: int,
-    q_len: int,
-    kv_len: int,
-    head_dim: int,
-    causal: bool,
-    dtype: str,
+    problem: _Problem,
     hardware: Hardware,
     reads: tuple[Access, ...],
     writes: tuple[Access, ...],
     workspace: int,
     family: str,
 ) -> list[Kernel]:
-    size = ELEMENT_BYTES[dtype]
-    block = _block(library, head_dim, q_len)
-    q_blocks = -(-q_len // block.queries)
-    key_blocks = (
-        _visible_blocks(q_len, kv_len, block, q_blocks) if causal else float(-(-kv_len // block.keys))
-    )
-    splits = 1
-    if library.splits_keys:
-        splits = key_splits(sequences * q_blocks, hardware.sm_count, -(-kv_len // block.keys))
-        key_blocks = key_blocks / splits if causal else float(-(-kv_len // (block.keys * splits)))
-    keys = key_blocks * block.keys
-    rows = q_len / q_blocks
-    out_size = 4 if splits > 1 else size
-    flops = 4.0 * block.queries * keys * block.head_dim
+    library = LIBRARIES[name]
+    style = library.style_on(hardware)
+    size, head_dim, sequences = problem.size, problem.head_dim, problem.sequences
+    cut = _divide(library, problem, hardware)
+    block, splits = cut.block, cut.splits
+    ctas = sequences * cut.q_blocks * splits
+    keys = cut.key_blocks * block.keys
+    real_keys = min(keys, problem.kv_len / splits)
+    rows = problem.q_len / cut.q_blocks
     exponentials = block.queries * keys
-    visible = _visible_share(q_len, kv_len) if causal else 1.0
-    cuda_cores = dtype == "fp32" and not hardware.tensor_tf32_flops_per_cycle_sm
-    real_keys = min(keys, kv_len / splits)
-    partial = (Access(workspace, 4.0 * sequences * q_len * (head_dim + 1) * splits),)
-    active = hardware.sm_count / q_blocks * 2.0 * kv_len * head_dim * size
+    flops = exponentials * _flops_a_score(library, block, problem, hardware)
+    cuda_cores = problem.dtype == "fp32" and not hardware.tensor_tf32_flops_per_cycle_sm
+    shared_bytes = cut.key_blocks * size * _shared_elements(library, block, head_dim, hardware)
+    tensor_share = 1.0
+    if not cuda_cores:
+        rest = 2 * rows * head_dim * size / style.edge_bytes_per_cycle
+        if library.streams:  # between barriers, products wait for shared memory
+            rest += shared_bytes / hardware.shared_memory_bytes_per_cycle_sm
+        tensor_share = _tensor_share(library, flops, exponentials, rest, problem.dtype, hardware)
+    partial = (Access(workspace, 4.0 * sequences * problem.q_len * (head_dim + 1) * splits),)
+    walked_again = cut.key_blocks * rows if library.streams else rows  # queries that L2 is asked for
+    active = hardware.sm_count / cut.q_blocks * 2.0 * problem.kv_len * head_dim * size
+    visible = _visible_share(problem.q_len, problem.kv_len) if problem.causal else 1.0
     main = Kernel(
-        name=f"{name}_{block.head_dim}_{block.queries}x{block.keys}"
+        name=f"{name}_{min(block.head_dim, -(-head_dim // 32) * 32)}_{block.queries}x{block.keys}"
         + (f"_split{splits}" if splits > 1 else ""),
         family=family,
-        grid=sequences * q_blocks * splits,
+        grid=ctas,
         threads=block.threads,
         registers=block.registers,
-        shared_memory_bytes=_shared_memory(library, block, size),
+        shared_memory_bytes=shared_memory_bytes(library, block, size),
         tensor_flops=0.0 if cuda_cores else flops,
-        fp32_flops=flops if cuda_cores else 0.0,
-        tensor_dtype="fp16" if cuda_cores else dtype,
-        tensor_efficiency=1.0 if cuda_cores else _tensor_share(library, flops, exponentials, dtype, hardware),
+        # An instruction of the softmax counts as a fused multiply-add.
+        fp32_flops=2.0 * style.softmax_slots * exponentials + (flops if cuda_cores else 0.0),
+        tensor_dtype="fp16" if cuda_cores else problem.dtype,
+        tensor_efficiency=tensor_share,
         sfu_ops=exponentials,
-        shared_bytes=_shared_traffic(library, block, key_blocks, size),
-        l2_bytes=rows * head_dim * (size + out_size) + 2.0 * real_keys * head_dim * size,
-        latency_s=(
-            library.setup_cycles + library.row_cycles * block.queries + library.step_cycles * key_blocks
-        )
-        / hardware.clock_hz,
+        shared_bytes=shared_bytes,
+        l2_bytes=head_dim
+        * (walked_again * size + rows * (4 if splits > 1 else size) + 2.0 * real_keys * size),
+        latency_s=_latency_s(library, problem, cut, ctas, hardware),
         bytes_in_flight=float((block.queries + 2 * block.stages * block.keys) * head_dim * size),
         reads=reads,
         writes=writes if splits == 1 else partial,
-        hbm_reread_bytes=(-(-q_blocks // hardware.sm_count) - 1) * (reads[1].nbytes + reads[2].nbytes)
+        hbm_reread_bytes=(-(-cut.q_blocks // hardware.sm_count) - 1) * (reads[1].nbytes + reads[2].nbytes)
         if active > hardware.l2_usable_bytes
         else 0.0,
-        flops=4.0 * sequences * q_len * kv_len * head_dim * visible,
+        flops=4.0 * sequences * problem.q_len * problem.kv_len * head_dim * visible,
     )
-    kernels = [_helper(name, family) for _ in range(library.helpers)]
+    kernels = [_helper(name, style.helper_latency_s, family) for _ in range(library.helpers)]
     if library.repacks:
-        kernels.append(_repack(name, reads, family))
+        kernels.append(_repack(name, reads, hardware.attention_parts.repack_latency_s, family))
     kernels.append(main)
-    if splits > 1:
-        kernels.append(_combine(name, sequences * q_len, head_dim, splits, size, partial, writes, family))
+    if cut.combines:
+        latency_s = hardware.attention_parts.combine_latency_s
+        kernels.append(_combine(name, problem, cut, partial, writes, latency_s, family))
     return kernels
 
 
+def _flops_a_score(library: Library, block: Block, problem: _Problem, hardware: Hardware) -> float:
+    """FLOPs of both products for one query and key, with the head dim's padding.
+
+    Chained GEMMs pad it to slices of 32 in the first and whole tiles in the second; in fp32 they make each product of
+    three in TF32 (CUTLASS's OpMultiplyAddFastF32).
+    """
+    if not library.streams:
+        return 4.0 * block.head_dim
+    passes = 3 if problem.dtype == "fp32" and hardware.tensor_tf32_flops_per_cycle_sm else 1
+    slices, tiles = -(-problem.head_dim // 32) * 32, -(-problem.head_dim // block.keys) * block.keys
+    return 2.0 * passes * (slices + tiles)
+
+
+def _latency_s(library: Library, problem: _Problem, cut: _Division, ctas: int, hardware: Hardware) -> float:
+    """What a CTA waits for: its prologue and epilogue, each block of keys, its first loads, its part of split keys."""
+    style, block, size = library.style_on(hardware), cut.block, problem.size
+    rows = problem.q_len / cut.q_blocks
+    steps = cut.key_blocks
+    if library.streams:  # a barrier and a wait for L2 at each slice of 32 of both products
+        tiles = -(-problem.head_dim // block.keys)
+        steps *= -(-problem.head_dim // 32) + tiles * block.keys // 32
+    cycles = style.setup_cycles + style.row_cycles * block.queries + style.step_cycles * steps
+    if not library.wgmma and hardware.tensor_flops_per_cycle_sm("fp16"):
+        # A warp alone on its sub-core waits for each of its products; another CTA's warps fill that time.
+        flops = (
+            4.0 * block.queries * block.keys * cut.key_blocks * block.head_dim if not library.streams else 0.0
+        )
+        alone = hardware.attention_mma.flops_per_warp_cycle * block.threads / 32
+        cycles += max(flops / alone - flops / _product_rate(library, "fp16", hardware), 0.0)
+    if cut.splits > 1:
+        cycles += 4 * rows * problem.head_dim / hardware.attention_parts.partial_bytes_per_cycle
+    keys = min(min(block.stages, cut.key_blocks) * block.keys, problem.kv_len / cut.splits)
+    first_bytes = size * problem.head_dim * (rows + 2 * keys)
+    contended_s = first_bytes * min(ctas, hardware.sm_count) / hardware.hbm_attained_bytes_per_s
+    return cycles / hardware.clock_hz + style.exposed_loads * max(contended_s, hardware.hbm_latency_s)
+
+
 def _tensor_share(
-    library: Library, flops: float, exponentials: float, dtype: str, hardware: Hardware
+    library: Library, flops: float, exponentials: float, rest_cycles: float, dtype: str, hardware: Hardware
 ) -> float:
-    """Of the attainable rate of the tensor cores: the products' own share, less the softmax nothing hides."""
-    share = library.tensor_share
-    if not library.wgmma and has_wgmma(hardware):
-        share *= MMA_SHARE_OF_WGMMA
-    products = flops / hardware.tensor_flops_per_cycle_sm(dtype)
-    return products / (
-        products / share + library.exposed_softmax * exponentials / hardware.sfu_ops_per_cycle_sm
-    )
+    """Of the attainable rate of the tensor cores: products beside softmax, what neither hides of the other, and where
+    both rest."""
+    style = library.style_on(hardware)
+    ideal = flops / hardware.tensor_flops_per_cycle_sm(dtype)
+    products = flops / (_product_rate(library, dtype, hardware) * style.tensor_share)
+    lanes = hardware.fp32_flops_per_cycle_sm / 2
+    softmax = exponentials * (1 / hardware.sfu_ops_per_cycle_sm + style.softmax_slots / lanes)
+    return ideal / (max(products, softmax) + style.exposed * min(products, softmax) + rest_cycles)
 
 
-def _shared_traffic(library: Library, block: Block, key_blocks: float, size: int) -> float:
-    """Bytes through shared memory: every warp (mma) or warpgroup (wgmma) reads its queries and all keys and values."""
-    readers = block.queries // 64 if library.wgmma else block.threads // 32
-    walked = readers * 2 * block.keys + block.queries + 2 * library.fill_cost * block.keys
-    return walked * block.head_dim * size * key_blocks
+def _product_rate(library: Library, dtype: str, hardware: Hardware) -> float:
+    """FLOPs a cycle of an SM's tensor cores, as far as the warps can issue them."""
+    rate = hardware.tensor_flops_per_cycle_sm(dtype)
+    if library.wgmma:
+        return rate
+    two_bytes = hardware.tensor_flops_per_cycle_sm("fp16")
+    return min(rate, hardware.attention_mma.flops_per_cycle * rate / two_bytes)
+
+
+def _shared_elements(library: Library, block: Block, head_dim: int, hardware: Hardware) -> float:
+    """Elements through shared memory for a block of keys: what each warp (mma), warpgroup (wgmma: 64 rows) or instruction
+    (tcgen05: 128 rows) reads of its queries, keys and values, and what fills the ring."""
+    style, queries, keys = library.style_on(hardware), block.queries, block.keys
+    if library.streams:  # warps of 32 x 32; scores are written and read back
+        warps, slices, tiles = block.threads // 32, -(-head_dim // 32) * 32, -(-head_dim // keys)
+        read = warps * 64 * (slices + keys * tiles)
+        return read + style.fill_cost * (head_dim * (queries + 2 * keys) + queries * keys)
+    rows = 128 if hardware.architecture == "blackwell" else 64
+    readers = max(queries // rows, 1) if library.wgmma else block.threads // 32
+    return block.head_dim * (readers * 2 * keys + queries + 2 * style.fill_cost * keys)
 
 
 def _visible_blocks(q_len: int, kv_len: int, block: Block, q_blocks: int) -> float:
@@ -384,54 +327,42 @@ def _visible_share(q_len: int, kv_len: int) -> float:
     return (kv_len + 1) / 2 / q_len
 
 
-@functools.lru_cache(maxsize=4096)
-def key_splits(ctas: int, sms: int, key_blocks: int) -> int:
-    """In how many parts flash-attention walks the keys: the fewest that fill the last wave to 85 % of the best.
-
-    None where the CTAs fill four fifths of the SMs or there are at most four blocks of keys.
-    """
-    if ctas >= 0.8 * sms or key_blocks <= 4:
-        return 1
-    most = min(128, sms, key_blocks)
-    filled = []
-    for splits in range(1, most + 1):
-        waves = ctas * splits / sms
-        filled.append(waves / -(-ctas * splits // sms))
-    best = max(filled)
-    return next(index + 1 for index, share in enumerate(filled) if share >= 0.85 * best)
-
-
 def _combine(
     name: str,
-    rows: int,
-    head_dim: int,
-    splits: int,
-    size: int,
+    problem: _Problem,
+    cut: _Division,
     partial: tuple[Access, ...],
     writes: tuple[Access, ...],
+    latency_s: float,
     family: str,
 ) -> Kernel:
+    """Adds up the parts of split keys, four elements a thread: flash-attention 2 with CTAs of 128 threads, 3 of 256.
+    Where the device found one part enough, its CTAs look and leave."""
+    rows, splits, moves = problem.sequences * problem.q_len, cut.splits, cut.splits > 1
+    threads, dim_step = (256, 64) if LIBRARIES[name].splits == "dynamic" else (128, 32)
+    cta_rows = 4 * threads // math.gcd(-(-problem.head_dim // dim_step) * dim_step, 128)
+    elements = cta_rows * problem.head_dim * moves
     return Kernel(
         name=f"{name}_combine",
         family=family,
-        grid=-(-rows // COMBINE_ROWS),
-        threads=128,
-        registers=64,
-        fp32_flops=2.0 * COMBINE_ROWS * head_dim * splits,
-        l2_bytes=COMBINE_ROWS * head_dim * (4.0 * splits + size),
-        latency_s=COMBINE_LATENCY_S,
-        bytes_in_flight=float(COMBINE_ROWS * head_dim * 4 * min(splits, 4)),
-        reads=partial,
-        writes=writes,
-        flops=2.0 * rows * head_dim * splits,
+        grid=-(-rows // cta_rows),
+        threads=threads,
+        registers=40,
+        fp32_flops=2.0 * elements * splits,
+        l2_bytes=elements * (4.0 * splits + problem.size),
+        latency_s=latency_s,
+        bytes_in_flight=float(cta_rows * problem.head_dim * 4 * min(splits, 4)),
+        reads=partial if moves else (),
+        writes=writes if moves else (),
+        flops=2.0 * rows * problem.head_dim * splits * moves,
     )
 
 
-def _helper(name: str, family: str) -> Kernel:
-    return Kernel(name=f"{name}_prepare", family=family, grid=1, threads=128, latency_s=HELPER_LATENCY_S)
+def _helper(name: str, latency_s: float, family: str) -> Kernel:
+    return Kernel(name=f"{name}_prepare", family=family, grid=1, threads=128, latency_s=latency_s)
 
 
-def _repack(name: str, reads: tuple[Access, ...], family: str) -> Kernel:
+def _repack(name: str, reads: tuple[Access, ...], latency_s: float, family: str) -> Kernel:
     """A copy of Q, K and V: CTAs of 256 threads, 16 bytes a thread in and out."""
     nbytes = sum(access.nbytes for access in reads)
     ctas = max(int(nbytes // 4096), 1)
@@ -442,7 +373,7 @@ def _repack(name: str, reads: tuple[Access, ...], family: str) -> Kernel:
         threads=256,
         registers=40,
         l2_bytes=2 * nbytes / ctas,
-        latency_s=REPACK_LATENCY_S,
+        latency_s=latency_s,
         bytes_in_flight=4096.0,
         reads=reads,
         writes=reads,
@@ -450,11 +381,7 @@ def _repack(name: str, reads: tuple[Access, ...], family: str) -> Kernel:
 
 
 def _baseline(
-    sequences: int,
-    q_len: int,
-    kv_len: int,
-    head_dim: int,
-    dtype: str,
+    problem: _Problem,
     hardware: Hardware,
     reads: tuple[Access, ...],
     writes: tuple[Access, ...],
@@ -462,39 +389,12 @@ def _baseline(
     family: str,
 ) -> list[Kernel]:
     """Batched products around a softmax. A causal mask saves nothing: it is an added matrix."""
-    scores = float(sequences * q_len * kv_len * ELEMENT_BYTES[dtype])
+    sequences, q_len, kv_len, dtype = problem.sequences, problem.q_len, problem.kv_len, problem.dtype
+    scores = float(sequences * q_len * kv_len * problem.size)
     raw, weights = (Access(workspace, scores),), (Access(workspace - 1, scores),)
-    first = gemm(q_len, kv_len, head_dim, sequences, dtype, hardware, reads=reads[:2], writes=raw,
+    first = gemm(q_len, kv_len, problem.head_dim, sequences, dtype, hardware, reads=reads[:2], writes=raw,
                  workspace=workspace - 2, name="scores", family=family)  # fmt: skip
-    last = gemm(q_len, head_dim, kv_len, sequences, dtype, hardware, reads=(*weights, reads[2]), writes=writes,
+    middle = softmax(sequences * q_len, kv_len, dtype, hardware, source=workspace, target=workspace - 1)
+    last = gemm(q_len, problem.head_dim, kv_len, sequences, dtype, hardware, reads=(*weights, reads[2]), writes=writes,
                 workspace=workspace - 2, name="values", family=family)  # fmt: skip
-    return [*first, softmax(sequences * q_len, kv_len, dtype, raw, weights, family), *last]
-
-
-def softmax(
-    rows: int, length: int, dtype: str, reads: tuple[Access, ...], writes: tuple[Access, ...], family: str
-) -> Kernel:
-    """Softmax over `rows` contiguous rows of `length`."""
-    size = ELEMENT_BYTES[dtype]
-    in_warp = length <= SOFTMAX_WARP_ROW
-    lanes = min(1 << (length - 1).bit_length(), 32)
-    rows_a_cta = 128 // lanes * (2 if length <= 128 else 1) if in_warp else 1
-    passes = 1 if in_warp else 3
-    threads = 128 if in_warp else min(1024, max(128, -(-length * size // 16 // 32) * 32))
-    elements = float(rows_a_cta * length)
-    return Kernel(
-        name="warp_softmax" if in_warp else "softmax",
-        family=family,
-        grid=-(-rows // rows_a_cta),
-        threads=threads,
-        registers=32,
-        fp32_flops=4.0 * elements,
-        sfu_ops=elements * (1 if in_warp else 2),
-        l2_bytes=elements * size * (passes + 1),
-        latency_s=SOFTMAX_PASS_LATENCY_S * passes,
-        bytes_in_flight=elements * size,
-        memory_efficiency=SOFTMAX_EFFICIENCY * (1.0 if length * size % 16 == 0 else SOFTMAX_UNALIGNED),
-        reads=reads,
-        writes=writes,
-        flops=5.0 * rows * length,
-    )
+    return [*first, *(dataclasses.replace(each, family=family) for each in middle), *last]

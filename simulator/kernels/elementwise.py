@@ -46,23 +46,27 @@ L2_WRITE_COST = 2.0  # L2 bandwidth of a written byte in read bytes; fitted (fp3
 THREAD_SLOTS = 85  # issue slots of a thread before and after its elements: start, parameters, exit; fitted
 LOAD_SLOTS = 58  # issue slots of a thread to load and unpack one more vector; fitted
 # Issue slots of an element in elementwise_kernel: loop, bounds, load, convert, store; fitted
-INDEX_ELEMENT_SLOTS = 34
+INDEX_ELEMENT_SLOTS = 40
 INDEX_DIMENSION_SLOTS = 3  # issue slots to divide an element's index by a dimension; fitted
-INDEX_OPERAND_SLOTS = 5  # issue slots to add a dimension's share to an operand's offset; fitted
+INDEX_OPERAND_SLOTS = 1.8  # issue slots to add a dimension's share to an operand's offset; fitted
 # Issue slots of one operand of an element with a run-time dtype (fetch_and_cast, c10/core/DynamicCast.h)
-CAST_SLOTS = 16
+CAST_SLOTS = 13.4
 # Issue slots of an element in unrolled_elementwise_kernel, beside its casts; fitted
-UNROLLED_ELEMENT_SLOTS = 47
+UNROLLED_ELEMENT_SLOTS = 33.6
+
+# `Kernel.hbm_stall` of kernels that work out one element's place or type after another [0, 1]; fitted
+INDEX_STALL = 0.12
+CAST_STALL = 0.28
 
 # A CTA's chain beside its loads with offset tables and one element after another; fitted. A vectorised one has none.
-INDEX_LATENCY_S = 0.5e-6
+INDEX_LATENCY_S = 0.87e-6
 # The same with run-time dtype switches, code that misses the instruction cache; fitted
-CAST_LATENCY_S = 0.8e-6
+CAST_LATENCY_S = 1.25e-6
 
 # Extra issue slots and special-function operations of an element, beside one instruction of arithmetic.
 # The slots of gelu, silu, sigmoid and div are fitted, the others estimates of the instruction sequences.
 COST = {
-    "gelu": (18.0, 2.0),
+    "gelu": (15.0, 2.0),
     "silu": (13.0, 2.0),
     "sigmoid": (13.0, 2.0),
     "tanh": (8.0, 2.0),
@@ -217,6 +221,7 @@ def walk(
         for index, (step, operand) in enumerate(zip(steps, operands, strict=True))
     )
     elements = THREAD_ELEMENTS
+    hbm_stall = 0.0
     latency_s = hardware.hbm_latency_s if inputs else 0.0
     if is_dense and not casts:
         kind, registers = "vectorized_elementwise_kernel", 24
@@ -225,6 +230,7 @@ def walk(
         kind, registers = "unrolled_elementwise_kernel", 32
         slots = THREAD_SLOTS + elements * (UNROLLED_ELEMENT_SLOTS + CAST_SLOTS * casts + extra_slots)
         latency_s += CAST_LATENCY_S
+        hbm_stall = CAST_STALL
     else:
         kind, registers = "elementwise_kernel", 20
         if output.item_bytes >= 4 and not casts:
@@ -234,6 +240,7 @@ def walk(
             INDEX_ELEMENT_SLOTS + index * len(sizes) + CAST_SLOTS * casts + extra_slots
         )
         latency_s += CAST_LATENCY_S if casts else INDEX_LATENCY_S
+        hbm_stall = CAST_STALL if casts else INDEX_STALL
     cta_elements = min(THREADS * elements, numel)
     return Kernel(
         name=f"{kind}<{name}>",
@@ -245,6 +252,7 @@ def walk(
         sfu_ops=sfu_ops * cta_elements,
         l2_bytes=l2_bytes * cta_elements,
         latency_s=latency_s,
+        hbm_stall=hbm_stall,
         reads=tuple(Access(operand.tensor, unique_bytes(shape, operand)) for operand in inputs),
         writes=(Access(output.tensor, unique_bytes(shape, output)),),
         flops=float(numel) if inputs and name not in ("copy", "cast") else 0.0,

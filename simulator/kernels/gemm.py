@@ -31,6 +31,7 @@ from typing import NamedTuple
 from simtti.hw_configs.hardware import Hardware
 from simtti.hw_configs.parameters import GemmStyle
 from simtti.simulator.kernel import Access, Kernel, lone_time_s
+from simtti.simulator.kernels.elementwise import issue_flops
 
 ELEMENT_BYTES = {"fp16": 2, "bf16": 2, "fp32": 4, "fp8": 1}
 
@@ -80,21 +81,14 @@ def _wgmma_tiles(m: int, n: int) -> list[Tile]:
 MMA_TILES = (
     _mma_tile(256, 128, 32, 3, 64, 64, 232),
     _mma_tile(128, 256, 32, 3, 64, 64, 232),
-    _mma_tile(128, 128, 32, 4, 64, 64, 232),
     _mma_tile(128, 128, 64, 3, 64, 32, 168),
-    _mma_tile(256, 64, 32, 4, 64, 64, 232),
-    _mma_tile(64, 256, 32, 4, 64, 64, 232),
     _mma_tile(128, 64, 32, 6, 64, 32, 150),
     _mma_tile(64, 128, 32, 6, 32, 64, 150),
     _mma_tile(64, 64, 64, 5, 32, 32, 100),
     _mma_tile(64, 64, 32, 8, 32, 32, 100),
     _mma_tile(128, 32, 64, 5, 32, 32, 100),
     _mma_tile(32, 128, 64, 5, 32, 32, 100),
-    _mma_tile(64, 32, 64, 6, 32, 16, 80),
     _mma_tile(32, 64, 64, 6, 16, 32, 80),
-    _mma_tile(32, 32, 64, 8, 16, 16, 80),
-    _mma_tile(64, 16, 64, 8, 16, 16, 72),
-    _mma_tile(16, 64, 64, 8, 16, 16, 72),
 )
 WGMMA_TILES = tuple(
     tile
@@ -105,14 +99,28 @@ WGMMA_TILES = tuple(
     for tile in _wgmma_tiles(m, n)
 )  # fmt: skip
 
+# Batched products of matrices with a side up to 16 and few products, as temporal attention makes them, run on CUTLASS's wmma
+# kernels of one warp (`cutlass_80_wmma_tensorop_bf16_s161616gemm_bf16_16x16_32x1_nn_align8` on H100, TraceLens): 37,632 of
+# 8 x 64 x 8, four tiles each, take 108 us, of 8 x 8 x 64 41 us; 12 of 5 x 5 x 64 3.1 us.
+TINY = 16
+TINY_PRODUCT = 16 * 64 * 64
+TINY_SLOTS = 740  # instructions of a thread: iterators, one stage, epilogue through shared memory [200, 1500]
+TINY_EFFICIENCY = 0.7  # of attainable HBM and L2 bandwidth, for rows of some tens of bytes [0.4, 1]
+TINY_LATENCY_S = 1.0e-6  # first load to last store of one [0.5e-6, 3e-6]
+
 # A slice of split-K keeps at least this many ring slots: below, its prologue outweighs it.
-MIN_STEPS_OF_A_SPLIT = 4
+MIN_STEPS_OF_A_SPLIT = 2
 MOST_SPLITS = 128
 
 # The kernel that sums split-K's partial results: one output element a thread, eight loads in flight.
 REDUCTION_THREADS = 256
 REDUCTION_LOADS = 8
-REDUCTION_LATENCY_S = 0.3e-6  # two dependent trips to L2
+REDUCTION_LATENCY_S = 0.05e-6  # beyond what every kernel's start has; fitted [0, 1e-6]
+
+# Benchmarks of a product keep its input and go round as many sets of weights (aiconfigurator's collector: 6), so that
+# the input and the output are still in L2 where they fit and the weights hardly ever are. The libraries' choices
+# suit operands that are found there.
+WEIGHT_SETS = 6
 
 # GEMV: a CTA of four warps takes `columns` outputs and reads their weights in 16-byte loads, two in flight a thread.
 GEMV_COLUMNS = (1, 4, 16)
@@ -167,13 +175,28 @@ def gemm(
         reads = (Access(a, float(batch * m * k * size)), Access(b, float(batch * n * k * size)))
     if writes is None:
         writes = (Access(c, float(batch * m * n * size)),)
-    cold = sum(access.nbytes for access in reads) + sum(access.nbytes for access in writes)
-    plan = choose(m, n, k, batch, dtype, hardware, cold)
+    if (
+        batch > 1
+        and min(m, n) <= TINY
+        and m * n * k <= TINY_PRODUCT
+        and _has_tensor_cores_for(hardware, dtype)
+    ):
+        return [_tiny_kernel(m, n, k, batch, dtype, hardware, reads, writes, name, family)]
+    traffic = Traffic(
+        reads[0].nbytes,
+        sum(access.nbytes for access in reads[1:]),
+        sum(access.nbytes for access in writes),
+    )
+    plan = choose(m, n, k, batch, dtype, hardware, traffic)
     if plan.tile is None:
-        return [_gemv_kernel(plan.split, max(m, n), k, size, hardware, reads, writes, name, family)]
+        repeated = traffic.repeated(hardware.l2_usable_bytes)[0]
+        return [_gemv_kernel(plan.split, max(m, n), k, size, hardware, reads, writes, repeated, name, family)]
     tile, split = plan.tile, plan.split
     style = _catalogue(hardware, dtype, _aligned(n, k, size))[0]
-    work = _Work(*_work(tile, style, m, n, k, batch, split, size, _rates(hardware)))
+    rates = _rates(hardware)
+    work = _Work(*_work(tile, style, m, n, k, batch, split, size, rates))
+    partial_bytes = 4.0 * batch * m * n * split if split > 1 else 0.0
+    product_bytes, reduction_bytes = traffic.repeated(rates.l2_usable_bytes, partial_bytes)
     cuda_cores = not _has_tensor_cores_for(hardware, dtype)
     product = Kernel(
         name=f"{name}_{tile.m}x{tile.n}" + (f"_splitk{split}" if split > 1 else ""),
@@ -192,57 +215,89 @@ def gemm(
         bytes_in_flight=work.bytes_in_flight,
         memory_efficiency=work.memory_efficiency,
         reads=reads,
-        writes=writes if split == 1 else (Access(workspace, 4.0 * batch * m * n * split),),
+        writes=writes if split == 1 else (Access(workspace, partial_bytes),),
         hbm_reread_bytes=work.reread_bytes,
+        repeated_hbm_bytes=product_bytes + work.reread_bytes,
         flops=2.0 * batch * m * n * k,
     )
     if split == 1:
         return [product]
-    return [product, reduction(batch * m * n, split, hardware, workspace, writes, name, family)]
+    summing = reduction(batch * m * n, split, hardware, workspace, writes, reduction_bytes, name, family)
+    return [product, summing]
+
+
+class Traffic(NamedTuple):
+    """Unique bytes that a product reads of its input and of its weights and writes of its output."""
+
+    input_bytes: float
+    weight_bytes: float
+    output_bytes: float
+
+    def repeated(self, usable_bytes: float, partial_bytes: float = 0.0) -> tuple[float, float]:
+        """Bytes to and from HBM of the product and of its reduction in a benchmark that goes round the weights.
+
+        What is touched again after x other bytes is still in L2 with the chance 1 - x / usable: lines are replaced by
+        hashed sets, not in strict order.
+
+        usable_bytes: of L2. partial_bytes: partial results of split-K, written by the one and read by the other.
+        """
+        once = self.input_bytes + self.weight_bytes + self.output_bytes
+        round_trip = once + (WEIGHT_SETS - 1) * self.weight_bytes
+        misses = min(once / usable_bytes, 1.0)
+        read = self.input_bytes * misses + self.weight_bytes * min(round_trip / usable_bytes, 1.0)
+        written = self.output_bytes * misses
+        if not partial_bytes:
+            return read + written, 0.0
+        spilled = partial_bytes * min((once - self.output_bytes + partial_bytes) / usable_bytes, 1.0)
+        return read + spilled, spilled + written
 
 
 @functools.lru_cache(maxsize=65536)
-def choose(m: int, n: int, k: int, batch: int, dtype: str, hardware: Hardware, cold_bytes: float) -> Plan:
-    """The fastest plan, by an estimate that equals `lone_time_s` of its kernels, operands not in L2.
-
-    cold_bytes: unique bytes read and written.
-    """
+def choose(m: int, n: int, k: int, batch: int, dtype: str, hardware: Hardware, traffic: Traffic) -> Plan:
+    """The fastest plan, by an estimate that equals `lone_time_s` of its kernels."""
     size = ELEMENT_BYTES[dtype]
     style, fitted = _catalogue(hardware, dtype, _aligned(n, k, size))
     rates = _rates(hardware)
-    launch_s, sms = rates.start_s, rates.sms
+    sms = rates.sms
+    hbm_bytes = traffic.repeated(rates.l2_usable_bytes)[0]
+    hbm_s = hbm_bytes / rates.hbm
+    least_s = rates.start_s + style.setup_cycles / rates.clock_hz
     best = Plan(math.inf, None, 1)
     if batch == 1 and min(m, n) == 1 and size > 1:
-        best = _best_gemv(max(m, n), k, size, hardware, cold_bytes)
-    for fit in fitted:
-        tiles = -(-m // fit.tile.m) * -(-n // fit.tile.n) * batch
-        if launch_s + _least_s(fit, tiles, k, sms) < best.time_s:
-            time_s = _estimate_s(fit, style, m, n, k, batch, 1, size, rates, cold_bytes)
-            if time_s < best.time_s:
-                best = Plan(time_s, fit.tile, 1)
-    launch_s = 2 * launch_s + REDUCTION_LATENCY_S + cold_bytes / rates.hbm
-    if best.time_s < launch_s:
-        return best
-    for fit in fitted:
-        tiles = -(-m // fit.tile.m) * -(-n // fit.tile.n) * batch
+        best = _best_gemv(max(m, n), k, size, hardware, hbm_bytes)
+    # Candidates go in the order of a bound below their time: once the bound is slower than the best, so is the rest.
+    grids = [-(-m // fit.tile.m) * -(-n // fit.tile.n) * batch for fit in fitted]
+    bounds = sorted(
+        (_least_s(fit, grid, k, sms, hbm_s), at)
+        for at, (fit, grid) in enumerate(zip(fitted, grids, strict=True))
+    )
+    for bound_s, at in bounds:
+        if least_s + bound_s >= best.time_s:
+            break
+        time_s = _estimate_s(fitted[at], style, m, n, k, batch, 1, size, rates, hbm_bytes, 0.0)
+        if time_s < best.time_s:
+            best = Plan(time_s, fitted[at].tile, 1)
+    least_s += rates.start_s + REDUCTION_LATENCY_S
+    for fit, tiles in zip(fitted, grids, strict=True):
         most = min(2 * fit.slots // tiles, k // (MIN_STEPS_OF_A_SPLIT * fit.k), MOST_SPLITS)
-        if most < 2:
+        if most < 2 or least_s + k * (fit.wait_s_per_k / most + fit.pipe_s_per_k * tiles / sms) > best.time_s:
             continue
         full = max(fit.slots // tiles, 2)  # slices that fill the device once
         for split in {2, min(4, most), min(max(sms // tiles, 2), most), min(full, most), most}:
-            if (
-                2 * rates.start_s + REDUCTION_LATENCY_S + _least_s(fit, tiles * split, k / split, sms)
-                < best.time_s
-            ):
-                time_s = _estimate_s(fit, style, m, n, k, batch, split, size, rates, cold_bytes)
+            if least_s + _least_s(fit, tiles * split, k / split, sms, 0.0) < best.time_s:
+                product, summing = traffic.repeated(rates.l2_usable_bytes, 4.0 * batch * m * n * split)
+                time_s = _estimate_s(fit, style, m, n, k, batch, split, size, rates, product, summing)
                 if time_s < best.time_s:
                     best = Plan(time_s, fit.tile, split)
     return best
 
 
-def _least_s(fit: _Fit, ctas: int, depth: float, sms: int) -> float:
-    """A bound below what `ctas` CTAs of `depth` k take: the busiest SM's pipe, or the waves' synchronisations."""
-    return depth * max(fit.pipe_s_per_k * -(-ctas // sms), fit.wait_s_per_k * -(-ctas // fit.slots))
+def _least_s(fit: _Fit, ctas: int, depth: float, sms: int, hbm_s: float) -> float:
+    """A bound below what `ctas` CTAs of `depth` k take: the synchronisations of the first wave, and then the busiest
+    SM's pipe, the other waves' synchronisations, or HBM."""
+    waves = -(-ctas // fit.slots)
+    wait_s = depth * fit.wait_s_per_k
+    return wait_s + max(depth * fit.pipe_s_per_k * -(-ctas // sms), (waves - 1) * wait_s, hbm_s)
 
 
 def _aligned(n: int, k: int, size: int) -> bool:
@@ -429,21 +484,19 @@ def _estimate_s(
     split: int,
     size: int,
     rates: _Rates,
-    cold_bytes: float,
+    hbm_bytes: float,
+    reduction_bytes: float,
 ) -> float:
     """`lone_time_s` of the plan's kernels, in plain arithmetic: this runs for every candidate."""
     tile = fit.tile
     grid, flops, _, l2_bytes, latency_s, in_flight, efficiency, reread_bytes = _work(
         tile, style, m, n, k, batch, split, size, rates
     )
-    hbm_bytes = cold_bytes + reread_bytes
-    if split > 1:
-        hbm_bytes += float(batch * m * n) * (4 * split - size)
     l2_bytes /= efficiency
-    hbm_bytes /= grid * efficiency
+    hbm_bytes = (hbm_bytes + reread_bytes) / (grid * efficiency)
     local_s = max(fit.pipe_s_per_k * flops / (2.0 * tile.m * tile.n), l2_bytes / rates.l2_port)
     time_s = _waves_s(grid, fit.per_sm, local_s, latency_s, l2_bytes, hbm_bytes, in_flight, rates)
-    return time_s + _reduction_s(batch * m * n, split, size, rates) if split > 1 else time_s
+    return time_s + _reduction_s(batch * m * n, split, reduction_bytes, rates) if split > 1 else time_s
 
 
 def _waves_s(
@@ -480,6 +533,7 @@ def reduction(
     hardware: Hardware,
     workspace: int,
     writes: tuple[Access, ...],
+    repeated_bytes: float,
     name: str,
     family: str,
 ) -> Kernel:
@@ -496,15 +550,16 @@ def reduction(
         bytes_in_flight=_rates(hardware).reduction_in_flight,
         reads=(Access(workspace, 4.0 * elements * split),),
         writes=writes,
+        repeated_hbm_bytes=repeated_bytes,
         flops=float(elements * (split - 1)),
     )
 
 
-def _reduction_s(elements: int, split: int, size: int, rates: _Rates) -> float:
-    """`lone_time_s` of `reduction`, its operands counted from HBM."""
+def _reduction_s(elements: int, split: int, hbm_bytes: float, rates: _Rates) -> float:
+    """`lone_time_s` of `reduction`."""
     grid = -(-elements // REDUCTION_THREADS)
     l2_bytes = REDUCTION_THREADS * (4.0 * split + 2)
-    hbm_bytes = elements * (4.0 * split + size) / grid
+    hbm_bytes /= grid
     local_s = max(l2_bytes / rates.l2_port, REDUCTION_THREADS * split / rates.fp32)
     return _waves_s(
         grid,
@@ -518,6 +573,42 @@ def _reduction_s(elements: int, split: int, size: int, rates: _Rates) -> float:
     )
 
 
+def _tiny_kernel(
+    m: int,
+    n: int,
+    k: int,
+    batch: int,
+    dtype: str,
+    hardware: Hardware,
+    reads: tuple[Access, ...],
+    writes: tuple[Access, ...],
+    name: str,
+    family: str,
+) -> Kernel:
+    """A warp to each 16 x 16 of each product: what it issues around its few products is its time, not the products."""
+    size = ELEMENT_BYTES[dtype]
+    down, across = -(-m // TINY), -(-n // TINY)
+    operand_bytes = (m / down + n / across) * k * size
+    return Kernel(
+        name=f"{name}_wmma{TINY}x{TINY}",
+        family=family,
+        grid=batch * down * across,
+        threads=32,
+        registers=64,
+        shared_memory_bytes=4096,
+        tensor_flops=2.0 * TINY * TINY * (-(-k // TINY) * TINY),
+        tensor_dtype=dtype,
+        fp32_flops=issue_flops(32 * TINY_SLOTS, hardware),
+        l2_bytes=operand_bytes + m / down * n / across * size,
+        latency_s=TINY_LATENCY_S,
+        bytes_in_flight=operand_bytes,
+        memory_efficiency=TINY_EFFICIENCY,
+        reads=reads,
+        writes=writes,
+        flops=2.0 * batch * m * n * k,
+    )
+
+
 def _gemv_kernel(
     columns: int,
     outputs: int,
@@ -526,6 +617,7 @@ def _gemv_kernel(
     hardware: Hardware,
     reads: tuple[Access, ...],
     writes: tuple[Access, ...],
+    repeated_bytes: float,
     name: str,
     family: str,
 ) -> Kernel:
@@ -543,17 +635,17 @@ def _gemv_kernel(
         memory_efficiency=GEMV_EFFICIENCY,
         reads=reads,
         writes=writes,
+        repeated_hbm_bytes=repeated_bytes,
         flops=2.0 * outputs * k,
     )
 
 
-def _best_gemv(outputs: int, k: int, size: int, hardware: Hardware, cold_bytes: float) -> Plan:
+def _best_gemv(outputs: int, k: int, size: int, hardware: Hardware, hbm_bytes: float) -> Plan:
     """The number of columns a CTA takes that is fastest; `split` carries it."""
-    read = Access(-1, cold_bytes)
     return min(
         (
             Plan(
-                lone_time_s(_gemv_kernel(c, outputs, k, size, hardware, (read,), (), "", ""), hardware),
+                lone_time_s(_gemv_kernel(c, outputs, k, size, hardware, (), (), hbm_bytes, "", ""), hardware),
                 None,
                 c,
             )

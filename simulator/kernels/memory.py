@@ -18,7 +18,6 @@ from simtti.hw_configs.hardware import Hardware
 from simtti.simulator.kernel import Access, Kernel
 from simtti.simulator.kernels.elementwise import (
     HALF_TYPES,
-    INDEX_LATENCY_S,
     ITEM_BYTES,
     L2_WRITE_COST,
     Operand,
@@ -35,14 +34,18 @@ MEMCPY_THREAD_SLOTS = 120  # issue slots of a thread: 8 loads and stores of 16 B
 
 CAT_THREADS = 512  # CatArrayBatchedCopy's CTA
 CAT_CTAS_PER_SM = 2  # CTAs that cat launches per SM and input (getCatGrid in native/cuda/Shape.cu)
-CAT_DENSE_SLOTS = 118  # issue slots of an element in CatArrayBatchedCopy_contig; fitted
-CAT_STRIDED_SLOTS = 155  # issue slots of an element in CatArrayBatchedCopy; fitted
+CAT_DENSE_SLOTS = 56  # issue slots of an element in CatArrayBatchedCopy_contig; fitted
+CAT_STRIDED_SLOTS = 110  # issue slots of an element in CatArrayBatchedCopy; fitted
+# `Kernel.hbm_stall` of cat: above 1, as two CTAs per SM with one element a thread in flight do not fill HBM [0, 2]; fitted
+CAT_STALL = 1.4
+CAT_LATENCY_S = 0.5e-6  # offsets by division before the first load; fitted
 CAT_MAX_DIMENSIONS = 4  # CAT_ARRAY_MAX_INPUT_DIMS in native/cuda/Shape.cu
-CAT_ALIGNED_SLOTS = 100  # the same of the aligned16 variant, whose loads alone are vectors; estimate
+CAT_ALIGNED_SLOTS = 45  # the same of the aligned16 variant, whose loads alone are vectors; estimate
 INDEX_LIMIT = 2**31  # elements that PyTorch's kernels index with 32 bits
 
 UPSAMPLE_THREADS = 256
-UPSAMPLE_SLOTS = 86  # issue slots of an output element in upsample_nearest2d_out_frame; fitted
+UPSAMPLE_SLOTS = 64  # issue slots of an output element in upsample_nearest2d_out_frame; fitted
+UPSAMPLE_STALL = 0.5  # its `Kernel.hbm_stall` [0, 1]; fitted
 
 GATHER_THREADS = 128
 GATHER_CTAS_PER_SM = 8  # indexSelectLargeIndex: min(needed, 8 per SM) CTAs (native/cuda/Indexing.cu)
@@ -124,7 +127,9 @@ def cat(
     all_dense = True
     for count, (shape, each) in zip(counts, pieces, strict=True):
         sizes, (target_steps, steps) = merge_dimensions(shape, (target.strides, each.strides))
-        all_dense = all_dense and merge_dimensions(shape, (each.strides,))[1] == ((1,),)
+        # Dense, and in the result's order of dimensions: contiguous in its memory format (native/cuda/Shape.cu).
+        dense_piece = merge_dimensions(shape, (each.strides,))[1] == ((1,),)
+        all_dense = all_dense and dense_piece and _order(shape, each) == _order(shape, target)
         l2_bytes += count * l2_bytes_per_element(sizes, steps, item)
         l2_bytes += count * l2_bytes_per_element(sizes, target_steps, item) * L2_WRITE_COST
     slots = float(CAT_DENSE_SLOTS if all_dense else CAT_STRIDED_SLOTS)
@@ -144,11 +149,17 @@ def cat(
             registers=29,
             fp32_flops=issue_flops(total * slots / grid, hardware),
             l2_bytes=l2_bytes / grid,
-            latency_s=hardware.hbm_latency_s + INDEX_LATENCY_S,
+            latency_s=hardware.hbm_latency_s + CAT_LATENCY_S,
+            hbm_stall=CAT_STALL,
             reads=tuple(Access(each.tensor, unique_bytes(shape, each)) for shape, each in pieces),
             writes=(Access(target.tensor, float(total * item)),),
         )
     ]
+
+
+def _order(shape: Sequence[int], operand: Operand) -> list[int]:
+    """Its dimensions from the slowest to the fastest, without those of size 1."""
+    return sorted((i for i, size in enumerate(shape) if size != 1), key=lambda i: -operand.strides[i])
 
 
 def upsample_nearest(
@@ -167,6 +178,7 @@ def upsample_nearest(
             fp32_flops=issue_flops(UPSAMPLE_THREADS * UPSAMPLE_SLOTS, hardware),
             l2_bytes=cta_elements * item * (L2_WRITE_COST + min(1.0, numel_in / numel_out)),
             latency_s=hardware.hbm_latency_s,
+            hbm_stall=UPSAMPLE_STALL,
             reads=(Access(source, float(numel_in * item)),),
             writes=(Access(target, float(numel_out * item)),),
         )

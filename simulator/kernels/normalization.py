@@ -45,6 +45,10 @@ LAYER_NORM_LATENCY_S = 1.0e-6  # a row's two dependent passes and block-wide com
 # Issue slots of a thread outside its loop: shuffles and combinations of moments; fitted
 LAYER_NORM_SLOTS = 240
 LAYER_NORM_VECTOR_SLOTS = 175  # issue slots of 4 elements: 4 Welford updates, then the second pass; fitted
+# RMSNorm runs the same kernel without mean: the same three, for rows of 128 fitted (sgl-project/sglang#20632)
+RMS_NORM_LATENCY_S = 0.4e-6
+RMS_NORM_SLOTS = 85
+RMS_NORM_VECTOR_SLOTS = 75
 
 WARP_SOFTMAX_COLUMNS = 1024  # longest row of softmax_warp_forward (PersistentSoftmax.cuh)
 # Issue slots of a thread beside its elements: start, shuffles for maximum and sum; fitted
@@ -80,6 +84,7 @@ def _rows_kernel(
     sfu_ops: float = 0.0,
     shared_memory_bytes: int = 0,
     read_passes: float = 1.0,
+    hbm_reread_bytes: float = 0.0,
     family: str = "normalization",
 ) -> Kernel:
     """A kernel over rows; `slots` are issue slots of the whole CTA, `sfu_ops` of the CTA."""
@@ -99,6 +104,7 @@ def _rows_kernel(
         bytes_in_flight=bytes_in_flight,
         reads=reads,
         writes=writes,
+        hbm_reread_bytes=hbm_reread_bytes,
     )
 
 
@@ -215,11 +221,18 @@ def layer_norm(
     weight: int = 2,
     bias: int | None = 3,
     workspace: int = -1,
+    rms: bool = False,
 ) -> list[Kernel]:
-    """LayerNorm over the last dimension of a dense (rows, columns). bias: None for a weight alone."""
+    """LayerNorm over the last dimension of a dense (rows, columns). bias: None for a weight alone. rms: RMSNorm."""
     item = ITEM_BYTES[dtype]
     loops = -(-columns // (LAYER_NORM_VECTOR * LAYER_NORM_THREADS))
-    slots = LAYER_NORM_SLOTS + loops * LAYER_NORM_VECTOR_SLOTS
+    thread_slots, vector_slots = (
+        (RMS_NORM_SLOTS, RMS_NORM_VECTOR_SLOTS) if rms else (LAYER_NORM_SLOTS, LAYER_NORM_VECTOR_SLOTS)
+    )
+    slots = LAYER_NORM_THREADS * (thread_slots + loops * vector_slots)
+    # The second pass finds in L2 what fits there of the rows in flight.
+    in_flight = min(rows, hardware.sm_count * hardware.max_threads_per_sm // LAYER_NORM_THREADS)
+    missed = max(0.0, 1.0 - hardware.l2_usable_bytes / (in_flight * columns * item))
     reads = [Access(source, float(rows * columns * item))]
     if affine:
         reads += [Access(each, float(columns * item)) for each in (weight, bias) if each is not None]
@@ -228,16 +241,19 @@ def layer_norm(
         return _unvectorized_layer_norm(rows, columns, dtype, hardware, source, target, workspace, rest)
     return [
         _rows_kernel(
-            "vectorized_layer_norm_kernel",
+            f"vectorized_{'rms' if rms else 'layer'}_norm_kernel",
             rows,
             LAYER_NORM_THREADS,
             34,
-            LAYER_NORM_THREADS * slots,
-            LAYER_NORM_LATENCY_S + hardware.hbm_latency_s + loops * hardware.l2_latency_s,
+            slots,
+            (RMS_NORM_LATENCY_S if rms else LAYER_NORM_LATENCY_S)
+            + hardware.hbm_latency_s
+            + loops * hardware.l2_latency_s,
             tuple(reads),
             (Access(target, float(rows * columns * item)),),
             hardware,
             shared_memory_bytes=24,
+            hbm_reread_bytes=missed * rows * columns * item,
         )
     ]
 
@@ -277,7 +293,9 @@ def rms_norm(
     Older versions decompose `rms_norm` into pow, mean, add, rsqrt and mul: then the trace has those
     operators.
     """
-    return layer_norm(rows, columns, dtype, hardware, source=source, target=target, weight=weight, bias=None)
+    return layer_norm(
+        rows, columns, dtype, hardware, source=source, target=target, weight=weight, bias=None, rms=True
+    )
 
 
 def softmax(

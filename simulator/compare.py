@@ -1,0 +1,124 @@
+"""Which device, which settings: the same inference on several devices and batches, side by side."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+from simtti.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+COLUMNS = (
+    "hw", "batch", "latency_s", "outputs_per_s", "energy_per_output_j", "average_w", "peak_memory_bytes", "fits",
+    "bottleneck", "bottleneck_share", "host_bound_share", "error",
+)  # fmt: skip
+
+
+def compare(
+    workload: str,
+    hws: Sequence[str],
+    batches: Sequence[int | None] = (None,),
+    *,
+    workers: int | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    **options: Any,
+) -> pd.DataFrame:
+    """Run `workload` on each device at each batch.
+
+    Args:
+        hws: names or files of devices.
+        batches: batch sizes; None is the workload's default.
+        options: of `run`, the same for all.
+
+    Returns:
+        A row a run, in the order given: COLUMNS. An output is an image or a video; energy_per_output_j in joules.
+        bottleneck is what holds the inference back for longest (see Result.bottlenecks). A run that cannot be simulated
+        keeps its row, with the reason in `error`.
+
+    Raises:
+        InputError: no device, a device that does not exist, or no run that could be simulated.
+    """
+    import pandas as pd
+
+    from simtti.hw_configs.hardware import load
+
+    if not hws:
+        raise InputError("no device to compare; --hw takes names with commas between")
+    for hw in hws:
+        load(hw)
+    points = [{"workload": workload, "hw": hw, "batch": batch, **options} for hw in hws for batch in batches]
+    rows: list[dict[str, Any]] = []
+    count = max(1, min(workers or os.cpu_count() or 1, len(points)))
+    with ProcessPoolExecutor(count) as pool:
+        for row in pool.map(_row, points):
+            rows.append(row)
+            progress(len(rows), len(points))
+    table = pd.DataFrame(rows, columns=list(COLUMNS))
+    if table.latency_s.isna().all():
+        raise InputError(str(table.error.iloc[0]))
+    return table
+
+
+def _row(point: dict[str, Any]) -> dict[str, Any]:
+    from simtti.simulator.api import run
+
+    options = dict(point)
+    row = {"hw": options["hw"], "batch": options["batch"]}
+    try:
+        result = run(options.pop("workload"), options.pop("hw"), **options)
+    except (InputError, ValueError) as error:
+        return {**row, "error": str(error)}
+    outputs = int(result.trace.options.get("batch") or 1)
+    name, seconds = next(iter(result.bottlenecks.items()))
+    return {
+        "hw": row["hw"],
+        "batch": outputs,
+        "latency_s": result.latency_s,
+        "outputs_per_s": outputs / result.latency_s,
+        "energy_per_output_j": result.energy_j / outputs,
+        "average_w": result.energy_j / result.latency_s,
+        "peak_memory_bytes": result.peak_memory_bytes,
+        "fits": result.fits,
+        "bottleneck": name,
+        "bottleneck_share": seconds / result.latency_s,
+        "host_bound_share": result.host_bound_share,
+        "error": "",
+    }
+
+
+def plot_comparison(table: pd.DataFrame, path: str, title: str) -> None:
+    """Latency, throughput and energy an output against the batch, a line a device, as PNG or SVG by the extension.
+
+    Raises:
+        InputError: matplotlib is not installed, or the file cannot be written.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise InputError("plots need matplotlib; run: pip install 'simtti[report]'") from None
+    figure = Figure(figsize=(11, 3.8), layout="constrained")
+    panels = figure.subplots(1, 3)
+    shown = (
+        ("latency_s", "latency, s"),
+        ("outputs_per_s", "outputs per second"),
+        ("energy_per_output_j", "energy per output, J"),
+    )
+    for axes, (column, label) in zip(panels, shown, strict=True):
+        for hw, part in table.dropna(subset=["latency_s"]).groupby("hw", sort=False):
+            fits = part[part.fits != False]  # noqa: E712 (None: not known)
+            axes.plot(part.batch, part[column], linewidth=1, alpha=0.5, label="_")
+            axes.plot(fits.batch, fits[column], "o", color=axes.lines[-1].get_color(), label=str(hw))
+        axes.set(xlabel="batch", ylabel=label, xscale="log", ylim=(0, None))
+        axes.set_xticks(sorted(table.batch.unique()), [str(b) for b in sorted(table.batch.unique())])
+        axes.xaxis.minorticks_off()
+        axes.grid(alpha=0.25)
+    panels[0].legend(fontsize=8)
+    figure.suptitle(f"{title}; a line without a marker does not fit into memory", fontsize=10)
+    try:
+        figure.savefig(path, dpi=140)
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot write {path}: {error}") from None

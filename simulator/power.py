@@ -1,0 +1,99 @@
+"""Power: what a kernel's work costs in energy, and the clock at which the board stays within its power limit.
+
+Energy. Each FLOP and each byte costs its own energy at the boost clock's voltage (`Hardware`: tensor_j_per_flop,
+fp32_j_per_flop, l2_j_per_byte, hbm_j_per_byte), beside the board's static power.
+
+Clock. Switching energy goes with the square of the voltage (CV²), and the voltage that a clock needs is about
+proportional to the clock, down to a floor below which it is not lowered any more. HBM has a supply of its own. So at
+clock f, as a share of the boost clock, the cores' energy is max(f, floor)² of what it is at boost, and a kernel that the
+cores bind draws f³ of its dynamic power: one that would draw half as much again runs at 0.87 of the clock. A kernel
+that the memory binds loses nothing until the clock binds it.
+
+Time. The limit is held over tens of milliseconds. On A100, H100 and H200 alike the rate of large matrix products falls
+where the runs that time them get longer than about that (aiconfigurator database: products of up to 0.5 ms, timed 36
+in a row, run at the boost clock, those over 1.5 ms do not).
+
+`sustained_clock_hz` is for a kernel, an operator, or the mean of a whole inference: it takes energies and a function
+that gives the time at a clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import NamedTuple
+
+from simtti.hw_configs.hardware import Hardware
+from simtti.simulator.kernel import Kernel
+
+# Voltage at low clocks as a share of that at boost: at nominal voltage 0.6-0.7 V against 1.0-1.1 V. Reasoning; no
+# measured kernel comes near it.
+VOLTAGE_FLOOR = 0.6
+LOWEST_CLOCK = 0.1  # of the boost clock; where even that draws too much the limit is not met
+# How long a board draws more than its limit before the clock falls. Fitted [0.01, 0.2]: see above.
+RESPONSE_S = 0.030
+
+
+class Energy(NamedTuple):
+    """Dynamic energy at the boost clock, in joules: the SMs' and L2's, which falls with the voltage, and HBM's."""
+
+    core_j: float
+    memory_j: float
+
+    def at(self, clock: float) -> float:
+        """Joules at `clock`, a share of the boost clock."""
+        return self.core_j * max(clock, VOLTAGE_FLOOR) ** 2 + self.memory_j
+
+
+def energy(kernel: Kernel, hbm_bytes: float, hardware: Hardware) -> Energy:
+    """What one launch of `kernel` adds to the board's static power; hbm_bytes: what it moves to and from HBM."""
+    per_cta = (
+        kernel.tensor_flops * hardware.tensor_j_per_flop
+        + kernel.fp32_flops * hardware.fp32_j_per_flop
+        + kernel.l2_bytes * hardware.l2_j_per_byte
+    )
+    return Energy(kernel.grid * per_cta, hbm_bytes * hardware.hbm_j_per_byte)
+
+
+def total(energies: Iterable[Energy]) -> Energy:
+    cores, memories = zip(*energies, strict=True)
+    return Energy(sum(cores), sum(memories))
+
+
+def power_w(spent: Energy, time_s: float, hardware: Hardware) -> float:
+    """Board power of work that takes `time_s` at the hardware's clock, whatever the limit."""
+    return hardware.static_power_w + (spent.core_j + spent.memory_j) / time_s
+
+
+def sustained_clock_hz(spent: Energy, time_s: Callable[[float], float], hardware: Hardware) -> float:
+    """The highest clock at which work repeated without a pause stays within the power limit.
+
+    Args:
+        spent: its energy at the boost clock.
+        time_s: its time in seconds at a clock in Hz.
+    """
+    budget_w = hardware.power_limit_w - hardware.static_power_w
+
+    def within(clock: float) -> bool:
+        return spent.at(clock) <= budget_w * time_s(clock * hardware.clock_hz)
+
+    if within(1.0):
+        return hardware.clock_hz
+    low, high = LOWEST_CLOCK, 1.0
+    while high - low > 1e-3:
+        middle = (low + high) / 2
+        if within(middle):
+            low = middle
+        else:
+            high = middle
+    return low * hardware.clock_hz
+
+
+def at_clock(hardware: Hardware, clock_hz: float) -> Hardware:
+    """The same device at another SM clock."""
+    return replace(hardware, clock_hz=clock_hz)
+
+
+def slowed(kernel: Kernel, clock: float) -> Kernel:
+    """`kernel` at `clock`, a share of the clock it was lowered for: its latencies are mostly cycles of the SM."""
+    return replace(kernel, latency_s=kernel.latency_s / clock)

@@ -1,0 +1,114 @@
+"""The power limit: energies add up, the clock falls where it must, and a better device is not slower for it."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from simtti.hw_configs import hardware
+from simtti.simulator import power
+from simtti.simulator.kernel import Kernel, lone_time_s, repeated_hbm_bytes
+from simtti.simulator.kernels.gemm import gemm
+from simtti.simulator.predict import operator_time_s, sustained_clock_hz
+
+A100, H100, H200 = hardware.load("a100-sxm"), hardware.load("h100-sxm"), hardware.load("h200-sxm")
+MEASURED = Path(__file__).parents[2] / "shared" / "measured"
+
+devices = st.sampled_from([A100, H100, H200])
+sizes = st.sampled_from([64, 512, 1024, 3000, 4096, 8192, 16384])
+some = settings(max_examples=40, deadline=None, derandomize=True)
+
+
+def without_limit(device):
+    return dataclasses.replace(device, power_limit_w=1e5)
+
+
+def sustained(kernels, device):
+    """(clock, time, power) of an operator repeated without end."""
+    clock_hz = sustained_clock_hz(kernels, device)
+    clock, slower = clock_hz / device.clock_hz, power.at_clock(device, clock_hz)
+    time_s = sum(lone_time_s(power.slowed(kernel, clock), slower) for kernel in kernels)
+    spent = power.total(power.energy(kernel, repeated_hbm_bytes(kernel), device) for kernel in kernels)
+    return clock, time_s, device.static_power_w + spent.at(clock) / time_s
+
+
+def test_energy_is_that_of_the_kernels_flops_and_bytes():
+    kernel = Kernel("k", "f", grid=10, tensor_flops=1e9, fp32_flops=1e6, l2_bytes=1e5)
+    spent = power.energy(kernel, 1e6, H100)
+    core_j = 1e10 * H100.tensor_j_per_flop + 1e7 * H100.fp32_j_per_flop + 1e6 * H100.l2_j_per_byte
+    assert spent.core_j == pytest.approx(core_j)
+    assert spent.memory_j == pytest.approx(1e6 * H100.hbm_j_per_byte)
+
+
+def test_a_clock_bound_work_of_twice_the_power_runs_at_the_cube_root():
+    spent = power.Energy(2.0 * (H100.power_limit_w - H100.static_power_w), 0.0)
+    clock = power.sustained_clock_hz(spent, lambda clock_hz: H100.clock_hz / clock_hz, H100) / H100.clock_hz
+    assert clock == pytest.approx(0.5 ** (1 / 3), abs=0.002)
+
+
+def test_voltage_has_a_floor():
+    assert power.Energy(1.0, 0.0).at(0.2) == power.Energy(1.0, 0.0).at(power.VOLTAGE_FLOOR)
+    assert power.Energy(0.0, 1.0).at(0.2) == 1.0, "HBM has a supply of its own"
+
+
+@some
+@given(sizes, sizes, sizes, devices)
+def test_the_sustained_clock_keeps_to_the_limit_and_wastes_none_of_it(m, n, k, device):
+    clock, _, power_w = sustained(gemm(m, n, k, 1, "bf16", device), device)
+    assert 0.5 < clock <= 1
+    assert power_w <= device.power_limit_w * 1.001
+    if clock < 0.999:
+        assert power_w > 0.98 * device.power_limit_w
+
+
+def test_a_large_product_slows_down_and_a_stream_of_weights_does_not():
+    clock, time_s, _ = sustained(gemm(8192, 8192, 8192, 1, "bf16", H100), H100)
+    assert 0.75 < clock < 0.95
+    assert time_s > 1.05 * operator_time_s(gemm(8192, 8192, 8192, 1, "bf16", H100), without_limit(H100))
+    stream = gemm(4, 16384, 16384, 1, "bf16", H100)
+    _, time_s, _ = sustained(stream, H100)
+    assert time_s == pytest.approx(sum(lone_time_s(kernel, H100) for kernel in stream), rel=0.02)
+
+
+def test_only_what_outlasts_the_response_is_slowed():
+    short, long = gemm(2048, 2048, 4096, 1, "bf16", H100), gemm(16384, 16384, 16384, 1, "bf16", H100)
+    assert operator_time_s(short, H100) == operator_time_s(short, without_limit(H100))
+    assert operator_time_s(long, H100) == pytest.approx(sustained(long, H100)[1], rel=0.02), (
+        "after half a second the clock is the sustained one"
+    )
+
+
+@pytest.mark.parametrize("device", [A100, H100], ids=lambda device: device.name)
+@pytest.mark.parametrize("size", [1024, 4096, 8192])
+def test_fidelities_agree_on_a_throttled_kernel(device, size):
+    kernels = gemm(size, 4096, 8192, 1, "bf16", device)
+    times = [operator_time_s(kernels, device, fidelity) for fidelity in ("wave", "cta")]
+    assert times[0] == pytest.approx(times[1], rel=0.01)
+
+
+@some
+@given(
+    sizes,
+    sizes,
+    sizes,
+    devices,
+    st.sampled_from(["clock_hz", "hbm_bytes_per_s", "l2_bytes_per_s", "power_limit_w"]),
+)
+def test_a_better_device_is_not_slower_at_its_limit(m, n, k, device, field):
+    better = dataclasses.replace(device, **{field: getattr(device, field) * 1.3})
+    times = [operator_time_s(gemm(m, n, k, 1, "bf16", each), each) for each in (device, better)]
+    assert times[1] <= 1.02 * times[0]
+
+
+@pytest.mark.skipif(not MEASURED.exists(), reason=f"no measurements at {MEASURED}")
+def test_board_power_of_long_products():
+    """Sampled every 100 ms over a run of 0.3 to 1 s: what takes less than 60 us a launch is over before the sensor
+    follows (3,000 replays of six launches at most)."""
+    import pandas as pd
+
+    table = pd.read_parquet(MEASURED / "gemm_power.parquet")
+    table = table[table.time_us > 60].sample(400, random_state=3)
+    predicted = [sustained(gemm(row.m, row.n, row.k, 1, "bf16", H200), H200)[2] for row in table.itertuples()]
+    assert abs(predicted / table.power_w - 1).mean() < 0.15
