@@ -58,6 +58,8 @@ def test_roofline_is_the_datasheet_and_nothing_else():
     assert roofline_s(Cells(copy), H100) == pytest.approx(8e9 / 3.35e12)
     convolution = {"op": "conv2d", "dtype": "fp16", "n": 2, "c": 64, "h": 32, "w": 32, "oc": 64, "kh": 3, "kw": 3,
                    "padding": 1}  # fmt: skip
+    cat = {"op": "cat", "dtype": "fp16", "n": 2, "c": 3, "c2": 5, "spatial": 10**8}
+    assert roofline_s(Cells(cat), H100) == pytest.approx(2 * 2 * 2 * 8 * 1e8 / 3.35e12)
     elements = 2 * (2 * 64 * 32 * 32) + 64 * 64 * 9
     assert roofline_s(Cells(convolution), H100) == pytest.approx(2 * elements / 3.35e12)
     half = replace(H100, tensor_efficiency=0.5)
@@ -288,3 +290,13 @@ def test_a_run_that_was_interrupted_goes_on(whole_runs):
 def test_a_table_without_whole_runs_is_an_error(tmp_path):
     with pytest.raises(InputError, match="no whole inference"):
         runs.evaluate_runs(measurements({}), tmp_path / "out.csv")
+
+
+def test_every_op_that_predict_knows_can_be_measured_and_has_a_roofline():
+    from simtti.simulator.operators import FAMILIES
+    from simtti.validation.measured import SHAPES
+
+    assert set(SHAPES) == set(FAMILIES)
+    for op, shape in SHAPES.items():
+        row = {"op": op, "dtype": "fp16", **dict.fromkeys(shape.needed, 64)}
+        assert roofline_s(Cells(row), H100) > 0

@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from simtti.hw_configs.hardware import Hardware
-from simtti.simulator.kernel import Kernel, cold_hbm_bytes, ctas_per_sm, lone_time_s
+from simtti.simulator.kernel import Kernel, ctas_per_sm, lone_time_s, repeated_hbm_bytes
 from simtti.validation.prediction import warm_hbm_bytes
 
 SLOWER = 1.1
@@ -40,6 +40,7 @@ class Limits(NamedTuple):
     waves: of the longest kernel.
     tile_padding: tensor-core FLOPs issued over useful ones; 1 where there are none.
     launch_share: of the time, launches and starts that pass whatever the shape.
+    boost_us: the time at the boost clock, of which these are shares; a prediction that is longer met the power limit.
     """
 
     bottleneck: str
@@ -49,6 +50,7 @@ class Limits(NamedTuple):
     waves: int
     tile_padding: float
     launch_share: float
+    boost_us: float
 
 
 def limits(kernels: list[Kernel], hardware: Hardware, warm: bool = False) -> Limits:
@@ -61,7 +63,7 @@ def limits(kernels: list[Kernel], hardware: Hardware, warm: bool = False) -> Lim
     total_s, longest, longest_s = 0.0, kernels[0], -1.0
     for kernel in kernels:
         hbm_bytes = warm_hbm_bytes(kernel, hardware) if warm else None
-        moved = cold_hbm_bytes(kernel) if hbm_bytes is None else hbm_bytes
+        moved = repeated_hbm_bytes(kernel) if hbm_bytes is None else hbm_bytes
         time_s = lone_time_s(kernel, device, moved)
         lost_s = _partial_wave_s(kernel, device, moved, time_s)
         times[PARTIAL_WAVE] += lost_s
@@ -85,6 +87,7 @@ def limits(kernels: list[Kernel], hardware: Hardware, warm: bool = False) -> Lim
         waves=waves,
         tile_padding=issued / useful if issued and useful else 1.0,
         launch_share=len(kernels) * (device.launch_s + device.start_s) / total_s,
+        boost_us=total_s * 1e6,
     )
 
 

@@ -113,10 +113,10 @@ def kernels(hw: str, files: tuple[str, ...], out: str | None, rows: int, workers
     measurements = read_measurements(list(files))
     with progress("predict", "kernels") as advance:
         found = evaluate(hw, measurements, most_rows=rows, workers=workers, progress=advance)
-    content.print_summary(found)
     if folder:
         table.write_table(found.table, folder / f"{found.hardware.name}.parquet")
         _write(content.report(found, hw, provenance(files, hw)), folder / found.hardware.name)
+    content.print_summary(found)
 
 
 @validate.command()
@@ -143,9 +143,9 @@ def runs(files: tuple[str, ...], out: str | None, workers: int | None) -> None:
         found = evaluate_runs(
             measurements, (folder or Path(scratch)) / "runs.parquet", workers=workers, progress=advance
         )
-    content.print_summary(found)
     if folder:
         _write(content.report(found, provenance(files)), folder / "runs")
+    content.print_summary(found)
 
 
 def _folder(out: str | None) -> Path | None:

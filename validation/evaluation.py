@@ -30,6 +30,7 @@ RARE = 0.02
 # A loss worth a word in an explanation.
 NOTABLE_LOSS = 0.15
 NOTABLE_PADDING = 1.25
+NOTABLE_SLOWING = 1.03
 MOST_ODD_SIZES = 3
 # Sizes that the tensor cores' loads want in multiples of 16 bytes.
 _ALIGNED = {"gemm": ("n", "k"), "attention": ("head_dim",), "conv2d": ("c", "oc"), "conv3d": ("c", "oc")}
@@ -163,7 +164,9 @@ def explain(row: Row, table: pd.DataFrame) -> str:
         )
     if row["tile_padding"] > NOTABLE_PADDING:
         parts.append(f"tiles do {row['tile_padding']:,.1f} times the useful FLOPs")
-    floor_us = row["launch_share"] * row["predicted_us"]
+    if row["predicted_us"] > NOTABLE_SLOWING * row["boost_us"]:
+        parts.append(f"the power limit costs {100 * (1 - row['boost_us'] / row['predicted_us']):.0f} %")
+    floor_us = row["launch_share"] * row["boost_us"]
     if row["time_us"] < floor_us:
         parts.append(f"measured below the launch floor of {floor_us:.3g} us")
     elif row["launch_share"] > NOTABLE_LOSS and row["bottleneck"] != LATENCY:

@@ -6,7 +6,8 @@ A row is either one operator, as a row of `simtti predict`, or one whole inferen
     hw              the device's name, as `simtti hw` lists them (or that of a device file of one's own)
     dtype           fp16, bf16 or fp32
     the op's shape  exactly the columns of `simtti predict`: m n k batch; batch heads q_len kv_len head_dim causal kernel;
-                    n c d h w oc kd kh kw stride padding groups layout bias; rows cols; numel inputs; spatial; scale
+                    n c d h w oc kd kh kw stride padding groups layout bias; rows cols batch inner
+                    table_rows; numel inputs function; spatial c2; scale
     time_us         measured time of the operator, microseconds
     power_w         mean board power meanwhile, watts; may be empty
     workload        a workload's name; empty for a single operator. Then the options of `simtti sweep`: batch steps
@@ -58,9 +59,13 @@ SHAPES: dict[str, Shape] = {
     "conv3d": Shape(("n", "c", "d", "h", "w", "oc", "kd", "kh", "kw"), _CONVOLUTION),
     "group_norm": Shape(("n", "c", "spatial"), ("groups",)),
     "layer_norm": Shape(("rows", "cols")),
+    "rms_norm": Shape(("rows", "cols")),
     "softmax": Shape(("rows", "cols")),
-    "elementwise": Shape(("numel",), ("inputs",)),
+    "elementwise": Shape(("numel",), ("inputs", "function")),
     "copy": Shape(("numel",)),
+    "permute": Shape(("rows", "cols"), ("batch", "inner")),
+    "cat": Shape(("n", "c", "c2", "spatial")),
+    "embedding": Shape(("rows", "cols"), ("table_rows",)),
     "upsample": Shape(("n", "c", "h", "w"), ("scale",)),
 }
 RUN_COLUMNS = tuple(name for name in OPTIONS if name not in ("trace", "fidelity"))
@@ -77,7 +82,9 @@ _SHAPE_COLUMNS = tuple(
 )
 _RUN_WHOLE = ("batch", "steps", "height", "width", "frames", "prompt_tokens", "gpus", "ulysses", "ring")
 _WHOLE = tuple(
-    dict.fromkeys(name for name in _SHAPE_COLUMNS + _RUN_WHOLE if name not in (*_FLAGS, "layout", "kernel"))
+    dict.fromkeys(
+        name for name in _SHAPE_COLUMNS + _RUN_WHOLE if name not in (*_FLAGS, "layout", "kernel", "function")
+    )
 )
 COLUMNS = tuple(
     dict.fromkeys(

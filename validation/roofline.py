@@ -35,10 +35,19 @@ def work(cells: Cells) -> tuple[float, float]:
         return _convolution(cells, "hw" if op == "conv2d" else "dhw")
     if op == "group_norm":
         return 0.0, 2.0 * cells.whole("n") * cells.whole("c") * cells.whole("spatial")
-    if op in ("layer_norm", "softmax"):
+    if op in ("layer_norm", "rms_norm", "softmax"):
         return 0.0, 2.0 * cells.whole("rows") * cells.whole("cols")
     if op == "elementwise":
         return 0.0, float(cells.whole("numel")) * (cells.whole("inputs", 1, 0) + 1)
+    if op == "permute":
+        return 0.0, 2.0 * cells.whole("batch", 1) * cells.whole("rows") * cells.whole("cols") * cells.whole(
+            "inner", 1
+        )
+    if op == "cat":
+        return 0.0, 2.0 * cells.whole("n") * (cells.whole("c") + cells.whole("c2")) * cells.whole("spatial")
+    if op == "embedding":
+        read = min(cells.whole("rows"), cells.whole("table_rows", 49408))
+        return 0.0, float(cells.whole("cols") * (read + cells.whole("rows")))
     if op == "copy":
         return 0.0, 2.0 * cells.whole("numel")
     if op == "upsample":
