@@ -38,6 +38,7 @@ class KernelInterval(NamedTuple):
     start_s: float
     end_s: float
     hbm_bytes: float
+    clock: float  # share of the boost clock, below 1 under the power limit
 
     @property
     def duration_s(self) -> float:
@@ -175,10 +176,10 @@ class Result:
 
     @cached_property
     def distinct_kernels(self) -> list[tuple[KernelInterval, int]]:
-        """One interval for each kernel and number of bytes it moves, with how often it runs: they all take as long."""
-        found: dict[tuple[int, float], list[Any]] = {}
+        """One interval for each kernel, number of bytes it moves and clock, with how often it runs: they all take as long."""
+        found: dict[tuple[int, float, float], list[Any]] = {}
         for interval, times in self.weighted_kernels():
-            key = (id(interval.kernel), interval.hbm_bytes)
+            key = (id(interval.kernel), interval.hbm_bytes, interval.clock)
             if key in found:
                 found[key][1] += times
             else:
@@ -213,9 +214,32 @@ class Result:
 
     @cached_property
     def energy_j(self) -> float:
-        """Energy of the board: idle power over the latency plus what each kernel adds. Uncalibrated."""
+        """Energy of the board: static power over the latency plus what each kernel adds at its clock."""
         joules = sum(energy_j(interval, self.hardware) * times for interval, times in self.distinct_kernels)
         return self.hardware.static_power_w * self.latency_s + joules
+
+    @cached_property
+    def power(self) -> dict[str, float]:
+        """Board power in watts, on average and over the most demanding window of `power.RESPONSE_S`; and the mean clock of
+        kernels as a share of the boost clock."""
+        peak_w = spent_j = 0.0
+        begin_s = 0.0
+        for interval in self.kernels:
+            spent_j += energy_j(interval, self.hardware)
+            window_s = interval.end_s - begin_s
+            if window_s >= power.RESPONSE_S:
+                peak_w = max(peak_w, spent_j / window_s)
+                begin_s, spent_j = interval.end_s, 0.0
+        kernel_s = sum(interval.duration_s * times for interval, times in self.distinct_kernels)
+        clocked_s = sum(
+            interval.clock * interval.duration_s * times for interval, times in self.distinct_kernels
+        )
+        average_w = self.energy_j / self.latency_s
+        return {
+            "average_w": average_w,
+            "peak_w": max(average_w, peak_w + self.hardware.static_power_w),
+            "clock": clocked_s / kernel_s if kernel_s else 1.0,
+        }
 
     @cached_property
     def unlowered(self) -> dict[str, float]:
@@ -301,6 +325,7 @@ class Result:
         return {
             "latency_s": whole.latency_s,
             "energy_j": whole.energy_j,
+            "power": self.power,
             "peak_memory_bytes": self.peak_memory_bytes,
             "fits": self.fits,
             "largest_batch": self.largest_batch,
@@ -331,6 +356,5 @@ class Result:
 
 
 def energy_j(interval: KernelInterval, hardware: Hardware) -> float:
-    """Energy a kernel adds to the board's static power, no more than the power limit allows in its time."""
-    joules = power.energy(interval.kernel, interval.hbm_bytes, hardware).at(1.0)
-    return min(joules, (hardware.power_limit_w - hardware.static_power_w) * interval.duration_s)
+    """Energy that a kernel adds to the board's static power."""
+    return power.energy(interval.kernel, interval.hbm_bytes, hardware).at(interval.clock)

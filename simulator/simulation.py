@@ -15,7 +15,9 @@ from typing import Any, NamedTuple
 import simpy
 
 from simtti.hw_configs.hardware import Hardware
+from simtti.simulator import power
 from simtti.simulator.device import execution_time_s
+from simtti.simulator.governor import Governed, Launched, govern
 from simtti.simulator.host import Host
 from simtti.simulator.kernel import Kernel, lone_execution_s
 from simtti.simulator.l2 import L2
@@ -62,11 +64,11 @@ class _Program(NamedTuple):
 
 
 class _Traffic(NamedTuple):
-    """What a repetition of a step moves to and from HBM and how long its kernels take, launch by launch; the states of L2
-    every _LOOK_EVERY launches; L2 at its end."""
+    """A repetition of a step, launch by launch: what it moves to and from HBM, its time at the boost clock and its energy;
+    times and clocks under the power limit; the states of L2 every _LOOK_EVERY launches; L2 at its end."""
 
-    hbm_bytes: list[float]
-    seconds: list[float]
+    launches: list[Launched]
+    governed: Governed
     states: list[Any]
     l2: L2
 
@@ -86,7 +88,7 @@ class _Inference:
         self.stream = Stream(self.env, host.queue_depth, hardware.launch_s, self._record)
         self.kernels: list[KernelInterval] = []
         self.operators: list[OperatorInterval] = []
-        self._seconds: dict[tuple[int, float], float] = {}
+        self._known: dict[tuple[int, float], tuple[float, power.Energy]] = {}
         # Operators of the trace in order, as rows of the result; filled step by step.
         self._rows: list[tuple[Operator, Lowered]] = []
         self._repeats: dict[tuple[int, int], int] = {}
@@ -159,12 +161,12 @@ class _Inference:
         env, put = self.env, self.stream.put
         host_s = env.now  # the host's clock: it is ahead of the simulation's until something holds it up
         issued_s = []
-        for row, kernel, before_s, waits, seconds, hbm_bytes in zip(
-            program.rows, program.kernels, program.host_s, program.waits, traffic.seconds, traffic.hbm_bytes, strict=True
-        ):  # fmt: skip
+        for row, launched, before_s, waits, seconds, clock in zip(
+            program.rows, traffic.launches, program.host_s, program.waits, *traffic.governed, strict=True
+        ):
             host_s += before_s
             done = env.event() if waits else None
-            room = put(Launch(row, repetition, kernel, seconds, hbm_bytes, host_s, done))
+            room = put(Launch(row, repetition, launched, seconds, clock, host_s, done))
             issued_s.append(host_s)
             if room is not None:
                 yield room
@@ -221,45 +223,49 @@ class _Inference:
     def _traffic(self, program: _Program, before: _Traffic | None) -> _Traffic:
         """Run a repetition's kernels through L2. From where L2 is in the state of the repetition before, all is as then."""
         l2 = copy.deepcopy(self.l2)
-        hbm_bytes: list[float] = []
-        seconds: list[float] = []
+        launches: list[Launched] = []
         states: list[Any] = []
-        for at, (kernel, slots) in enumerate(zip(program.kernels, program.slots, strict=True)):
+        for at, (kernel, slots, host_s) in enumerate(
+            zip(program.kernels, program.slots, program.host_s, strict=True)
+        ):
             if at % _LOOK_EVERY == 0:
                 states.append(l2.state)
                 if before is not None and before.states[at // _LOOK_EVERY] == states[-1]:
-                    hbm_bytes += before.hbm_bytes[at:]
-                    seconds += before.seconds[at:]
+                    launches += before.launches[at:]
                     states += before.states[at // _LOOK_EVERY + 1 :]
                     l2 = before.l2
                     break
             moved = l2.touch(kernel, slots.__getitem__)
-            hbm_bytes.append(moved)
-            seconds.append(self._execution_s(kernel, moved))
+            launches.append(Launched(kernel, moved, *self._execution(kernel, moved), host_s))
         self.l2 = l2
-        return _Traffic(hbm_bytes, seconds, states, l2)
+        same = before is not None and launches == before.launches
+        governed = before.governed if before is not None and same else govern(launches, self.hardware)
+        return _Traffic(launches, governed, states, l2)
 
-    def _execution_s(self, kernel: Kernel, hbm_bytes: float) -> float:
+    def _execution(self, kernel: Kernel, hbm_bytes: float) -> tuple[float, power.Energy]:
+        """A kernel's seconds at the boost clock, and its energy."""
         key = (id(kernel), round(hbm_bytes))
-        seconds = self._seconds.get(key)
-        if seconds is None:
+        known = self._known.get(key)
+        if known is None:
             if self.fidelity == "wave":
                 seconds = lone_execution_s(kernel, self.hardware, hbm_bytes)
             else:
                 seconds = execution_time_s(kernel, self.hardware, hbm_bytes, self.fidelity)
-            self._seconds[key] = seconds
-        return seconds
+            known = self._known[key] = seconds, power.energy(kernel, hbm_bytes, self.hardware)
+        return known
 
     def _record(self, launch: Launch, free_s: float, start_s: float, end_s: float) -> None:
+        launched = launch.launched
         self.kernels.append(
             KernelInterval(
                 launch.row,
                 launch.repetition,
-                launch.kernel,
+                launched.kernel,
                 max(free_s, 0.0),
                 start_s,
                 end_s,
-                launch.hbm_bytes,
+                launched.hbm_bytes,
+                launch.clock,
             )
         )
 

@@ -13,18 +13,19 @@ from typing import Any, NamedTuple
 
 import simpy
 
-from simtti.simulator.kernel import Kernel
+from simtti.simulator.governor import Launched
 
 
 class Launch(NamedTuple):
-    """A kernel in the launch queue: the operator (row of the trace) and repetition it belongs to, how long it runs and what
-    it moves to and from HBM, and when the host issues it, which may lie ahead. `done`, where given, is reached at its end."""
+    """A kernel in the launch queue: the operator (row of the trace) and repetition it belongs to, its work, how long it
+    runs and at which share of the boost clock, and when the host issues it, which may lie ahead. `done`, where given, is
+    reached at its end."""
 
     row: int
     repetition: int
-    kernel: Kernel
+    launched: Launched
     seconds: float
-    hbm_bytes: float
+    clock: float = 1.0
     issued_s: float = 0.0
     done: simpy.Event | None = None
 

@@ -76,6 +76,7 @@ def print_result(result: Result) -> None:
         "Waiting for the host": f"{result.host_bound_share:.1%} of the time",
         "Tensor cores busy": f"{use['tensor_cores']:.0%}; {use['peak_flops']:.0%} of the peak FLOP/s attained",
         "HBM busy": f"{use['hbm']:.0%} of {result.hardware.hbm_bytes_per_s / 1e12:.2f} TB/s",
+        "Power": _power(result),
         "Self-attention tokens": _lengths(result.sequence_lengths),
         "Peak memory": _memory(result),
         "Simulated": f"{result.speed:.1f} s of inference per second",
@@ -95,6 +96,12 @@ def print_result(result: Result) -> None:
     if result.unlowered:
         named = ", ".join(f"{op} ({share:.2%} of bytes)" for op, share in result.unlowered.items())
         console.print(f"[yellow]No kernel model for[/] {named}: timed as a stream of their bytes.")
+
+
+def _power(result: Result) -> str:
+    found, limit_w = result.power, result.hardware.power_limit_w
+    text = f"{found['average_w']:.0f} W on average, {found['peak_w']:.0f} W at most, of {limit_w:.0f} W"
+    return text if found["clock"] > 0.9995 else f"{text}, which lowers the clock to {found['clock']:.0%}"
 
 
 def _lengths(lengths: list[int]) -> str:

@@ -7,14 +7,16 @@ import simpy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from simtti.simulator.governor import Launched
 from simtti.simulator.kernel import Kernel
+from simtti.simulator.power import Energy
 from simtti.simulator.stream import Launch, Mark, Skip, Stream
 
 MICROSECONDS = st.integers(0, 50).map(lambda us: us * 1e-6)
 LAUNCHES = st.lists(
     st.tuples(MICROSECONDS, MICROSECONDS, st.sampled_from([False, False, False, True])), max_size=30
 )
-KERNEL = Kernel("k", "test", 1)
+WORK = Launched(Kernel("k", "test", 1), 0.0, 1e-6, Energy(0.0, 0.0), 0.0)
 
 
 def simulated(launches, depth, gap_s, runs_ahead):
@@ -31,7 +33,7 @@ def simulated(launches, depth, gap_s, runs_ahead):
             if not runs_ahead and host_s > env.now:
                 yield env.timeout(host_s - env.now)
             done = env.event() if waits else None
-            room = stream.put(Launch(row, 0, KERNEL, seconds, 0.0, host_s, done))
+            room = stream.put(Launch(row, 0, WORK, seconds, 1.0, host_s, done))
             if room is not None:
                 yield room
                 host_s = max(host_s, env.now)
@@ -73,9 +75,9 @@ def test_a_skip_lets_time_pass_and_keeps_the_gap():
     stream = Stream(env, 8, 1e-6, lambda launch, free_s, start_s, end_s: ran.append((free_s, start_s, end_s)))
     reached = env.event()
     for item in (
-        Launch(0, 0, KERNEL, 5e-6, 0.0),
+        Launch(0, 0, WORK, 5e-6),
         Skip(100e-6, 20),
-        Launch(1, 0, KERNEL, 5e-6, 0.0),
+        Launch(1, 0, WORK, 5e-6),
         Mark(reached),
     ):
         stream.put(item)
@@ -88,8 +90,8 @@ def test_a_skip_lets_time_pass_and_keeps_the_gap():
 def test_the_host_waits_only_where_the_queue_is_full():
     env = simpy.Environment()
     stream = Stream(env, 2, 0.0, lambda *_: None)
-    assert stream.put(Launch(0, 0, KERNEL, 1e-6, 0.0)) is None
-    room = stream.put(Launch(1, 0, KERNEL, 1e-6, 0.0))
+    assert stream.put(Launch(0, 0, WORK, 1e-6)) is None
+    room = stream.put(Launch(1, 0, WORK, 1e-6))
     assert room is not None
     env.run(until=room)
     assert env.now == 0.0  # the stream took the first at once
