@@ -83,7 +83,10 @@ def _shape_options_but_batch(command: Callable[..., Any]) -> Callable[..., Any]:
     "--attention", default="flash", show_default=True, help="flash, efficient, or baseline: scores in HBM."
 )
 @click.option(
-    "--launch", default="eager", show_default=True, help="eager, or graph: a CUDA graph, without the host."
+    "--launch",
+    default="eager",
+    show_default=True,
+    help="eager; graph: a CUDA graph, without the host; compiled: torch.compile.",
 )
 @click.option("--host", default="default", show_default=True, help="The machine that launches the kernels.")
 @click.option("--trace", type=click.Path(), help="Run this trace file instead of a workload.")

@@ -31,7 +31,12 @@ class GemmStyle(NamedTuple):
         float, Bounds(2, 64, "rate at which one CTA empties its accumulators")
     ]
     multicast: Annotated[
-        float, Bounds(0.2, 1, "share of operand bytes asked of L2 after a cluster's multicast")
+        float,
+        Bounds(
+            0.2,
+            1,
+            "share of operand bytes that take L2 bandwidth: a cluster's multicast, and CTAs in step that are served once",
+        ),
     ]
     read_efficiency: Annotated[
         float, Bounds(0.2, 1, "share of attainable HBM and L2 bandwidth for slices of rows")

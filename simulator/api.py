@@ -43,7 +43,8 @@ def run(
         hw: a device's name, the path of a device YAML, or a Hardware.
         batch, steps, height, width, frames, prompt_tokens, dtype: what differs from the workload's default.
         attention: 'flash', 'efficient' or 'baseline' (scores in device memory).
-        launch: 'eager', or 'graph' for a CUDA graph, which takes the host out.
+        launch: 'eager'; 'graph' for a CUDA graph, which takes the host out; 'compiled' for torch.compile, which fuses
+            elementwise chains.
         host: the host machine (hw_configs/hosts.yaml).
         trace: a trace file to run instead of the workload's own.
         fidelity: 'wave', or 'cta' to simulate every CTA.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import yaml
@@ -10,29 +11,66 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from simtti.errors import InputError, unknown
 from simtti.hw_configs.hardware import DIRECTORY
+from simtti.workloads.trace import Operator
 
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """What an operator costs the host in eager mode, in seconds.
+    """What eager mode costs the host, in seconds.
 
-    operator_s    an aten operator that computes: Python, dispatch, checks, allocation
-    view_s        an aten operator that only makes a view
-    launch_s      one kernel launch
-    queue_depth   kernel launches that may be outstanding before the host waits
+    module_s         going from one module's forward() to another's, by a call or a return: the interpreter, hooks, the
+                     model's own Python
+    view_s           an aten operator that only makes a view
+    operator_s       an elementwise operator, a copy, a reduction: argument parsing, dispatch, checks, allocation
+    linear_s         a matrix product, with the heuristics of cuBLAS
+    normalization_s  LayerNorm, GroupNorm, softmax
+    attention_s      scaled-dot-product attention: the choice among its implementations, and its operators' own operators
+    convolution_s    a convolution, with cuDNN's search for a plan among those it keeps
+    launch_s         each kernel launch, beside the operator that it belongs to
+    queue_depth      kernel launches that may be outstanding before the host waits
     """
 
     name: str
-    operator_s: float
+    module_s: float
     view_s: float
+    operator_s: float
+    linear_s: float
+    normalization_s: float
+    attention_s: float
+    convolution_s: float
     launch_s: float
     queue_depth: int
+
+    def issue_s(self, operators: Sequence[Operator]) -> list[float]:
+        """Host time of each operator, without its launches, when they are issued one after another."""
+        kinds = {
+            "Linear": self.linear_s,
+            "LayerNorm": self.normalization_s,
+            "GroupNorm": self.normalization_s,
+            "Softmax": self.normalization_s,
+            "Attention": self.attention_s,
+            "Convolution": self.convolution_s,
+        }
+        seconds = []
+        module = None
+        for operator in operators:
+            cost = self.view_s if operator.is_view else kinds.get(operator.category, self.operator_s)
+            if operator.module != module:
+                cost += self.module_s
+                module = operator.module
+            seconds.append(cost)
+        return seconds
 
 
 class _HostFields(BaseModel):
     model_config = ConfigDict(extra="forbid")
-    operator_s: float = Field(ge=0, le=1)
+    module_s: float = Field(ge=0, le=1)
     view_s: float = Field(ge=0, le=1)
+    operator_s: float = Field(ge=0, le=1)
+    linear_s: float = Field(ge=0, le=1)
+    normalization_s: float = Field(ge=0, le=1)
+    attention_s: float = Field(ge=0, le=1)
+    convolution_s: float = Field(ge=0, le=1)
     launch_s: float = Field(ge=0, le=1)
     queue_depth: int = Field(ge=1, le=1 << 20)
     source: str = Field(min_length=3)
@@ -54,7 +92,7 @@ def hosts() -> dict[str, Host]:
             checked = _HostFields.model_validate(fields)
         except ValidationError as error:
             raise InputError(f"{path}: {name}: {explain(error)}") from None
-        found[name] = Host(name, checked.operator_s, checked.view_s, checked.launch_s, checked.queue_depth)
+        found[name] = Host(name, **checked.model_dump(exclude={"source"}))
     return found
 
 

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import functools
 from collections import OrderedDict
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import NamedTuple, TypeVar
 
 from simtti.errors import InputError
 from simtti.hw_configs.hardware import Hardware
+from simtti.simulator.fusion import NORMALIZATIONS, chains, fused_kernel
 from simtti.simulator.kernel import Kernel
 from simtti.simulator.operators import LOWERINGS, unknown_operator
 from simtti.workloads.trace import Operator
 
 ATTENTION = ("flash", "efficient", "baseline")
-LAUNCH = ("eager", "graph")
+LAUNCH = ("eager", "graph", "compiled")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,8 @@ class Policy:
     """How operators become kernels.
 
     attention: 'flash' (the device's fused kernel), 'efficient' (xformers-style), 'baseline' (scores in HBM).
-    launch: 'eager', or 'graph': the whole inference in CUDA graphs, so that the host costs nothing.
+    launch: 'eager'; 'graph': the whole inference in CUDA graphs, so that the host costs nothing; 'compiled':
+    torch.compile, which fuses elementwise chains and shortens the host's work (see `fusion`).
     """
 
     attention: str = "flash"
@@ -47,6 +49,7 @@ class Lowered:
 
     unknown: there is no kernel model for it; it is timed as a stream of its bytes.
     synchronizes: the host waits for it.
+    by_identity: its kernels name tensors by their identity in the trace, not by the operator's slots.
     """
 
     kernels: tuple[Kernel, ...]
@@ -54,9 +57,11 @@ class Lowered:
     unknown: bool
     synchronizes: bool
     workspace_bytes: int
+    by_identity: bool = False
 
 
 _VIEW = Lowered((), True, False, False, 0)
+_FUSED = Lowered((), False, False, False, 0, by_identity=True)
 
 
 class Slots(dict[int, int]):
@@ -146,13 +151,27 @@ class Lowering:
         same = alike(operators)
         lowered = [self._of_key(key, operator) for key, operator in same.members]
         lowered.append(_VIEW)  # at -1
-        return [lowered[number] for number in same.group]
+        found = [lowered[number] for number in same.group]
+        if self.policy.launch == "compiled":
+            self._fuse(operators, found)
+        return found
 
     def _of_key(self, key: object, operator: Operator) -> Lowered:
         known = self._known.get(key)
         if known is None:
             known = self._known[key] = self._lower(operator)
         return known
+
+    def _fuse(self, operators: Sequence[Operator], lowered: list[Lowered]) -> None:
+        """Put the kernel of each chain that torch.compile fuses in the place of its last operator."""
+        for chain in chains(operators):
+            if len(chain) == 1 and operators[chain[0]].category in NORMALIZATIONS:
+                continue  # the library's kernel does not differ
+            kernel = fused_kernel(operators, chain, self.hardware)
+            for index in chain:
+                lowered[index] = _FUSED
+            if kernel is not None:
+                lowered[chain[-1]] = replace(_FUSED, kernels=(kernel,))
 
     def _lower(self, operator: Operator) -> Lowered:
         lowering = LOWERINGS.get(operator.op)

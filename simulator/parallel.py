@@ -104,6 +104,5 @@ def _exchange_s(operator: Operator, gpus: int, ulysses: int, ring: int, link: fl
 
 
 def _host_s(operators: tuple[Operator, ...], result: Result) -> float:
-    host = result.host
-    views = sum(operator.is_view for operator in operators)
-    return views * host.view_s + (len(operators) - views) * (host.operator_s + host.launch_s)
+    launches = sum(not operator.is_view for operator in operators)
+    return sum(result.host.issue_s(operators)) + launches * result.host.launch_s

@@ -100,34 +100,33 @@ def predict_rows(rows: list[dict[str, Any]], hardware: Hardware) -> tuple[list[f
 def operator_time_s(kernels: list[Kernel], hardware: Hardware, fidelity: str = "wave") -> float:
     """Seconds of an operator's kernels back to back, each with its launch gap, on average over a benchmark's launches:
     at the boost clock until the board's power limit acts, at the clock it allows from then on."""
-
-    def time_s(device: Hardware, kernels: list[Kernel]) -> float:
-        return sum(
-            device.launch_s + execution_time_s(kernel, device, fidelity=fidelity) for kernel in kernels
-        )
-
-    boost_s = time_s(hardware, kernels)
+    boost_s = sum(
+        hardware.launch_s + execution_time_s(kernel, hardware, fidelity=fidelity) for kernel in kernels
+    )
     benchmark_s = (WARM_UP_LAUNCHES + TIMED_LAUNCHES) * boost_s
     limited = min((benchmark_s - power.RESPONSE_S) / (TIMED_LAUNCHES * boost_s), 1.0)
     if limited <= 0:
         return boost_s
+    # The slowdown is the closed form's, with which the simulation agrees.
     clock_hz = sustained_clock_hz(kernels, hardware)
-    if clock_hz == hardware.clock_hz:
-        return boost_s
-    clock = clock_hz / hardware.clock_hz
-    slow_s = time_s(power.at_clock(hardware, clock_hz), [power.slowed(kernel, clock) for kernel in kernels])
-    return boost_s + limited * (slow_s - boost_s)
+    slowdown = time_at_clock_s(kernels, hardware, clock_hz) / time_at_clock_s(
+        kernels, hardware, hardware.clock_hz
+    )
+    return boost_s * (1 + limited * (slowdown - 1))
+
+
+def time_at_clock_s(kernels: list[Kernel], hardware: Hardware, clock_hz: float) -> float:
+    """Closed form of an operator's kernels at another SM clock; its launch gaps stay what they are."""
+    device, clock = power.at_clock(hardware, clock_hz), clock_hz / hardware.clock_hz
+    return sum(lone_time_s(power.slowed(kernel, clock), device) for kernel in kernels)
 
 
 def sustained_clock_hz(kernels: list[Kernel], hardware: Hardware) -> float:
     """The clock that an operator's kernels run at when they are repeated without end."""
-
-    def time_s(clock_hz: float) -> float:
-        device, clock = power.at_clock(hardware, clock_hz), clock_hz / hardware.clock_hz
-        return sum(lone_time_s(power.slowed(kernel, clock), device) for kernel in kernels)
-
     spent = power.total(power.energy(kernel, repeated_hbm_bytes(kernel), hardware) for kernel in kernels)
-    return power.sustained_clock_hz(spent, time_s, hardware)
+    return power.sustained_clock_hz(
+        spent, lambda clock_hz: time_at_clock_s(kernels, hardware, clock_hz), hardware
+    )
 
 
 def kernels_of(row: dict[str, Any], hardware: Hardware) -> list[Kernel]:

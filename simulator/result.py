@@ -244,6 +244,17 @@ class Result:
             return None
         return self.peak_memory_bytes <= self.hardware.hbm_capacity_bytes
 
+    @property
+    def largest_batch(self) -> int | None:
+        """The batch that would fit, 0 where none does; None where it is not known. Activations grow with the batch,
+        weights do not: an estimate, for another batch can take other kernels and other workspaces."""
+        batch = self.trace.options.get("batch")
+        if self.peak_memory_bytes is None or not batch:
+            return None
+        weights = sum(self.trace.parameter_bytes.values())
+        each = max(1.0, (self.peak_memory_bytes - weights) / batch)
+        return max(0, int((self.hardware.hbm_capacity_bytes - weights) // each))
+
     # ---- tables
 
     @cached_property
@@ -292,6 +303,7 @@ class Result:
             "energy_j": whole.energy_j,
             "peak_memory_bytes": self.peak_memory_bytes,
             "fits": self.fits,
+            "largest_batch": self.largest_batch,
             "phases": [
                 {"name": p.name, "steps": p.steps, "latency_s": p.latency_s, "step_s": p.step_s}
                 for p in self.phases

@@ -29,6 +29,7 @@ from simtti.workloads.trace import Operator, Step, Trace
 _SAME_PERIOD = 1e-9
 # Launches between two comparisons of L2 with the repetition before.
 _LOOK_EVERY = 64
+_IDENTITIES = Slots()
 
 
 def simulate(
@@ -187,20 +188,20 @@ class _Inference:
         first = len(self._rows)
         lowered = self.lowering.lower_all(step.operators)
         self._rows.extend(zip(step.operators, lowered, strict=True))
-        eager = self.policy.launch == "eager"
-        operator_s, view_s, launch_s = (
-            (self.host.operator_s, self.host.view_s, self.host.launch_s) if eager else (0.0, 0.0, 0.0)
-        )
+        issue_s = self._issue_s(step.operators, lowered)
+        launch_s = 0.0 if self.policy.launch == "graph" else self.host.launch_s
         program = _Program([], [], [], [], [], 0.0, [])
         spent = 0.0  # host time of operators that launch nothing, spent before the next that does
-        for row, (one, slots) in enumerate(zip(lowered, alike(step.operators).slots, strict=True), first):
-            spent += view_s if one.is_view else operator_s
+        for row, (one, slots, operator_s) in enumerate(
+            zip(lowered, alike(step.operators).slots, issue_s, strict=True), first
+        ):
+            spent += operator_s
             if not one.kernels:
                 continue
             begin = len(program.kernels)
             for kernel in one.kernels:
                 program.kernels.append(kernel)
-                program.slots.append(slots)
+                program.slots.append(_IDENTITIES if one.by_identity else slots)
                 program.rows.append(row)
                 program.host_s.append(spent + launch_s)
                 program.waits.append(False)
@@ -208,6 +209,14 @@ class _Inference:
             program.waits[-1] = one.synchronizes
             program.spans.append((row, begin, len(program.kernels)))
         return program._replace(tail_s=spent)
+
+    def _issue_s(self, operators: tuple[Operator, ...], lowered: list[Lowered]) -> list[float]:
+        """Host time of each operator of a step, without launches."""
+        if self.policy.launch == "eager":
+            return self.host.issue_s(operators)
+        if self.policy.launch == "compiled":  # generated code: a call for each that launches something
+            return [self.host.operator_s if one.kernels else 0.0 for one in lowered]
+        return [0.0] * len(lowered)
 
     def _traffic(self, program: _Program, before: _Traffic | None) -> _Traffic:
         """Run a repetition's kernels through L2. From where L2 is in the state of the repetition before, all is as then."""

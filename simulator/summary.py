@@ -114,7 +114,14 @@ def _memory(result: Result) -> str:
     if used is None:
         return "not known: an imported trace does not say which tensors are the same"
     text = f"{used / 2**30:.1f} of {capacity / 2**30:.0f} GiB"
-    return text if used <= capacity else f"{text}: does not fit; take a smaller batch or image"
+    if used <= capacity:
+        return text
+    weights = sum(result.trace.parameter_bytes.values())
+    if result.largest_batch:
+        return f"{text}: does not fit; a batch of {result.largest_batch} would"
+    if weights > capacity:
+        return f"{text}: does not fit; the weights alone take {weights / 2**30:.1f} GiB: load one component at a time"
+    return f"{text}: does not fit at any batch; take a smaller image, fewer frames, or decode in tiles"
 
 
 def print_replay(result: Replay) -> None:

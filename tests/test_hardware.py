@@ -163,11 +163,11 @@ def test_every_device_times_every_family(name, dtypes):
 
 
 def test_stable_diffusion_runs_on_every_device_and_the_order_is_sensible():
-    """Batch 8 from a CUDA graph: the device's speed, not the host's."""
+    """From a CUDA graph: the device's speed, not the host's."""
     import simtti
 
     time_s = {
-        name: simtti.run("stable-diffusion", hw=name, steps=4, batch=8, launch="graph").latency_s
+        name: simtti.run("stable-diffusion", hw=name, steps=4, launch="graph").latency_s
         for name in hardware.names()
     }
     slow_to_fast = [
@@ -190,4 +190,4 @@ def test_stable_diffusion_runs_on_every_device_and_the_order_is_sensible():
         > time_s["l40s"]
         > time_s["rtx-pro-6000"]
     )
-    assert 8 < time_s["t4"] / time_s["h100-sxm"] < 30
+    assert 3 < time_s["t4"] / time_s["h100-sxm"] < 17  # fp16 peaks differ by 16, bandwidths by 10

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 
 from simtti.hw_configs import hardware
 from simtti.simulator import power
+from simtti.simulator.device import execution_time_s
 from simtti.simulator.kernel import Kernel, lone_time_s, repeated_hbm_bytes
 from simtti.simulator.kernels.gemm import gemm
-from simtti.simulator.predict import operator_time_s, sustained_clock_hz
+from simtti.simulator.predict import operator_time_s, sustained_clock_hz, time_at_clock_s
 
 A100, H100, H200 = hardware.load("a100-sxm"), hardware.load("h100-sxm"), hardware.load("h200-sxm")
 MEASURED = Path(__file__).parents[2] / "shared" / "measured"
@@ -28,8 +29,7 @@ def without_limit(device):
 def sustained(kernels, device):
     """(clock, time, power) of an operator repeated without end."""
     clock_hz = sustained_clock_hz(kernels, device)
-    clock, slower = clock_hz / device.clock_hz, power.at_clock(device, clock_hz)
-    time_s = sum(lone_time_s(power.slowed(kernel, clock), slower) for kernel in kernels)
+    clock, time_s = clock_hz / device.clock_hz, time_at_clock_s(kernels, device, clock_hz)
     spent = power.total(power.energy(kernel, repeated_hbm_bytes(kernel), device) for kernel in kernels)
     return clock, time_s, device.static_power_w + spent.at(clock) / time_s
 
@@ -82,10 +82,17 @@ def test_only_what_outlasts_the_response_is_slowed():
 
 @pytest.mark.parametrize("device", [A100, H100], ids=lambda device: device.name)
 @pytest.mark.parametrize("size", [1024, 4096, 8192])
-def test_fidelities_agree_on_a_throttled_kernel(device, size):
+def test_fidelities_and_closed_form_agree_at_the_sustained_clock(device, size):
     kernels = gemm(size, 4096, 8192, 1, "bf16", device)
-    times = [operator_time_s(kernels, device, fidelity) for fidelity in ("wave", "cta")]
-    assert times[0] == pytest.approx(times[1], rel=0.01)
+    clock_hz = sustained_clock_hz(kernels, device)
+    slower, clock = power.at_clock(device, clock_hz), clock_hz / device.clock_hz
+    closed_s = time_at_clock_s(kernels, device, clock_hz)
+    for fidelity in ("wave", "cta"):
+        simulated_s = sum(
+            device.launch_s + execution_time_s(power.slowed(kernel, clock), slower, fidelity=fidelity)
+            for kernel in kernels
+        )
+        assert simulated_s == pytest.approx(closed_s, rel=0.01)
 
 
 @some

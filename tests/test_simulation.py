@@ -119,8 +119,19 @@ def test_a_graph_takes_the_host_out(trace, result):
 
 
 def test_a_slower_host_matters_at_batch_1(trace, result):
-    slow = dataclasses.replace(HOST, operator_s=2 * HOST.operator_s, view_s=2 * HOST.view_s)
-    assert simulate(trace, H100, slow).latency_s > 1.5 * result.latency_s
+    slow = dataclasses.replace(HOST, module_s=2 * HOST.module_s, operator_s=2 * HOST.operator_s)
+    assert simulate(trace, H100, slow).latency_s > 1.4 * result.latency_s
+
+
+def test_the_host_pays_for_what_it_issues(trace):
+    step = next(phase for phase in trace.phases if phase.name == "denoising").steps[0]
+    seconds = HOST.issue_s(step.operators)
+    kinds = {operator.category: cost for operator, cost in zip(step.operators, seconds, strict=True)}
+    assert kinds["Convolution"] > kinds["Linear"] > kinds["Elementwise"]
+    # A chain of operators in one module enters it once.
+    same = [dataclasses.replace(operator, module="unet") for operator in step.operators]
+    switches = sum(a.module != b.module for a, b in zip(step.operators, step.operators[1:], strict=False))
+    assert sum(seconds) - sum(HOST.issue_s(same)) == pytest.approx(switches * HOST.module_s)
 
 
 def test_baseline_attention_is_slower_and_moves_the_scores_through_hbm(trace):
@@ -168,3 +179,15 @@ def test_the_python_api_has_the_words_of_the_command_line():
     assert {"kernel", "duration_s", "flops", "hbm_bytes", "category"} <= set(result.intervals.columns)
     with pytest.raises(simtti.InputError, match="unknown workload"):
         simtti.run("stable-difusion", hw="h100-sxm")
+
+
+def test_what_does_not_fit_says_what_would(trace, result):
+    """A device with room for the weights and one and a half images of the activations."""
+    weights = sum(trace.parameter_bytes.values())
+    each = result.peak_memory_bytes - weights
+    assert result.fits
+    for room, batch in ((1.5, 1), (0.5, 0), (3.5, 3)):
+        small = dataclasses.replace(H100, hbm_capacity_bytes=weights + room * each)
+        found = simulate(trace, small, HOST)
+        assert found.largest_batch == batch
+        assert found.fits == (room >= 1)

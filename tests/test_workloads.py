@@ -244,6 +244,35 @@ def test_dtypes(dtype, size):
     }
 
 
+@pytest.mark.parametrize("name", ["sd3-medium", "sd3.5-medium", "wan2.1-1.3b"])
+def test_tokens_lie_as_the_patch_embedding_leaves_them(name):
+    """SD3's residual stream is channel by channel in every block, Wan's token by token (see `_StridedPatches`)."""
+    step = denoising(shipped(name))
+    norms = [op.inputs[0] for op in step.operators if op.category == "LayerNorm"]
+    image = [use for use in norms if use.shape[1] >= 4096]
+    strided = [use for use in image if use.strides[1:] == (1, use.shape[1])]
+    assert len(strided) == (len(image) if name.startswith("sd3") else 0)
+    sums = [
+        op
+        for op in step.operators
+        if op.op == "aten::add" and [use.shape for use in op.inputs] == [image[0].shape] * 2
+    ]
+    assert any(op.inputs[0].strides != op.inputs[1].strides for op in sums) == name.startswith("sd3")
+
+
+def test_tables_that_are_not_weights_keep_their_dtype():
+    """Wan's rotary tables are fp32 in a bf16 model, as `from_pretrained` leaves them, and so are the products."""
+    rotary = [
+        op
+        for op in denoising(shipped("wan2.1-1.3b")).operators
+        if op.op == "aten::mul" and len(op.inputs) == 2 and op.inputs[0].shape[-2:] == (12, 64)
+    ]
+    assert rotary
+    assert {(op.inputs[0].dtype, op.inputs[1].dtype, op.outputs[0].dtype) for op in rotary} == {
+        ("bf16", "fp32", "fp32")
+    }
+
+
 def test_sdxl_decodes_in_fp32_only_where_the_pipeline_does():
     decoder = shipped("sdxl").phases[-1].steps[0].operators
     assert {op.inputs[0].dtype for op in decoder if op.category == "Convolution"} == {"fp32"}

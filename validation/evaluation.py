@@ -30,6 +30,7 @@ RARE = 0.02
 # A loss worth a word in an explanation.
 NOTABLE_LOSS = 0.15
 NOTABLE_PADDING = 1.25
+MOST_ODD_SIZES = 3
 # Sizes that the tensor cores' loads want in multiples of 16 bytes.
 _ALIGNED = {"gemm": ("n", "k"), "attention": ("head_dim",), "conv2d": ("c", "oc"), "conv3d": ("c", "oc")}
 
@@ -98,16 +99,18 @@ def evaluate(
     mine["size"] = [size_class(time) for time in mine.time_us]
     mine["scored"] = mine.what_is_timed != NOT_SCORED
     inputs = mine.drop(columns=["family", "other_us", "split", "size", "scored"])
-    judged = pd.DataFrame(by_rows(_judge, inputs, hardware, workers, progress), index=mine.index)
-    table = pd.concat([mine, judged], axis=1)
+    judged: list[Any] = by_rows(_judge, inputs, hardware, workers, progress)
+    table = pd.concat([mine, pd.DataFrame(judged, index=mine.index)], axis=1)
     table["ratio"] = table.predicted_us / table.time_us
-    filled = [name for name in table if (table[name].notna() & (table[name] != "")).any() or name == "error"]
-    return Evaluation(hardware, measured_as, fitted, table[filled + _missing(filled)])
+    return Evaluation(hardware, measured_as, fitted, _without_empty(table))
 
 
-def _missing(filled: list[str]) -> list[str]:
-    """Columns that readers count on even where no row fills them."""
-    return [name for name in ("other_us", "predicted_us", "ratio") if name not in filled]
+def _without_empty(table: pd.DataFrame) -> pd.DataFrame:
+    """Without the columns of `measured` that no row fills."""
+    kept = ["error", "other_us", "predicted_us", "ratio"]
+    return table[
+        [name for name in table if name in kept or (table[name].notna() & (table[name] != "")).any()]
+    ]
 
 
 def size_class(time_us: float) -> str:
@@ -152,18 +155,19 @@ def explain(row: Row, table: pd.DataFrame) -> str:
     """In a few words, what the model says bounds a row and what is unusual about it among `table`, its family's rows."""
     if row["error"]:
         return f"no prediction: {row['error']}"
-    parts = [f"{row['bottleneck']} {row['bottleneck_share']:.0%}"]
+    parts = [f"{row['bottleneck']} {100 * row['bottleneck_share']:.0f} %"]
     if row["partial_wave_share"] > NOTABLE_LOSS or row["bottleneck"] == PARTIAL_WAVE:
+        which = "its only wave" if row["waves"] == 1 else f"last of {row['waves']:.0f} waves"
         parts.append(
-            f"last of {row['waves']:.0f} waves {row['last_wave_fill']:.0%} full, costs {row['partial_wave_share']:.0%}"
+            f"{which} {100 * row['last_wave_fill']:.0f} % full, costs {100 * row['partial_wave_share']:.0f} %"
         )
     if row["tile_padding"] > NOTABLE_PADDING:
-        parts.append(f"tiles do {row['tile_padding']:.2g} times the useful FLOPs")
+        parts.append(f"tiles do {row['tile_padding']:,.1f} times the useful FLOPs")
     floor_us = row["launch_share"] * row["predicted_us"]
     if row["time_us"] < floor_us:
         parts.append(f"measured below the launch floor of {floor_us:.3g} us")
     elif row["launch_share"] > NOTABLE_LOSS and row["bottleneck"] != LATENCY:
-        parts.append(f"launch {row['launch_share']:.0%}")
+        parts.append(f"launch {100 * row['launch_share']:.0f} %")
     if row["time_us"] < 0.95 * row["roofline_us"]:
         parts.append(f"measured faster than the roofline ({row['roofline_us']:.3g} us)")
     parts += _odd_sizes(row, table)
@@ -173,19 +177,15 @@ def explain(row: Row, table: pd.DataFrame) -> str:
 
 
 def _odd_sizes(row: Row, table: pd.DataFrame) -> list[str]:
-    """Shape columns whose value is rare in the family, or keeps the tensor cores' loads from being aligned."""
-    found = []
+    """Shape columns whose value keeps the tensor cores' loads from being aligned, or is rare in the family."""
+    found = [
+        f"{name} {row[name]:.0f} is no multiple of 8" for name in _ALIGNED.get(row["op"], ()) if row[name] % 8
+    ]
     for name in dimensions(table):
-        value = row[name]
-        if value != value:
-            continue
-        if (table[name] < value).mean() > 1 - RARE:
-            found.append(f"{name} {value:.0f} is among the largest")
-        elif (table[name] > value).mean() > 1 - RARE:
-            found.append(f"{name} {value:.0f} is among the smallest")
-        elif name in _ALIGNED.get(row["op"], ()) and value % 8:
-            found.append(f"{name} {value:.0f} is no multiple of 8")
-    return found[:3]
+        for side, beyond in (("largest", table[name] >= row[name]), ("smallest", table[name] <= row[name])):
+            if 0 < beyond.mean() < RARE:
+                found.append(f"{name} {row[name]:.0f} is among the {side}")
+    return found[:MOST_ODD_SIZES]
 
 
 def dimensions(table: pd.DataFrame) -> list[str]:

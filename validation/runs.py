@@ -124,7 +124,7 @@ def breakdown(row: dict[str, Any]) -> dict[str, float]:
     """Seconds by category of a row's inference, on one of its GPUs, as simulated alone."""
     from simtti.simulator.api import run
 
-    options = {
+    options: dict[str, Any] = {
         name: row[name]
         for name in RUN_COLUMNS
         if name not in ("workload", "hw", "gpus", "ulysses", "ring")
@@ -132,7 +132,7 @@ def breakdown(row: dict[str, Any]) -> dict[str, float]:
         and row[name] == row[name]
         and row[name] not in (None, "")
     }
-    whole = {
+    whole: dict[str, Any] = {
         name: int(value) if isinstance(value, float) and value.is_integer() else value
         for name, value in options.items()
     }

@@ -354,7 +354,6 @@ def _combine(
         bytes_in_flight=float(cta_rows * problem.head_dim * 4 * min(splits, 4)),
         reads=partial if moves else (),
         writes=writes if moves else (),
-        flops=2.0 * rows * problem.head_dim * splits * moves,
     )
 
 

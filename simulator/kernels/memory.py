@@ -127,7 +127,9 @@ def cat(
     all_dense = True
     for count, (shape, each) in zip(counts, pieces, strict=True):
         sizes, (target_steps, steps) = merge_dimensions(shape, (target.strides, each.strides))
-        all_dense = all_dense and merge_dimensions(shape, (each.strides,))[1] == ((1,),)
+        # Dense, and in the result's order of dimensions: contiguous in its memory format (native/cuda/Shape.cu).
+        dense_piece = merge_dimensions(shape, (each.strides,))[1] == ((1,),)
+        all_dense = all_dense and dense_piece and _order(shape, each) == _order(shape, target)
         l2_bytes += count * l2_bytes_per_element(sizes, steps, item)
         l2_bytes += count * l2_bytes_per_element(sizes, target_steps, item) * L2_WRITE_COST
     slots = float(CAT_DENSE_SLOTS if all_dense else CAT_STRIDED_SLOTS)
@@ -153,6 +155,11 @@ def cat(
             writes=(Access(target.tensor, float(total * item)),),
         )
     ]
+
+
+def _order(shape: Sequence[int], operand: Operand) -> list[int]:
+    """Its dimensions from the slowest to the fastest, without those of size 1."""
+    return sorted((i for i, size in enumerate(shape) if size != 1), key=lambda i: -operand.strides[i])
 
 
 def upsample_nearest(

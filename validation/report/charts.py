@@ -23,6 +23,8 @@ _BIN_WIDTH = 0.025
 # Distinct sizes up to which each has its own place on an axis; more are put into bins of equal numbers of rows.
 _MOST_SIZES = 24
 _FEWEST_AT_A_SIZE = 3
+# Families of fewer rows have no chart of their errors.
+_FEWEST_ROWS = 30
 
 
 def series_colour(at: int) -> str:
@@ -53,20 +55,22 @@ def scatter(rows: pd.DataFrame, by: str, name: str, unit: str) -> Chart:
         {"type": "scatter", "mode": "lines", "x": ends, "y": _plain([low / BAND, high / BAND]), "hoverinfo": "skip",
          "showlegend": False, "line": {"width": 0}},
         {"type": "scatter", "mode": "lines", "x": ends, "y": _plain([low * BAND, high * BAND]), "hoverinfo": "skip",
-         "name": "-20 to +25 %", "line": {"width": 0}, "fill": "tonexty", "fillcolor": "var(--band)"},
+         "showlegend": False, "line": {"width": 0}, "fill": "tonexty", "fillcolor": "var(--band)"},
         {"type": "scatter", "mode": "lines", "x": ends, "y": ends, "hoverinfo": "skip", "showlegend": False,
          "line": {"width": 1, "color": "var(--muted)"}},
     ]  # fmt: skip
-    for at, group in enumerate(known[by].value_counts().index):
+    order = sorted(set(known[by])) if by == "gpus" else known[by].value_counts().index
+    for at, group in enumerate(order):
         part = shown[shown[by] == group]
         data.append(
-            {"type": "scattergl" if len(shown) > 1000 else "scatter", "mode": "markers", "name": f"{group} ({(known[by] == group).sum():,})",
+            {"type": "scattergl" if len(shown) > 1000 else "scatter", "mode": "markers", "name": _series_name(by, group, known),
              "x": _plain(part[measured]), "y": _plain(part[predicted]), "text": [_label(row) for row in part.to_dict("records")],
              "hovertemplate": f"%{{text}}<br>measured %{{x:.4g}} {unit}, predicted %{{y:.4g}} {unit}<extra></extra>",
              "marker": {"size": 5 if len(shown) > 300 else 8, "opacity": 0.55, "color": series_colour(at)}}
         )  # fmt: skip
     limits = _plain(np.log10([low, high]))
-    axis = {"type": "log", "range": limits, "dtick": 1}
+    axis: dict[str, Any] = {"type": "log", "range": limits}
+    axis["dtick"] = 1 if limits[1] - limits[0] > 2 else "D2"
     layout = {
         "xaxis": {**axis, "title": {"text": f"measured, {unit}"}},
         "yaxis": {**axis, "title": {"text": f"predicted, {unit}"}},
@@ -75,6 +79,11 @@ def scatter(rows: pd.DataFrame, by: str, name: str, unit: str) -> Chart:
     if len(shown) < len(known):
         caption += f" {len(shown):,} of {len(known):,} points are drawn, a fixed sample."
     return Chart(name, tuple(data), layout, caption, height_px=520)
+
+
+def _series_name(by: str, group: Any, rows: pd.DataFrame) -> str:
+    what = f"{group} GPUs" if by == "gpus" else str(group)
+    return f"{what} ({(rows[by] == group).sum():,})"
 
 
 def _label(row: dict[str, Any]) -> str:
@@ -88,12 +97,14 @@ def distribution(rows: pd.DataFrame, families: list[str]) -> Chart:
     edges = np.arange(-ERROR_LIMIT, ERROR_LIMIT + _BIN_WIDTH / 2, _BIN_WIDTH)
     centres = _plain(100 * (edges[:-1] + edges[1:]) / 2)
     data = []
+    highest = 0.0
     lines = [(family, rows[rows.family == family]) for family in families]
     for at, (family, part) in enumerate(lines):
         error = np.clip(part.ratio.dropna() - 1, -ERROR_LIMIT + 1e-9, ERROR_LIMIT - 1e-9)
-        if len(error) < 10:
+        if len(error) < _FEWEST_ROWS:
             continue
         shares = np.histogram(error, edges)[0] / len(error)
+        highest = max(highest, 100 * float(shares.max()))
         data.append(
             {"type": "scatter", "mode": "lines", "line": {"shape": "hvh", "width": 2, "color": series_colour(at)},
              "name": family, "x": centres, "y": _plain(100 * shares),
@@ -114,13 +125,14 @@ def distribution(rows: pd.DataFrame, families: list[str]) -> Chart:
             "range": [-50, 50],
             "ticksuffix": " %",
         },
-        "yaxis": {"title": {"text": "share of rows, %"}, "rangemode": "tozero"},
+        "yaxis": {"title": {"text": "share of rows, %"}, "range": [0, 1.1 * (highest or 100)]},
     }
     return Chart(
         "kernels-distribution",
         tuple(data),
         layout,
-        "Errors beyond 50 % are in the outermost bins; families of fewer than 10 rows are left out.",
+        f"Errors beyond 50 % are in the outermost bins, which may reach out of the picture; families of fewer than "
+        f"{_FEWEST_ROWS} rows are left out.",
         height_px=380,
     )
 
@@ -132,13 +144,13 @@ def by_size(rows: pd.DataFrame, families: list[str]) -> Chart:
     for at, family in enumerate(families):
         part = rows[(rows.family == family) & rows.ratio.notna()]
         mape = (part.ratio - 1).abs().groupby(part["size"]).mean()
-        bias = np.exp(np.log(part.ratio.astype(float)).groupby(part["size"]).mean()) - 1
+        bias = part.assign(log=np.log(part.ratio.to_numpy(float))).groupby("size").log.mean()
         counts = part["size"].value_counts()
         seen = [size for size in sizes if size in mape.index]
         data.append(
             {"type": "bar", "name": family, "x": seen, "y": _plain([100 * mape[size] for size in seen]),
              "marker": {"color": series_colour(at)},
-             "text": [f"{counts[size]:,} rows, bias {100 * bias[size]:+.1f} %" for size in seen], "textposition": "none",
+             "text": [f"{counts[size]:,} rows, bias {100 * np.expm1(bias[size]):+.1f} %" for size in seen], "textposition": "none",
              "hovertemplate": "%{x}: MAPE %{y:.1f} %<br>%{text}<extra>" + family + "</extra>"}
         )  # fmt: skip
     layout = {
@@ -154,37 +166,42 @@ def by_size(rows: pd.DataFrame, families: list[str]) -> Chart:
 def dimensions(rows: pd.DataFrame, family: str) -> list[Chart]:
     """Error of one family against each dimension of its shape: the median and the middle 80 % at each size."""
     known = rows[rows.ratio.notna()]
-    names = [name for name in varying(known) if known[name].nunique() > 2] if len(known) >= 30 else []
-    if not names:
+    if len(known) < _FEWEST_ROWS:
         return []
-    data: list[dict[str, Any]] = []
-    layout: dict[str, Any] = {
-        "grid": {"rows": 1, "columns": len(names), "pattern": "independent", "xgap": 0.08},
-        "showlegend": False,
-    }
-    for at, name in enumerate(names):
-        sizes, low, middle, high, counts = _against(
-            known[name].to_numpy(float), known.ratio.to_numpy(float) - 1
-        )
-        axes = {"xaxis": f"x{at + 1 if at else ''}", "yaxis": f"y{at + 1 if at else ''}"}
-        data += [
-            {"type": "scatter", "mode": "lines", "x": sizes, "y": low, "line": {"width": 0}, "hoverinfo": "skip", **axes},
-            {"type": "scatter", "mode": "lines", "x": sizes, "y": high, "line": {"width": 0}, "hoverinfo": "skip",
-             "fill": "tonexty", "fillcolor": "var(--band)", **axes},
-            {"type": "scatter", "mode": "lines+markers", "x": sizes, "y": middle, "text": counts,
-             "line": {"width": 2, "color": "var(--series-1)"}, "marker": {"size": 5},
-             "hovertemplate": name + " %{x}: %{y:+.1f} %, %{text} rows<extra></extra>", **axes},
-        ]  # fmt: skip
-        wide = known[name].max() / max(known[name].min(), 1) > 20
-        layout[axes["xaxis"].replace("x", "xaxis")] = {
-            "title": {"text": name}, "type": "log" if wide else "linear", "nticks": 4,
-        }  # fmt: skip
-        layout[axes["yaxis"].replace("y", "yaxis")] = {
-            "range": [-40, 40], "ticksuffix": " %", "zeroline": True, "showticklabels": at == 0,
-        }  # fmt: skip
+    names = [name for name in varying(known) if known[name].nunique() > 2]
     return [
-        Chart(f"kernels-{family.replace('_', '-')}-dimensions", tuple(data), layout, family, height_px=280)
+        _dimension(known, family, name)
+        for at, name in enumerate(names)
+        if not any(known[name].equals(known[other]) for other in names[:at])  # w where all images are square
     ]
+
+
+def _dimension(known: pd.DataFrame, family: str, name: str) -> Chart:
+    sizes, low, middle, high, counts = _against(known[name].to_numpy(float), known.ratio.to_numpy(float) - 1)
+    edge = {"type": "scatter", "mode": "lines", "x": sizes, "line": {"width": 0}, "hoverinfo": "skip"}
+    data = (
+        {**edge, "y": low},
+        {**edge, "y": high, "fill": "tonexty", "fillcolor": "var(--band)"},
+        {"type": "scatter", "mode": "lines+markers", "x": sizes, "y": middle, "text": counts,
+         "line": {"width": 2, "color": "var(--series-1)"}, "marker": {"size": 5},
+         "hovertemplate": name + " %{x}: %{y:+.1f} %, %{text} rows<extra></extra>"},
+    )  # fmt: skip
+    ticks = sorted({sizes[0], sizes[len(sizes) // 2], sizes[-1]}) if sizes else []
+    wide = bool(ticks) and ticks[-1] > 20 * max(ticks[0], 1e-9)
+    layout = {
+        "showlegend": False,
+        "xaxis": {"type": "log" if wide else "linear", "tickvals": ticks, "ticktext": [f"{tick:,.0f}" for tick in ticks]},
+        "yaxis": {"range": [-40, 40], "ticksuffix": " %", "dtick": 20},
+        "margin": {"l": 44, "r": 14, "t": 8, "b": 26},
+    }  # fmt: skip
+    return Chart(
+        f"kernels-{family}-{name}".replace("_", "-"),
+        data,
+        layout,
+        height_px=190,
+        title=f"{family}: {name}",
+        small=True,
+    )
 
 
 def _against(sizes: np.ndarray, error: np.ndarray) -> tuple[list[float], ...]:
@@ -204,6 +221,7 @@ def _against(sizes: np.ndarray, error: np.ndarray) -> tuple[list[float], ...]:
         if len(here) < _FEWEST_AT_A_SIZE:
             continue
         low, middle, high = np.quantile(here, (0.1, 0.5, 0.9))
-        for values, value in zip(found, (place, 100 * low, 100 * middle, 100 * high, len(here)), strict=True):
+        found[0].append(float(place))
+        for values, value in zip(found[1:], (100 * low, 100 * middle, 100 * high, len(here)), strict=True):
             values.append(float(f"{value:.4g}"))
     return tuple(found)

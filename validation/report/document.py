@@ -17,7 +17,7 @@ class Cell(NamedTuple):
 @dataclass(frozen=True)
 class Table:
     """Rows of cells under column heads. text_columns: so many columns from the left are words, the others numbers, but for
-    `words_last`: the last column is words as well."""
+    `words_last`: the last column is words as well, and long ones."""
 
     columns: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
@@ -31,13 +31,18 @@ class Table:
 
 @dataclass(frozen=True)
 class Chart:
-    """A plotly figure: traces and layout as plain data. name: of its element on the page, unique there."""
+    """A plotly figure: traces and layout as plain data.
+
+    name: of its element on the page, unique there. small: stands in a row with its neighbours that are small as well.
+    """
 
     name: str
     data: tuple[dict[str, Any], ...]
     layout: dict[str, Any]
-    caption: str
+    caption: str = ""
     height_px: int = 420
+    title: str = ""
+    small: bool = False
 
 
 @dataclass(frozen=True)
@@ -71,11 +76,11 @@ class Report:
 
 def table(
     columns: Iterable[str],
-    rows: Iterable[Iterable[Cell | str]],
+    rows: Iterable[Iterable[Any]],
     caption: str = "",
     text_columns: int = 1,
     words_last: bool = False,
 ) -> Table:
-    """A Table whose plain cells may be given as strings."""
+    """A Table from rows of Cells and strings."""
     cells = tuple(tuple(cell if isinstance(cell, Cell) else Cell(cell) for cell in row) for row in rows)
     return Table(tuple(columns), cells, caption, text_columns, words_last)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from simtti.hw_configs.hardware import Hardware, read
+from simtti.hw_configs.hardware import read
 from simtti.hw_configs.schema import CALIBRATION
 from simtti.validation.evaluation import Evaluation, noise, size_order
 from simtti.validation.report import charts, tables
@@ -55,7 +55,13 @@ def report(found: Evaluation, hw: str, inputs: tuple[tuple[str, str], ...]) -> R
                 "Predicted against measured",
                 blocks=(charts.scatter(rows, "family", "kernels-scatter", "us"), tables.by_family(rows)),
             ),
-            Section("Training against held-out shapes", blocks=(tables.by_split(rows),)),
+            Section(
+                "Training against held-out shapes",
+                ()
+                if found.fitted
+                else ("The device file records no fit, so that no row is known to be held out.",),
+                (tables.by_split(rows),) if found.fitted else (),
+            ),
             Section(
                 "By how long the kernel takes",
                 blocks=(charts.by_size(rows, families), tables.by_size(rows)),
@@ -248,17 +254,9 @@ def _parameters(content: dict[str, Any]) -> Table:
         rows.append(
             [
                 name, Cell(number(entry["value"])), f"{number(interval[0])} to {number(interval[1])}" if interval else "",
-                entry["status"], f"{meaning}. {entry['source']}",
+                entry["status"], f"{meaning}. Source: {entry['source']}",
             ]
         )  # fmt: skip
     return table(
         ("Parameter", "Value", "95 % interval", "Status", "Meaning and source"), rows, words_last=True
-    )
-
-
-def hardware_line(hardware: Hardware) -> str:
-    """A device in a line."""
-    return (
-        f"{hardware.sm_count} SMs at {hardware.clock_hz / 1e9:.2f} GHz, {hardware.peak_flops() / 1e12:.0f} TFLOP/s fp16, "
-        f"{hardware.hbm_bytes_per_s / 1e12:.2f} TB/s"
     )

@@ -19,16 +19,12 @@ WORST_ROWS = 20
 SPLITS = ("train", "test", "unseen")
 
 
-def figure_cells(found: Figures) -> list[Cell]:
-    """Cells of FIGURE_COLUMNS; rows without a prediction are counted in brackets."""
+def figure_cells(found: Figures, judged: bool = True) -> list[Cell]:
+    """Cells of FIGURE_COLUMNS; rows without a prediction are counted in brackets. judged: mark what is beyond the aim."""
     rows = count(found.rows) + (f" ({found.missing} missing)" if found.missing else "")
-    return [
-        Cell(rows),
-        error_cell(found.mape),
-        Cell(percent(found.median)),
-        Cell(percent(found.p90)),
-        bias_cell(found.bias),
-    ]
+    mape, bias = error_cell(found.mape), bias_cell(found.bias)
+    cells = [Cell(rows), mape, Cell(percent(found.median)), Cell(percent(found.p90)), bias]
+    return cells if judged else [Cell(cell.text) for cell in cells]
 
 
 def kernel_figures(part: pd.DataFrame) -> Figures:
@@ -52,15 +48,21 @@ def by_family(rows: pd.DataFrame) -> Table:
     parts.sort(key=lambda item: -len(item[1]))
     if len(parts) > 1:
         parts.append((ALL, rows))
-    return table(
-        ("Family", *FIGURE_COLUMNS, "Roofline MAPE", "Noise"),
-        [
-            [name, *figure_cells(kernel_figures(part)), percent(roofline_figures(part).mape), _noise(part)]
-            for name, part in parts
-        ],
-        "Roofline: datasheet peak and bandwidth alone. Noise: MAPE of one source's measurement against another's of the "
-        "same call, with the number of rows; empty where no call was measured twice.",
-    )
+    head = ["Family", *FIGURE_COLUMNS, "Roofline MAPE"]
+    lines = [
+        [name, *figure_cells(kernel_figures(part)), percent(roofline_figures(part).mape)]
+        for name, part in parts
+    ]
+    caption = "Roofline: datasheet peak and bandwidth alone."
+    if rows.other_us.notna().any():
+        head.append("Noise")
+        for line, (_, part) in zip(lines, parts, strict=True):
+            line.append(_noise(part))
+        caption += (
+            " Noise: MAPE of one source's measurement against another's of the same call, and on how many rows; empty "
+            "where no call was measured twice."
+        )
+    return table(head, lines, caption)
 
 
 def _noise(part: pd.DataFrame) -> str:
@@ -123,9 +125,10 @@ def worst(rows: pd.DataFrame) -> Table:
             "Measured us",
             "Predicted us",
             "Error",
-            "What the model says, and what is unusual",
+            "Bounded by, and what is unusual",
         ),
         found,
+        "A resource with a percentage: the share of the predicted time that grows when the resource is slowed.",
         text_columns=3,
         words_last=True,
     )
@@ -135,9 +138,9 @@ def furthest(rows: pd.DataFrame, ratio: str, most: int) -> list[dict[str, Any]]:
     """The rows with the largest |log ratio|; those without a prediction first."""
     import numpy as np
 
-    distance = np.abs(np.log(rows[ratio].astype(float))).fillna(np.inf)
-    order = distance.sort_values(ascending=False, kind="stable").index[:most]
-    return rows.loc[order].to_dict("records")
+    distance = np.nan_to_num(np.abs(np.log(rows[ratio].to_numpy(float))), nan=np.inf)
+    found: list[dict[str, Any]] = rows.iloc[np.argsort(-distance, kind="stable")[:most]].to_dict("records")  # type: ignore[assignment]
+    return found
 
 
 def apart(rows: pd.DataFrame) -> Table:

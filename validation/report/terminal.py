@@ -16,9 +16,11 @@ def print_table(table: Table, title: str = "") -> None:
         console.print(f"\n[bold]{title}[/]")
     shown = RichTable(box=None, pad_edge=False, header_style="dim")
     for at, name in enumerate(table.columns):
-        shown.add_column(name, justify="left" if table.is_text(at) else "right", overflow="fold")
+        words = table.is_text(at)
+        prose = table.words_last and at == len(table.columns) - 1
+        shown.add_column(name, justify="left" if words else "right", no_wrap=words and not prose)
     for row in table.rows:
-        shown.add_row(*(Text(cell.text, style="yellow" if cell.mark else "") for cell in row))
+        shown.add_row(*(Text(_kept_together(cell.text), style="yellow" if cell.mark else "") for cell in row))
     console.print(shown)
 
 
@@ -26,3 +28,8 @@ def print_lines(lines: tuple[str, ...], style: str = "") -> None:
     console = Console(highlight=False)
     for line in lines:
         console.print(line, style=style, markup=False)
+
+
+def _kept_together(text: str) -> str:
+    """'6.5 %' with a space that no line breaks at."""
+    return text.replace(" %", "\u00a0%")

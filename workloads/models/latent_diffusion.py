@@ -46,11 +46,25 @@ class Recording:
 
 
 def build(factory: Any, *args: Any, dtype: str, **kwargs: Any) -> Any:
-    """A module with its weights on the meta device, ready for inference in `dtype`."""
+    """A module with its weights on the meta device, ready for inference in `dtype`.
+
+    Buffers that are not part of the weights (tables of sines, say) keep the dtype they are made in, as they do in
+    `from_pretrained`.
+    """
     with META:
         module = factory(*args, **kwargs)
+    made_in = {
+        name: buffer.dtype
+        for part_name, part in module.named_modules()
+        for name, buffer in part.named_buffers(part_name, recurse=False)
+        if name.rpartition(".")[2] in part._non_persistent_buffers_set
+    }
     # Parameters made by torch.Tensor() ignore the default device.
-    return module.to(META, TORCH_DTYPES[dtype]).eval().requires_grad_(False)
+    module = module.to(META, TORCH_DTYPES[dtype]).eval().requires_grad_(False)
+    for name, buffer in module.named_buffers():
+        if buffer.dtype != made_in.get(name, buffer.dtype):
+            buffer.data = buffer.data.to(made_in[name])
+    return module
 
 
 def guided(options: Options) -> bool:

@@ -15,7 +15,7 @@ Differences from a run on a GPU, all small:
 
 import functools
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -106,6 +106,7 @@ class Run:
 
     before: the phase up to the first denoising step; `denoising` the loop's; `after` what follows it. `domain` is
     what attention in the loop runs over, `before_domain` before it. channel_dim: where a latent's channels are.
+    patches_stay_strided: see `_StridedPatches`.
     """
 
     def __init__(
@@ -120,6 +121,7 @@ class Run:
         domain: str = "spatial",
         channel_dim: int = 1,
         steps: int | None = None,
+        patches_stay_strided: bool = False,
     ):
         self.recording = recording
         self.recorder = recording.recorder
@@ -128,6 +130,7 @@ class Run:
         self.domain, self.before_domain = domain, before_domain
         self.channel_dim = channel_dim
         self.steps = steps or options.steps or 1
+        self.patches_stay_strided = patches_stay_strided
         # What a pipeline that reads a truth value from the GPU finds there.
         self.reads_true = False
         self.count = 1
@@ -270,7 +273,10 @@ class Run:
             if self._open is None:
                 sample = args[0] if args else kwargs.get("sample", kwargs.get("hidden_states"))
                 return Prediction([self._empty_prediction(denoiser, sample)])
-            return forward(*map(_on_meta, args), **{name: _on_meta(value) for name, value in kwargs.items()})
+            with _StridedPatches() if self.patches_stay_strided else nullcontext():
+                return forward(
+                    *map(_on_meta, args), **{name: _on_meta(value) for name, value in kwargs.items()}
+                )
 
         denoiser.forward = called
 
@@ -322,6 +328,22 @@ class _HostCopies(TorchFunctionMode):
             self.recorder.copy_to_host(args[0])
             with self.recorder.paused():
                 return torch.zeros([1] * args[0].dim())
+        return func(*args, **(kwargs or {}))
+
+
+class _StridedPatches(TorchFunctionMode):
+    """Leaves image tokens as the patch embedding's convolution lays them out: channel by channel.
+
+    `conv(x).flatten(2).transpose(1, 2)` has shape (batch, tokens, channels) and strides (tokens * channels, 1,
+    tokens), and so has every sum that it is the first operand of: in a transformer that adds `hidden_states +
+    attention`, the residual stream of all blocks. LayerNorm copies it each time, and each sum mixes two layouts.
+    Published runs did so (Wan 2.1's operators on an H100, in AMD-AGI/TraceLens, show those strides); recent versions
+    of diffusers call contiguous() before the first block, which is left out here.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.Tensor.contiguous and args[0].dim() == 3 and args[0].mT.is_contiguous():
+            return args[0]
         return func(*args, **(kwargs or {}))
 
 

@@ -84,7 +84,7 @@ def record_sd3(options: Options, transformer: dict[str, Any]) -> Recording:
         tokenizer_2=Tokenizer(),
         tokenizer_3=Tokenizer(),
     )
-    run = Run(recording, options, domain="joint")
+    run = Run(recording, options, domain="joint", patches_stay_strided=True)
     run(
         pipeline, pipeline.transformer, prompt=prompts(options), height=options.height, width=options.width,
         guidance_scale=options.guidance, output_type="np",
