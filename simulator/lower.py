@@ -110,7 +110,9 @@ def remembered(
 def alike(operators: tuple[Operator, ...]) -> Alike:
     """Which of `operators` have the same kernels on any device."""
     numbers: dict[object, int] = {}
-    group, members, slots = [], [], []
+    group: list[int] = []
+    members: list[tuple[object, Operator]] = []
+    slots: list[Slots] = []
     for operator in operators:
         uses = (*operator.inputs, *operator.outputs)
         slots.append(Slots(enumerate(use.tensor for use in uses)))

@@ -206,6 +206,7 @@ GROWING = (
     "l2_capacity_bytes",
     "link_bytes_per_s",
     "shared_memory_per_sm_bytes",
+    "sfu_ops_per_cycle_sm",
 )
 
 
@@ -405,7 +406,9 @@ def test_a_study_writes_its_results_and_devices_to_run(finished):
         workload_trace("stable-diffusion-1.5", steps=2), device, load_host("default"), Policy(launch="graph")
     )
     assert run.latency_s == pytest.approx(fastest.latency_s, rel=1e-12)
-    assert 9 + 5 <= result.evaluated <= 9 + 5 + int(table.pareto.sum())  # the grid; limits of middle and front
+    assert (
+        9 + 5 <= result.evaluated <= 9 + 5 + int(table.pareto.sum())
+    )  # the grid; limits of middle and front
     acts = result.sensitivity.set_index(["parameter", "objective"]).elasticity
     assert acts["sm_count", "latency_s"] < -0.2
     assert acts["sm_count", "area_mm2"] > 0.2
