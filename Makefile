@@ -18,7 +18,7 @@ $(BIN)/simtti: setup.cfg pyproject.toml
 	@touch $@
 
 $(VENV)/dev.stamp: $(BIN)/simtti constraints.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,torch,report]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,torch,report,explore,ray,dask]'
 	@touch $@
 
 run: $(BIN)/simtti
@@ -35,6 +35,7 @@ check: $(VENV)/dev.stamp
 
 bench: $(VENV)/dev.stamp
 	$(BIN)/python benchmarks/speed.py
+	$(BIN)/python benchmarks/explore.py
 
 traces: $(VENV)/dev.stamp
 	$(BIN)/python -m simtti.workloads.build_traces

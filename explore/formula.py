@@ -41,7 +41,15 @@ def names(text: str) -> set[str]:
     ['base.sm_count', 'clock_hz']
     """
     found: set[str] = set()
-    _walk(_parse(text), lambda name: found.add(name) or 1.0, text)
+
+    def value(name: str) -> float:
+        found.add(name)
+        return 1.0
+
+    try:
+        _walk(_parse(text), value, text)
+    except (ArithmeticError, TypeError) as error:
+        raise InputError(f"formula {text!r}: {error}") from None
     return found
 
 

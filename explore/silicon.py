@@ -24,6 +24,10 @@ from simtti.hw_configs.hardware import Hardware
 FILE = Path(__file__).with_name("silicon.yaml")
 REGISTER_KIB_SM = 256  # the register file of an SM, the same from Pascal to Blackwell
 REFERENCE = "4N"
+# All dies here have 16 special functions a cycle, 128 B a cycle of shared memory and 64 B of L2 an SM, so what more of them
+# takes cannot be fitted: estimates, mm2 in the 5 nm class of that much again in one SM (SFUs: a quarter of 64 FP32 lanes with
+# their tables; shared memory: twice the banks' periphery and the operand crossbar; L2: the SM's share of the chip's crossbar).
+SFU_MM2, SHARED_PORT_MM2, L2_PORT_MM2 = 0.10, 0.12, 0.10
 REPAIRABLE_SHARE = 0.5  # of a die: its SMs, about; a bad one is switched off
 ENOUGH_SPARE = (
     0.05  # share of SMs left out from which on a die's one or two defects always fall within it; estimate
@@ -46,20 +50,20 @@ class Area(NamedTuple):
     density_power: float  # real density goes with the process's peak density to this power
 
 
-# name: (lowest, prior, highest)
-_BOUNDS = Area(
-    sm=(0.2, 0.8, 3.0),
-    lanes=(0.01, 0.7, 2.0),
-    tensor=(0.01, 0.2, 1.0),
-    fp64=(0.01, 0.3, 1.0),
-    graphics=(0.01, 0.3, 1.0),
-    sram=(1.5, 2.5, 6.0),
-    hbm=(8.0, 14.0, 25.0),
-    gddr=(2.0, 5.0, 12.0),
-    link=(0.5, 2.0, 12.0),
-    fixed=(5.0, 20.0, 60.0),
-    density_power=(0.6, 0.85, 1.0),
-)  # type: ignore[arg-type]
+# (lowest, prior, highest) of each
+_BOUNDS: dict[str, tuple[float, float, float]] = {
+    "sm": (0.2, 0.8, 3.0),
+    "lanes": (0.01, 0.7, 2.0),
+    "tensor": (0.01, 0.2, 1.0),
+    "fp64": (0.01, 0.3, 1.0),
+    "graphics": (0.01, 0.3, 1.0),
+    "sram": (1.5, 2.5, 6.0),
+    "hbm": (8.0, 14.0, 25.0),
+    "gddr": (2.0, 5.0, 12.0),
+    "link": (0.5, 2.0, 12.0),
+    "fixed": (5.0, 20.0, 60.0),
+    "density_power": (0.6, 0.85, 1.0),
+}
 _PRIOR_WEIGHT = 0.03  # log error of a die that counts as much as a parameter off its prior by a factor of e
 
 
@@ -87,6 +91,7 @@ class Die(NamedTuple):
     gddr_bits: float
     link_gb_s: float
     graphics: bool = False
+    wider: float = 0.0  # SFUs and ports beyond what all published dies have, mm2 an SM in the 5 nm class
     mm2: float = 0.0
     estimate: bool = False
 
@@ -158,6 +163,7 @@ def die_mm2(die: Die, area: Area) -> float:
         + area.tensor * die.tensor / 1024
         + area.fp64 * die.fp64_lanes / 32
         + area.graphics * die.graphics
+        + die.wider
     )
     sram_mib = die.sms * (REGISTER_KIB_SM + die.l1_kib) / 1024 + die.l2_mib
     sram = sram_mib * 8 * 1024**2 * process.cell_um2 * 1e-6 * area.sram
@@ -170,7 +176,7 @@ def fit(dies: Sequence[Die]) -> Area:
     import numpy as np
     from scipy.optimize import least_squares
 
-    low, prior, high = (np.array([bound[i] for bound in _BOUNDS]) for i in range(3))  # type: ignore[index]
+    low, prior, high = (np.array([_BOUNDS[name][i] for name in Area._fields]) for i in range(3))
 
     def residuals(logs: Any) -> Any:
         area = Area(*np.exp(logs))
@@ -256,6 +262,10 @@ def _die_of(hardware: Hardware, base: Hardware, product: Product, on_die: Die, s
         stacks=on_die.stacks * memory,
         gddr_bits=on_die.gddr_bits * memory,
         link_gb_s=scaled(on_die.link_gb_s, hardware.link_bytes_per_s, base.link_bytes_per_s),
+        wider=SFU_MM2 * (hardware.sfu_ops_per_cycle_sm / base.sfu_ops_per_cycle_sm - 1)
+        + SHARED_PORT_MM2
+        * (hardware.shared_memory_bytes_per_cycle_sm / base.shared_memory_bytes_per_cycle_sm - 1)
+        + L2_PORT_MM2 * (hardware.l2_bytes_per_cycle_sm / base.l2_bytes_per_cycle_sm - 1),
     )
 
 

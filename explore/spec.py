@@ -256,9 +256,9 @@ def _check(spec: Spec) -> None:
     from simtti.workloads.catalogue import find
 
     base = load(spec.base)
-    for item in spec.workloads:
-        find(item.workload)
-    labels = [item.label for item in spec.workloads]
+    for workload in spec.workloads:
+        find(workload.workload)
+    labels = [workload.label for workload in spec.workloads]
     for label in labels:
         if labels.count(label) > 1:
             raise InputError(f"field 'workloads': two are called {label!r}; give one another 'name'")

@@ -206,6 +206,7 @@ GROWING = (
     "l2_capacity_bytes",
     "link_bytes_per_s",
     "shared_memory_per_sm_bytes",
+    "sfu_ops_per_cycle_sm",
 )
 
 
