@@ -143,7 +143,7 @@ class _Journal:
 
     def __init__(self, out: Path) -> None:
         self.path = out.with_name(f".{out.name}.partial.jsonl")
-        self.code = _code_hash()
+        self.code = code_hash()
 
     def read(self) -> dict[str, dict[str, Any]]:
         found = {}
@@ -168,7 +168,7 @@ class _Journal:
         self.path.unlink(missing_ok=True)
 
 
-def _code_hash() -> str:
+def code_hash() -> str:
     """A hash of the simulator's sources and devices: results of other code or numbers are not resumed from."""
     root = Path(__file__).parents[1]
     digest = hashlib.sha256()
