@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import click
 
 from simtti.errors import InputError
+from simtti.simulator.progress import progress as _progress
+from simtti.simulator.progress import stages as _stages
+from simtti.validation.commands import validate
 
 
 class _Group(click.Group):
@@ -442,50 +444,7 @@ def export_chrome(trace: str, out: str) -> None:
     click.echo(f"{out}: open it in ui.perfetto.dev", err=True)
 
 
-@main.command()
-@click.argument("file", type=click.Path())
-@click.option("--hw", help="The device to predict for; the one the trace was taken on if not given.")
-@click.option("--json", "json_path", help="Write the figures as JSON to a file, or to - for standard output.")
-@click.option(
-    "--table", "table_path", type=click.Path(), help="Write every operator with both times: .csv or .parquet."
-)
-@click.option("--plot", "plot_path", type=click.Path(), help="Write a scatter as .png or .svg.")
-def validate(
-    file: str, hw: str | None, json_path: str | None, table_path: str | None, plot_path: str | None
-) -> None:
-    """Compare the model with the measured kernels of a timed trace (a .parquet, or a torch.profiler .json[.gz]).
-
-    \b
-    simtti validate run.pt.trace.json.gz --plot run.png --table run.csv
-    """
-    from simtti.hw_configs.hardware import find_reported, load
-    from simtti.simulator import table
-    from simtti.validation.compare import compare, plot
-    from simtti.workloads.kineto import import_kineto as read_kineto
-    from simtti.workloads.trace import Trace
-
-    for path in (json_path, table_path, plot_path):
-        if path not in (None, "-"):
-            table.check_writable(path)
-    trace = Trace.load(file) if file.endswith(".parquet") else read_kineto(file)
-    name = str(trace.timing.device.get("name", "")) if trace.timing else ""
-    hardware = load(hw) if hw else find_reported(name)
-    if hardware is None:
-        raise InputError(f"{file}: there is no device file for {name or 'its device'!r}; say which with --hw")
-    comparison = compare(trace, hardware)
-    if table_path:
-        table.write_table(comparison.table, table_path)
-    if plot_path:
-        plot(comparison, plot_path)
-    text = json.dumps(comparison.to_dict(), indent=2) + "\n"
-    if json_path == "-":
-        click.echo(text, nl=False)
-        return
-    if json_path:
-        table.write_text(json_path, text)
-    from simtti.simulator.summary import print_comparison
-
-    print_comparison(comparison)
+main.add_command(validate)
 
 
 @main.command()
@@ -618,38 +577,6 @@ def hardware(name: str | None, as_json: bool) -> None:
         )
     else:
         print_devices(known)
-
-
-@contextmanager
-def _stages() -> Iterator[Callable[[str, int, int], None]]:
-    """A progress bar a stage on standard error, when that is a terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        tasks: dict[str, Any] = {}
-
-        def advance(stage: str, done: int, total: int) -> None:
-            if stage not in tasks:
-                tasks[stage] = bar.add_task(stage, total=total)
-            bar.update(tasks[stage], completed=done, total=total)
-
-        yield advance
-
-
-@contextmanager
-def _progress(verb: str, unit: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar on standard error, when that is a terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    columns = (TextColumn(verb), BarColumn(), MofNCompleteColumn(), TextColumn(unit), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task(verb, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 if __name__ == "__main__":

@@ -188,10 +188,10 @@ def l1_hits(
     cta: Callable[[int], Turns],
     *,
     sample_sms: int = 4,
-    waves: int = 4,
-    most_sectors: int = 40_000,
+    waves: int = 16,
+    most_sectors: int = 16_000,
 ) -> Hits:
-    """L1's hits over the first waves of `kernel` on a sample of SMs, each `most_sectors` lookups at most."""
+    """L1's hits over the first waves of `kernel` on a sample of SMs, each `most_sectors` lookups or one turn more."""
     resident = ctas_per_sm(kernel, hardware)
     placed = place(kernel.grid, resident, hardware.sm_count, waves)
     found = Hits(0, 0)
@@ -200,6 +200,6 @@ def l1_hits(
         for sectors in sm_stream(cta, placed[sm]):
             found += cache.read(sectors)
             asked += len(sectors)
-            if asked >= most_sectors:
+            if asked >= most_sectors:  # in the middle of a wave, whose CTAs are in step
                 break
     return found

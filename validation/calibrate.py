@@ -24,6 +24,7 @@ from simtti.errors import InputError, unknown
 from simtti.hw_configs.hardware import Hardware, load, parameter, with_parameters
 from simtti.hw_configs.schema import CALIBRATION
 from simtti.validation.figures import Figures, figures
+from simtti.validation.prediction import NOT_SCORED, predicted_us, times_us
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -191,20 +192,27 @@ def in_training(table: pd.DataFrame) -> pd.Series:
     """Whether a row's shape, whatever the device and source, falls into the training half."""
     import pandas as pd
 
-    columns = sorted(column for column in table.columns if column not in NOT_SHAPE)
     limit = int(TRAIN_SHARE * 2**32)
-    rows = table[columns].astype(object).where(table[columns].notna(), None)
-    return pd.Series(
-        [_hash(_plain(row)) < limit for row in rows.itertuples(index=False, name=None)], index=table.index
-    )
+    return pd.Series([_hash(shape) < limit for shape in shapes(table)], index=table.index)
 
 
-def _plain(row: tuple[Any, ...]) -> tuple[Any, ...]:
-    return tuple(int(cell) if isinstance(cell, float) and cell.is_integer() else cell for cell in row)
+def shapes(table: pd.DataFrame) -> list[tuple[tuple[str, Any], ...]]:
+    """What was measured, row by row: the filled columns in alphabetical order with their values, whatever other columns
+    the table has for other rows."""
+    columns = sorted(column for column in table.columns if column not in NOT_SHAPE)
+    rows = table[columns].astype(object).itertuples(index=False, name=None)
+    return [
+        tuple(
+            (name, int(cell) if isinstance(cell, float) and cell.is_integer() else cell)
+            for name, cell in zip(columns, row, strict=True)
+            if cell is not None and cell == cell and cell != ""
+        )
+        for row in rows
+    ]
 
 
-def _hash(row: tuple[Any, ...]) -> int:
-    return int.from_bytes(hashlib.sha256(repr(row).encode()).digest()[:4], "big")
+def _hash(shape: tuple[tuple[str, Any], ...]) -> int:
+    return int.from_bytes(hashlib.sha256(repr(shape).encode()).digest()[:4], "big")
 
 
 def calibrate(
@@ -234,7 +242,9 @@ def calibrate(
     for name in only:
         if name not in {family.name for family in known}:
             raise unknown("family", name, [family.name for family in known])
-    mine = measurements[measurements.hw == hardware.name].dropna(axis=1, how="all")
+    mine = measurements[measurements.hw == hardware.name]
+    if "what_is_timed" in mine:
+        mine = mine[mine.what_is_timed != NOT_SCORED]
     names = family_of(mine, known)
     fits = []
     for family in known:
@@ -275,7 +285,7 @@ def _fit_family(
     train, test = rows[training], rows[~training]
     if train.empty:
         train = test
-    used = _spread(train, most_rows)
+    used = spread(train, most_rows)
     start = {name: parameter(hardware, name) for name in wanted}
     with _Predictor(used, workers) as model:
         touched = _touched(model, hardware, start)
@@ -336,7 +346,7 @@ def _fit_family(
     )
 
 
-def _spread(rows: pd.DataFrame, most: int) -> pd.DataFrame:
+def spread(rows: pd.DataFrame, most: int) -> pd.DataFrame:
     """At most `most` rows, evenly spread over the measured times."""
     if len(rows) <= most:
         return rows
@@ -397,13 +407,6 @@ def _scored(rows: pd.DataFrame, hardware: Hardware, workers: int | None) -> Figu
     return figures(predicted_us(rows, hardware, workers), rows.time_us)
 
 
-def predicted_us(rows: pd.DataFrame, hardware: Hardware, workers: int | None = None) -> np.ndarray:
-    """The model's time of each row in microseconds, NaN where it has none."""
-    from simtti.simulator.predict import predict
-
-    return predict(rows.drop(columns=["time_us"]), hardware, workers=workers).time_us.to_numpy(float)
-
-
 def _table_hash(rows: pd.DataFrame) -> str:
     text = rows[sorted(rows.columns)].sort_values(sorted(rows.columns)).to_csv(index=False)
     return hashlib.sha256(text.encode()).hexdigest()
@@ -431,15 +434,8 @@ class _Predictor:
     def log_ratios(self, hardware: Hardware) -> np.ndarray:
         """log(predicted / measured) of each row; 0 where the model has no time."""
         run = map if self.pool is None else self.pool.map
-        parts = list(run(_times_us, self.chunks, [hardware] * len(self.chunks)))
+        parts = list(run(times_us, self.chunks, [hardware] * len(self.chunks)))
         times = np.empty(len(self.log_measured))
         times[self.order] = np.concatenate(parts)
         logs = np.log(times) - self.log_measured
         return np.where(np.isfinite(logs), logs, 0.0)
-
-
-def _times_us(rows: list[dict[str, Any]], hardware: Hardware) -> np.ndarray:
-    from simtti.simulator.predict import predict_rows
-
-    times, _ = predict_rows(rows, hardware)
-    return np.array([np.nan if time is None else time for time in times])

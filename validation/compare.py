@@ -17,9 +17,8 @@ import numpy as np
 
 from simtti.errors import InputError
 from simtti.hw_configs.hardware import Hardware
-from simtti.simulator.device import execution_time_s
-from simtti.simulator.kernel import Kernel
 from simtti.simulator.lower import Lowering, Policy
+from simtti.validation.prediction import warm_time_s
 from simtti.workloads.trace import Operator, Trace
 
 if TYPE_CHECKING:
@@ -111,7 +110,7 @@ def compare(trace: Trace, hardware: Hardware) -> Comparison:
             )
             left_out[reason] += measured[row]
             continue
-        predicted_s = sum(_warm_time_s(kernel, hardware) for kernel in lowered.kernels)
+        predicted_s = sum(warm_time_s(kernel, hardware) for kernel in lowered.kernels)
         rows.append(
             {
                 "module": operator.module,
@@ -130,11 +129,6 @@ def compare(trace: Trace, hardware: Hardware) -> Comparison:
 
 def _to_host(operator: Operator, name: str) -> bool:
     return "HtoD" in name or "DtoH" in name or bool(operator.attributes.get("transfer"))
-
-
-def _warm_time_s(kernel: Kernel, hardware: Hardware) -> float:
-    hbm_bytes = 0.0 if kernel.unique_bytes <= hardware.l2_usable_bytes else None
-    return execution_time_s(kernel, hardware, hbm_bytes)
 
 
 def plot(comparison: Comparison, path: str) -> None:

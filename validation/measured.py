@@ -91,8 +91,8 @@ _RUN_ONLY = tuple(name for name in RUN_COLUMNS if name not in (*_SHAPE_COLUMNS, 
 def read_measurements(paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> pd.DataFrame:
     """The measurements in one or several files, one table, every column of COLUMNS, checked.
 
-    Files are tables of this module's columns (.csv, .parquet), as `simtti import measurements` writes them, or what
-    `simtti capture kernels` measured.
+    Files are tables of this module's columns (.csv, .parquet), as `simtti import measurements` writes them, what
+    `simtti capture kernels` measured, or a folder that `simtti import measurements folder` reads.
 
     Raises:
         InputError: an unreadable file; a missing or unknown column; a row that is no measurement: the message names the
@@ -178,6 +178,10 @@ def check(table: pd.DataFrame, origin: str) -> pd.DataFrame:
 
 
 def _read(path: Path) -> pd.DataFrame:
+    if path.is_dir():
+        from simtti.validation.sources import import_measurements
+
+        return import_measurements("folder", path).table
     table = read_table(path)
     if "cold_us" in table.columns:
         return _from_capture(path)

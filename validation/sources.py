@@ -406,6 +406,9 @@ def _folder_operators(table: pd.DataFrame, root: Path, left_out: Counter[str]) -
         if hw is None or dtype is None or shape is None:
             left_out["operators of a profile that are no row of predict"] += 1
             continue
+        if "HtoD" in entry["kernels"] or "DtoH" in entry["kernels"]:
+            left_out["copies between host and device"] += 1
+            continue
         yield shape | {
             "hw": hw, "dtype": dtype, "time_us": entry["kernel_us_mean"],
             "source": f"AMD-AGI/TraceLens {entry['model']}", "what_is_timed": "kernels",

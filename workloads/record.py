@@ -66,7 +66,9 @@ def record(
         guidance=guidance,
         prompt_tokens=prompt_tokens,
     )
-    return recorded(workload.builder, f"{workload.name} ({_spelled(options)})", workload.name, options.given(), options)
+    return recorded(
+        workload.builder, f"{workload.name} ({_spelled(options)})", workload.name, options.given(), options
+    )
 
 
 def recorded(builder: str, what: str, name: str, options: dict[str, Any], *arguments: Any) -> Trace:
@@ -102,8 +104,7 @@ def _import_libraries(what: str) -> dict[str, str]:
                 else f"cannot be imported ({error})"
             )
             raise InputError(
-                f"recording {what} needs {library}, which {problem}; "
-                "run: pip install 'simtti[torch]'"
+                f"recording {what} needs {library}, which {problem}; run: pip install 'simtti[torch]'"
             ) from None
         versions[library] = version.partition("+")[0]
     return versions

@@ -85,7 +85,14 @@ def account(result: Result) -> dict[str, Any]:
     attention: dict[str, dict[str, Any]] = {}
 
     def of(kind: tuple[str, str]) -> dict[str, Any]:
-        empty = {"kernel_s": 0.0, "module_s": 0.0, "copies_s": 0.0, "flops": 0.0, "hbm_bytes": 0.0, "l2_bytes": 0.0}
+        empty = {
+            "kernel_s": 0.0,
+            "module_s": 0.0,
+            "copies_s": 0.0,
+            "flops": 0.0,
+            "hbm_bytes": 0.0,
+            "l2_bytes": 0.0,
+        }
         return attention.setdefault("/".join(kind), {**empty, "classes": {}})
 
     for interval, times in result.weighted_kernels():

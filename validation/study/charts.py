@@ -5,13 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from simtti.validation.report.charts import series_colour
 from simtti.validation.report.document import Chart
-
-COLOURS = 8
-
-
-def colour(at: int) -> str:
-    return f"var(--series-{at % COLOURS + 1})"
 
 
 def lines(
@@ -29,7 +24,7 @@ def lines(
     data = tuple(
         {"type": "scatter", "mode": "markers" if markers_only else "lines+markers", "name": label,
          "x": [_short(value) for value in xs], "y": [_short(value) for value in ys],
-         "line": {"width": 2, "color": colour(at)}, "marker": {"size": 9 if markers_only else 6, "color": colour(at)}}
+         "line": {"width": 2, "color": series_colour(at)}, "marker": {"size": 9 if markers_only else 6, "color": series_colour(at)}}
         for at, (label, (xs, ys)) in enumerate(series.items())
     )  # fmt: skip
     layout = {
@@ -51,7 +46,7 @@ def bars(
     """series: label -> a value for each place."""
     data = tuple(
         {"type": "bar", "name": label, "x": list(places), "y": [_short(value) for value in values],
-         "marker": {"color": colour(at)}}
+         "marker": {"color": series_colour(at)}}
         for at, (label, values) in enumerate(series.items())
     )  # fmt: skip
     layout: dict[str, Any] = {

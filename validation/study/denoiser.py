@@ -10,5 +10,7 @@ from simtti.workloads.models.make_a_video import SIZES, UNetSize, record_denoise
 
 
 def record(options: Mapping[str, Any]) -> Recording:
-    size = UNetSize(tuple(options["widths"]), SIZES.decoder.blocks, tuple(options["levels"]), SIZES.decoder.head_dim)
+    size = UNetSize(
+        tuple(options["widths"]), SIZES.decoder.blocks, tuple(options["levels"]), SIZES.decoder.head_dim
+    )
     return record_denoiser(size, options["side"], options["frames"], options["batch"], "fp16")

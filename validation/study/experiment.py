@@ -19,7 +19,9 @@ class Experiment(NamedTuple):
     figures: Mapping[str, Rows]
 
 
-def got(found: Mapping[Point, dict[str, Any]], points: Iterable[Point]) -> Iterable[tuple[Point, dict[str, Any]]]:
+def got(
+    found: Mapping[Point, dict[str, Any]], points: Iterable[Point]
+) -> Iterable[tuple[Point, dict[str, Any]]]:
     """Those points that came out."""
     return ((point, found[point]) for point in points if point in found and "error" not in found[point])
 

@@ -36,15 +36,16 @@ DOMAINS = ("spatial", "temporal")
 COPIED, IN_PLACE = "copied", "in place"
 # Elements of k a turn of a GEMM's loop: a slot of its ring in cuBLAS's kernels for Ampere (..._stages_32x5).
 TURN_K = 32
-# SMs simulated. Which tiles of a product meet on one is chance; what streams is alike on all.
-GEMM_SMS, STREAM_SMS = 18, 2
+# SMs simulated, and lookups of each. Which tiles of a product meet on one is chance: many SMs; else they are all alike.
+MEETING, ALIKE = (256, 4_000), (2, 16_000)
 
 
 class Cta(NamedTuple):
-    """A kernel's class, and what each of its CTAs reads."""
+    """A kernel's class, what each of its CTAs reads, and of a product how many there are in the batch."""
 
     kind: str
     reads: Callable[[int], Turns]
+    matrices: int = 1
 
 
 def hit_rates(trace: Trace, hardware: Hardware) -> list[dict[str, Any]]:
@@ -71,8 +72,8 @@ def hit_rates(trace: Trace, hardware: Hardware) -> list[dict[str, Any]]:
 def _row(
     domain: str, operator: Operator, kernel: Kernel, cta: Cta, layout: str, calls: int, hardware: Hardware
 ) -> dict[str, Any]:
-    sms = GEMM_SMS if cta.kind == GEMM else STREAM_SMS
-    hits = pattern.l1_hits(kernel, hardware, cta.reads, sample_sms=sms)
+    sms, sectors = MEETING if cta.kind == GEMM and kernel.grid > cta.matrices else ALIKE
+    hits = pattern.l1_hits(kernel, hardware, cta.reads, sample_sms=sms, most_sectors=sectors)
     one = sum(len(turn) for turn in cta.reads(0))
     return {
         "domain": domain,
@@ -95,7 +96,11 @@ def _distinct(operators: list[Operator]) -> list[tuple[Operator, int]]:
     calls: Counter[Any] = Counter()
     for operator in operators:
         attributes = operator.attributes
-        if operator.category != "Attention" or attributes.get("kind") != "self" or attributes.get("domain") not in DOMAINS:
+        if (
+            operator.category != "Attention"
+            or attributes.get("kind") != "self"
+            or attributes.get("domain") not in DOMAINS
+        ):
             continue
         key = (attributes["domain"], *((use.shape, use.strides) for use in operator.inputs[:3]))
         found.setdefault(key, operator)
@@ -130,7 +135,7 @@ def _attention_cta(operator: Operator, kernel: Kernel, in_place: bool) -> Cta | 
     scores = pattern.matrices((count, length, keys), (length * keys, keys, 1), item, base=4 * OPERAND_GAP)
     a, b = (q, k.transposed) if kernel.name.startswith("scores") else (scores, v)
     block = int(tile[1]), int(tile[2]), TURN_K
-    return Cta(kind, lambda cta: pattern.gemm_cta(a, b, block, cta))
+    return Cta(kind, lambda cta: pattern.gemm_cta(a, b, block, cta), count)
 
 
 def _operand(use: TensorUse, at: int, operator: Operator, in_place: bool) -> Matrices:
@@ -144,7 +149,9 @@ def _operand(use: TensorUse, at: int, operator: Operator, in_place: bool) -> Mat
         # frame, and H x W of them apart its frames. (Of a batch of videos, as if it were one with as many pixels.)
         lines, heads, frames, width = use.shape
         pixel = strides[-2]
-        return Matrices(((lines, pixel), (heads, strides[-3])), frames, width, lines * pixel, strides[-1], item, base)
+        return Matrices(
+            ((lines, pixel), (heads, strides[-3])), frames, width, lines * pixel, strides[-1], item, base
+        )
     return pattern.matrices(use.shape, strides, item, base)
 
 
@@ -189,6 +196,12 @@ def summarised(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         entry[0] += row["lookups"]
         entry[1] += row["lookups"] * row["l1_hit_rate"]
     return [
-        {"class": kind, "domain": domain, "layout": layout, "gigabytes": asked * SECTOR_BYTES / 1e9, "l1_hit_rate": hits / asked}
+        {
+            "class": kind,
+            "domain": domain,
+            "layout": layout,
+            "gigabytes": asked * SECTOR_BYTES / 1e9,
+            "l1_hit_rate": hits / asked,
+        }
         for (kind, domain, layout), (asked, hits) in sorted(sums.items())
     ]

@@ -44,7 +44,9 @@ def crossings(rows: Rows) -> Rows:
         for account in ("attention_s", "attention_module_s"):
             if not mine:
                 continue
-            larger = ["attention" if r[account] > r["convolution_s"] else "convolution" for r in (mine[0], mine[-1])]
+            larger = [
+                "attention" if r[account] > r["convolution_s"] else "convolution" for r in (mine[0], mine[-1])
+            ]
             found.append(
                 {
                     "attention": policy, "account": "kernels" if account == "attention_s" else "modules",

@@ -21,7 +21,12 @@ ACCOUNTS = ("modules", "operators")
 def architecture(plan: Plan, workload: str) -> str:
     for name in ("diffusion", "transformer", "video", "language"):
         if workload in getattr(plan, name):
-            return {"diffusion": "diffusion TTI", "transformer": "transformer TTI", "video": "TTV", "language": "LLM"}[name]
+            return {
+                "diffusion": "diffusion TTI",
+                "transformer": "transformer TTI",
+                "video": "TTV",
+                "language": "LLM",
+            }[name]
     return "TTV, also"
 
 
@@ -92,7 +97,9 @@ def experiment(found: Mapping[Point, dict[str, Any]], plan: Plan) -> Experiment:
     for account in ACCOUNTS:
         mine = [row for row in rows if row["account"] == account]
         places = [f"{name}, {policy}" for name in names for policy in ("baseline", "flash")]
-        value = {(f"{row['workload']}, {row['attention']}", row["category"]): row["of_baseline"] for row in mine}
+        value = {
+            (f"{row['workload']}, {row['attention']}", row["category"]): row["of_baseline"] for row in mine
+        }
         blocks.append(
             bars(
                 f"study-breakdown-{account}", places,
@@ -105,7 +112,11 @@ def experiment(found: Mapping[Point, dict[str, Any]], plan: Plan) -> Experiment:
     for name in names:
         for policy in ("baseline", "flash"):
             for account in ACCOUNTS:
-                mine = [r for r in rows if (r["workload"], r["attention"], r["account"]) == (name, policy, account)]
+                mine = [
+                    r
+                    for r in rows
+                    if (r["workload"], r["attention"], r["account"]) == (name, policy, account)
+                ]
                 wide.append(
                     {"workload": name, "attention": policy, "account": account, "total_s": sum(r["time_s"] for r in mine)}
                     | {r["category"]: r["share"] for r in mine}

@@ -60,8 +60,8 @@ class Plan(NamedTuple):
     frames: tuple[int, ...] = (4, 8, 16, 32, 64, 128, 256)
     assumptions: tuple[Assumption, ...] = ASSUMPTIONS
     caches: tuple[Point, ...] = (
-        DECODER.caches, Assumption("", levels=(0, 1, 2, 3)).caches, Assumption("", frames=76).caches,
-        Assumption("", side=128).caches, point("caches", "modelscope-t2v"), point("caches", "svd"),
+        DECODER.caches, ASSUMPTIONS[3].caches, ASSUMPTIONS[-1].caches,
+        Assumption("128x128", side=128).caches, point("caches", "modelscope-t2v"), point("caches", "svd"),
     )  # fmt: skip
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -37,15 +38,20 @@ class Point(NamedTuple):
 
 
 def point(kind: str, workload: str, **options: Any) -> Point:
-    return Point(kind, workload, tuple(sorted((name, value) for name, value in options.items() if value is not None)))
+    return Point(
+        kind, workload, tuple(sorted((name, value) for name, value in options.items() if value is not None))
+    )
 
 
 def measure(asked: Point, hardware: Hardware) -> dict[str, Any]:
-    """What came out of a point; {'error': reason} where it cannot be run here (a shape to record, and no torch)."""
+    """What came out of a point, and the processor's time for it in seconds as cpu_s; {'error': reason} where it cannot
+    be run here (a shape to record, and no torch)."""
+    began_s = time.process_time()
     try:
-        return KINDS[asked.kind](asked, hardware)
+        found = KINDS[asked.kind](asked, hardware)
     except InputError as error:
         return {"error": str(error)}
+    return {**found, "cpu_s": time.process_time() - began_s}
 
 
 def _run(asked: Point, hardware: Hardware) -> dict[str, Any]:
@@ -87,7 +93,11 @@ def denoiser_trace(
 
     options = {"side": side, "frames": frames, "widths": list(widths), "levels": list(levels), "batch": batch}
     return recorded(
-        "simtti.validation.study.denoiser:record", f"Make-A-Video's decoder ({options})", DENOISER, options, options
+        "simtti.validation.study.denoiser:record",
+        f"Make-A-Video's decoder ({options})",
+        DENOISER,
+        options,
+        options,
     )
 
 
@@ -96,7 +106,9 @@ def _caches(asked: Point, hardware: Hardware) -> dict[str, Any]:
     from simtti.workloads.record import workload_trace
 
     options = dict(asked.options)
-    trace = denoiser_trace(**options) if asked.workload == DENOISER else workload_trace(asked.workload, **options)
+    trace = (
+        denoiser_trace(**options) if asked.workload == DENOISER else workload_trace(asked.workload, **options)
+    )
     return {"rows": hit_rates(trace, hardware)}
 
 

@@ -42,8 +42,16 @@ def _parts(run: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def decode_ratio(rows: Rows, plan: Plan) -> float | None:
     """The largest intensity of a diffusion model's inference over that of the language model's decoding, at batch 1."""
-    decode = [r["intensity"] for r in rows if r["workload"] in plan.language and r["phase"] == "decode" and r["batch"] == 1]
-    diffusion = [r["intensity"] for r in rows if r["workload"] in plan.diffusion and r["phase"] == "all" and r["batch"] == 1]
+    decode = [
+        r["intensity"]
+        for r in rows
+        if r["workload"] in plan.language and r["phase"] == "decode" and r["batch"] == 1
+    ]
+    diffusion = [
+        r["intensity"]
+        for r in rows
+        if r["workload"] in plan.diffusion and r["phase"] == "all" and r["batch"] == 1
+    ]
     return max(diffusion) / max(decode) if decode and diffusion else None
 
 

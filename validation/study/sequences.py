@@ -20,7 +20,15 @@ def shapes(found: Mapping[Point, dict[str, Any]], plan: Plan) -> Rows:
     rows = []
     for asked, out in got(found, (point("run", workload) for workload in plan.workloads)):
         counts = Counter(
-            (c["phase"], c["kind"], c["domain"], c["q_len"], c["kv_len"], c["batch"] * c["heads"], c["head_dim"])
+            (
+                c["phase"],
+                c["kind"],
+                c["domain"],
+                c["q_len"],
+                c["kv_len"],
+                c["batch"] * c["heads"],
+                c["head_dim"],
+            )
             for c in out["calls"]
         )
         for (phase, kind, domain, q_len, kv_len, sequences, head_dim), calls in counts.items():
@@ -69,7 +77,9 @@ def by_size(found: Mapping[Point, dict[str, Any]], plan: Plan) -> Rows:
     for asked, out in got(found, (plan.size_point(side) for side in plan.sizes)):
         own = [c["q_len"] for c in out["calls"] if c["phase"] == out["main_phase"] and c["kind"] == "self"]
         side = dict(asked.options)["height"]
-        rows += [{"side": side, "tokens": tokens, "calls": calls} for tokens, calls in sorted(Counter(own).items())]
+        rows += [
+            {"side": side, "tokens": tokens, "calls": calls} for tokens, calls in sorted(Counter(own).items())
+        ]
     return rows
 
 
@@ -106,5 +116,10 @@ def experiment(found: Mapping[Point, dict[str, Any]], plan: Plan) -> Experiment:
     )  # fmt: skip
     return Experiment(
         section,
-        {"attention_shapes": rows, "lengths_of_a_pass": passes, "length_variation": varied, "lengths_by_size": sizes},
+        {
+            "attention_shapes": rows,
+            "lengths_of_a_pass": passes,
+            "length_variation": varied,
+            "lengths_by_size": sizes,
+        },
     )

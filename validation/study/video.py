@@ -31,7 +31,10 @@ def comparison(label: str, out: dict[str, Any]) -> Rows:
         row: dict[str, Any] = {"what": label, "attention": policy}
         for domain in DOMAINS:
             row |= {f"{domain}_{account}_s": domain_sum(run, domain, account) for account in ACCOUNTS}
-            row |= {f"{domain}_{name}": domain_sum(run, domain, name) for name in ("flops", "hbm_bytes", "l2_bytes")}
+            row |= {
+                f"{domain}_{name}": domain_sum(run, domain, name)
+                for name in ("flops", "hbm_bytes", "l2_bytes")
+            }
             row[f"{domain}_flops_per_s"] = row[f"{domain}_flops"] / row[f"{domain}_kernel_s"]
         for account in ACCOUNTS:
             spatial, temporal = (row[f"{domain}_{account}_s"] for domain in DOMAINS)
@@ -115,9 +118,7 @@ def classes(found: Mapping[Point, dict[str, Any]], plan: Plan) -> Rows:
         for _, out in got(found, [where]):
             l2 = _l2_rates(found, where)
             for row in summarised(out["rows"]):
-                rows.append(
-                    {"what": label, **row, "l2_hit_rate": l2.get((row["domain"], row["class"]))}
-                )
+                rows.append({"what": label, **row, "l2_hit_rate": l2.get((row["domain"], row["class"]))})
     return rows
 
 
@@ -141,7 +142,16 @@ def l1_ratios(rows: Rows) -> Rows:
         spatial = rates.get((what, kind, "spatial", "copied"))
         if domain == "temporal" and spatial is not None:
             ratio = spatial / temporal if temporal else (math.inf if spatial else None)
-            found.append({"what": what, "class": kind, "layout": layout, "spatial": spatial, "temporal": temporal, "ratio": ratio})
+            found.append(
+                {
+                    "what": what,
+                    "class": kind,
+                    "layout": layout,
+                    "spatial": spatial,
+                    "temporal": temporal,
+                    "ratio": ratio,
+                }
+            )
     return found
 
 
@@ -177,14 +187,22 @@ def experiment(found: Mapping[Point, dict[str, Any]], plan: Plan) -> Experiment:
     ratios = l1_ratios(hits)
     blocks: list[Any] = [
         shown(whole, _COMPARED, f"Whole inferences. {_CAPTION}", text_columns=2),
-        shown(ranges, _COMPARED, "One pass of Make-A-Video's decoder, over what is not published.", text_columns=2),
+        shown(
+            ranges,
+            _COMPARED,
+            "One pass of Make-A-Video's decoder, over what is not published.",
+            text_columns=2,
+        ),
     ]
     for axis, rows in (("frames", by_frames), ("side", by_side)):
         series = {}
         for policy in reversed(POLICIES):
             mine = [row for row in rows if row["attention"] == policy]
             for domain in DOMAINS:
-                series[f"{domain}, {policy}"] = ([r[axis] for r in mine], [1e3 * r[f"{domain}_copies_s"] for r in mine])
+                series[f"{domain}, {policy}"] = (
+                    [r[axis] for r in mine],
+                    [1e3 * r[f"{domain}_copies_s"] for r in mine],
+                )
         blocks.append(
             lines(f"study-video-{axis}", series, "frames" if axis == "frames" else "decoder's image side, pixels", "ms a pass",
                   "Attention modules and copies of Make-A-Video's decoder, one pass with guidance.")
@@ -192,7 +210,11 @@ def experiment(found: Mapping[Point, dict[str, Any]], plan: Plan) -> Experiment:
         blocks.append(_growth_table(grown[axis], axis))
     places = list(dict.fromkeys(row["what"] for row in hits))
     for kind in ("GEMM", "softmax", "elementwise"):
-        rate = {(r["what"], r["domain"]): r["l1_hit_rate"] for r in hits if r["class"] == kind and r["layout"] == "copied"}
+        rate = {
+            (r["what"], r["domain"]): r["l1_hit_rate"]
+            for r in hits
+            if r["class"] == kind and r["layout"] == "copied"
+        }
         blocks.append(
             bars(f"study-l1-{kind.lower()}", places,
                  {domain: [100 * rate.get((place, domain), 0.0) for place in places] for domain in DOMAINS},

@@ -1,0 +1,290 @@
+"""What is said of the model's error: the split, the baseline, the noise, the bottleneck; kernels and whole runs."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from simtti.cli import main
+from simtti.errors import InputError
+from simtti.hw_configs.hardware import load
+from simtti.simulator.kernel import Kernel, ctas_per_sm, lone_time_s
+from simtti.simulator.predict import Cells, kernels_of, predict
+from simtti.validation import runs
+from simtti.validation.bottleneck import LATENCY, PARTIAL_WAVE, limits
+from simtti.validation.calibrate import calibrate, in_training
+from simtti.validation.evaluation import evaluate, explain, size_class
+from simtti.validation.measured import check, read_measurements
+from simtti.validation.prediction import predicted_us
+from simtti.validation.roofline import roofline_s
+
+H100 = load("h100-sxm")
+GEMM = {"op": "gemm", "dtype": "bf16", "m": 4096, "n": 4096, "k": 4096}
+
+
+def measurements(*rows, **everywhere):
+    common = {"hw": "h100-sxm", "source": "one", "what_is_timed": "back-to-back", "time_us": 10.0}
+    return check(pd.DataFrame([{**common, **GEMM, **row, **everywhere} for row in rows]), "a test")
+
+
+def limits_of(hardware=H100, **row):
+    return limits(kernels_of({**GEMM, **row}, hardware), hardware)
+
+
+def test_what_is_timed_decides_what_is_predicted():
+    shape = {"m": 16, "n": 4096, "k": 2048}
+    rows = measurements(shape, {**shape, "what_is_timed": "kernels"}, {**shape, "what_is_timed": "wall"})
+    launched, kernels, wall = predicted_us(rows, H100)
+    assert launched == pytest.approx(predict(rows.iloc[:1], H100).time_us[0])
+    # No launch gap, and 17 MB of operands come from L2.
+    assert kernels < launched - 1e6 * H100.launch_s
+    assert wall == launched
+
+
+def test_operands_too_large_for_l2_come_from_hbm_in_a_profile_too():
+    large = {"op": "copy", "numel": 1 << 28, "m": None, "n": None, "k": None}
+    launched, kernels = predicted_us(measurements(large, {**large, "what_is_timed": "kernels"}), H100)
+    assert launched - kernels == pytest.approx(1e6 * H100.launch_s, abs=0.01)
+
+
+def test_roofline_is_the_datasheet_and_nothing_else():
+    flops = 2 * 4096**3 / H100.peak_flops("bf16")
+    assert roofline_s(Cells(GEMM), H100) == pytest.approx(flops)
+    copy = {"op": "copy", "dtype": "fp32", "numel": 10**9}
+    assert roofline_s(Cells(copy), H100) == pytest.approx(8e9 / 3.35e12)
+    convolution = {"op": "conv2d", "dtype": "fp16", "n": 2, "c": 64, "h": 32, "w": 32, "oc": 64, "kh": 3, "kw": 3,
+                   "padding": 1}  # fmt: skip
+    elements = 2 * (2 * 64 * 32 * 32) + 64 * 64 * 9
+    assert roofline_s(Cells(convolution), H100) == pytest.approx(2 * elements / 3.35e12)
+    half = replace(H100, tensor_efficiency=0.5)
+    assert roofline_s(Cells(GEMM), half) == pytest.approx(flops)
+
+
+@pytest.mark.parametrize(
+    ("row", "bottleneck"),
+    [
+        ({"m": 8192, "n": 8448, "k": 8192}, "tensor cores"),
+        ({"m": 1, "n": 16384, "k": 16384}, "HBM"),
+        ({"m": 16, "n": 64, "k": 64}, LATENCY),
+        ({"op": "copy", "numel": 1 << 28}, "HBM"),
+    ],
+)
+def test_the_bottleneck_of_kernels_that_have_an_obvious_one(row, bottleneck):
+    assert limits_of(**row).bottleneck == bottleneck
+
+
+def test_one_cta_more_than_a_wave_is_a_partial_wave():
+    kernel = Kernel("made", "gemm", grid=1, tensor_flops=1e9, shared_memory_bytes=200_000)
+    slots = ctas_per_sm(kernel, H100) * H100.sm_count
+    full = limits([replace(kernel, grid=slots)], H100)
+    over = limits([replace(kernel, grid=slots + 1)], H100)
+    assert full.partial_wave_share == 0
+    assert over.partial_wave_share == pytest.approx(0.5, abs=0.05)
+    assert over.bottleneck == PARTIAL_WAVE
+    assert (over.waves, over.last_wave_fill) == (2, pytest.approx(1 / slots))
+
+
+def test_launch_share_is_of_the_kernels_own_time():
+    (kernel,) = kernels_of({**GEMM, "m": 16, "n": 64, "k": 64}, H100)
+    fixed = H100.launch_s + H100.start_s
+    assert limits([kernel], H100).launch_share == pytest.approx(fixed / lone_time_s(kernel, H100))
+
+
+def test_rows_of_no_family_get_the_name_of_their_op_and_wall_times_are_not_scored():
+    softmax = {"op": "softmax", "rows": 1024, "cols": 1024, "m": None, "n": None, "k": None}
+    found = evaluate("h100-sxm", measurements({}, softmax, {"what_is_timed": "wall"}), workers=1)
+    assert found.table.family.tolist() == ["gemm", "softmax", "gemm"]
+    assert (len(found.scored), len(found.shown_apart)) == (2, 1)
+    assert set(found.table.split) == {"unseen"}
+
+
+def test_only_families_whose_fit_the_device_file_records_have_a_split(tmp_path):
+    shapes = [{"m": m, "n": n} for m in (64, 128, 256, 512) for n in (128, 384, 1024, 4096)]
+    softmax = {"op": "softmax", "rows": 1024, "cols": 1024, "m": None, "n": None, "k": None}
+    table = measurements(*shapes, softmax)
+    fit = {"used_rows": 1, "train_rows": 1, "test_rows": 1, "train_mape": 0.1, "test_mape": 0.1, "test_bias": 0.0,
+           "data_sha256": "0"}  # fmt: skip
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump({"base": "h100-sxm", "name": "mine", "fits": {"gemm": fit}}))
+    found = evaluate(str(path), table, workers=1)
+    assert found.measured_as == "h100-sxm"  # the same datasheet
+    gemm = found.table[found.table.family == "gemm"]
+    assert set(gemm.split) == {"train", "test"}
+    assert (gemm.split == "train").tolist() == in_training(table[table.op == "gemm"]).tolist()
+    assert found.table[found.table.family == "softmax"].split.tolist() == ["unseen"]
+
+
+def test_the_split_of_a_shape_does_not_depend_on_what_else_the_table_holds():
+    gemms = measurements(*({"m": m} for m in range(1, 60)))
+    alone = gemms[["op", "dtype", "m", "n", "k", "hw", "time_us", "source", "what_is_timed"]]
+    assert (in_training(gemms) == in_training(alone)).all()
+    assert 0.2 < in_training(alone).mean() < 0.8
+
+
+def test_wall_times_do_not_take_part_in_a_fit():
+    with pytest.raises(InputError, match="no measurement of h100-sxm belongs to"):
+        calibrate("h100-sxm", measurements({"m": 64}, {"m": 128}, what_is_timed="wall"), workers=1)
+
+
+def test_noise_is_between_sources_of_the_same_call_on_the_same_device():
+    table = measurements(
+        {"time_us": 10.0},
+        {"time_us": 12.0, "source": "two"},
+        {"time_us": 11.0},  # the same source again: no second opinion
+        {"time_us": 5.0, "source": "two", "m": 64},
+        {"time_us": 7.0, "source": "two", "what_is_timed": "kernels"},
+        {"time_us": 20.0, "source": "two", "hw": "a100-sxm"},
+    )
+    other = evaluate("h100-sxm", table, workers=1).table.other_us.to_numpy()
+    assert other[:3] == pytest.approx([12.0, np.sqrt(10 * 11), 12.0])
+    assert np.isnan(other[3:]).all()
+
+
+def test_a_size_class_is_the_decade_of_the_measured_time():
+    assert [size_class(time) for time in (0.5, 1.0, 9.99, 10.0, 100.0, 1000.0, 2e5)] == [
+        "0.1-1 us", "1-10 us", "1-10 us", "10-100 us", "0.1-1 ms", "1-10 ms", "100-1000 ms",
+    ]  # fmt: skip
+
+
+def test_explanations_name_what_is_unusual_about_a_row():
+    rows = [{"m": 1024, "n": 1024, "k": k} for k in (512, 1024, 2048)] * 20
+    table = evaluate(
+        "h100-sxm",
+        measurements(
+            *rows, {"m": 16, "n": 321, "k": 64, "time_us": 0.2}, {"m": 300, "n": 512, "time_us": 1.0}
+        ),
+        workers=1,
+    ).table
+    odd, quick = (explain(row, table) for row in table.iloc[-2:].to_dict("records"))
+    for text in (
+        "launch",
+        "below the launch floor",
+        "n 321 is no multiple of 8",
+        "m 16 is among the smallest",
+    ):
+        assert text in odd
+    assert "measured faster than the roofline" in quick
+
+
+def test_a_row_without_a_prediction_keeps_its_place_and_its_reason():
+    found = evaluate(
+        "h100-sxm", measurements({}, {"batch": 0.5 + 0.5}, {"dtype": ""} | {"dtype": "fp16"}), workers=1
+    )
+    assert (found.table.error == "").all()
+    row = found.table.iloc[0].to_dict() | {"error": "column 'm' is empty"}
+    assert explain(row, found.table) == "no prediction: column 'm' is empty"
+
+
+def test_a_device_that_nobody_measured_is_an_error():
+    with pytest.raises(InputError, match=r"no measurement of a kernel on a100-sxm; the table has: h100-sxm"):
+        evaluate("a100-sxm", measurements({}))
+
+
+# ---- whole runs
+
+
+def run_table(*rows):
+    common = {"workload": "stable-diffusion-1.5", "hw": "h100-sxm", "gpus": 1, "batch": 1, "steps": 25, "source": "one",
+              "energy_j": 100.0, "predicted_j": 110.0, "error": ""}  # fmt: skip
+    return pd.DataFrame([common | row for row in rows])
+
+
+def test_batch_scaling_and_device_ratios_pair_runs_that_differ_in_that_alone():
+    table = run_table(
+        {"latency_s": 1.0, "predicted_s": 2.0},
+        {"batch": 4, "latency_s": 3.0, "predicted_s": 6.6},
+        {"batch": 4, "steps": 50, "latency_s": 9.0, "predicted_s": 9.0},
+        {"hw": "a100-sxm-40gb", "latency_s": 2.0, "predicted_s": 4.4},
+        {"batch": 8, "source": "two", "latency_s": 9.0, "predicted_s": 9.0},
+    )
+    (scaling,) = runs.batch_scaling(table).to_dict("records")
+    assert (scaling["batch"], scaling["measured"], scaling["ratio"]) == (4, 3.0, pytest.approx(1.1))
+    (ratio,) = runs.device_ratios(table).to_dict("records")
+    assert (ratio["hw"], ratio["base"]) == ("h100-sxm", "a100-sxm-40gb")
+    assert ratio["measured"] == 0.5
+    assert ratio["ratio"] == pytest.approx(1 / 1.1)
+
+
+def test_runs_that_two_sources_measured_are_shown_side_by_side():
+    table = run_table(
+        {"latency_s": 1.0, "predicted_s": 1.0},
+        {"latency_s": 1.1, "predicted_s": 1.0, "source": "two"},
+        {"batch": 2, "latency_s": 2.0, "predicted_s": 2.0},
+    )
+    assert runs.two_sources(table).latency_s.tolist() == [1.0, 1.1]
+
+
+@pytest.fixture(scope="module")
+def whole_runs(tmp_path_factory):
+    """Two runs at the shape that ships, measured by nobody: the numbers are made up."""
+    folder = tmp_path_factory.mktemp("runs")
+    common = {
+        "workload": "stable-diffusion-1.5",
+        "dtype": "fp16",
+        "batch": 1,
+        "steps": 3,
+        "what_is_timed": "run",
+    }
+    rows = [
+        {**common, "hw": "h100-sxm", "latency_s": 0.2, "energy_j": 30.0, "source": "one"},
+        {**common, "hw": "h100-sxm", "latency_s": 0.1, "energy_j": None, "source": "two"},
+        {**common, "hw": "a100-sxm", "latency_s": 0.2, "energy_j": 40.0, "source": "one"},
+        {**common, "hw": "no-such-device", "latency_s": 0.2, "energy_j": 40.0, "source": "one"},
+    ]
+    pd.DataFrame(rows).to_csv(folder / "runs.csv", index=False)
+    return folder
+
+
+def test_validate_runs_tells_error_by_model_and_leaves_out_unknown_devices(whole_runs):
+    arguments = [
+        "validate",
+        "runs",
+        str(whole_runs / "runs.csv"),
+        "-o",
+        str(whole_runs / "out"),
+        "--workers",
+        "1",
+    ]
+    done = CliRunner().invoke(main, arguments, env={"COLUMNS": "160"})
+    assert done.exit_code == 0, done.output
+    for text in (
+        "stable-diffusion-1.5",
+        "1 runs on no-such-device are left out",
+        "two sources, the same run",
+    ):
+        assert text in done.output
+    table = pd.read_parquet(whole_runs / "out" / "runs.parquet")
+    assert table.latency_s.tolist() == [0.2, 0.1, 0.2, 0.2]
+    assert (table.predicted_s[:3] > 0).all()
+    assert table.predicted_s[0] == table.predicted_s[1]
+    assert "no-such-device" in table.error[3]
+    text = (whole_runs / "out" / "runs.md").read_text()
+    assert "The same run measured by two sources" in text
+    assert "h100-sxm / a100-sxm" in text
+    assert (whole_runs / "out" / "runs.html").exists()
+
+
+def test_a_run_that_was_interrupted_goes_on(whole_runs):
+    out = whole_runs / "resumed.csv"
+    table = read_measurements(whole_runs / "runs.csv").iloc[:1]
+    first = runs.evaluate_runs(table, out, workers=1)
+    journal = out.with_name(f".{out.name}.partial.jsonl")
+    assert not journal.exists()
+    from simtti.simulator.sweep import code_hash
+    from simtti.validation.measured import points
+
+    (options,) = points(table).astype(object).to_dict("records")
+    options = {name: int(value) if isinstance(value, float) else value for name, value in options.items()}
+    entry = {"code": code_hash(), "key": json.dumps(options, sort_keys=True), "figures": {"latency_s": 42.0}}
+    journal.write_text(json.dumps(entry) + "\n")
+    assert runs.evaluate_runs(table, out, workers=1).predicted_s.tolist() == [42.0]
+    assert first.predicted_s[0] != 42.0
+
+
+def test_a_table_without_whole_runs_is_an_error(tmp_path):
+    with pytest.raises(InputError, match="no whole inference"):
+        runs.evaluate_runs(measurements({}), tmp_path / "out.csv")

@@ -1,0 +1,221 @@
+"""The reports: what a person reads in them, that nothing is loaded from elsewhere, that the same input gives the same bytes."""
+
+import json
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+
+from simtti.cli import main
+from simtti.hw_configs.hardware import load
+from simtti.validation.prediction import predicted_us
+from simtti.validation.report import charts, markdown, page
+from simtti.validation.report.document import Cell, Report, Section, table
+from simtti.validation.report.words import joined, number, percent, signed
+
+pytest.importorskip("plotly")
+
+
+def call(*arguments):
+    return CliRunner().invoke(main, [str(each) for each in arguments], env={"COLUMNS": "160"})
+
+
+def refused(*arguments):
+    """The one line of error of a call that must exit with 2."""
+    done = call(*arguments)
+    assert done.exit_code == 2, done.output
+    (line,) = done.output.strip().splitlines()
+    assert line.startswith("simtti: error: ")
+    return line
+
+
+@pytest.fixture(scope="module")
+def kernels(tmp_path_factory):
+    """A table of made-up measurements: the model's own times, off by a known factor."""
+    rows = [
+        {"op": "gemm", "dtype": "bf16", "m": m, "n": n, "k": k}
+        for m in (16, 512, 4096)
+        for n in (512, 1280, 4096, 10240)
+        for k in (320, 1280, 4096)
+    ] + [{"op": "softmax", "dtype": "fp16", "rows": rows, "cols": 1024} for rows in (64, 4096, 65536)]
+    made = pd.DataFrame(rows).assign(
+        hw="h100-sxm", source="made up", what_is_timed="back-to-back", time_us=1.0
+    )
+    made["time_us"] = predicted_us(made, load("h100-sxm"), workers=1) / 1.1
+    twice = made.iloc[:5].assign(source="another <source>", time_us=made.time_us[:5] * 1.05)
+    wall = made.iloc[-1:].assign(what_is_timed="wall", time_us=500.0)
+    path = tmp_path_factory.mktemp("kernels") / "kernels.csv"
+    pd.concat([made, twice, wall]).to_csv(path, index=False)
+    return path
+
+
+@pytest.fixture(scope="module")
+def reports(kernels):
+    """Two reports made from the same table."""
+    folders = [kernels.parent / name for name in ("one", "two")]
+    outputs = [
+        call("validate", "kernels", "--hw", "h100-sxm", "--measurements", kernels, "-o", folder)
+        for folder in folders
+    ]
+    for done in outputs:
+        assert done.exit_code == 0, done.output
+    return folders, outputs[0].output
+
+
+class Page(HTMLParser):
+    """What a browser would load or show."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.addresses, self.ids, self.scripts, self.heads, self.inside = [], [], {}, [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        attributes = dict(attrs)
+        self.addresses += [
+            value for name, value in attrs if name in ("src", "href", "srcset", "action", "data")
+        ]
+        self.ids += [attributes["id"]] if "id" in attributes else []
+        self.inside.append((tag, attributes.get("id", "")))
+
+    def handle_endtag(self, tag):
+        while self.inside and self.inside.pop()[0] != tag:
+            pass
+
+    def handle_data(self, data):
+        tag, name = self.inside[-1] if self.inside else ("", "")
+        if tag == "script":
+            self.scripts[name] = self.scripts.get(name, "") + data
+        if tag == "h2":
+            self.heads.append(data)
+
+
+def test_the_terminal_says_how_far_off_the_model_is(reports):
+    _, output = reports
+    gemm = next(line for line in output.splitlines() if line.startswith("gemm "))
+    assert "41" in gemm.split()
+    assert "+9." in gemm  # 10 % on 36 rows, 5 % on the 5 that were measured twice
+    assert "Roofline MAPE" in output
+    assert "Wall times, not scored" in output
+
+
+def test_the_report_has_its_sections_and_its_numbers(reports):
+    (folder, _), _ = reports
+    found = Page((folder / "h100-sxm.html").read_text())
+    for head in ("How good it is", "Where not to trust it", "Predicted against measured", "By how long the kernel takes",
+                 "How errors spread", "Error against each dimension of the shape", "The 20 worst rows",
+                 "Wall times, shown and not scored", "The device's parameters", "Made from"):  # fmt: skip
+        assert head in found.heads
+    text = (folder / "h100-sxm.md").read_text()
+    for words in (
+        "| Family | Rows | MAPE |",
+        "| gemm |",
+        "| softmax |",
+        "Noise",
+        "hbm_efficiency",
+        "sha256",
+        "kernels.csv",
+    ):
+        assert words in text
+    rows = pd.read_parquet(folder / "h100-sxm.parquet")
+    assert len(rows) == 45
+    assert {"family", "split", "size", "predicted_us", "roofline_us", "bottleneck", "other_us"} <= set(
+        rows.columns
+    )
+    assert rows.other_us.notna().sum() == 10
+
+
+def test_nothing_on_the_page_comes_from_elsewhere(reports):
+    (folder, _), _ = reports
+    text = (folder / "h100-sxm.html").read_text()
+    found = Page(text)
+    assert all(address.startswith(("#", "data:")) for address in found.addresses)
+    assert "url(" not in text
+    assert "@import" not in text
+    assert not re.search(r"(src|href)\s*=\s*[\"']?(https?:)?//", text)
+    assert len(text) < 8e6
+
+
+def test_every_chart_has_its_place_and_its_data_once(reports):
+    (folder, _), _ = reports
+    found = Page((folder / "h100-sxm.html").read_text())
+    drawn = json.loads(found.scripts["charts"])
+    assert {"kernels-scatter", "kernels-distribution", "kernels-by-size", "kernels-gemm-m"} <= set(drawn)
+    assert set(drawn) <= set(found.ids)
+    assert len(found.ids) == len(set(found.ids))
+    points = sum(len(trace["x"]) for trace in drawn["kernels-scatter"]["data"] if trace["mode"] == "markers")
+    assert points == 44
+
+
+def test_the_same_input_gives_the_same_bytes(reports):
+    (one, two), _ = reports
+    for name in ("h100-sxm.html", "h100-sxm.md", "h100-sxm.parquet"):
+        assert (one / name).read_bytes() == (two / name).read_bytes()
+
+
+def test_many_points_are_thinned_to_the_same_sample():
+    count = 3 * charts.MOST_POINTS
+    rows = pd.DataFrame({"time_us": np.arange(1.0, count + 1), "predicted_us": np.arange(1.0, count + 1)})
+    rows = rows.assign(op="copy", family="copy", numel=rows.time_us)
+    one, two = (charts.scatter(rows, "family", "points", "us") for _ in range(2))
+    assert one == two
+    assert len(one.data[-1]["x"]) == charts.MOST_POINTS
+    assert f"{charts.MOST_POINTS:,} of {count:,} points" in one.caption
+
+
+def test_a_measurement_cannot_put_markup_on_the_page_or_break_a_table():
+    evil = "<script>alert(1)</script>|"
+    report = Report(
+        evil, evil, (), (evil,), (evil,), (Section(evil, (evil,), (table((evil,), [[evil]], evil),)),)
+    )
+    text = page.html(report)
+    assert "<script>alert" not in text
+    assert "| <script>alert(1)</script>\\| |" in markdown.text(report)
+
+
+def test_marked_cells_stand_out():
+    report = Report("t", "", (), (), (), (Section("s", (), (table(("a",), [[Cell("9 %", "bad")]]),)),))
+    assert '<span class="bad">9' in page.html(report)
+    assert "**9 %**" in markdown.text(report)
+
+
+def test_fewer_rows_are_taken_when_asked(kernels):
+    done = call("validate", "kernels", "--hw", "h100-sxm", "--measurements", kernels, "--rows", 10)
+    assert done.exit_code == 0, done.output
+    assert "h100-sxm: 13 measured kernels" in done.output
+
+
+def test_what_cannot_be_done_is_said_in_a_line(tmp_path, kernels):
+    arguments = ("--measurements", kernels)
+    assert "unknown device 'h100'" in refused("validate", "kernels", "--hw", "h100", *arguments)
+    assert "no measurement of a kernel on a100-sxm" in refused(
+        "validate", "kernels", "--hw", "a100-sxm", *arguments
+    )
+    missing = ("--hw", "h100-sxm", "--measurements", tmp_path / "no.csv")
+    assert "no such file" in refused("validate", "kernels", *missing)
+    bad = tmp_path / "bad.csv"
+    pd.read_csv(kernels).assign(m=-1).to_csv(bad, index=False)
+    assert "column 'm' is -1.0" in refused("validate", "kernels", "--hw", "h100-sxm", "--measurements", bad)
+    (tmp_path / "file").write_text("")
+    assert "file" in refused("validate", "kernels", "--hw", "h100-sxm", *arguments, "-o", tmp_path / "file")
+    assert "no whole inference" in refused("validate", "runs", kernels)
+    assert "'FILE...'" in refused("validate", "runs")
+
+
+def test_a_file_after_validate_is_a_trace(tmp_path):
+    assert "no trace file" in refused("validate", tmp_path / "no.parquet")
+    assert "no trace file" in refused("validate", "--hw", "h100-sxm", tmp_path / "no.parquet")
+    assert "no trace file" in refused("validate", "trace", tmp_path / "no.parquet")
+    assert "'FILE'" in refused("validate")
+    assert "kernels" in call("validate", "--help").output
+
+
+def test_numbers_in_words():
+    assert [percent(0.0654), signed(0.001), percent(float("nan"))] == ["6.5 %", "+0.1 %", ""]
+    assert [number(value) for value in (0.85, 1.23456, 12.345, 1234.5, 5e-7, 2e9)] == [
+        "0.85", "1.23", "12.3", "1,234", "5e-07", "2e+09",
+    ]  # fmt: skip
+    assert joined(["a", "b", "c"]) == "a, b and c"

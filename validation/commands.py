@@ -1,0 +1,202 @@
+"""`simtti validate`: the model against measurements, of a trace, of kernels, of whole inferences."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from simtti.errors import InputError
+from simtti.simulator.progress import progress
+
+if TYPE_CHECKING:
+    from simtti.validation.report.document import Report
+
+
+class _ValidateGroup(click.Group):
+    """`simtti validate FILE` is `simtti validate trace FILE`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if not args or (args[0] not in self.commands and args[0] not in ctx.help_option_names):
+            args = ["trace", *args]
+        return super().parse_args(ctx, args)
+
+
+@click.group(cls=_ValidateGroup, subcommand_metavar="FILE | COMMAND [ARGS]...")
+def validate() -> None:
+    """Hold the model against measurements: of a trace (FILE), of single kernels, of whole inferences.
+
+    \b
+    simtti validate run.pt.trace.json.gz --plot run.png --table run.csv
+    simtti validate kernels --hw h100-sxm --measurements kernels.parquet -o reports
+    simtti validate runs runs.csv -o reports
+    simtti validate study --hw a100-sxm -o study
+    """
+
+
+@validate.command()
+@click.argument("file", type=click.Path())
+@click.option("--hw", help="The device to predict for; the one the trace was taken on if not given.")
+@click.option("--json", "json_path", help="Write the figures as JSON to a file, or to - for standard output.")
+@click.option(
+    "--table", "table_path", type=click.Path(), help="Write every operator with both times: .csv or .parquet."
+)
+@click.option("--plot", "plot_path", type=click.Path(), help="Write a scatter as .png or .svg.")
+def trace(
+    file: str, hw: str | None, json_path: str | None, table_path: str | None, plot_path: str | None
+) -> None:
+    """Compare the model with the measured kernels of a timed trace (a .parquet, or a torch.profiler .json[.gz]).
+
+    `simtti validate FILE` is the same.
+
+    \b
+    simtti validate run.pt.trace.json.gz --plot run.png --table run.csv
+    """
+    from simtti.hw_configs.hardware import find_reported, load
+    from simtti.simulator import table
+    from simtti.validation.compare import compare, plot
+    from simtti.workloads.kineto import import_kineto as read_kineto
+    from simtti.workloads.trace import Trace
+
+    for path in (json_path, table_path, plot_path):
+        if path not in (None, "-"):
+            table.check_writable(path)
+    trace = Trace.load(file) if file.endswith(".parquet") else read_kineto(file)
+    name = str(trace.timing.device.get("name", "")) if trace.timing else ""
+    hardware = load(hw) if hw else find_reported(name)
+    if hardware is None:
+        raise InputError(f"{file}: there is no device file for {name or 'its device'!r}; say which with --hw")
+    comparison = compare(trace, hardware)
+    if table_path:
+        table.write_table(comparison.table, table_path)
+    if plot_path:
+        plot(comparison, plot_path)
+    text = json.dumps(comparison.to_dict(), indent=2) + "\n"
+    if json_path == "-":
+        click.echo(text, nl=False)
+        return
+    if json_path:
+        table.write_text(json_path, text)
+    from simtti.simulator.summary import print_comparison
+
+    print_comparison(comparison)
+
+
+@validate.command()
+@click.option("--hw", required=True, help="The device: a name or a YAML file, such as `calibrate` writes.")
+@click.option(
+    "--measurements",
+    "files",
+    required=True,
+    multiple=True,
+    type=click.Path(),
+    help="Measurement tables or folders (simtti import measurements makes them); may be given again.",
+)
+@click.option("-o", "--out", type=click.Path(), help="A folder for HW.html, HW.md and HW.parquet.")
+@click.option("--rows", default=0, help="Rows of a family at most, spread over the times; all if not given.")
+@click.option("--workers", type=int, help="Processes; as many as there are cores if not given.")
+def kernels(hw: str, files: tuple[str, ...], out: str | None, rows: int, workers: int | None) -> None:
+    """Predict every measured kernel of a device and report how far off the model is, where, and why.
+
+    \b
+    simtti validate kernels --hw h100-sxm --measurements measured/ -o reports
+    """
+    from simtti.simulator import table
+    from simtti.validation.evaluation import evaluate
+    from simtti.validation.measured import read_measurements
+    from simtti.validation.report import kernels as content
+    from simtti.validation.report.provenance import provenance
+
+    folder = _folder(out)
+    measurements = read_measurements(list(files))
+    with progress("predict", "kernels") as advance:
+        found = evaluate(hw, measurements, most_rows=rows, workers=workers, progress=advance)
+    content.print_summary(found)
+    if folder:
+        table.write_table(found.table, folder / f"{found.hardware.name}.parquet")
+        _write(content.report(found, hw, provenance(files, hw)), folder / found.hardware.name)
+
+
+@validate.command()
+@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path())
+@click.option("-o", "--out", type=click.Path(), help="A folder for runs.html, runs.md and runs.parquet.")
+@click.option("--workers", type=int, help="Processes; as many as there are cores if not given.")
+def runs(files: tuple[str, ...], out: str | None, workers: int | None) -> None:
+    """Simulate every measured whole inference in FILEs and report the error by device, model and batch.
+
+    FILE is a table of measurements or a folder of them. Interrupted, it keeps the finished runs where -o is given; the
+    same command does the rest.
+
+    \b
+    simtti validate runs runs.csv -o reports
+    """
+    from simtti.validation.measured import read_measurements
+    from simtti.validation.report import runs as content
+    from simtti.validation.report.provenance import provenance
+    from simtti.validation.runs import evaluate_runs
+
+    folder = _folder(out)
+    measurements = read_measurements(list(files))
+    with tempfile.TemporaryDirectory() as scratch, progress("simulate", "runs") as advance:
+        found = evaluate_runs(
+            measurements, (folder or Path(scratch)) / "runs.parquet", workers=workers, progress=advance
+        )
+    content.print_summary(found)
+    if folder:
+        _write(content.report(found, provenance(files)), folder / "runs")
+
+
+@validate.command()
+@click.option("--hw", default="a100-sxm", show_default=True, help="The device: a name or a YAML file.")
+@click.option(
+    "-o",
+    "--out",
+    required=True,
+    type=click.Path(),
+    help="A folder for study.html, study.md and a CSV a figure.",
+)
+@click.option("--workers", type=int, help="Processes; as many as there are cores if not given.")
+def study(hw: str, out: str, workers: int | None) -> None:
+    """Run the experiments of Golden et al. (ISPASS 2024) on a simulated device and set what they found beside it.
+
+    Interrupted, it keeps what has come out; the same command does the rest. Other sizes than the default ones are recorded,
+    which needs torch.
+
+    \b
+    simtti validate study --hw a100-sxm -o study
+    """
+    from simtti.validation.study import study as whole
+
+    folder = _folder(out)
+    assert folder is not None
+    with progress("simulate", "points") as advance:
+        found = whole.run_study(hw, folder, workers=workers, progress=advance)
+    whole.print_findings(found)
+    whole.write(found, folder)
+    click.echo(f"{folder / 'study.html'}: open it in a browser", err=True)
+
+
+def _folder(out: str | None) -> Path | None:
+    """The folder to write to, made if need be, and what a report needs there."""
+    if out is None:
+        return None
+    from simtti.simulator import table
+    from simtti.validation.report.page import plotly_js
+
+    plotly_js()
+    folder = Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    table.check_writable(folder / "report.html")
+    return folder
+
+
+def _write(report: Report, stem: Path) -> None:
+    from simtti.simulator import table
+    from simtti.validation.report import markdown, page
+
+    for suffix, text in ((".html", page.html(report)), (".md", markdown.text(report))):
+        table.write_text(f"{stem}{suffix}", text)
+    click.echo(f"{stem}.html: open it in a browser", err=True)

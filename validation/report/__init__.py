@@ -1,0 +1,1 @@
+"""Reports of the model's error: their content (kernels, runs), and how it is shown (page, markdown, terminal)."""

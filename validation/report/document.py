@@ -1,0 +1,86 @@
+"""What a report consists of, whatever shows it: sections of text, tables and charts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+
+class Cell(NamedTuple):
+    """A table's cell. mark: '' or 'bad', a figure beyond what is aimed at."""
+
+    text: str
+    mark: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of cells under column heads. text_columns: so many columns from the left are words, the others numbers, but for
+    `words_last`: the last column is words as well, and long ones."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    caption: str = ""
+    text_columns: int = 1
+    words_last: bool = False
+
+    def is_text(self, column: int) -> bool:
+        return column < self.text_columns or (self.words_last and column == len(self.columns) - 1)
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A plotly figure: traces and layout as plain data.
+
+    name: of its element on the page, unique there. small: stands in a row with its neighbours that are small as well.
+    """
+
+    name: str
+    data: tuple[dict[str, Any], ...]
+    layout: dict[str, Any]
+    caption: str = ""
+    height_px: int = 420
+    title: str = ""
+    small: bool = False
+
+
+@dataclass(frozen=True)
+class Section:
+    title: str
+    text: tuple[str, ...] = ()
+    blocks: tuple[Table | Chart, ...] = ()
+    folded: bool = False  # shown closed on a page: detail that few look up
+
+
+class Fact(NamedTuple):
+    """A number at the top: what it is, the number, what it says."""
+
+    name: str
+    value: str
+    hint: str
+
+
+@dataclass(frozen=True)
+class Report:
+    title: str
+    subtitle: str
+    facts: tuple[Fact, ...]
+    summary: tuple[str, ...]
+    cautions: tuple[str, ...]
+    sections: tuple[Section, ...]
+
+    def charts(self) -> Iterable[Chart]:
+        return (block for section in self.sections for block in section.blocks if isinstance(block, Chart))
+
+
+def table(
+    columns: Iterable[str],
+    rows: Iterable[Iterable[Cell | str]],
+    caption: str = "",
+    text_columns: int = 1,
+    words_last: bool = False,
+) -> Table:
+    """A Table whose plain cells may be given as strings."""
+    cells = tuple(tuple(cell if isinstance(cell, Cell) else Cell(cell) for cell in row) for row in rows)
+    return Table(tuple(columns), cells, caption, text_columns, words_last)

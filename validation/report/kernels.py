@@ -1,0 +1,262 @@
+"""The report on single kernels of one device: what `simtti validate kernels` says."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from simtti.hw_configs.hardware import read
+from simtti.hw_configs.schema import CALIBRATION
+from simtti.validation.evaluation import Evaluation, noise, size_order
+from simtti.validation.report import charts, tables
+from simtti.validation.report.document import Cell, Fact, Report, Section, Table, table
+from simtti.validation.report.terminal import print_lines, print_table
+from simtti.validation.report.words import (
+    BIAS_LIMIT,
+    MAPE_LIMIT,
+    count,
+    joined,
+    number,
+    percent,
+    signed,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# A group of fewer rows is not warned of by its figures.
+FEWEST_ROWS = 10
+# An interval wider than this share of the value: hardly identified (as in calibrate).
+WIDE_INTERVAL = 0.5
+
+
+def print_summary(found: Evaluation) -> None:
+    """The main tables and the warnings, on the terminal."""
+    rows = found.scored
+    if len(rows):
+        print_table(tables.by_family(rows), f"{found.hardware.name}: {count(len(rows))} measured kernels")
+        if len(set(rows.split)) > 1:
+            print_table(tables.by_split(rows), "Training and held-out shapes")
+        print_table(tables.by_size(rows), "By measured time")
+    if len(found.shown_apart):
+        print_table(
+            tables.apart(found.shown_apart), "Wall times, not scored: the host's share is not predicted"
+        )
+    print_lines(_warnings(found), "yellow")
+
+
+def report(found: Evaluation, hw: str, inputs: tuple[tuple[str, str], ...]) -> Report:
+    """The whole report. hw: the device's name or file; inputs: what it was made from (see provenance)."""
+    rows = found.scored
+    sections = []
+    if len(rows):
+        families = [str(name) for name in rows.family.value_counts().index]
+        sections = [
+            Section(
+                "Predicted against measured",
+                blocks=(charts.scatter(rows, "family", "kernels-scatter", "us"), tables.by_family(rows)),
+            ),
+            Section(
+                "Training against held-out shapes",
+                ()
+                if found.fitted
+                else ("The device file records no fit, so that no row is known to be held out.",),
+                (tables.by_split(rows),) if found.fitted else (),
+            ),
+            Section(
+                "By how long the kernel takes",
+                blocks=(charts.by_size(rows, families), tables.by_size(rows)),
+            ),
+            Section("How errors spread", blocks=(charts.distribution(rows, families),)),
+            Section("What the kernels wait for", blocks=(tables.by_bottleneck(rows),)),
+            Section(
+                "Error against each dimension of the shape",
+                ("The line is the median, the band holds the middle 80 % of the rows at that size.",),
+                tuple(
+                    chart
+                    for family in families
+                    for chart in charts.dimensions(rows[rows.family == family], family)
+                ),
+            ),
+            Section(f"The {min(tables.WORST_ROWS, len(rows))} worst rows", blocks=(tables.worst(rows),)),
+        ]
+    if len(found.shown_apart):
+        sections.append(
+            Section(
+                "Wall times, shown and not scored",
+                ("Times around single calls hold the launch by the host and a synchronisation, which this "
+                 "prediction does not.",),
+                (tables.apart(found.shown_apart),),
+            )
+        )  # fmt: skip
+    content = read(hw)
+    sections += [
+        Section(
+            "The device's parameters",
+            (
+                "fitted: set by measurements; uncalibrated: from the source named, without a fit. The interval is 95 %.",
+            ),
+            (*_fits(content), _parameters(content)),
+            folded=True,
+        ),
+        Section("Made from", blocks=(table(("Input", "Which"), inputs, text_columns=2),), folded=True),
+    ]
+    return Report(
+        title=f"{found.hardware.name}: how far off simtti is",
+        subtitle=f"Single kernels, predicted and measured{_as(found)}",
+        facts=_facts(rows),
+        summary=_summary(rows),
+        cautions=(*_weak(rows), *_warnings(found), *_parameter_warnings(content)),
+        sections=tuple(sections),
+    )
+
+
+def _as(found: Evaluation) -> str:
+    return "" if found.measured_as == found.hardware.name else f" on {found.measured_as}"
+
+
+def _facts(rows: pd.DataFrame) -> tuple[Fact, ...]:
+    if not len(rows):
+        return ()
+    ours, roofline, between = tables.kernel_figures(rows), tables.roofline_figures(rows), noise(rows)
+    facts = [
+        Fact("Mean error", percent(ours.mape), f"of {count(ours.rows)} kernels (MAPE)"),
+        Fact("Half are within", percent(ours.median), f"nine in ten within {percent(ours.p90)}"),
+        Fact("Bias", signed(ours.bias), _side(ours.bias)),
+        Fact("Roofline alone", percent(roofline.mape), "datasheet peak and bandwidth, the same kernels"),
+    ]
+    if between.rows:
+        facts.append(
+            Fact(
+                "Measurement noise",
+                percent(between.mape),
+                f"two sources, {count(between.rows)} times the same call",
+            )
+        )
+    return tuple(facts)
+
+
+def _side(bias: float) -> str:
+    if abs(bias) < 0.005:
+        return "neither too fast nor too slow on the whole"
+    return "predicted too slow on the whole" if bias > 0 else "predicted too fast on the whole"
+
+
+def _summary(rows: pd.DataFrame) -> tuple[str, ...]:
+    """What the numbers say, in words."""
+    if not len(rows):
+        return ("No row can be scored: all are wall times.",)
+    ours, roofline, between = tables.kernel_figures(rows), tables.roofline_figures(rows), noise(rows)
+    words = [
+        f"On {count(ours.rows)} measured kernels the prediction is off by {percent(ours.mape)} on average; half are "
+        f"within {percent(ours.median)}, nine in ten within {percent(ours.p90)}. A roofline from the datasheet, without "
+        f"anything fitted, is off by {percent(roofline.mape)}."
+    ]  # fmt: skip
+    held_out = rows[rows.split == "test"]
+    if len(held_out):
+        train, test = tables.kernel_figures(rows[rows.split == "train"]), tables.kernel_figures(held_out)
+        words.append(
+            f"On the {count(test.rows)} rows whose shapes the fit never saw the error is {percent(test.mape)}, on the "
+            f"{count(train.rows)} whose shapes it could use {percent(train.mape)}."
+        )
+    if between.rows:
+        words.append(
+            f"Two sources that timed the same call differ by {percent(between.mape)} ({count(between.rows)} rows): no model "
+            "can be held to less."
+        )
+    else:
+        words.append(
+            "No call here was timed by two sources, so these data do not say how much of the error is the measurement's."
+        )
+    return tuple(words)
+
+
+def _weak(rows: pd.DataFrame) -> tuple[str, ...]:
+    """Families and size classes whose figures say not to trust them, the worst first."""
+    found = []
+    for (family, size), part in tables.groups(
+        rows, ["family", "size"], lambda key: (key[0], size_order(key[1]))
+    ):
+        figures = tables.kernel_figures(part)
+        off, leans = figures.mape > MAPE_LIMIT, abs(figures.bias) > BIAS_LIMIT
+        if figures.rows >= FEWEST_ROWS and (off or leans):
+            text = f"{family} of {size}: error {percent(figures.mape)}"
+            if leans:
+                text += f", {percent(abs(figures.bias))} too {'slow' if figures.bias > 0 else 'fast'} on the whole"
+            found.append((figures.mape, f"{text} ({count(figures.rows)} rows)"))
+    few = [str(name) for name, part in rows.groupby("family") if len(part) < FEWEST_ROWS]
+    lines = [text for _, text in sorted(found, reverse=True)]
+    if few:
+        lines.append(f"{joined(few)}: fewer than {FEWEST_ROWS} rows, too few to say")
+    return tuple(lines)
+
+
+def _warnings(found: Evaluation) -> tuple[str, ...]:
+    lines = []
+    if found.measured_as != found.hardware.name:
+        lines.append(
+            f"no measurement names {found.hardware.name}: it is held against {found.measured_as}, which has the same "
+            "datasheet"
+        )
+    unseen = sorted(set(found.scored.family) - set(found.fitted))
+    if unseen:
+        lines.append(
+            f"the device file records no fit of {joined(unseen)}: whether these very rows set a parameter is not known"
+        )
+    failed = found.table[found.table.error != ""]
+    for reason, part in failed.groupby("error"):
+        lines.append(f"{count(len(part))} rows without a prediction, counted as 100 % off: {reason}")
+    faster = found.scored[found.scored.time_us < found.scored.roofline_us]
+    if len(faster):
+        lines.append(
+            f"{count(len(faster))} rows were measured faster than the roofline: their operands were in L2 already, or "
+            "the measurement is wrong"
+        )
+    return tuple(lines)
+
+
+def _parameter_warnings(content: dict[str, Any]) -> tuple[str, ...]:
+    """What `calibrate` would say of the fitted parameters: hardly known, or at a bound."""
+    lines = []
+    for name, entry in content["calibration"].items():
+        _, low, high, _ = CALIBRATION[name]
+        interval = entry.get("interval")
+        if interval and interval[1] - interval[0] > WIDE_INTERVAL * abs(entry["value"]):
+            lines.append(
+                f"the measurements hardly identify {name}: {number(entry['value'])}, 95 % between "
+                f"{number(interval[0])} and {number(interval[1])}"
+            )
+        if entry["status"] == "fitted" and entry["value"] in (low, high):
+            lines.append(f"{name} ends at its bound, {number(entry['value'])}")
+    return tuple(lines)
+
+
+def _fits(content: dict[str, Any]) -> tuple[Table, ...]:
+    """What the device file says of its own fits."""
+    fits = content.get("fits", {})
+    if not fits:
+        return ()
+    rows = [
+        [
+            name, count(fit["used_rows"]), percent(fit["train_mape"]), percent(fit["test_mape"]), signed(fit["test_bias"]),
+            fit["data_sha256"][:16], fit.get("sources", ""),
+        ]
+        for name, fit in fits.items()
+    ]  # fmt: skip
+    head = ("Fitted family", "Rows used", "Train MAPE", "Test MAPE", "Test bias", "Data sha256", "Sources")
+    return (table(head, rows, "As recorded when the device was calibrated.", words_last=True),)
+
+
+def _parameters(content: dict[str, Any]) -> Table:
+    rows = []
+    for name, (_, _, _, meaning) in CALIBRATION.items():
+        entry = content["calibration"][name]
+        interval = entry.get("interval")
+        rows.append(
+            [
+                name, Cell(number(entry["value"])), f"{number(interval[0])} to {number(interval[1])}" if interval else "",
+                entry["status"], f"{meaning}. {entry['source']}",
+            ]
+        )  # fmt: skip
+    return table(
+        ("Parameter", "Value", "95 % interval", "Status", "Meaning and source"), rows, words_last=True
+    )

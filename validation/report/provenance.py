@@ -1,0 +1,48 @@
+"""Where a report's numbers come from: files by their hash, versions. No clock, no paths of the machine: the same input
+gives the same bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from simtti.hw_configs.hardware import DIRECTORY, LIBRARIES
+from simtti.simulator.sweep import code_hash
+
+_PACKAGES = ("simtti", "numpy", "pandas", "simpy", "scipy", "plotly")
+_TABLES = (".csv", ".parquet")
+
+
+def provenance(files: Sequence[str], hw: str | None = None) -> tuple[tuple[str, str], ...]:
+    """(what, which) of each input: the measurement files, the device's file, the code, the packages."""
+    found = []
+    for name in files:
+        path = Path(name)
+        inside = (
+            sorted(item for item in path.iterdir() if item.suffix in _TABLES) if path.is_dir() else [path]
+        )
+        found += [(f"measurements {item.name}", f"sha256 {_sha256(item)}") for item in inside]
+    if hw is not None:
+        device = Path(hw) if hw.endswith((".yaml", ".yml")) else DIRECTORY / f"{hw}.yaml"
+        found += [
+            (f"device {path.name}", f"sha256 {_sha256(path)}")
+            for path in (device, DIRECTORY / f"{LIBRARIES}.yaml")
+        ]
+    found.append(("simulator, devices and workloads", f"sha256 {code_hash()} (first 16 digits)"))
+    found.append(("Python", platform.python_version()))
+    found += [(name, _version(name)) for name in _PACKAGES]
+    return tuple(found)
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"

@@ -1,0 +1,28 @@
+"""A report's tables on the terminal."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from simtti.validation.report.document import Table
+
+
+def print_table(table: Table, title: str = "") -> None:
+    """One table, marked cells in yellow."""
+    console = Console(highlight=False)
+    if title:
+        console.print(f"\n[bold]{title}[/]")
+    shown = RichTable(box=None, pad_edge=False, header_style="dim")
+    for at, name in enumerate(table.columns):
+        shown.add_column(name, justify="left" if table.is_text(at) else "right", overflow="fold")
+    for row in table.rows:
+        shown.add_row(*(Text(cell.text, style="yellow" if cell.mark else "") for cell in row))
+    console.print(shown)
+
+
+def print_lines(lines: tuple[str, ...], style: str = "") -> None:
+    console = Console(highlight=False)
+    for line in lines:
+        console.print(line, style=style, markup=False)
