@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -159,7 +160,7 @@ def _made_dense(operator: Operator, hardware: Hardware) -> tuple[list[int], list
 def batches_count_as_one(use: TensorUse) -> bool:
     """Whether a single stride steps through all dimensions before the last two."""
     outer = [(size, step) for size, step in zip(use.shape[:-2], use.strides[:-2], strict=True) if size > 1]
-    return all(step == size * inner for (_, step), (size, inner) in zip(outer, outer[1:], strict=False))
+    return all(step == size * inner for (_, step), (size, inner) in itertools.pairwise(outer))
 
 
 def _group_norm(operator: Operator, hardware: Hardware, attention_policy: str) -> list[Kernel]:

@@ -10,8 +10,8 @@ from simtti.hw_configs.hardware import Hardware
 from simtti.validation.report.words import number, percent
 from simtti.validation.study import image_sizes, operators, roofline, sequences, video
 from simtti.validation.study.experiment import Rows, slope
-from simtti.validation.study.plan import DECODER, Plan
-from simtti.validation.study.points import POLICIES, Point
+from simtti.validation.study.plan import Plan
+from simtti.validation.study.points import POLICIES, Point, point
 
 NOT_RUN = "not run"
 
@@ -31,7 +31,7 @@ def findings(found: Mapping[Point, dict[str, Any]], plan: Plan, hardware: Hardwa
     shares, gains = operators.shares(found, plan), operators.gains(found, plan)
     pairs = operators.pairs(gains, plan)
     return [
-        _convolution(shares, plan),
+        _convolution(found, shares, plan),
         _linear(shares, plan),
         *(_gain(pairs, measure, words) for measure, words in (
             ("end_to_end", "end to end"), ("attention_module", "in attention modules"),
@@ -71,7 +71,7 @@ def _leader(shares: Rows, workload: str, account: str) -> str:
     return str(max(rows, key=lambda row: row["time_s"])["category"])
 
 
-def _convolution(shares: Rows, plan: Plan) -> Finding:
+def _convolution(found: Mapping[Point, dict[str, Any]], shares: Rows, plan: Plan) -> Finding:
     said = (
         "convolution's share after Flash Attention, diffusion TTI", "up to 44 %",
         "largest 36 to 52 %, and convolution the largest category of Stable Diffusion",
@@ -91,9 +91,15 @@ def _convolution(shares: Rows, plan: Plan) -> Finding:
         if (row := _largest(shares, (w,), "Convolution", "modules"))
     ]
     leads = _leader(shares, first, "modules")
+    phases = [
+        phase["modules"].get("Convolution", 0.0) / phase["kernel_s"]
+        for phase in found[point("run", top["workload"])]["flash"]["phases"].values()
+        if phase["kernel_s"] > 0.02 * top["time_s"] / top["share"]
+    ]
     return Finding(
         *said, f"{percent(top['share'])} ({top['workload']}); largest of {first}: {leads}",
-        f"{', '.join(each)}; of the latency with the host's time {_span(eager, percent)}",
+        f"{', '.join(each)}; of the latency with the host's time {_span(eager, percent)}; {top['workload']} by phase "
+        f"{_span(phases, percent)}, which bounds it for any number of steps of each",
         0.36 <= top["share"] <= 0.52 and leads == "Convolution",
     )  # fmt: skip
 
@@ -148,8 +154,8 @@ def _lengths(found: Mapping[Point, dict[str, Any]], plan: Plan) -> Finding:
     )
 
 
-def _decoder(found: Mapping[Point, dict[str, Any]], policy: str = "baseline") -> dict[str, Any] | None:
-    out = found.get(DECODER.point)
+def _decoder(found: Mapping[Point, dict[str, Any]], plan: Plan, policy: str) -> dict[str, Any] | None:
+    out = found.get(plan.decoder.point)
     rows = video.comparison("", out) if out and "error" not in out else []
     return next((row for row in rows if row["attention"] == policy), None)
 
@@ -162,7 +168,7 @@ def _temporal_time(found: Mapping[Point, dict[str, Any]], plan: Plan, policy: st
         f"temporal over spatial attention, Make-A-Video, {WITH[policy]}", "2x the time (second-hand)",
         "1.5 to 3 times the time, with fewer FLOPs",
     )  # fmt: skip
-    row = _decoder(found, policy)
+    row = _decoder(found, plan, policy)
     if row is None:
         return _missing(*said)
     ranges = [entry for entry in video.assumed(found, plan) if entry["attention"] == policy]
@@ -179,7 +185,7 @@ def _temporal_time(found: Mapping[Point, dict[str, Any]], plan: Plan, policy: st
 
 def _temporal_share(found: Mapping[Point, dict[str, Any]], plan: Plan, policy: str) -> Finding:
     said = (f"temporal share of attention time in TTV, {WITH[policy]}", "over 60 %", "over 50 %")
-    row = _decoder(found, policy)
+    row = _decoder(found, plan, policy)
     if row is None:
         return _missing(*said)
     others = [
@@ -221,7 +227,7 @@ def _l1(found: Mapping[Point, dict[str, Any]], plan: Plan) -> Finding:
         "at least 3 times lower, both",
     )
     rows = [row for row in video.l1_ratios(video.classes(found, plan)) if row["layout"] == "copied"]
-    own = {row["class"]: row for row in rows if row["what"] == DECODER.caches.label}
+    own = {row["class"]: row for row in rows if row["what"] == plan.decoder.caches.label}
     if not {"GEMM", "softmax"} <= set(own):
         return _missing(*said)
 
@@ -232,7 +238,7 @@ def _l1(found: Mapping[Point, dict[str, Any]], plan: Plan) -> Finding:
     labels = {assumption.caches.label: assumption.label for assumption in plan.assumptions}
     others = [
         f"{labels.get(row['what'], row['what'])}: {words(row)}"
-        for row in rows if row["what"] != DECODER.caches.label and row["class"] != "elementwise"
+        for row in rows if row["what"] != plan.decoder.caches.label and row["class"] != "elementwise"
     ]  # fmt: skip
     return Finding(*said, ", ".join(words(own[kind]) for kind in ("GEMM", "softmax")), "; ".join(others), met)
 

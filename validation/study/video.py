@@ -22,12 +22,13 @@ DOMAINS = ("spatial", "temporal")
 
 def comparison(label: str, out: dict[str, Any]) -> Rows:
     """Temporal over spatial self-attention of one run: a row a policy, with the times by every account, FLOPs, bytes, and
-    the temporal share of both; empty where nothing attends along time."""
+    the temporal share of both; empty where nothing attends along time, or most does to space and time at once (Phenaki)."""
     rows = []
     for policy in reversed(POLICIES):
         run = out[policy]
-        if not domain_sum(run, "temporal", "kernel") or not domain_sum(run, "spatial", "kernel"):
-            continue
+        spatial_s, temporal_s, joint_s = (domain_sum(run, name, "kernel") for name in (*DOMAINS, "joint"))
+        if not spatial_s or not temporal_s or joint_s > spatial_s + temporal_s:
+            continue  # over space and time at once, or not of a video
         row: dict[str, Any] = {"what": label, "attention": policy}
         for domain in DOMAINS:
             row |= {f"{domain}_{account}_s": domain_sum(run, domain, account) for account in ACCOUNTS}
