@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from simtti.validation.report.document import Cell, Section, Table
-from simtti.validation.report.words import number
+from simtti.validation.report.words import count, number
 from simtti.validation.study.points import Point
 
 Rows = list[dict[str, Any]]
@@ -35,7 +35,9 @@ def shown(rows: Rows, columns: Mapping[str, str], caption: str = "", text_column
             value = row.get(name)
             if isinstance(value, bool) or value is None:
                 text = {True: "yes", False: "no", None: ""}[value]
-            elif isinstance(value, (int, float)):
+            elif isinstance(value, int):
+                text = count(value) if value < 1_000_000 else number(float(value))
+            elif isinstance(value, float):
                 text = f"{100 * value:.1f}" if head.endswith("%") else number(float(value))
             else:
                 text = str(value)

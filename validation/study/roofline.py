@@ -71,12 +71,12 @@ def experiment(found: Mapping[Point, dict[str, Any]], plan: Plan, hardware: Hard
         (
             f"FLOPs over bytes moved to and from device memory, after what L2 keeps. {hardware.name} leaves its memory's "
             f"slope at {ridge:.0f} FLOP a byte (datasheet). Decoding is bound by memory at batch 1 and moves right with "
-            "the batch; prefill and a diffusion step stand at the compute roof's foot.",
+            "the batch; prefill and the denoising of images stand under the compute roof.",
         ),
         (
             lines("study-roofline", series, "FLOP a byte", "FLOP/s", "Whole inferences and phases of the language model."),
-            shown(rows, {"workload": "Model", "batch": "Batch", "phase": "Phase", "intensity": "FLOP a byte",
-                         "attained_flops": "FLOP/s", "roofline_flops": "Roofline, FLOP/s"}, text_columns=1),
+            shown(rows, {"workload": "Model", "phase": "Phase", "batch": "Batch", "intensity": "FLOP a byte",
+                         "attained_flops": "FLOP/s", "roofline_flops": "Roofline, FLOP/s"}, text_columns=2),
         ),
     )  # fmt: skip
     return Experiment(section, {"roofline": rows})
