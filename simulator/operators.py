@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -121,10 +122,45 @@ def _attention(operator: Operator, hardware: Hardware, attention_policy: str) ->
     kernel = None if attention_policy == "flash" else attention_policy
     if kernel is None and operator.attributes.get("has_mask"):
         kernel = "efficient"  # PyTorch's flash kernel takes no mask (native/transformers/cuda/sdp_utils.cpp)
-    return attention(
+    slots, before, after = [0, 1, 2, len(operator.inputs)], [], []
+    if kernel == "baseline":
+        slots, before, after = _made_dense(operator, hardware)
+    q, k, v, out = slots
+    found = attention(
         batch, heads, query.shape[-2], key.shape[-2], query.shape[-1], bool(operator.attributes.get("causal")),
-        query.dtype, hardware, kernel, q=0, k=1, v=2, out=len(operator.inputs),
+        query.dtype, hardware, kernel, q=q, k=k, v=v, out=out,
     )  # fmt: skip
+    return [*before, *found, *after]
+
+
+def _made_dense(operator: Operator, hardware: Hardware) -> tuple[list[int], list[Kernel], list[Kernel]]:
+    """What unfused attention copies before its batched products and after: one stride has to count batches and heads
+    (aten::bmm takes three dimensions), and the result comes out by batch and head, where the trace's lies by token.
+
+    Returns the slots of queries, keys, values and result as the products see them, and the copies on either side.
+    """
+    slots: list[int] = []
+    before: list[Kernel] = []
+    after: list[Kernel] = []
+    for slot, use in enumerate((*operator.inputs[:3], operator.outputs[0])):
+        is_result = slot == 3
+        own = len(operator.inputs) if is_result else slot
+        if batches_count_as_one(use):
+            slots.append(own)
+            continue
+        lies, workspace = Operand(own, use.strides, use.dtype), dense(-20 - slot, use.shape, use.dtype)
+        slots.append(workspace.tensor)
+        if is_result:
+            after += copy(use.shape, workspace, lies, hardware)
+        else:
+            before += copy(use.shape, lies, workspace, hardware)
+    return slots, before, after
+
+
+def batches_count_as_one(use: TensorUse) -> bool:
+    """Whether a single stride steps through all dimensions before the last two."""
+    outer = [(size, step) for size, step in zip(use.shape[:-2], use.strides[:-2], strict=True) if size > 1]
+    return all(step == size * inner for (_, step), (size, inner) in itertools.pairwise(outer))
 
 
 def _group_norm(operator: Operator, hardware: Hardware, attention_policy: str) -> list[Kernel]:

@@ -33,6 +33,7 @@ def validate() -> None:
     simtti validate run.pt.trace.json.gz --plot run.png --table run.csv
     simtti validate kernels --hw h100-sxm --measurements kernels.parquet -o reports
     simtti validate runs runs.csv -o reports
+    simtti validate study --hw a100-sxm -o study
     """
 
 
@@ -146,6 +147,36 @@ def runs(files: tuple[str, ...], out: str | None, workers: int | None) -> None:
     if folder:
         _write(content.report(found, provenance(files)), folder / "runs")
     content.print_summary(found)
+
+
+@validate.command()
+@click.option("--hw", default="a100-sxm", show_default=True, help="The device: a name or a YAML file.")
+@click.option(
+    "-o",
+    "--out",
+    required=True,
+    type=click.Path(),
+    help="A folder for study.html, study.md and a CSV a figure.",
+)
+@click.option("--workers", type=int, help="Processes; as many as there are cores if not given.")
+def study(hw: str, out: str, workers: int | None) -> None:
+    """Run the experiments of Golden et al. (ISPASS 2024) on a simulated device and set what they found beside it.
+
+    Interrupted, it keeps what has come out; the same command does the rest. Other sizes than the default ones are recorded,
+    which needs torch.
+
+    \b
+    simtti validate study --hw a100-sxm -o study
+    """
+    from simtti.validation.study import study as whole
+
+    folder = _folder(out)
+    assert folder is not None
+    with progress("simulate", "points") as advance:
+        found = whole.run_study(hw, folder, workers=workers, progress=advance)
+    whole.print_findings(found)
+    whole.write(found, folder)
+    click.echo(f"{folder / 'study.html'}: open it in a browser", err=True)
 
 
 def _folder(out: str | None) -> Path | None:

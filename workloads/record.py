@@ -66,13 +66,23 @@ def record(
         guidance=guidance,
         prompt_tokens=prompt_tokens,
     )
+    return recorded(
+        workload.builder, f"{workload.name} ({_spelled(options)})", workload.name, options.given(), options
+    )
+
+
+def recorded(builder: str, what: str, name: str, options: dict[str, Any], *arguments: Any) -> Trace:
+    """The trace of what the function `builder` ('module:function') records when called with `arguments`.
+
+    what: is said of it when torch is missing. name, options: the trace's.
+    """
     with quiet():
-        versions = _import_libraries(workload, options)
-        module, _, function = workload.builder.partition(":")
-        recording = getattr(importlib.import_module(module), function)(options)
+        versions = _import_libraries(what)
+        module, _, function = builder.partition(":")
+        recording = getattr(importlib.import_module(module), function)(*arguments)
     return Trace(
-        workload=workload.name,
-        options=options.given(),
+        workload=name,
+        options=options,
         phases=recording.phases,
         parameters=recording.parameters,
         parameter_bytes=recording.parameter_bytes,
@@ -81,7 +91,7 @@ def record(
     )
 
 
-def _import_libraries(workload: Workload, options: Options) -> dict[str, str]:
+def _import_libraries(what: str) -> dict[str, str]:
     """The version of each library recording needs, without a build's suffix ('+cpu'), which changes no shape."""
     versions = {}
     for library in _LIBRARIES:
@@ -94,8 +104,7 @@ def _import_libraries(workload: Workload, options: Options) -> dict[str, str]:
                 else f"cannot be imported ({error})"
             )
             raise InputError(
-                f"recording {workload.name} ({_spelled(options)}) needs {library}, which {problem}; "
-                "run: pip install 'simtti[torch]'"
+                f"recording {what} needs {library}, which {problem}; run: pip install 'simtti[torch]'"
             ) from None
         versions[library] = version.partition("+")[0]
     return versions

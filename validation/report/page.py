@@ -200,6 +200,8 @@ def _facts(report: Report) -> str:
 # A digit, a space and what belongs to it.
 _UNIT = re.compile(r"(\d) (%|us|ms|rows)")
 # Cautions beyond these are folded.
+# Characters beyond which a column of words is wrapped.
+_LONG_WORDS = 40
 _FIRST_CAUTIONS = 6
 
 
@@ -265,7 +267,8 @@ def _table(table: Table) -> str:
 def _classes(table: Table, at: int) -> str:
     if table.words_last and at == len(table.columns) - 1:
         return ' class="words prose"'
-    if table.columns[at] == "Shape":
+    long = any(len(row[at].text) > _LONG_WORDS for row in table.rows)
+    if table.columns[at] == "Shape" or (table.is_text(at) and long):
         return ' class="words shape"'
     return ' class="words"' if table.is_text(at) else ""
 

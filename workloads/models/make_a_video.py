@@ -26,7 +26,7 @@ from diffusers import PriorTransformer
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
 from simtti.workloads.catalogue import Options
-from simtti.workloads.models.latent_diffusion import META, Recording, build, guided, tokens
+from simtti.workloads.models.latent_diffusion import META, TORCH_DTYPES, Recording, build, guided, tokens
 from simtti.workloads.models.pseudo_3d import UNet
 from simtti.workloads.models.sampling import noise, noise_schedule, record_sampling, to_host, with_null
 from simtti.workloads.models.stable_diffusion import CLIP_L
@@ -145,6 +145,25 @@ def record_sizes(options: Options, sizes: Sizes) -> Recording:
     with recorder.step("decoder", domain="spatial"), recorder.scope("pipeline"):
         to_host(recording, torch.cat(parts).flatten(0, 1))
     recording.phases = recorder.phases()
+    return recording
+
+
+def record_denoiser(size: UNetSize, side: int, frames: int, batch: int, dtype: str) -> Recording:
+    """One pass of the decoder alone, for `frames` frames of `side` x `side` pixels; guidance doubles the batch."""
+    recording = Recording()
+    unet = recording.add(
+        "decoder",
+        build(
+            UNet, in_channels=3, widths=size.widths, blocks=size.blocks, attention=size.attention,
+            head_dim=size.head_dim, condition_width=EMBEDDING, temporal=True, dtype=dtype,
+        ),
+    )  # fmt: skip
+    video = torch.empty(2 * batch, frames, 3, side, side, dtype=TORCH_DTYPES[dtype], device=META)
+    image = torch.empty(2 * batch, EMBEDDING, dtype=TORCH_DTYPES[dtype], device=META)
+    timestep = torch.ones(2 * batch, device=META)
+    with recording.recorder.step("denoising", domain="spatial"), recording.recorder.scope("pipeline"):
+        unet(video, timestep, image, timestep)
+    recording.phases = recording.recorder.phases()
     return recording
 
 

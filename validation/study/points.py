@@ -1,0 +1,119 @@
+"""The simulations the study consists of. Each is a point: a name and options in, plain data out, in any process."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from simtti.errors import InputError
+from simtti.hw_configs.hardware import Hardware
+from simtti.simulator.host import load_host
+from simtti.simulator.lower import Policy
+from simtti.simulator.simulation import simulate
+from simtti.validation.study.accounting import account
+from simtti.workloads.profile import AttentionCall, attention_calls, main_phase, scaling
+from simtti.workloads.trace import Trace
+
+POLICIES = ("flash", "baseline")
+DENOISER = "make-a-video-decoder"
+
+
+class Point(NamedTuple):
+    """kind: 'run', a workload's whole inference; 'denoiser', one pass of Make-A-Video's decoder alone; 'caches', the hit
+    rates of its attention. options: of the workload, or of the denoiser, sorted by name."""
+
+    kind: str
+    workload: str
+    options: tuple[tuple[str, Any], ...] = ()
+
+    @property
+    def key(self) -> str:
+        return json.dumps(self)
+
+    @property
+    def label(self) -> str:
+        return " ".join([self.workload, *(f"{name} {value}" for name, value in self.options)])
+
+
+def point(kind: str, workload: str, **options: Any) -> Point:
+    return Point(
+        kind, workload, tuple(sorted((name, value) for name, value in options.items() if value is not None))
+    )
+
+
+def measure(asked: Point, hardware: Hardware) -> dict[str, Any]:
+    """What came out of a point, and the processor's time for it in seconds as cpu_s; {'error': reason} where it cannot
+    be run here (a shape to record, and no torch)."""
+    began_s = time.process_time()
+    try:
+        found = KINDS[asked.kind](asked, hardware)
+    except InputError as error:
+        return {"error": str(error)}
+    return {**found, "cpu_s": time.process_time() - began_s}
+
+
+def _run(asked: Point, hardware: Hardware) -> dict[str, Any]:
+    from simtti.workloads.record import workload_trace
+
+    return _both(workload_trace(asked.workload, **dict(asked.options)), hardware)
+
+
+def _denoiser(asked: Point, hardware: Hardware) -> dict[str, Any]:
+    return _both(denoiser_trace(**dict(asked.options)), hardware)
+
+
+def _both(trace: Trace, hardware: Hardware) -> dict[str, Any]:
+    """A trace under both attention policies, and what is known of it before any hardware."""
+    phase = main_phase(trace)
+    host = load_host("default")
+    return {
+        "options": trace.options,
+        "main_phase": phase,
+        "calls": [_plain(call) for call in attention_calls(trace)],
+        "scaling": scaling([(0, trace)])[0],
+        **{name: account(simulate(trace, hardware, host, Policy(name))) for name in POLICIES},
+    }
+
+
+def _plain(call: AttentionCall) -> dict[str, Any]:
+    return {name: getattr(call, name) for name in AttentionCall.__slots__}
+
+
+def denoiser_trace(
+    side: int = 64,
+    frames: int = 16,
+    widths: Sequence[int] = (512, 1024, 1536, 2048),
+    levels: Sequence[int] = (1, 2, 3),
+    batch: int = 1,
+) -> Trace:
+    """One pass of Make-A-Video's decoder; levels: those that attend, counted from the largest image as 0."""
+    from simtti.workloads.record import recorded
+
+    options = {"side": side, "frames": frames, "widths": list(widths), "levels": list(levels), "batch": batch}
+    return recorded(
+        "simtti.validation.study.denoiser:record",
+        f"Make-A-Video's decoder ({options})",
+        DENOISER,
+        options,
+        options,
+    )
+
+
+def _caches(asked: Point, hardware: Hardware) -> dict[str, Any]:
+    from simtti.validation.study.hit_rates import hit_rates
+    from simtti.workloads.record import workload_trace
+
+    options = dict(asked.options)
+    trace = (
+        denoiser_trace(**options) if asked.workload == DENOISER else workload_trace(asked.workload, **options)
+    )
+    return {"rows": hit_rates(trace, hardware)}
+
+
+KINDS: dict[str, Callable[[Point, Hardware], dict[str, Any]]] = {
+    "run": _run,
+    "denoiser": _denoiser,
+    "caches": _caches,
+}
