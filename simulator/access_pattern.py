@@ -39,7 +39,7 @@ class Matrices(NamedTuple):
     base: int = 0
 
     @property
-    def count(self) -> int:
+    def number(self) -> int:
         return math.prod(size for size, _ in self.outer)
 
     def start(self, index: int) -> int:
@@ -113,7 +113,7 @@ def gemm_cta(a: Matrices, b: Matrices, tile: tuple[int, int, int], cta: int) -> 
 
 
 def gemm_grid(a: Matrices, b: Matrices, tile: tuple[int, int, int]) -> int:
-    return -(-a.rows // tile[0]) * -(-b.columns // tile[1]) * a.count
+    return -(-a.rows // tile[0]) * -(-b.columns // tile[1]) * a.number
 
 
 def softmax_cta(rows: int, length: int, item: int, rows_a_cta: int, in_warp: bool, cta: int) -> Turns:
@@ -134,10 +134,10 @@ def softmax_cta(rows: int, length: int, item: int, rows_a_cta: int, in_warp: boo
             ]
             turns.append(np.concatenate(sectors))
         return turns
-    row = np.arange(
+    whole = np.arange(
         first * length * item // SECTOR_BYTES, -(-last * length * item // SECTOR_BYTES), dtype=np.int64
     )
-    return [row] * 3
+    return [whole] * 3
 
 
 def elementwise_cta(

@@ -122,7 +122,9 @@ def _attention(operator: Operator, hardware: Hardware, attention_policy: str) ->
     kernel = None if attention_policy == "flash" else attention_policy
     if kernel is None and operator.attributes.get("has_mask"):
         kernel = "efficient"  # PyTorch's flash kernel takes no mask (native/transformers/cuda/sdp_utils.cpp)
-    slots, before, after = [0, 1, 2, len(operator.inputs)], [], []
+    slots = [0, 1, 2, len(operator.inputs)]
+    before: list[Kernel] = []
+    after: list[Kernel] = []
     if kernel == "baseline":
         slots, before, after = _made_dense(operator, hardware)
     q, k, v, out = slots

@@ -64,7 +64,7 @@ def evaluate(found: Found, plan: Plan, hardware: Hardware) -> Study:
 
 def _findings_table(found: list[Finding]) -> Table:
     """Unmet ones are marked."""
-    rows = []
+    rows: list[list[Cell | str]] = []
     for finding in found:
         mark = "bad" if finding.met is False else ""
         met = {True: "yes", False: "no", None: ""}[finding.met]
