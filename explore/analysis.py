@@ -69,9 +69,9 @@ def mark(spec: Spec, rows: Sequence[Mapping[str, Any]]) -> list[tuple[bool, bool
 def neighbours(
     spec: Spec, middle: Mapping[str, float]
 ) -> dict[str, tuple[dict[str, float], dict[str, float]]]:
-    """For each free parameter the designs with a tenth less and a tenth more of it, formulas following."""
+    """For each parameter that varies, the designs with a tenth less and a tenth more of it, formulas following."""
     found = {}
-    for name in spec.free:
+    for name in spec.varied:
         low, high = middle[name] / _STEP, middle[name] * _STEP
         if name in WHOLE:
             low, high = min(math.floor(low), middle[name] - 1), max(math.ceil(high), middle[name] + 1)

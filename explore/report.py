@@ -141,7 +141,7 @@ def _parallel(result: Exploration) -> Any:
     good = result.table[result.table.feasible]
     if good.empty:
         return None
-    names = [*spec.free, *spec.objectives]
+    names = [*spec.varied, *spec.objectives]
     dimensions = [
         {"label": name, "values": good[name].tolist()} for name in names if good[name].notna().all()
     ]
@@ -173,7 +173,7 @@ def _bars(result: Exploration) -> Any:
                 row=1,
                 col=column,
             )
-    figure.update_layout(height=160 + 60 * len(result.spec.free) * len(result.spec.objectives) // 2)
+    figure.update_layout(height=160 + 60 * len(result.spec.varied) * len(result.spec.objectives) // 2)
     return figure
 
 

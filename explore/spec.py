@@ -142,14 +142,21 @@ class Spec(BaseModel):
         """The parameters that the search chooses."""
         return {name: item for name, item in self.parameters.items() if item.formula is None}
 
+    @property
+    def varied(self) -> list[str]:
+        """Those of them that have more than one value."""
+        return [name for name, item in self.free.items() if item.values is None or len(set(item.values)) > 1]
+
     def complete(self, chosen: dict[str, float]) -> dict[str, float]:
-        """Chosen values, whole where they must be, with those of the formulas added.
+        """Chosen values, whole where they must be, with those of the formulas added. What is not chosen is the base's.
 
         Raises:
             InputError: a formula has no value for them.
         """
         values = {name: _whole(name, value) for name, value in chosen.items()}
-        numbers = {**base_numbers(load(self.base)), **values}
+        of_base = base_numbers(load(self.base))
+        defaults = {name: of_base.get(f"base.{name}", 1.0) for name in self.free}
+        numbers = {**of_base, **defaults, **values}
         for name in _ordered(self.parameters):
             text = self.parameters[name].formula
             if text is not None and name not in values:

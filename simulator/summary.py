@@ -319,7 +319,7 @@ def print_exploration(result: Exploration) -> None:
         + "\n"
     )
     front = table[table.pareto].sort_values(spec.objectives[0])
-    columns = ["design", *spec.free, *spec.objectives]
+    columns = ["design", *spec.varied, *spec.objectives]
     shown = Table(*columns, box=None, pad_edge=False, header_style="dim")
     for _, row in front.head(_MOST_PARETO).iterrows():
         shown.add_row(*(f"{row[name]:.4g}" for name in columns))

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -261,6 +262,47 @@ def test_figures_follow_from_the_runs():
     assert found["perf_per_w"] == pytest.approx(found["throughput_per_s"] / found["power_w"])
     assert found["area_mm2"] == pytest.approx(814)
     assert found["fits_memory"]
+
+
+def test_named_designs_come_first_and_have_the_base_s_numbers_where_they_give_none():
+    asked = spec(
+        parameters={
+            **SPEC["parameters"],
+            "hbm_capacity_bytes": {
+                "formula": "base.hbm_capacity_bytes * hbm_bytes_per_s / base.hbm_bytes_per_s"
+            },
+        },
+        compare={"today": {}, "twice": {"hbm_bytes_per_s": 6.7e12}},
+    )
+    found = [values for values, _ in search.run(asked, lambda designs: [{} for _ in designs])]
+    assert len(found) == 11
+    base = load("h100-sxm").hbm_capacity_bytes
+    assert found[0] == {"hbm_capacity_bytes": base}
+    assert found[1] == {"hbm_bytes_per_s": 6.7e12, "hbm_capacity_bytes": pytest.approx(2 * base)}
+
+
+MEASURED = Path(__file__).parents[2] / "shared" / "measured"
+
+
+@pytest.mark.skipif(not MEASURED.exists(), reason="needs ../shared/measured, the timings of others")
+def test_the_ratio_between_measured_devices_is_right():
+    """Whole inferences at batch 1, A100 against H100: within 15 % on four of five."""
+    from simtti.validation import measured, sources
+
+    runs = measured.runs(sources.import_measurements("folder", str(MEASURED)).table)
+    runs = runs[(runs.gpus.fillna(1) == 1) & (runs.batch == 1) & (runs.dtype == "fp16")]
+    errors = {}
+    for (workload, steps), rows in runs.groupby(["workload", "steps"]):
+        times = rows.groupby("hw").latency_s.first()
+        if not {"a100-sxm-40gb", "h100-sxm"} <= set(times.index):
+            continue
+        trace = workload_trace(workload, steps=int(steps), dtype="fp16")
+        host = load_host("default")
+        mine = {hw: simulate(trace, load(hw), host).latency_s for hw in ("a100-sxm-40gb", "h100-sxm")}
+        ratio, theirs = (t["a100-sxm-40gb"] / t["h100-sxm"] for t in (mine, times))
+        errors[workload] = ratio / theirs - 1
+    assert len(errors) >= 4
+    assert sum(abs(error) <= 0.15 for error in errors.values()) >= 0.8 * len(errors), errors
 
 
 def test_the_host_and_more_gpus_are_parameters():
