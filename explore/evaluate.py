@@ -102,6 +102,7 @@ def _figures(design: Design, spec: Spec, results: list[Result]) -> dict[str, Any
         "energy_j_per_output": energy_j / outputs,
         "power_w": power_w,
         "area_mm2": area_mm2,
+        "die_mm2": design.chip.die_mm2,
         "cost_usd": cost_usd,
         "die_yield": design.chip.yielded,
         "peak_memory_bytes": peak,

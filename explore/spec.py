@@ -26,6 +26,7 @@ OBJECTIVES: dict[str, tuple[bool, str]] = {
     "energy_j_per_output": (False, "energy of one image or video of the mix, or of a second of video"),
     "power_w": (False, "mean board power over the workload that draws most"),
     "area_mm2": (False, "area of all dies"),
+    "die_mm2": (False, "area of one die; what a mask can hold is 858 mm2"),
     "cost_usd": (False, "manufacturing cost of dies, memory and package"),
     "peak_memory_bytes": (False, "memory of the workload that needs most"),
     "perf_per_w": (True, "throughput over power"),
