@@ -302,7 +302,7 @@ GOOD = json.dumps(
     [
         (b"", "is empty"),
         (b"   \n", "is empty"),
-        (gzip.compress(b""), "is empty"),
+        (gzip.compress(b"", mtime=0), "is empty"),
         (GOOD[:200].encode(), "is truncated: its JSON ends in the middle"),
         (GOOD[:-1].encode(), "is truncated: its JSON ends in the middle"),
         (gzip.compress(GOOD.encode())[:-20], "is truncated: its gzip data end too early"),
@@ -347,7 +347,7 @@ def test_no_file(tmp_path):
 def test_any_truncation_is_an_input_error(tmp_path, cut, packed):
     path = tmp_path / "cut.json"
     content = GOOD.encode()
-    path.write_bytes(gzip.compress(content)[: cut % len(gzip.compress(content))] if packed else content[:cut])
+    path.write_bytes(gzip.compress(content, mtime=0)[: cut % len(gzip.compress(content))] if packed else content[:cut])
     with pytest.raises(InputError, match=r"cut\.json (is|holds|does)"):
         import_kineto(path)
 
