@@ -76,7 +76,7 @@ def _window_clock(window: Sequence[Launched], hardware: Hardware) -> float:
     gaps_s = len(window) * hardware.launch_s
     boost_s = sum(launch.boost_s for launch in window)
     whole_s = max(boost_s + gaps_s, host_s)
-    if power.power_w(spent, whole_s, hardware) <= hardware.power_limit_w:
+    if power.power_w(spent, whole_s, hardware) <= power.held_power_w(hardware):
         return 1.0
     # Each kernel's time is near enough linear in the clock's period between boost and half of it.
     half: dict[tuple[int, float], float] = {}

@@ -347,7 +347,9 @@ def test_no_file(tmp_path):
 def test_any_truncation_is_an_input_error(tmp_path, cut, packed):
     path = tmp_path / "cut.json"
     content = GOOD.encode()
-    path.write_bytes(gzip.compress(content, mtime=0)[: cut % len(gzip.compress(content))] if packed else content[:cut])
+    path.write_bytes(
+        gzip.compress(content, mtime=0)[: cut % len(gzip.compress(content))] if packed else content[:cut]
+    )
     with pytest.raises(InputError, match=r"cut\.json (is|holds|does)"):
         import_kineto(path)
 

@@ -23,6 +23,7 @@ import yaml
 from simtti.errors import InputError, unknown
 from simtti.hw_configs.hardware import Hardware, load, parameter, with_parameters
 from simtti.hw_configs.schema import CALIBRATION
+from simtti.validation.energy import EnergyModel
 from simtti.validation.figures import Figures, figures
 from simtti.validation.prediction import NOT_SCORED, predicted_us, times_us
 
@@ -31,7 +32,9 @@ if TYPE_CHECKING:
 
 FAMILIES = Path(__file__).parent / "families.yaml"
 # Columns that say where a row was measured, not what.
-NOT_SHAPE = ("hw", "time_us", "power_w", "source", "what_is_timed", "error")
+NOT_SHAPE = ("hw", "time_us", "power_w", "latency_s", "energy_j", "source", "what_is_timed", "error")
+TARGETS = ("time_us", "energy_j")
+_FIELDS = ("rows", "parameters", "target", "pull")
 TRAIN_SHARE = 0.5
 # Log ratio beyond which a residual counts linearly, not squared: about the noise between two measurements of a call.
 SOFT_L1_LOG_RATIO = 0.05
@@ -48,11 +51,17 @@ SIGNIFICANT_DIGITS = 4
 
 @dataclass(frozen=True)
 class Family:
-    """Rows of a measurement table (column: allowed values) and the parameters they decide."""
+    """Rows of a measurement table (column: allowed values) and the parameters they decide.
+
+    target: the measured column, time_us of single kernels or energy_j of whole inferences. pull: how strongly parameters
+    are held at the values they start from; doubling one costs as much as one row that is this log ratio off.
+    """
 
     name: str
     rows: Mapping[str, tuple[Any, ...]]
     parameters: tuple[str, ...]
+    target: str = "time_us"
+    pull: float = PRIOR_LOG_RATIO
 
 
 @dataclass(frozen=True)
@@ -159,8 +168,10 @@ def families(path: Path = FAMILIES) -> tuple[Family, ...]:
         raise InputError(f"{path}: cannot be read: {' '.join(str(error).split())}") from None
     found = []
     for name, fields in content.items():
-        if not isinstance(fields, dict) or set(fields) != {"rows", "parameters"}:
-            raise InputError(f"{path}: {name}: a family has 'rows' and 'parameters'")
+        if not isinstance(fields, dict) or not {"rows", "parameters"} <= set(fields) <= set(_FIELDS):
+            raise InputError(
+                f"{path}: {name}: a family has {', '.join(_FIELDS)}; the last two may be left out"
+            )
         chosen: list[str] = []
         for pattern in fields["parameters"]:
             matches = fnmatch.filter(CALIBRATION, pattern)
@@ -171,7 +182,10 @@ def families(path: Path = FAMILIES) -> tuple[Family, ...]:
             column: tuple(value) if isinstance(value, list) else (value,)
             for column, value in fields["rows"].items()
         }
-        found.append(Family(name, rows, tuple(chosen)))
+        target = fields.get("target", TARGETS[0])
+        if target not in TARGETS:
+            raise InputError(f"{path}: {name}: target is {target!r}; it must be {' or '.join(TARGETS)}")
+        found.append(Family(name, rows, tuple(chosen), target, float(fields.get("pull", PRIOR_LOG_RATIO))))
     return tuple(found)
 
 
@@ -281,13 +295,19 @@ def _fit_family(
 ) -> FamilyFit:
     from scipy.optimize import least_squares
 
+    rows = rows[rows[family.target].notna()]
     training = in_training(rows)
     train, test = rows[training], rows[~training]
     if train.empty:
         train = test
-    used = spread(train, most_rows)
+    used = spread(train, most_rows, family.target)
     start = {name: parameter(hardware, name) for name in wanted}
-    with _Predictor(used, workers) as model:
+    whole = None
+    if family.target == "energy_j":
+        whole = EnergyModel(
+            rows, hardware, workers, lambda done, total: progress(f"{family.name} runs", done, total)
+        )
+    with _Predictor(used, workers) if whole is None else whole.only(rows.index.isin(used.index)) as model:
         touched = _touched(model, hardware, start)
         scale = np.array([_scale(name, start[name]) for name in touched])
         x0 = np.array([start[name] for name in touched]) / scale
@@ -301,7 +321,7 @@ def _fit_family(
             progress(family.name, done, MOST_EVALUATIONS * (1 + len(touched)))
             values = dict(zip(touched, (x * scale).tolist(), strict=True))
             logs = model.log_ratios(with_parameters(hardware, values))
-            pull = (x - x0) * PRIOR_LOG_RATIO
+            pull = (x - x0) * family.pull
             return np.concatenate([logs, pull])
 
         values = dict(start)
@@ -331,26 +351,33 @@ def _fit_family(
                 )
     after = with_parameters(hardware, values)
     scored = test if len(test) else train
+
+    def error(part: pd.DataFrame, device: Hardware) -> Figures:
+        if whole is None:
+            return figures(predicted_us(part, device, workers), part.time_us)
+        inside = rows.index.isin(part.index)
+        return figures(whole.predicted(device)[inside], part.energy_j)
+
     return FamilyFit(
         family=family,
         parameters=tuple(
             FittedParameter(name, start[name], values[name], intervals.get(name)) for name in wanted
         ),
         correlations=correlations,
-        train=_scored(train, after, workers),
-        test=_scored(scored, after, workers),
-        before=_scored(scored, hardware, workers),
+        train=error(train, after),
+        test=error(scored, after),
+        before=error(scored, hardware),
         used_rows=len(used),
         data_sha256=_table_hash(rows),
         sources=tuple(sorted(set(rows.source.dropna().astype(str)))) if "source" in rows else (),
     )
 
 
-def spread(rows: pd.DataFrame, most: int) -> pd.DataFrame:
-    """At most `most` rows, evenly spread over the measured times."""
+def spread(rows: pd.DataFrame, most: int, column: str = "time_us") -> pd.DataFrame:
+    """At most `most` rows, evenly spread over the measured times (or another column)."""
     if len(rows) <= most:
         return rows
-    ordered = rows.sort_values("time_us", kind="stable")
+    ordered = rows.sort_values(column, kind="stable")
     return ordered.iloc[np.linspace(0, len(rows) - 1, most).round().astype(int)]
 
 
@@ -359,7 +386,7 @@ def _scale(name: str, value: float) -> float:
     return value or 0.1 * (CALIBRATION[name][2] - CALIBRATION[name][1])
 
 
-def _touched(model: _Predictor, hardware: Hardware, start: dict[str, float]) -> list[str]:
+def _touched(model: _Predictor | EnergyModel, hardware: Hardware, start: dict[str, float]) -> list[str]:
     """The parameters that change any prediction at all."""
     base = model.log_ratios(hardware)
     found = []
@@ -401,10 +428,6 @@ def _uncertainty(
 
 def _rounded(value: float) -> float:
     return float(f"{value:.{SIGNIFICANT_DIGITS}g}")
-
-
-def _scored(rows: pd.DataFrame, hardware: Hardware, workers: int | None) -> Figures:
-    return figures(predicted_us(rows, hardware, workers), rows.time_us)
 
 
 def _table_hash(rows: pd.DataFrame) -> str:
