@@ -42,6 +42,31 @@ class GemmStyle(NamedTuple):
         float, Bounds(0.2, 1, "share of attainable HBM and L2 bandwidth for slices of rows")
     ]
     write_efficiency: Annotated[float, Bounds(0.2, 1, "the same for the output tile's short rows")]
+    exposed_fill: Annotated[
+        float,
+        Bounds(
+            0,
+            1,
+            "of the time to fill a CTA's ring at its share of L2 and HBM, while its SM's tensor cores rest",
+        ),
+    ]
+    chain_cycles: Annotated[
+        float,
+        Bounds(
+            0,
+            500,
+            "dependent instructions of 32 k of two bytes: barrier, ldmatrix, products; a CTA is no faster than that",
+        ),
+    ]
+    reuse_preference: Annotated[
+        float,
+        Bounds(
+            0,
+            3,
+            "of the library's choice for tiles with more reuse where CTAs outnumber SMs: time counts (1 + this x how much "
+            "more is read for a product than with the largest tile)",
+        ),
+    ]
 
 
 class AttentionStyle(NamedTuple):

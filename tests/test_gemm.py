@@ -93,8 +93,8 @@ def test_a_tiny_product_costs_its_launch_and_a_little():
 
 
 def test_a_partly_filled_tile_costs_a_whole_one():
-    assert time_s(1025, 8192, 8192, A100) > 1.05 * time_s(1024, 8192, 8192, A100)
-    assert time_s(1025, 8192, 8192, A100) == pytest.approx(time_s(1088, 8192, 8192, A100), rel=0.02)
+    assert time_s(769, 8192, 8192, A100) > 1.05 * time_s(768, 8192, 8192, A100)
+    assert time_s(769, 8192, 8192, A100) == pytest.approx(time_s(832, 8192, 8192, A100), rel=0.02)
 
 
 def test_few_tiles_of_a_long_k_are_split():

@@ -28,6 +28,7 @@ from __future__ import annotations
 
 import functools
 import math
+import operator
 from typing import NamedTuple
 
 from simtti.hw_configs.hardware import Hardware
@@ -86,9 +87,7 @@ MMA_TILES = (
     _mma_tile(128, 128, 64, 3, 64, 32, 168),
     _mma_tile(128, 64, 32, 6, 64, 32, 150),
     _mma_tile(64, 128, 32, 6, 32, 64, 150),
-    _mma_tile(64, 64, 64, 5, 32, 32, 100),
     _mma_tile(64, 64, 32, 8, 32, 32, 100),
-    _mma_tile(128, 32, 64, 5, 32, 32, 100),
     _mma_tile(32, 128, 64, 5, 32, 32, 100),
     _mma_tile(32, 64, 64, 6, 16, 32, 80),
 )
@@ -112,7 +111,12 @@ TINY_LATENCY_S = 1.0e-6  # first load to last store of one [0.5e-6, 3e-6]
 
 # A slice of split-K keeps at least this many ring slots: below, its prologue outweighs it.
 MIN_STEPS_OF_A_SPLIT = 2
+LEAST_STEP = 16  # elements of k in a slot
 MOST_SPLITS = 128
+# Products of a few waves are split as well, so that the last wave is short: cuBLAS does it on A100 where k is over 6,000.
+MOST_WAVES_OF_A_SPLIT = 6
+
+LARGEST_TILE = (256, 128)  # the usual one; what reuse is compared with
 
 # The kernel that sums split-K's partial results: one output element a thread, eight loads in flight.
 REDUCTION_THREADS = 256
@@ -137,7 +141,7 @@ class Plan(NamedTuple):
     """A choice for one product: the tile, in how many slices of k, and what the estimate says."""
 
     time_s: float
-    tile: Tile | None  # None: GEMV
+    fit: _Fit | None  # None: GEMV
     split: int  # slices of k; for GEMV the columns a CTA takes
 
 
@@ -190,15 +194,15 @@ def gemm(
         sum(access.nbytes for access in writes),
     )
     plan = choose(m, n, k, batch, dtype, hardware, traffic)
-    if plan.tile is None:
+    if plan.fit is None:
         repeated = traffic.repeated(hardware.l2_usable_bytes)[0]
         return [_gemv_kernel(plan.split, max(m, n), k, size, hardware, reads, writes, repeated, name, family)]
-    tile, split = plan.tile, plan.split
+    tile, split = plan.fit.tile, plan.split
     style = _catalogue(hardware, dtype, _aligned(n, k, size))[0]
     rates = _rates(hardware)
-    work = _Work(*_work(tile, style, m, n, k, batch, split, size, rates))
     partial_bytes = 4.0 * batch * m * n * split if split > 1 else 0.0
     product_bytes, reduction_bytes = traffic.repeated(rates.l2_usable_bytes, partial_bytes)
+    work = _Work(*_work(plan.fit, style, m, n, k, batch, split, size, rates, product_bytes))
     cuda_cores = not _has_tensor_cores_for(hardware, dtype)
     product = Kernel(
         name=f"{name}_{tile.m}x{tile.n}" + (f"_splitk{split}" if split > 1 else ""),
@@ -256,7 +260,8 @@ class Traffic(NamedTuple):
 
 @functools.lru_cache(maxsize=65536)
 def choose(m: int, n: int, k: int, batch: int, dtype: str, hardware: Hardware, traffic: Traffic) -> Plan:
-    """The fastest plan, by an estimate that equals `lone_time_s` of its kernels."""
+    """The library's choice: the least time, by an estimate that equals `lone_time_s` of the plan's kernels, and times
+    its preference for reuse where CTAs outnumber SMs."""
     size = ELEMENT_BYTES[dtype]
     style, fitted = _catalogue(hardware, dtype, _aligned(n, k, size))
     rates = _rates(hardware)
@@ -267,31 +272,51 @@ def choose(m: int, n: int, k: int, batch: int, dtype: str, hardware: Hardware, t
     best = Plan(math.inf, None, 1)
     if batch == 1 and min(m, n) == 1 and size > 1:
         best = _best_gemv(max(m, n), k, size, hardware, hbm_bytes)
-    # Candidates go in the order of a bound below their time: once the bound is slower than the best, so is the rest.
-    grids = [-(-m // fit.tile.m) * -(-n // fit.tile.n) * batch for fit in fitted]
-    bounds = sorted(
-        (_least_s(fit, grid, k, sms, hbm_s), at)
-        for at, (fit, grid) in enumerate(zip(fitted, grids, strict=True))
-    )
-    for bound_s, at in bounds:
-        if least_s + bound_s >= best.time_s:
+    best_s = best.time_s
+    # Candidates go in the order of a bound below what they count: once that is more than the best, so is the rest.
+    candidates = []
+    fewest = _operand_reads(m, n, *LARGEST_TILE)
+    for fit in fitted:
+        down, across = -(-m // fit.tile.m), -(-n // fit.tile.n)
+        tiles = down * across * batch
+        penalty = 1.0 + style.reuse_preference * max((down / m + across / n) / fewest - 1.0, 0.0)
+        bound_s = (penalty if tiles > sms else 1.0) * (least_s + _least_s(fit, tiles, k, sms, hbm_s))
+        candidates.append((bound_s, tiles, penalty, fit))
+    candidates.sort(key=_first)
+    for bound_s, tiles, penalty, fit in candidates:
+        if bound_s >= best_s:
             break
-        time_s = _estimate_s(fitted[at], style, m, n, k, batch, 1, size, rates, hbm_bytes, 0.0)
-        if time_s < best.time_s:
-            best = Plan(time_s, fitted[at].tile, 1)
+        time_s = _estimate_s(fit, style, m, n, k, batch, 1, size, rates, hbm_bytes, 0.0)
+        counted_s = time_s * penalty if tiles > sms else time_s
+        if counted_s < best_s:
+            best, best_s = Plan(time_s, fit, 1), counted_s
+    if k < 2 * MIN_STEPS_OF_A_SPLIT * LEAST_STEP:
+        return best
     least_s += rates.start_s + REDUCTION_LATENCY_S
-    for fit, tiles in zip(fitted, grids, strict=True):
-        most = min(2 * fit.slots // tiles, k // (MIN_STEPS_OF_A_SPLIT * fit.k), MOST_SPLITS)
-        if most < 2 or least_s + k * (fit.wait_s_per_k / most + fit.pipe_s_per_k * tiles / sms) > best.time_s:
+    for _, tiles, penalty, fit in candidates:
+        most = min(MOST_WAVES_OF_A_SPLIT * fit.slots // tiles, k // (MIN_STEPS_OF_A_SPLIT * fit.k), MOST_SPLITS)
+        if most < 2 or least_s + k * (fit.wait_s_per_k / most + fit.pipe_s_per_k * tiles / sms) >= best_s:
             continue
-        full = max(fit.slots // tiles, 2)  # slices that fill the device once
-        for split in {2, min(4, most), min(max(sms // tiles, 2), most), min(full, most), most}:
-            if least_s + _least_s(fit, tiles * split, k / split, sms, 0.0) < best.time_s:
+        full = fit.slots // tiles  # slices that fill the device once
+        for split in {2, 3, 4, 5, 6, 8, sms // tiles, full, 2 * fit.slots // tiles}:
+            split = min(split, most)
+            if split < 2:
+                continue
+            penalized = penalty if tiles * split > sms else 1.0
+            if penalized * (least_s + _least_s(fit, tiles * split, k / split, sms, 0.0)) < best_s:
                 product, summing = traffic.repeated(rates.l2_usable_bytes, 4.0 * batch * m * n * split)
                 time_s = _estimate_s(fit, style, m, n, k, batch, split, size, rates, product, summing)
-                if time_s < best.time_s:
-                    best = Plan(time_s, fit.tile, split)
+                if penalized * time_s < best_s:
+                    best, best_s = Plan(time_s, fit, split), penalized * time_s
     return best
+
+
+_first = operator.itemgetter(0)
+
+
+def _operand_reads(m: int, n: int, tile_m: int, tile_n: int) -> float:
+    """Elements of A and B that CTAs read for one product, with the better way to lay the tile."""
+    return min(1 / min(tile_m, m) + 1 / min(tile_n, n), 1 / min(tile_n, m) + 1 / min(tile_m, n))
 
 
 def _least_s(fit: _Fit, ctas: int, depth: float, sms: int, hbm_s: float) -> float:
@@ -345,7 +370,7 @@ def _rates(hardware: Hardware) -> _Rates:
 
 class _Fit(NamedTuple):
     """A tile on a device: how many fit on an SM and on all, elements of k a ring slot, seconds a k of its busiest pipe
-    and of its synchronisations."""
+    and of its synchronisations, and ring slots whose loads are under way at once."""
 
     tile: Tile
     per_sm: int
@@ -353,6 +378,7 @@ class _Fit(NamedTuple):
     k: int
     pipe_s_per_k: float
     wait_s_per_k: float
+    slots_in_flight: float
 
 
 @functools.lru_cache(maxsize=256)
@@ -394,7 +420,12 @@ def _catalogue(hardware: Hardware, dtype: str, aligned: bool) -> tuple[GemmStyle
         )
         step = max(tile.k * 2 // size, 1)
         wait = style.step_cycles / step
-        fitted.append(_Fit(tile, per_sm, per_sm * hardware.sm_count, step, pipe / clock, wait / clock))
+        # A slot is loaded again only after its products, so that a slow chain of them leaves less under way.
+        chain_s = style.chain_cycles * tile.k / 32 / clock
+        in_flight = min(tile.stages, hardware.hbm_latency_s / chain_s) if chain_s else float(tile.stages)
+        fitted.append(
+            _Fit(tile, per_sm, per_sm * hardware.sm_count, step, pipe / clock, wait / clock, in_flight)
+        )
     return style, tuple(fitted)
 
 
@@ -427,11 +458,21 @@ class _Work(NamedTuple):
 
 
 def _work(
-    tile: Tile, style: GemmStyle, m: int, n: int, k: int, batch: int, split: int, size: int, rates: _Rates
+    fit: _Fit,
+    style: GemmStyle,
+    m: int,
+    n: int,
+    k: int,
+    batch: int,
+    split: int,
+    size: int,
+    rates: _Rates,
+    hbm_bytes: float,
 ) -> tuple[int, float, float, float, float, float, float, float]:
-    """The fields of `_Work`, as a plain tuple for speed."""
+    """The fields of `_Work`, as a plain tuple for speed. hbm_bytes: of the product, without what it reads again."""
+    tile = fit.tile
     down, across = -(-m // tile.m), -(-n // tile.n)
-    step = tile.k * 2 // size or 1
+    step = fit.k
     steps = -(-k // (split * step))
     depth = steps * step
     rows, columns = m / down, n / across  # of the matrices in a tile, on average
@@ -439,20 +480,25 @@ def _work(
     operand_bytes = (rows + columns) * min(depth, k) * size
     shared = down * across > 1
     l2_bytes = operand_bytes * (style.multicast if shared else 1.0) + out_bytes
-    latency_s = (
-        style.setup_cycles + style.step_cycles * steps + out_bytes / style.epilogue_bytes_per_cycle
-    ) / rates.clock_hz
     read, written = float(m + n) * k, float(m) * n
     efficiency = (read + written) / (read / style.read_efficiency + written / style.write_efficiency)
+    grid = down * across * split * batch
+    reread_bytes = batch * _reread_bytes(m, n, k, down, across, tile, split, size, rates)
+    # All CTAs of a wave begin to fill their rings at once.
+    filled = min(tile.stages * step / depth, 1.0) * min(grid, fit.slots) / efficiency
+    fill_s = filled * max(operand_bytes / rates.l2, (hbm_bytes + reread_bytes) / grid / rates.hbm)
+    latency_s = (
+        style.setup_cycles + style.step_cycles * steps + out_bytes / style.epilogue_bytes_per_cycle
+    ) / rates.clock_hz + style.exposed_fill * fill_s
     return (
-        down * across * split * batch,
+        grid,
         2.0 * tile.m * tile.n * depth,
         (tile.feed_bytes + style.fill_cost * 2 * (tile.m + tile.n)) * size / 2 * depth,
         l2_bytes,
         latency_s,
-        tile.stages * (rows + columns) * step * size,
+        fit.slots_in_flight * (rows + columns) * step * size,
         efficiency,
-        batch * _reread_bytes(m, n, k, down, across, tile, split, size, rates),
+        reread_bytes,
     )
 
 
@@ -492,7 +538,7 @@ def _estimate_s(
     """`lone_time_s` of the plan's kernels, in plain arithmetic: this runs for every candidate."""
     tile = fit.tile
     grid, flops, _, l2_bytes, latency_s, in_flight, efficiency, reread_bytes = _work(
-        tile, style, m, n, k, batch, split, size, rates
+        fit, style, m, n, k, batch, split, size, rates, hbm_bytes
     )
     l2_bytes /= efficiency
     hbm_bytes = (hbm_bytes + reread_bytes) / (grid * efficiency)
