@@ -126,12 +126,18 @@ def time_at_clock_s(kernels: list[Kernel], hardware: Hardware, clock_hz: float) 
 
 
 def sustained_clock_hz(kernels: list[Kernel], hardware: Hardware) -> float:
-    """The clock that an operator's kernels run at when they are repeated without end."""
-    whole = power.total(power.energy(kernel, repeated_hbm_bytes(kernel), hardware) for kernel in kernels)
-    spent = power.Energy(BENCHMARK_ACTIVITY * whole.core_j, BENCHMARK_ACTIVITY * whole.memory_j)
+    """The clock that an operator's kernels run at when a benchmark repeats them without end."""
     return power.sustained_clock_hz(
-        spent, lambda clock_hz: time_at_clock_s(kernels, hardware, clock_hz), hardware
+        benchmark_energy(kernels, hardware),
+        lambda clock_hz: time_at_clock_s(kernels, hardware, clock_hz),
+        hardware,
     )
+
+
+def benchmark_energy(kernels: list[Kernel], hardware: Hardware) -> power.Energy:
+    """Energy of an operator's kernels in a benchmark at the boost clock."""
+    whole = power.total(power.energy(kernel, repeated_hbm_bytes(kernel), hardware) for kernel in kernels)
+    return power.Energy(BENCHMARK_ACTIVITY * whole.core_j, BENCHMARK_ACTIVITY * whole.memory_j)
 
 
 def kernels_of(row: dict[str, Any], hardware: Hardware) -> list[Kernel]:

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from simtti.hw_configs import hardware
 from simtti.simulator import power
 from simtti.simulator.device import execution_time_s
-from simtti.simulator.kernel import Kernel, lone_time_s, repeated_hbm_bytes
+from simtti.simulator.kernel import Kernel, lone_time_s
 from simtti.simulator.kernels.gemm import gemm
-from simtti.simulator.predict import operator_time_s, sustained_clock_hz, time_at_clock_s
+from simtti.simulator.predict import benchmark_energy, operator_time_s, sustained_clock_hz, time_at_clock_s
 
 A100, H100, H200 = hardware.load("a100-sxm"), hardware.load("h100-sxm"), hardware.load("h200-sxm")
 MEASURED = Path(__file__).parents[2] / "shared" / "measured"
@@ -30,7 +30,7 @@ def sustained(kernels, device):
     """(clock, time, power) of an operator repeated without end."""
     clock_hz = sustained_clock_hz(kernels, device)
     clock, time_s = clock_hz / device.clock_hz, time_at_clock_s(kernels, device, clock_hz)
-    spent = power.total(power.energy(kernel, repeated_hbm_bytes(kernel), device) for kernel in kernels)
+    spent = benchmark_energy(kernels, device)
     return clock, time_s, device.static_power_w + spent.at(clock) / time_s
 
 
@@ -43,7 +43,7 @@ def test_energy_is_that_of_the_kernels_flops_and_bytes():
 
 
 def test_a_clock_bound_work_of_twice_the_power_runs_at_the_cube_root():
-    spent = power.Energy(2.0 * (H100.power_limit_w - H100.static_power_w), 0.0)
+    spent = power.Energy(2.0 * (power.held_power_w(H100) - H100.static_power_w), 0.0)
     clock = power.sustained_clock_hz(spent, lambda clock_hz: H100.clock_hz / clock_hz, H100) / H100.clock_hz
     assert clock == pytest.approx(0.5 ** (1 / 3), abs=0.002)
 
@@ -58,9 +58,9 @@ def test_voltage_has_a_floor():
 def test_the_sustained_clock_keeps_to_the_limit_and_wastes_none_of_it(m, n, k, device):
     clock, _, power_w = sustained(gemm(m, n, k, 1, "bf16", device), device)
     assert 0.5 < clock <= 1
-    assert power_w <= device.power_limit_w * 1.001
+    assert power_w <= power.held_power_w(device) * 1.001
     if clock < 0.999:
-        assert power_w > 0.98 * device.power_limit_w
+        assert power_w > 0.98 * power.held_power_w(device)
 
 
 def test_a_large_product_slows_down_and_a_stream_of_weights_does_not():

@@ -294,7 +294,9 @@ def choose(m: int, n: int, k: int, batch: int, dtype: str, hardware: Hardware, t
         return best
     least_s += rates.start_s + REDUCTION_LATENCY_S
     for _, tiles, penalty, fit in candidates:
-        most = min(MOST_WAVES_OF_A_SPLIT * fit.slots // tiles, k // (MIN_STEPS_OF_A_SPLIT * fit.k), MOST_SPLITS)
+        most = min(
+            MOST_WAVES_OF_A_SPLIT * fit.slots // tiles, k // (MIN_STEPS_OF_A_SPLIT * fit.k), MOST_SPLITS
+        )
         if most < 2 or least_s + k * (fit.wait_s_per_k / most + fit.pipe_s_per_k * tiles / sms) >= best_s:
             continue
         full = fit.slots // tiles  # slices that fill the device once
