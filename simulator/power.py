@@ -19,6 +19,7 @@ that gives the time at a clock.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import NamedTuple
@@ -99,6 +100,7 @@ def sustained_clock_hz(spent: Energy, time_s: Callable[[float], float], hardware
     return low * hardware.clock_hz
 
 
+@functools.lru_cache(maxsize=4096)  # the search for a clock halves the same range each time
 def at_clock(hardware: Hardware, clock_hz: float) -> Hardware:
     """The same device at another SM clock."""
     return replace(hardware, clock_hz=clock_hz)

@@ -124,11 +124,23 @@ def test_partial_results_that_fit_in_l2_cost_no_memory_traffic():
     assert reduction.repeated_hbm_bytes < 0.5 * reduction.read_bytes
 
 
-def test_fp32_runs_on_the_cuda_cores_where_there_is_no_tf32():
-    v100 = dataclasses.replace(A100, architecture="volta", tensor_tf32_flops_per_cycle_sm=0.0)
-    (kernel,) = gemm(4096, 4096, 4096, 1, "fp32", v100)
+@pytest.mark.parametrize("device", [A100, H100], ids=lambda device: device.name)
+def test_fp32_runs_on_the_cuda_cores(device):
+    (kernel,) = gemm(8192, 8192, 8192, 1, "fp32", device)
     assert kernel.tensor_flops == 0
-    assert kernel.fp32_flops > 0
+    peak = device.fp32_flops_per_cycle_sm * device.clock_hz * device.sm_count
+    assert 0.75 < 2 * 8192**3 / lone_time_s(kernel, device) / peak < 0.95
+
+
+def test_fp32_products_of_half_a_tile_take_smaller_tiles():
+    assert time_s(32, 4096, 4096, A100, dtype="fp32") < 0.5 * time_s(128, 4096, 4096, A100, dtype="fp32")
+
+
+def test_unaligned_products_do_not_gain_from_tensor_cores_that_mma_cannot_feed():
+    faster = dataclasses.replace(H100, tensor_fp16_flops_per_cycle_sm=8192.0)
+    aligned, unaligned = (8192, 8192, 8192), (8192, 8191, 8191)
+    assert time_s(*unaligned, faster) == pytest.approx(time_s(*unaligned, H100))
+    assert time_s(*aligned, faster) < 0.9 * time_s(*aligned, H100)
 
 
 def test_rows_that_are_not_whole_16_bytes_are_slow():

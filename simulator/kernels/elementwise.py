@@ -128,6 +128,14 @@ def issue_flops(slots: float, hardware: Hardware) -> float:
     return slots * hardware.fp32_flops_per_cycle_sm / ISSUE_LANES
 
 
+def fma_flops(macs: float, efficiency: float, overhead: float, hardware: Hardware) -> float:
+    """FP32 FLOPs that occupy the SM as long as the products of a matrix kernel.
+
+    efficiency: share of the FP32 pipe's peak. overhead: issue slots beside each fused multiply-add.
+    """
+    return max(2.0 * macs / efficiency, issue_flops(macs * (1 + overhead), hardware))
+
+
 def unique_bytes(shape: Sequence[int], operand: Operand) -> float:
     """Bytes of the distinct elements that a walk over `shape` touches."""
     elements = 1

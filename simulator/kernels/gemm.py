@@ -34,13 +34,14 @@ from typing import NamedTuple
 from simtti.hw_configs.hardware import Hardware
 from simtti.hw_configs.parameters import GemmStyle
 from simtti.simulator.kernel import Access, Kernel, lone_time_s
-from simtti.simulator.kernels.elementwise import issue_flops
+from simtti.simulator.kernels.elementwise import fma_flops, issue_flops
 
 ELEMENT_BYTES = {"fp16": 2, "bf16": 2, "fp32": 4, "fp8": 1}
 
-# mma.sync on SMs whose full rate needs wgmma: 62 % (Luo et al., Benchmarking and Dissecting the Nvidia Hopper GPU
-# Architecture, 2024, table of mma against wgmma throughput; quoted from memory, not looked up again).
-MMA_SHARE_OF_WGMMA = 0.62
+# FLOPs a cycle and SM of mma.sync on fp16, at most: 62 % of an H100's 4,096, whose full rate needs wgmma (Luo et al.,
+# Benchmarking and Dissecting the Nvidia Hopper GPU Architecture, 2024, table of mma against wgmma throughput; quoted
+# from memory, not looked up again). Blackwell's warps issue no faster.
+MOST_MMA_FLOPS_PER_CYCLE = 0.62 * 4096
 
 
 class Tile(NamedTuple):
@@ -65,8 +66,8 @@ def _mma_tile(m: int, n: int, k: int, stages: int, warp_m: int, warp_n: int, reg
     return Tile(m, n, k, stages, 32 * warps, registers, warps * (warp_m + warp_n) * 2.0)
 
 
-def _wgmma_tiles(m: int, n: int) -> list[Tile]:
-    """m is the side that wgmma takes 64 rows of; the transposed problem gives the same kernel for n x m.
+def _wgmma_tile(m: int, n: int) -> Tile:
+    """m is the side that wgmma takes 64 rows of.
 
     Up to 128 x 128 two tiles fit on an SM (CUTLASS's ping-pong schedule does the same inside one CTA); larger ones
     take it all, with two consumer warpgroups and a producer.
@@ -77,8 +78,12 @@ def _wgmma_tiles(m: int, n: int) -> list[Tile]:
     registers = 168 if not shares_sm else 104 if threads == 384 else 128
     feed = m / 64 * (64 + n) * 2.0
     wide = max(m / 128, 1) * (min(m, 128) + n) * 2.0
-    tile = Tile(m, n, 64, stages, threads, registers, feed, wide)
-    return [tile] if m == n else [tile, tile._replace(m=n, n=m)]
+    return Tile(m, n, 64, stages, threads, registers, feed, wide)
+
+
+def _transposed(tile: Tile) -> Tile:
+    """The same kernel for the transposed problem."""
+    return tile._replace(m=tile.n, n=tile.m)
 
 
 MMA_TILES = (
@@ -91,14 +96,37 @@ MMA_TILES = (
     _mma_tile(32, 128, 64, 5, 32, 32, 100),
     _mma_tile(32, 64, 64, 6, 16, 32, 80),
 )
-WGMMA_TILES = tuple(
-    tile
-    for m, n in (
-        (256, 192), (256, 128), (192, 192), (256, 160), (192, 160), (192, 128), (128, 160), (128, 128),
-        (128, 96), (128, 64), (64, 128), (64, 64), (64, 32), (64, 16), (64, 8),
-    )
-    for tile in _wgmma_tiles(m, n)
+WGMMA_TILES = (
+    *(
+        _wgmma_tile(m, n)
+        for m, n in (
+            (192, 192), (256, 160), (192, 160), (192, 128), (128, 128), (128, 96),
+            (64, 64), (64, 32), (64, 16), (64, 8),
+        )
+    ),
+    *(
+        _transposed(_wgmma_tile(m, n))
+        for m, n in ((256, 160), (256, 128), (192, 128), (128, 160), (128, 96), (64, 128), (64, 96))
+    ),
 )  # fmt: skip
+
+# fp32 on the CUDA cores (`ampere_sgemm_128x128_nn` and its like): a thread of the larger tiles has 8 x 8 results, so that
+# it issues 64 FMAs to four 16-byte loads from shared memory. PyTorch's products of fp32 matrices run on these wherever
+# there is TF32, too (`torch.backends.cuda.matmul.allow_tf32` is off by default; cuDNN's switch for convolutions is on).
+SGEMM_TILES = (
+    _mma_tile(128, 128, 16, 3, 32, 64, 122),
+    _mma_tile(128, 64, 16, 3, 32, 64, 122),
+    _mma_tile(64, 128, 16, 3, 64, 32, 122),
+    _mma_tile(64, 64, 16, 4, 32, 32, 90),
+    _mma_tile(128, 32, 16, 4, 32, 32, 90),
+    _mma_tile(32, 128, 16, 4, 32, 32, 90),
+    _mma_tile(32, 32, 16, 6, 16, 32, 64),
+)
+SGEMM_EFFICIENCY = (
+    0.94  # of the FP32 pipes: cuBLAS attains 18.4 of 19.5 TFLOP/s on A100, by memory; nothing measured here
+)
+# Issue slots beside each FMA: loads, addresses. They count where the FMAs take all slots, on SMs of 128 lanes.
+SGEMM_OVERHEAD = 0.12
 
 # Batched products of matrices with a side up to 16 and few products, as temporal attention makes them, run on CUTLASS's wmma
 # kernels of one warp (`cutlass_80_wmma_tensorop_bf16_s161616gemm_bf16_16x16_32x1_nn_align8` on H100, TraceLens): 37,632 of
@@ -110,8 +138,7 @@ TINY_EFFICIENCY = 0.7  # of attainable HBM and L2 bandwidth, for rows of some te
 TINY_LATENCY_S = 1.0e-6  # first load to last store of one [0.5e-6, 3e-6]
 
 # A slice of split-K keeps at least this many ring slots: below, its prologue outweighs it.
-MIN_STEPS_OF_A_SPLIT = 2
-LEAST_STEP = 16  # elements of k in a slot
+LEAST_SLOTS_OF_A_SLICE = 4
 MOST_SPLITS = 128
 # Products of a few waves are split as well, so that the last wave is short: cuBLAS does it on A100 where k is over 6,000.
 MOST_WAVES_OF_A_SPLIT = 6
@@ -165,7 +192,7 @@ def gemm(
     """The kernels of `batch` products C[m,n] = A[m,k]·B[k,n].
 
     Args:
-        dtype: fp16, bf16, fp8, or fp32, which runs as TF32, on the CUDA cores where the device has no TF32.
+        dtype: fp16, bf16, fp8, or fp32, which runs on the CUDA cores as PyTorch has it by default, not as TF32.
         a, b, c: tensor identities of the operands, each counted `batch` times.
         workspace: identity of split-K's partial results.
         reads, writes: unique bytes by tensor instead of the three dense matrices, where operands are shared between
@@ -181,12 +208,7 @@ def gemm(
         reads = (Access(a, float(batch * m * k * size)), Access(b, float(batch * n * k * size)))
     if writes is None:
         writes = (Access(c, float(batch * m * n * size)),)
-    if (
-        batch > 1
-        and min(m, n) <= TINY
-        and m * n * k <= TINY_PRODUCT
-        and _has_tensor_cores_for(hardware, dtype)
-    ):
+    if batch > 1 and min(m, n) <= TINY and m * n * k <= TINY_PRODUCT and dtype != "fp32":
         return [_tiny_kernel(m, n, k, batch, dtype, hardware, reads, writes, name, family)]
     traffic = Traffic(
         reads[0].nbytes,
@@ -203,7 +225,7 @@ def gemm(
     partial_bytes = 4.0 * batch * m * n * split if split > 1 else 0.0
     product_bytes, reduction_bytes = traffic.repeated(rates.l2_usable_bytes, partial_bytes)
     work = _Work(*_work(plan.fit, style, m, n, k, batch, split, size, rates, product_bytes))
-    cuda_cores = not _has_tensor_cores_for(hardware, dtype)
+    cuda_cores = dtype == "fp32"
     product = Kernel(
         name=f"{name}_{tile.m}x{tile.n}" + (f"_splitk{split}" if split > 1 else ""),
         family=family,
@@ -212,7 +234,7 @@ def gemm(
         registers=tile.registers,
         shared_memory_bytes=tile.ring_bytes,
         tensor_flops=0.0 if cuda_cores else work.flops,
-        fp32_flops=work.flops if cuda_cores else 0.0,
+        fp32_flops=_sgemm_flops(work.flops / 2, hardware) if cuda_cores else 0.0,
         tensor_dtype="fp16" if cuda_cores else dtype,
         tensor_efficiency=_tensor_share(style, hardware),
         shared_bytes=work.shared_bytes,
@@ -274,42 +296,50 @@ def choose(m: int, n: int, k: int, batch: int, dtype: str, hardware: Hardware, t
         best = _best_gemv(max(m, n), k, size, hardware, hbm_bytes)
     best_s = best.time_s
     # Candidates go in the order of a bound below what they count: once that is more than the best, so is the rest.
-    candidates = []
+    bounds = []
     fewest = _operand_reads(m, n, *LARGEST_TILE)
+    elements = batch * m * n
+    empty_s = elements / (
+        style.epilogue_bytes_per_cycle * rates.clock_hz
+    )  # to empty the accumulators of all, a byte each
     for fit in fitted:
         down, across = -(-m // fit.tile.m), -(-n // fit.tile.n)
         tiles = down * across * batch
         penalty = 1.0 + style.reuse_preference * max((down / m + across / n) / fewest - 1.0, 0.0)
-        bound_s = (penalty if tiles > sms else 1.0) * (least_s + _least_s(fit, tiles, k, sms, hbm_s))
-        candidates.append((bound_s, tiles, penalty, fit))
-    candidates.sort(key=_first)
-    for bound_s, tiles, penalty, fit in candidates:
+        bound_s = least_s + size * empty_s / tiles + _least_s(fit, tiles, k, sms, hbm_s)
+        bounds.append((penalty * bound_s if tiles > sms else bound_s, tiles, penalty, fit))
+    bounds.sort(key=_first)
+    for bound_s, tiles, penalty, fit in bounds:
         if bound_s >= best_s:
             break
         time_s = _estimate_s(fit, style, m, n, k, batch, 1, size, rates, hbm_bytes, 0.0)
         counted_s = time_s * penalty if tiles > sms else time_s
         if counted_s < best_s:
             best, best_s = Plan(time_s, fit, 1), counted_s
-    if k < 2 * MIN_STEPS_OF_A_SPLIT * LEAST_STEP:
-        return best
     least_s += rates.start_s + REDUCTION_LATENCY_S
-    for _, tiles, penalty, fit in candidates:
-        most = min(
-            MOST_WAVES_OF_A_SPLIT * fit.slots // tiles, k // (MIN_STEPS_OF_A_SPLIT * fit.k), MOST_SPLITS
-        )
-        if most < 2 or least_s + k * (fit.wait_s_per_k / most + fit.pipe_s_per_k * tiles / sms) >= best_s:
+    read_s = 4.0 * elements / rates.l2  # for the reduction to read one part
+    split_bounds = []
+    for _, tiles, penalty, fit in bounds:
+        most = min(MOST_WAVES_OF_A_SPLIT * fit.slots // tiles, k // fit.least_slice, MOST_SPLITS)
+        fixed_s = least_s + 4.0 * empty_s / tiles
+        if most < 2 or fixed_s + k * (fit.wait_s_per_k / most + fit.pipe_s_per_k * tiles / sms) >= best_s:
             continue
         full = fit.slots // tiles  # slices that fill the device once
-        for split in {2, 3, 4, 5, 6, 8, sms // tiles, full, 2 * fit.slots // tiles}:
-            split = min(split, most)
-            if split < 2:
-                continue
-            penalized = penalty if tiles * split > sms else 1.0
-            if penalized * (least_s + _least_s(fit, tiles * split, k / split, sms, 0.0)) < best_s:
-                product, summing = traffic.repeated(rates.l2_usable_bytes, 4.0 * batch * m * n * split)
-                time_s = _estimate_s(fit, style, m, n, k, batch, split, size, rates, product, summing)
-                if penalized * time_s < best_s:
-                    best, best_s = Plan(time_s, fit, split), penalized * time_s
+        for split in {2, 3, 4, 5, 6, 8, sms // tiles, full, 2 * fit.slots // tiles, most}:
+            if 2 <= split <= most:
+                ctas = tiles * split
+                bound_s = fixed_s + split * read_s + _least_s(fit, ctas, k / split, sms, 0.0)
+                counted = penalty if ctas > sms else 1.0
+                if counted * bound_s < best_s:
+                    split_bounds.append((counted * bound_s, split, counted, fit))
+    split_bounds.sort(key=_first)
+    for bound_s, split, counted, fit in split_bounds:
+        if bound_s >= best_s:
+            break
+        product, summing = traffic.repeated(rates.l2_usable_bytes, 4.0 * elements * split)
+        time_s = _estimate_s(fit, style, m, n, k, batch, split, size, rates, product, summing)
+        if counted * time_s < best_s:
+            best, best_s = Plan(time_s, fit, split), counted * time_s
     return best
 
 
@@ -372,7 +402,7 @@ def _rates(hardware: Hardware) -> _Rates:
 
 class _Fit(NamedTuple):
     """A tile on a device: how many fit on an SM and on all, elements of k a ring slot, seconds a k of its busiest pipe
-    and of its synchronisations, and ring slots whose loads are under way at once."""
+    and of its synchronisations, ring slots whose loads are under way at once, and the shortest slice of k."""
 
     tile: Tile
     per_sm: int
@@ -381,18 +411,26 @@ class _Fit(NamedTuple):
     pipe_s_per_k: float
     wait_s_per_k: float
     slots_in_flight: float
+    least_slice: int
 
 
 @functools.lru_cache(maxsize=256)
 def _catalogue(hardware: Hardware, dtype: str, aligned: bool) -> tuple[GemmStyle, tuple[_Fit, ...]]:
     """The kernels the device can run: wgmma needs its generation and, for TMA, rows of whole 16 bytes."""
-    wgmma = aligned and has_wgmma(hardware)
-    style = hardware.gemm_wgmma if wgmma else hardware.gemm_mma if aligned else hardware.gemm_unaligned
+    cuda_cores = dtype == "fp32"
+    wgmma = aligned and has_wgmma(hardware) and not cuda_cores
+    style = (
+        hardware.gemm_wgmma
+        if wgmma
+        else hardware.gemm_mma
+        if aligned or cuda_cores
+        else hardware.gemm_unaligned
+    )
     size = ELEMENT_BYTES[dtype]
     clock = hardware.clock_hz
     fitted = []
     wide = wgmma and hardware.architecture == "blackwell"
-    for tile in WGMMA_TILES if wgmma else MMA_TILES:
+    for tile in WGMMA_TILES if wgmma else SGEMM_TILES if cuda_cores else MMA_TILES:
         room = hardware.shared_memory_per_sm_bytes - 1024
         if wide:  # tcgen05.mma takes 128 rows (PTX ISA)
             tile = tile._replace(feed_bytes=tile.wide_feed_bytes)
@@ -409,12 +447,14 @@ def _catalogue(hardware: Hardware, dtype: str, aligned: bool) -> tuple[GemmStyle
         )
         if per_sm < 1:
             continue
-        if _has_tensor_cores_for(hardware, dtype):
-            rate = hardware.tensor_flops_per_cycle_sm(dtype) * _tensor_share(style, hardware)
+        macs = float(tile.m * tile.n)
+        if cuda_cores:
+            products = _sgemm_flops(macs, hardware) / hardware.fp32_flops_per_cycle_sm
         else:
-            rate = hardware.fp32_flops_per_cycle_sm
+            rate = hardware.tensor_flops_per_cycle_sm(dtype) * _tensor_share(style, hardware)
+            products = 2.0 * macs / rate
         pipe = max(
-            2.0 * tile.m * tile.n / rate,
+            products,
             (tile.feed_bytes + style.fill_cost * 2 * (tile.m + tile.n))
             * size
             / 2
@@ -426,7 +466,16 @@ def _catalogue(hardware: Hardware, dtype: str, aligned: bool) -> tuple[GemmStyle
         chain_s = style.chain_cycles * tile.k / 32 / clock
         in_flight = min(tile.stages, hardware.hbm_latency_s / chain_s) if chain_s else float(tile.stages)
         fitted.append(
-            _Fit(tile, per_sm, per_sm * hardware.sm_count, step, pipe / clock, wait / clock, in_flight)
+            _Fit(
+                tile,
+                per_sm,
+                per_sm * hardware.sm_count,
+                step,
+                pipe / clock,
+                wait / clock,
+                in_flight,
+                LEAST_SLOTS_OF_A_SLICE * step,
+            )
         )
     return style, tuple(fitted)
 
@@ -439,11 +488,14 @@ def has_wgmma(hardware: Hardware) -> bool:
 
 
 def _tensor_share(style: GemmStyle, hardware: Hardware) -> float:
-    return MMA_SHARE_OF_WGMMA if style is not hardware.gemm_wgmma and has_wgmma(hardware) else 1.0
+    """Share of the tensor cores' rate, the same for each type, that the instructions of a style reach."""
+    if style is hardware.gemm_wgmma or not hardware.tensor_fp16_flops_per_cycle_sm:
+        return 1.0
+    return min(MOST_MMA_FLOPS_PER_CYCLE / hardware.tensor_fp16_flops_per_cycle_sm, 1.0)
 
 
-def _has_tensor_cores_for(hardware: Hardware, dtype: str) -> bool:
-    return dtype != "fp32" or hardware.tensor_tf32_flops_per_cycle_sm > 0
+def _sgemm_flops(macs: float, hardware: Hardware) -> float:
+    return fma_flops(macs, SGEMM_EFFICIENCY, SGEMM_OVERHEAD, hardware)
 
 
 class _Work(NamedTuple):

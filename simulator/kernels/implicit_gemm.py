@@ -32,7 +32,7 @@ from typing import NamedTuple
 
 from simtti.hw_configs.hardware import Hardware
 from simtti.simulator.kernel import Access, Kernel, ctas_per_sm, lone_time_s
-from simtti.simulator.kernels.elementwise import HALF_TYPES, ITEM_BYTES, issue_flops
+from simtti.simulator.kernels.elementwise import HALF_TYPES, ITEM_BYTES, fma_flops, issue_flops
 from simtti.simulator.kernels.gemm import has_wgmma
 from simtti.simulator.kernels.memory import memset
 
@@ -376,11 +376,6 @@ def cuda_core_kernels(problem: Problem, hardware: Hardware, workspace: int) -> l
     return _fastest(candidates, hardware)
 
 
-def _fma_flops(macs: float, efficiency: float, hardware: Hardware) -> float:
-    """FP32 FLOPs that occupy the SM as long as `macs` fused multiply-adds and the instructions between them."""
-    return max(2.0 * macs / efficiency, issue_flops(macs * (1 + CUDA_CORE_OVERHEAD), hardware))
-
-
 def _sgemm(problem: Problem, hardware: Hardware, tile: Tile) -> Kernel:
     k = -(-problem.channels * problem.taps // CUDA_CORE_STEP) * CUDA_CORE_STEP
     grid = _tiles(problem, tile)
@@ -392,7 +387,7 @@ def _sgemm(problem: Problem, hardware: Hardware, tile: Tile) -> Kernel:
         threads=tile.threads,
         registers=tile.registers,
         shared_memory_bytes=tile.shared_memory_bytes,
-        fp32_flops=_fma_flops(outputs * k, CUDA_CORE_EFFICIENCY, hardware)
+        fp32_flops=fma_flops(outputs * k, CUDA_CORE_EFFICIENCY, CUDA_CORE_OVERHEAD, hardware)
         + issue_flops(outputs * CUDA_CORE_OUTPUT_SLOTS, hardware),
         l2_bytes=4.0 * (tile.m + tile.n) * k + problem.write.nbytes / grid,
         latency_s=MMA_REGISTERS.latency_s,
@@ -421,7 +416,7 @@ def _winograd_fused(problem: Problem, hardware: Hardware, workspace: int) -> lis
         threads=256,
         registers=126,
         shared_memory_bytes=49152,
-        fp32_flops=_fma_flops(macs, WINOGRAD_EFFICIENCY, hardware),
+        fp32_flops=fma_flops(macs, WINOGRAD_EFFICIENCY, CUDA_CORE_OVERHEAD, hardware),
         l2_bytes=4.0 * problem.channels * 16 * (32 + 32) + problem.write.nbytes / grid,
         latency_s=MMA_REGISTERS.latency_s,
         reads=(data, filters),
@@ -456,7 +451,9 @@ def _winograd_nonfused(problem: Problem, hardware: Hardware, workspace: int) -> 
 
 def _sgemm_of(gemms: Problem, hardware: Hardware, tile: Tile) -> Kernel:
     """The batched SGEMM of Winograd: dense operands, no gather."""
-    flops = _fma_flops(tile.m * tile.n * gemms.channels, WINOGRAD_GEMM_EFFICIENCY, hardware)
+    flops = fma_flops(
+        tile.m * tile.n * gemms.channels, WINOGRAD_GEMM_EFFICIENCY, CUDA_CORE_OVERHEAD, hardware
+    )
     return replace(_sgemm(gemms, hardware, tile), name=f"{tile.name}_nn", fp32_flops=flops)
 
 
