@@ -481,11 +481,18 @@ def _table_softmax(cells: Cells, hardware: Hardware) -> list[Kernel]:
     return softmax(cells.whole("rows"), cells.whole("cols"), cells.dtype, hardware)
 
 
+# Functions of one instruction an element.
+_PLAIN_FUNCTIONS = ("add", "mul", "mul_scalar", "fill")
+
+
 def _table_elementwise(cells: Cells, hardware: Hardware) -> list[Kernel]:
     shape = (cells.whole("numel"),)
     count = cells.whole("inputs", 1, 0)
     inputs = [dense(slot, shape, cells.dtype) for slot in range(count)]
-    function = cells.text("function", "add", ("add", "mul", *COST)) or "add"
+    function = cells.text("function", "add", (*_PLAIN_FUNCTIONS, *COST, "gelu_tanh")) or "add"
+    function = (
+        "gelu" if function == "gelu_tanh" else function
+    )  # as many special functions and about as many instructions
     return elementwise(function, shape, inputs, dense(count, shape, cells.dtype), hardware)
 
 
@@ -505,8 +512,9 @@ def _table_permute(cells: Cells, hardware: Hardware) -> list[Kernel]:
 
 
 def _table_cat(cells: Cells, hardware: Hardware) -> list[Kernel]:
-    """(n, c, spatial) and (n, c2, spatial) to (n, c + c2, spatial)."""
-    n, spatial = cells.whole("n"), cells.whole("spatial")
+    """(n, c, spatial) and (n, c2, spatial) to (n, c + c2, spatial); spatial may be given as h and w."""
+    n = cells.whole("n")
+    spatial = cells.whole("spatial", cells.whole("h", 1) * cells.whole("w", 1))
     shapes = [(n, cells.whole(column), spatial) for column in ("c", "c2")]
     inputs = [dense(slot, shape, cells.dtype) for slot, shape in enumerate(shapes)]
     out = (n, shapes[0][1] + shapes[1][1], spatial)

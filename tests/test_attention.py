@@ -15,6 +15,7 @@ from simtti.simulator.kernels.attention_libraries import dynamic_splits, flash_2
 from simtti.simulator.predict import operator_time_s
 
 A100, H100 = hardware.load("a100-sxm"), hardware.load("h100-sxm")
+FIXED = dataclasses.replace(H100, clock_hz=1.83e9)  # as flash-attention's figures were taken
 MEASURED = Path(__file__).parents[2] / "shared" / "measured" / "attention.parquet"
 PUBLISHED = MEASURED.with_name("attention_published.csv")
 
@@ -94,8 +95,8 @@ def test_time_does_not_fall_as_sequences_grow(heads, length, head_dim, kernel):
     [
         # Published, forward, 16k tokens: Dao-AILab/flash-attention's figures; A100: thu-ml/SageAttention.
         ("flash-attention-2", A100, 128, 204),
-        ("flash-attention-2", H100, 64, 324),
-        ("flash-attention-2", H100, 128, 370),
+        ("flash-attention-2", FIXED, 64, 324),
+        ("flash-attention-2", FIXED, 128, 370),
         ("flash-attention-3", H100, 64, 497),
         ("flash-attention-3", H100, 128, 648),
         ("flash-attention-3", H100, 256, 756),

@@ -554,7 +554,7 @@ _OPERATORS: dict[str, Callable[[Case, _Make], Call | _Prepared]] = {
     "conv2d": _convolution, "conv3d": _convolution, "temporal_conv": _convolution, "attention": _attention,
     "math_attention": _attention, "gemm": _gemm, "group_norm": _group_norm, "layer_norm": _row_operator,
     "rms_norm": _row_operator, "softmax": _row_operator, "geglu": _row_operator, "elementwise": _elementwise,
-    "cast": _elementwise, "permute": _permute, "cat": _cat, "upsample": _upsample, "embedding": _embedding,
+    "cast": _elementwise, "broadcast": _elementwise, "move": _permute, "cat": _cat, "upsample": _upsample, "embedding": _embedding,
     "copy": _copy, "launch": _launch,
 }  # fmt: skip
 

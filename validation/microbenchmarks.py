@@ -12,8 +12,8 @@ bf16. Families are dealt out side by side, each in proportion to its worth, so t
 measured a fair share of everything.
 
 What `predict` cannot express has an op it does not know, rather than one it would misread: temporal_conv (padding in
-time alone), math_attention (torch's math backend, which computes halves in fp32), permute, cast, geglu, rms_norm,
-launch. It reads neither the layout of group_norm and attention nor which elementwise function a row is, and takes
+time alone), math_attention (torch's math backend, which computes halves in fp32), move (copies of permuted tensors of any
+rank), cast, broadcast (adding a vector), geglu, launch. It does not read the layout of attention, and takes
 attention through cuDNN, which it has no name for, as the device's default kernel.
 """
 
@@ -458,7 +458,7 @@ MOVES = (
 
 def _layout_cases() -> Iterator[Case]:
     def move(function: str, n: int, frames: int, c: int, h: int, w: int, typical: bool) -> Case:
-        return _case("layout", "permute", "fp16", 0.0, 2 * n * frames * c * h * w, typical, function=function, n=n,
+        return _case("layout", "move", "fp16", 0.0, 2 * n * frames * c * h * w, typical, function=function, n=n,
                      frames=frames, c=c, h=h, w=w)  # fmt: skip
 
     for function in MOVES:
@@ -473,7 +473,8 @@ def _layout_cases() -> Iterator[Case]:
 
 
 def _elementwise_case(function: str, inputs: int, numel: int, typical: bool, **more: Cell) -> Case:
-    return _case("elementwise", "cast" if function == "cast" else "elementwise", "fp16", numel, (inputs + 2) * numel,
+    op = {"cast": "cast", "add_channel": "broadcast", "add_row": "broadcast"}.get(function, "elementwise")
+    return _case("elementwise", op, "fp16", numel, (inputs + 2) * numel,
                  typical, function=function, numel=numel, inputs=inputs, **more)  # fmt: skip
 
 

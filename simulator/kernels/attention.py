@@ -126,7 +126,7 @@ def _available(kernel: str, problem: _Problem, hardware: Hardware) -> str:
     if kernel == "efficient":
         return kernel
     library = LIBRARIES[kernel]
-    block = block_of(library, problem.head_dim, problem.q_len, problem.causal, hardware)
+    block = block_of(library, problem.head_dim, problem.q_len, problem.causal, problem.size, hardware)
     supported = (
         hardware.architecture not in ("volta", "turing")
         and problem.dtype != "fp32"
@@ -147,7 +147,7 @@ class _Division(NamedTuple):
 
 
 def _divide(library: Library, problem: _Problem, hardware: Hardware) -> _Division:
-    block = block_of(library, problem.head_dim, problem.q_len, problem.causal, hardware)
+    block = block_of(library, problem.head_dim, problem.q_len, problem.causal, problem.size, hardware)
     splits, combines = 1, False
     if library.splits == "static":
         # Two CTAs of 128 threads fit on an SM; the rule counts the blocks of the kernel for split keys.
@@ -200,6 +200,7 @@ def _fused(
     walked_again = cut.key_blocks * rows if library.streams else rows  # queries that L2 is asked for
     active = hardware.sm_count / cut.q_blocks * 2.0 * problem.kv_len * head_dim * size
     visible = _visible_share(problem.q_len, problem.kv_len) if problem.causal else 1.0
+    in_flight = 1 if library.streams else block.stages  # slices of one block, or whole blocks
     main = Kernel(
         name=f"{name}_{min(block.head_dim, -(-head_dim // 32) * 32)}_{block.queries}x{block.keys}"
         + (f"_split{splits}" if splits > 1 else ""),
@@ -218,7 +219,7 @@ def _fused(
         l2_bytes=head_dim
         * (walked_again * size + rows * (4 if splits > 1 else size) + 2.0 * real_keys * size),
         latency_s=_latency_s(library, problem, cut, ctas, hardware),
-        bytes_in_flight=float((block.queries + 2 * block.stages * block.keys) * head_dim * size),
+        bytes_in_flight=float((block.queries + 2 * in_flight * block.keys) * head_dim * size),
         reads=reads,
         writes=writes if splits == 1 else partial,
         hbm_reread_bytes=(-(-cut.q_blocks // hardware.sm_count) - 1) * (reads[1].nbytes + reads[2].nbytes)

@@ -116,9 +116,9 @@ EFFICIENT = Library(
     style="efficient",
     wgmma=False,
     blocks=(
-        Block(64, 64, 64, 128, 128, 1),
-        Block(128, 64, 128, 256, 128, 1),
-        Block(65536, 32, 128, 128, 128, 1),
+        Block(64, 64, 64, 128, 128, 3),
+        Block(128, 64, 128, 256, 128, 3),
+        Block(65536, 32, 128, 128, 128, 3),
     ),
     streams=True,
 )
@@ -134,12 +134,22 @@ LIBRARIES = {
 SMALL_SHARED_MEMORY_BYTES = 112 * 1024
 
 
-def block_of(library: Library, head_dim: int, q_len: int, causal: bool, hardware: Hardware) -> Block:
-    """The smallest blocking for `head_dim`; beyond the last, the last's with the head dim in steps of 64."""
+def block_of(
+    library: Library, head_dim: int, q_len: int, causal: bool, size: int, hardware: Hardware
+) -> Block:
+    """The smallest blocking for `head_dim` and elements of `size` bytes; beyond the last, the last's with the head dim in
+    steps of 64."""
     if library.splits == "static":
         return flash_2_block(head_dim, causal, hardware)
     if library.short and head_dim <= library.short.head_dim and q_len <= library.short.queries:
         return library.short
+    if library.streams:  # the ring has as many slots as fit, from three to two; else the next blocking
+        room = hardware.shared_memory_per_sm_bytes - 1024
+        for block in library.blocks:
+            for stages in range(block.stages, 1, -1):
+                cut = block._replace(stages=stages)
+                if head_dim <= block.head_dim and shared_memory_bytes(library, cut, size) <= room:
+                    return cut._replace(head_dim=min(block.head_dim, -(-head_dim // 64) * 64))
     return _smallest(library, head_dim)
 
 
@@ -177,9 +187,9 @@ def flash_2_split_block(head_dim: int) -> Block:
 
 
 def shared_memory_bytes(library: Library, block: Block, size: int) -> int:
-    """Queries and the ring of keys and values; or a ring of three slices of 32 of two operands, and the scores."""
+    """Queries and the ring of keys and values; or a ring of slices of 32 of two operands, and the scores."""
     if library.streams:
-        return 3 * (block.queries + block.keys) * 32 * size + block.queries * block.keys * size
+        return block.stages * (block.queries + block.keys) * 32 * size + block.queries * block.keys * size
     return (block.queries + 2 * block.stages * block.keys) * block.head_dim * size
 
 
