@@ -116,11 +116,12 @@ def gemm_grid(a: Matrices, b: Matrices, tile: tuple[int, int, int]) -> int:
     return -(-a.rows // tile[0]) * -(-b.columns // tile[1]) * a.number
 
 
-def softmax_cta(rows: int, length: int, item: int, rows_a_cta: int, in_warp: bool, cta: int) -> Turns:
-    """Rows of a dense matrix. In a warp (PyTorch's softmax_warp_forward) a lane takes every 32nd element, once; a CTA a
-    row (cunn_SoftMaxForward) reads it three times, 16 bytes a thread: the maximum, the sum, the result."""
+def softmax_cta(kernel: str, rows: int, length: int, item: int, rows_a_cta: int, cta: int) -> Turns:
+    """Rows of a dense matrix, by the name of PyTorch's `kernel`. In a warp (softmax_warp_forward) a lane takes every 32nd
+    element, once. A CTA a row reads it 16 bytes a thread: three times (cunn_SoftMaxForward: the maximum, the sum, the
+    result), or once into shared memory (cunn_SoftMaxForwardSmem)."""
     first, last = cta * rows_a_cta, min((cta + 1) * rows_a_cta, rows)
-    if in_warp:
+    if kernel == "softmax_warp_forward":
         lanes = min(1 << (length - 1).bit_length(), WARP)
         at = np.arange(0, length, lanes, dtype=np.int64)
         turns = []
@@ -137,7 +138,7 @@ def softmax_cta(rows: int, length: int, item: int, rows_a_cta: int, in_warp: boo
     whole = np.arange(
         first * length * item // SECTOR_BYTES, -(-last * length * item // SECTOR_BYTES), dtype=np.int64
     )
-    return [whole] * 3
+    return [whole] * (1 if kernel.endswith("Smem") else 3)
 
 
 def elementwise_cta(

@@ -120,12 +120,12 @@ def test_a_gemms_ctas_share_rows_and_columns():
 
 
 def test_softmax_reads_long_rows_three_times_and_short_ones_once():
-    long = pattern.softmax_cta(8, 4096, 2, 1, False, 3)
+    long = pattern.softmax_cta("cunn_SoftMaxForward", 8, 4096, 2, 1, 3)
     assert len(long) == 3
     assert len(long[0]) == 4096 * 2 // 32
-    short = np.concatenate(pattern.softmax_cta(64, 16, 2, 16, True, 1))
+    short = np.concatenate(pattern.softmax_cta("softmax_warp_forward", 64, 16, 2, 16, 1))
     assert sorted(short.tolist()) == list(range(16, 32)), "16 rows of one sector"
-    ragged = np.concatenate(pattern.softmax_cta(64, 77, 2, 8, True, 0))
+    ragged = np.concatenate(pattern.softmax_cta("softmax_warp_forward", 64, 77, 2, 8, 0))
     assert len(ragged) > len(set(ragged.tolist())) == -(-8 * 154 // 32), "rows that share a sector"
 
 

@@ -63,7 +63,7 @@ def kernel_class(kernel: Kernel) -> str:
     """GEMM, softmax, elementwise (copies too) or fused, of a kernel that attention launched."""
     if kernel.name.startswith(("scores", "values")):
         return GEMM
-    if "softmax" in kernel.name:
+    if "softmax" in kernel.name.lower():
         return SOFTMAX
     return FUSED if kernel.family == "attention" else ELEMENTWISE
 

@@ -119,16 +119,16 @@ def _attention_cta(operator: Operator, kernel: Kernel, in_place: bool) -> Cta | 
     length, keys = query.shape[-2], key.shape[-2]
     count = query.numel // (length * query.shape[-1])
     if kind == SOFTMAX:
-        rows, in_warp = count * length, kernel.name.startswith("warp")
+        rows = count * length
         a_cta = -(-rows // kernel.grid)
-        return Cta(kind, lambda cta: pattern.softmax_cta(rows, keys, item, a_cta, in_warp, cta))
+        return Cta(kind, lambda cta: pattern.softmax_cta(kernel.name, rows, keys, item, a_cta, cta))
     if kind == ELEMENTWISE:
         slot = kernel.reads[0].tensor
         use = operator.inputs[slot] if slot >= 0 else operator.outputs[0]
         lies, made = (use.strides, dense_strides(use.shape))
         source, target = (lies, made) if slot >= 0 else (made, lies)
         return _walk_cta(use.shape, source, target, item, kernel)
-    tile = re.search(r"_(\d+)x(\d+)", kernel.name)
+    tile = re.search(r"_(?:wmma)?(\d+)x(\d+)", kernel.name)
     if tile is None or "gemv" in kernel.name:
         return None
     q, k, v = (_operand(use, at, operator, in_place) for at, use in enumerate((query, key, value)))
