@@ -111,8 +111,9 @@ WGMMA_TILES = (
 )  # fmt: skip
 
 # fp32 on the CUDA cores (`ampere_sgemm_128x128_nn` and its like): a thread of the larger tiles has 8 x 8 results, so that
-# it issues 64 FMAs to four 16-byte loads from shared memory. PyTorch's products of fp32 matrices run on these wherever
-# there is TF32, too (`torch.backends.cuda.matmul.allow_tf32` is off by default; cuDNN's switch for convolutions is on).
+# it issues 64 FMAs to four 16-byte loads from shared memory. Where there is TF32, fp32 means TF32 here: PyTorch's switch
+# for matrix products is off by default, but every fp32 pipeline measured on an Ampere ran with it on (SDXL on A100, diffusion-fast:
+# 7.36 s; 7.1 s with TF32, 20.9 s without; Stable Diffusion, lambda-diffusers, likewise).
 SGEMM_TILES = (
     _mma_tile(128, 128, 16, 3, 32, 64, 122),
     _mma_tile(128, 64, 16, 3, 32, 64, 122),
@@ -190,7 +191,7 @@ def gemm(
     """The kernels of `batch` products C[m,n] = A[m,k]·B[k,n].
 
     Args:
-        dtype: fp16, bf16, fp8, or fp32, which runs on the CUDA cores as PyTorch has it by default, not as TF32.
+        dtype: fp16, bf16, fp8, or fp32, which runs as TF32, on the CUDA cores where the device has no TF32.
         a, b, c: tensor identities of the operands, each counted `batch` times.
         workspace: identity of split-K's partial results.
         reads, writes: unique bytes by tensor instead of the three dense matrices, where operands are shared between
@@ -210,7 +211,7 @@ def gemm(
         batch > 1
         and min(m, n) <= TINY
         and m * n * k <= TINY_PRODUCT
-        and dtype != "fp32"
+        and not _on_cuda_cores(hardware, dtype)
     ):
         return [_tiny_kernel(m, n, k, batch, dtype, hardware, reads, writes, name, family)]
     traffic = Traffic(
@@ -228,7 +229,7 @@ def gemm(
     partial_bytes = 4.0 * batch * m * n * split if split > 1 else 0.0
     product_bytes, reduction_bytes = traffic.repeated(rates.l2_usable_bytes, partial_bytes)
     work = _Work(*_work(plan.fit, style, m, n, k, batch, split, size, rates, product_bytes))
-    cuda_cores = dtype == "fp32"
+    cuda_cores = _on_cuda_cores(hardware, dtype)
     product = Kernel(
         name=f"{name}_{tile.m}x{tile.n}" + (f"_splitk{split}" if split > 1 else ""),
         family=family,
@@ -418,7 +419,7 @@ class _Fit(NamedTuple):
 @functools.lru_cache(maxsize=256)
 def _catalogue(hardware: Hardware, dtype: str, aligned: bool) -> tuple[GemmStyle, tuple[_Fit, ...]]:
     """The kernels the device can run: wgmma needs its generation and, for TMA, rows of whole 16 bytes."""
-    cuda_cores = dtype == "fp32"
+    cuda_cores = _on_cuda_cores(hardware, dtype)
     wgmma = aligned and has_wgmma(hardware) and not cuda_cores
     style = (
         hardware.gemm_wgmma
@@ -493,6 +494,10 @@ def _tensor_share(style: GemmStyle, hardware: Hardware) -> float:
     if style is hardware.gemm_wgmma or not hardware.tensor_fp16_flops_per_cycle_sm:
         return 1.0
     return min(MOST_MMA_FLOPS_PER_CYCLE / hardware.tensor_fp16_flops_per_cycle_sm, 1.0)
+
+
+def _on_cuda_cores(hardware: Hardware, dtype: str) -> bool:
+    return dtype == "fp32" and not hardware.tensor_tf32_flops_per_cycle_sm
 
 
 def _sgemm_flops(macs: float, hardware: Hardware) -> float:
