@@ -11,17 +11,18 @@ at the end. Its time follows from what that takes:
   part;
 - L2: (m + n) of the tile a k, less what a cluster's multicast saves on Hopper; HBM: unique bytes, less what L2 still
   holds (`Traffic`), and once more what a wave of CTAs in square raster order cannot keep in L2;
-- latency: setting up, one synchronisation a ring slot, and the epilogue that empties the accumulators.
+- latency: setting up, filling the ring, one synchronisation a ring slot, and the epilogue that empties the accumulators;
+  and no slot takes less than the dependent instructions of its products.
 
-Tile and split are chosen by predicted time, as the library's heuristics do. A split needs a second kernel that sums
-the partial results. m = 1 (or n = 1) may also run as GEMV on the CUDA cores.
+Tile and split are chosen by predicted time, as the library's heuristics do, with a preference for reuse: measured on
+A100, more than one wave of CTAs means tiles of 256 x 128, also where three waves of 128 x 128 would end sooner than two
+of them. A split needs a second kernel that sums the partial results. m = 1 (or n = 1) may also run as GEMV on the CUDA
+cores.
 
 Sources. Tiles: kernel names of cuBLAS 12 and 13 (`ampere_bf16_s16816gemm_bf16_128x128_ldg8_stages_32x5`, `nvjet_..`,
-`sm90_xmma_gemm_..tilesize256x128x64_warpgroupsize2x1x1`) and CUTLASS's default configurations; of those of mma.sync
-seven that made A100 less accurate were left out. Fragment traffic: PTX ISA, mma.sync and wgmma. Fitted constants:
-aiconfigurator database (ai-dynamo, Apache-2.0), torch linear in bf16 on a100-sxm (mma.sync), h100-sxm and h200-sxm
-(wgmma), the tenth of 17,772 shapes whose hash is below 110 of 1,009 (80 for mma.sync), fitted 2026-11-25 by pattern
-search on absolute log ratios.
+`sm90_xmma_gemm_..tilesize256x128x64_warpgroupsize2x1x1`) and CUTLASS's default configurations; those that made the
+measured devices less accurate, or made no difference, were left out. Fragment traffic: PTX ISA, mma.sync and wgmma.
+Fitted constants are in hw_configs/libraries.yaml.
 """
 
 from __future__ import annotations
@@ -123,7 +124,9 @@ SGEMM_TILES = (
     _mma_tile(32, 128, 16, 4, 32, 32, 90),
     _mma_tile(32, 32, 16, 6, 16, 32, 64),
 )
-SGEMM_EFFICIENCY = 0.94  # of the FP32 pipes: cuBLAS attains 18.4 of 19.5 TFLOP/s on A100, by memory; nothing measured here
+SGEMM_EFFICIENCY = (
+    0.94  # of the FP32 pipes: cuBLAS attains 18.4 of 19.5 TFLOP/s on A100, by memory; nothing measured here
+)
 # Issue slots beside each FMA: loads, addresses. They count where the FMAs take all slots, on SMs of 128 lanes.
 SGEMM_OVERHEAD = 0.12
 
@@ -207,12 +210,7 @@ def gemm(
         reads = (Access(a, float(batch * m * k * size)), Access(b, float(batch * n * k * size)))
     if writes is None:
         writes = (Access(c, float(batch * m * n * size)),)
-    if (
-        batch > 1
-        and min(m, n) <= TINY
-        and m * n * k <= TINY_PRODUCT
-        and not _on_cuda_cores(hardware, dtype)
-    ):
+    if batch > 1 and min(m, n) <= TINY and m * n * k <= TINY_PRODUCT and not _on_cuda_cores(hardware, dtype):
         return [_tiny_kernel(m, n, k, batch, dtype, hardware, reads, writes, name, family)]
     traffic = Traffic(
         reads[0].nbytes,
@@ -303,19 +301,22 @@ def choose(m: int, n: int, k: int, batch: int, dtype: str, hardware: Hardware, t
     bounds = []
     fewest = _operand_reads(m, n, *LARGEST_TILE)
     elements = batch * m * n
-    empty_s = elements / (style.epilogue_bytes_per_cycle * rates.clock_hz)  # to empty the accumulators of all, a byte each
+    empty_s = elements / (
+        style.epilogue_bytes_per_cycle * rates.clock_hz
+    )  # to empty the accumulators of all, a byte each
     for fit in fitted:
         down, across = -(-m // fit.tile.m), -(-n // fit.tile.n)
         tiles = down * across * batch
         penalty = 1.0 + style.reuse_preference * max((down / m + across / n) / fewest - 1.0, 0.0)
         bound_s = least_s + size * empty_s / tiles + _least_s(fit, tiles, k, sms, hbm_s)
-        bounds.append((penalty * bound_s if tiles > sms else bound_s, tiles, penalty, fit))
+        counted_s = penalty * (bound_s - least_s) + least_s if tiles > sms else bound_s
+        bounds.append((counted_s, tiles, penalty, fit))
     bounds.sort(key=_first)
     for bound_s, tiles, penalty, fit in bounds:
         if bound_s >= best_s:
             break
         time_s = _estimate_s(fit, style, m, n, k, batch, 1, size, rates, hbm_bytes, 0.0)
-        counted_s = time_s * penalty if tiles > sms else time_s
+        counted_s = penalty * (time_s - least_s) + least_s if tiles > sms else time_s
         if counted_s < best_s:
             best, best_s = Plan(time_s, fit, 1), counted_s
     least_s += rates.start_s + REDUCTION_LATENCY_S
@@ -332,16 +333,18 @@ def choose(m: int, n: int, k: int, batch: int, dtype: str, hardware: Hardware, t
                 ctas = tiles * split
                 bound_s = fixed_s + split * read_s + _least_s(fit, ctas, k / split, sms, 0.0)
                 counted = penalty if ctas > sms else 1.0
-                if counted * bound_s < best_s:
-                    split_bounds.append((counted * bound_s, split, counted, fit))
+                counted_s = counted * (bound_s - least_s) + least_s
+                if counted_s < best_s:
+                    split_bounds.append((counted_s, split, counted, fit))
     split_bounds.sort(key=_first)
     for bound_s, split, counted, fit in split_bounds:
         if bound_s >= best_s:
             break
         product, summing = traffic.repeated(rates.l2_usable_bytes, 4.0 * elements * split)
         time_s = _estimate_s(fit, style, m, n, k, batch, split, size, rates, product, summing)
-        if counted * time_s < best_s:
-            best, best_s = Plan(time_s, fit, split), counted * time_s
+        counted_s = counted * (time_s - least_s) + least_s
+        if counted_s < best_s:
+            best, best_s = Plan(time_s, fit, split), counted_s
     return best
 
 
