@@ -55,7 +55,9 @@ class Tile(NamedTuple):
     threads: int
     registers: int  # per thread
     feed_bytes: float  # shared-memory reads for the tensor cores per k, two-byte elements
-    wide_feed_bytes: float = 0.0  # the same with instructions of 128 rows
+    wide_feed_bytes: float = (
+        0.0  # the same with instructions of 128 rows for pairs of SMs, each of which holds half of B
+    )
 
     @property
     def ring_bytes(self) -> int:
@@ -78,7 +80,7 @@ def _wgmma_tile(m: int, n: int) -> Tile:
     stages = min(8, (108 if shares_sm else 222) * 1024 // ((m + n) * 128))
     registers = 168 if not shares_sm else 104 if threads == 384 else 128
     feed = m / 64 * (64 + n) * 2.0
-    wide = max(m / 128, 1) * (min(m, 128) + n) * 2.0
+    wide = max(m / 128, 1) * (min(m, 128) + n / 2) * 2.0
     return Tile(m, n, 64, stages, threads, registers, feed, wide)
 
 
@@ -437,7 +439,9 @@ def _catalogue(hardware: Hardware, dtype: str, aligned: bool) -> tuple[GemmStyle
     wide = wgmma and hardware.architecture == "blackwell"
     for tile in WGMMA_TILES if wgmma else SGEMM_TILES if cuda_cores else MMA_TILES:
         room = hardware.shared_memory_per_sm_bytes - 1024
-        if wide:  # tcgen05.mma takes 128 rows (PTX ISA)
+        if (
+            wide
+        ):  # tcgen05.mma takes 128 rows an SM, with cta_group::2 and the columns' half from each (PTX ISA)
             tile = tile._replace(feed_bytes=tile.wide_feed_bytes)
         if tile.ring_bytes > room:  # older devices run the same tile with a shorter ring
             tile = tile._replace(stages=room // (tile.ring_bytes // tile.stages))
