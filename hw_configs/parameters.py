@@ -63,8 +63,8 @@ class GemmStyle(NamedTuple):
         Bounds(
             0,
             3,
-            "of the library's choice for tiles with more reuse where CTAs outnumber SMs: time counts (1 + this x how much "
-            "more is read for a product than with the largest tile)",
+            "of the library's choice for tiles with more reuse where CTAs outnumber SMs: a candidate's time counts this "
+            "much more for each time that its CTAs read their operands more often than the largest tile's",
         ),
     ]
 

@@ -12,7 +12,7 @@ from simtti.simulator.kernel import Access, ctas_per_sm, lone_time_s
 from simtti.simulator.kernels.gemm import Traffic, choose, gemm
 from simtti.simulator.predict import operator_time_s
 
-A100, H100 = hardware.load("a100-sxm"), hardware.load("h100-sxm")
+A100, H100, V100 = (hardware.load(name) for name in ("a100-sxm", "h100-sxm", "v100-sxm"))
 MEASURED = Path(__file__).parents[2] / "shared" / "measured" / "gemm.parquet"
 
 devices = st.sampled_from([A100, H100])
@@ -124,16 +124,16 @@ def test_partial_results_that_fit_in_l2_cost_no_memory_traffic():
     assert reduction.repeated_hbm_bytes < 0.5 * reduction.read_bytes
 
 
-@pytest.mark.parametrize("device", [A100, H100], ids=lambda device: device.name)
-def test_fp32_runs_on_the_cuda_cores(device):
-    (kernel,) = gemm(8192, 8192, 8192, 1, "fp32", device)
+def test_fp32_runs_on_the_cuda_cores_where_there_is_no_tf32():
+    (kernel,) = gemm(8192, 8192, 8192, 1, "fp32", V100)
     assert kernel.tensor_flops == 0
-    peak = device.fp32_flops_per_cycle_sm * device.clock_hz * device.sm_count
-    assert 0.75 < 2 * 8192**3 / lone_time_s(kernel, device) / peak < 0.95
+    peak = V100.fp32_flops_per_cycle_sm * V100.clock_hz * V100.sm_count
+    assert 0.75 < 2 * 8192**3 / lone_time_s(kernel, V100) / peak < 0.95
+    assert gemm(8192, 8192, 8192, 1, "fp32", A100)[0].fp32_flops == 0
 
 
-def test_fp32_products_of_half_a_tile_take_smaller_tiles():
-    assert time_s(32, 4096, 4096, A100, dtype="fp32") < 0.5 * time_s(128, 4096, 4096, A100, dtype="fp32")
+def test_fp32_products_of_few_rows_take_small_tiles():
+    assert time_s(32, 4096, 4096, V100, dtype="fp32") < 0.5 * time_s(128, 4096, 4096, V100, dtype="fp32")
 
 
 def test_unaligned_products_do_not_gain_from_tensor_cores_that_mma_cannot_feed():
@@ -153,7 +153,7 @@ def test_impossible_sizes_are_named():
 
 
 @pytest.mark.skipif(not MEASURED.exists(), reason=f"no measurements at {MEASURED.parent}")
-@pytest.mark.parametrize(("name", "percent"), [("a100-sxm", 8.5), ("h100-sxm", 7.0), ("h200-sxm", 7.5)])
+@pytest.mark.parametrize(("name", "percent"), [("a100-sxm", 7.0), ("h100-sxm", 6.0), ("h200-sxm", 6.2)])
 def test_accuracy_on_measured_rows(name, percent):
     import pandas as pd
 

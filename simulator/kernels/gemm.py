@@ -11,17 +11,18 @@ at the end. Its time follows from what that takes:
   part;
 - L2: (m + n) of the tile a k, less what a cluster's multicast saves on Hopper; HBM: unique bytes, less what L2 still
   holds (`Traffic`), and once more what a wave of CTAs in square raster order cannot keep in L2;
-- latency: setting up, one synchronisation a ring slot, and the epilogue that empties the accumulators.
+- latency: setting up, filling the ring, one synchronisation a ring slot, and the epilogue that empties the accumulators;
+  and no slot takes less than the dependent instructions of its products.
 
-Tile and split are chosen by predicted time, as the library's heuristics do. A split needs a second kernel that sums
-the partial results. m = 1 (or n = 1) may also run as GEMV on the CUDA cores.
+Tile and split are chosen by predicted time, as the library's heuristics do, with a preference for reuse: measured on
+A100, more than one wave of CTAs means tiles of 256 x 128, also where three waves of 128 x 128 would end sooner than two
+of them. A split needs a second kernel that sums the partial results. m = 1 (or n = 1) may also run as GEMV on the CUDA
+cores.
 
 Sources. Tiles: kernel names of cuBLAS 12 and 13 (`ampere_bf16_s16816gemm_bf16_128x128_ldg8_stages_32x5`, `nvjet_..`,
-`sm90_xmma_gemm_..tilesize256x128x64_warpgroupsize2x1x1`) and CUTLASS's default configurations; of those of mma.sync
-seven that made A100 less accurate were left out. Fragment traffic: PTX ISA, mma.sync and wgmma. Fitted constants:
-aiconfigurator database (ai-dynamo, Apache-2.0), torch linear in bf16 on a100-sxm (mma.sync), h100-sxm and h200-sxm
-(wgmma), the tenth of 17,772 shapes whose hash is below 110 of 1,009 (80 for mma.sync), fitted 2026-11-25 by pattern
-search on absolute log ratios.
+`sm90_xmma_gemm_..tilesize256x128x64_warpgroupsize2x1x1`) and CUTLASS's default configurations; those that made the
+measured devices less accurate, or made no difference, were left out. Fragment traffic: PTX ISA, mma.sync and wgmma.
+Fitted constants are in hw_configs/libraries.yaml.
 """
 
 from __future__ import annotations
@@ -54,7 +55,9 @@ class Tile(NamedTuple):
     threads: int
     registers: int  # per thread
     feed_bytes: float  # shared-memory reads for the tensor cores per k, two-byte elements
-    wide_feed_bytes: float = 0.0  # the same with instructions of 128 rows
+    wide_feed_bytes: float = (
+        0.0  # the same with instructions of 128 rows for pairs of SMs, each of which holds half of B
+    )
 
     @property
     def ring_bytes(self) -> int:
@@ -77,7 +80,7 @@ def _wgmma_tile(m: int, n: int) -> Tile:
     stages = min(8, (108 if shares_sm else 222) * 1024 // ((m + n) * 128))
     registers = 168 if not shares_sm else 104 if threads == 384 else 128
     feed = m / 64 * (64 + n) * 2.0
-    wide = max(m / 128, 1) * (min(m, 128) + n) * 2.0
+    wide = max(m / 128, 1) * (min(m, 128) + n / 2) * 2.0
     return Tile(m, n, 64, stages, threads, registers, feed, wide)
 
 
@@ -111,8 +114,9 @@ WGMMA_TILES = (
 )  # fmt: skip
 
 # fp32 on the CUDA cores (`ampere_sgemm_128x128_nn` and its like): a thread of the larger tiles has 8 x 8 results, so that
-# it issues 64 FMAs to four 16-byte loads from shared memory. PyTorch's products of fp32 matrices run on these wherever
-# there is TF32, too (`torch.backends.cuda.matmul.allow_tf32` is off by default; cuDNN's switch for convolutions is on).
+# it issues 64 FMAs to four 16-byte loads from shared memory. Where there is TF32, fp32 means TF32 here: PyTorch's switch
+# for matrix products is off by default, but every fp32 pipeline measured on an Ampere ran with it on (SDXL on A100, diffusion-fast:
+# 7.36 s; 7.1 s with TF32, 20.9 s without; Stable Diffusion, lambda-diffusers, likewise).
 SGEMM_TILES = (
     _mma_tile(128, 128, 16, 3, 32, 64, 122),
     _mma_tile(128, 64, 16, 3, 32, 64, 122),
@@ -192,7 +196,7 @@ def gemm(
     """The kernels of `batch` products C[m,n] = A[m,k]·B[k,n].
 
     Args:
-        dtype: fp16, bf16, fp8, or fp32, which runs on the CUDA cores as PyTorch has it by default, not as TF32.
+        dtype: fp16, bf16, fp8, or fp32, which runs as TF32, on the CUDA cores where the device has no TF32.
         a, b, c: tensor identities of the operands, each counted `batch` times.
         workspace: identity of split-K's partial results.
         reads, writes: unique bytes by tensor instead of the three dense matrices, where operands are shared between
@@ -208,7 +212,7 @@ def gemm(
         reads = (Access(a, float(batch * m * k * size)), Access(b, float(batch * n * k * size)))
     if writes is None:
         writes = (Access(c, float(batch * m * n * size)),)
-    if batch > 1 and min(m, n) <= TINY and m * n * k <= TINY_PRODUCT and dtype != "fp32":
+    if batch > 1 and min(m, n) <= TINY and m * n * k <= TINY_PRODUCT and not _on_cuda_cores(hardware, dtype):
         return [_tiny_kernel(m, n, k, batch, dtype, hardware, reads, writes, name, family)]
     traffic = Traffic(
         reads[0].nbytes,
@@ -225,7 +229,7 @@ def gemm(
     partial_bytes = 4.0 * batch * m * n * split if split > 1 else 0.0
     product_bytes, reduction_bytes = traffic.repeated(rates.l2_usable_bytes, partial_bytes)
     work = _Work(*_work(plan.fit, style, m, n, k, batch, split, size, rates, product_bytes))
-    cuda_cores = dtype == "fp32"
+    cuda_cores = _on_cuda_cores(hardware, dtype)
     product = Kernel(
         name=f"{name}_{tile.m}x{tile.n}" + (f"_splitk{split}" if split > 1 else ""),
         family=family,
@@ -307,13 +311,14 @@ def choose(m: int, n: int, k: int, batch: int, dtype: str, hardware: Hardware, t
         tiles = down * across * batch
         penalty = 1.0 + style.reuse_preference * max((down / m + across / n) / fewest - 1.0, 0.0)
         bound_s = least_s + size * empty_s / tiles + _least_s(fit, tiles, k, sms, hbm_s)
-        bounds.append((penalty * bound_s if tiles > sms else bound_s, tiles, penalty, fit))
+        counted_s = penalty * (bound_s - least_s) + least_s if tiles > sms else bound_s
+        bounds.append((counted_s, tiles, penalty, fit))
     bounds.sort(key=_first)
     for bound_s, tiles, penalty, fit in bounds:
         if bound_s >= best_s:
             break
         time_s = _estimate_s(fit, style, m, n, k, batch, 1, size, rates, hbm_bytes, 0.0)
-        counted_s = time_s * penalty if tiles > sms else time_s
+        counted_s = penalty * (time_s - least_s) + least_s if tiles > sms else time_s
         if counted_s < best_s:
             best, best_s = Plan(time_s, fit, 1), counted_s
     least_s += rates.start_s + REDUCTION_LATENCY_S
@@ -330,16 +335,18 @@ def choose(m: int, n: int, k: int, batch: int, dtype: str, hardware: Hardware, t
                 ctas = tiles * split
                 bound_s = fixed_s + split * read_s + _least_s(fit, ctas, k / split, sms, 0.0)
                 counted = penalty if ctas > sms else 1.0
-                if counted * bound_s < best_s:
-                    split_bounds.append((counted * bound_s, split, counted, fit))
+                counted_s = counted * (bound_s - least_s) + least_s
+                if counted_s < best_s:
+                    split_bounds.append((counted_s, split, counted, fit))
     split_bounds.sort(key=_first)
     for bound_s, split, counted, fit in split_bounds:
         if bound_s >= best_s:
             break
         product, summing = traffic.repeated(rates.l2_usable_bytes, 4.0 * elements * split)
         time_s = _estimate_s(fit, style, m, n, k, batch, split, size, rates, product, summing)
-        if counted * time_s < best_s:
-            best, best_s = Plan(time_s, fit, split), counted * time_s
+        counted_s = counted * (time_s - least_s) + least_s
+        if counted_s < best_s:
+            best, best_s = Plan(time_s, fit, split), counted_s
     return best
 
 
@@ -417,7 +424,7 @@ class _Fit(NamedTuple):
 @functools.lru_cache(maxsize=256)
 def _catalogue(hardware: Hardware, dtype: str, aligned: bool) -> tuple[GemmStyle, tuple[_Fit, ...]]:
     """The kernels the device can run: wgmma needs its generation and, for TMA, rows of whole 16 bytes."""
-    cuda_cores = dtype == "fp32"
+    cuda_cores = _on_cuda_cores(hardware, dtype)
     wgmma = aligned and has_wgmma(hardware) and not cuda_cores
     style = (
         hardware.gemm_wgmma
@@ -432,7 +439,9 @@ def _catalogue(hardware: Hardware, dtype: str, aligned: bool) -> tuple[GemmStyle
     wide = wgmma and hardware.architecture == "blackwell"
     for tile in WGMMA_TILES if wgmma else SGEMM_TILES if cuda_cores else MMA_TILES:
         room = hardware.shared_memory_per_sm_bytes - 1024
-        if wide:  # tcgen05.mma takes 128 rows (PTX ISA)
+        if (
+            wide
+        ):  # tcgen05.mma takes 128 rows an SM, with cta_group::2 and the columns' half from each (PTX ISA)
             tile = tile._replace(feed_bytes=tile.wide_feed_bytes)
         if tile.ring_bytes > room:  # older devices run the same tile with a shorter ring
             tile = tile._replace(stages=room // (tile.ring_bytes // tile.stages))
@@ -492,6 +501,10 @@ def _tensor_share(style: GemmStyle, hardware: Hardware) -> float:
     if style is hardware.gemm_wgmma or not hardware.tensor_fp16_flops_per_cycle_sm:
         return 1.0
     return min(MOST_MMA_FLOPS_PER_CYCLE / hardware.tensor_fp16_flops_per_cycle_sm, 1.0)
+
+
+def _on_cuda_cores(hardware: Hardware, dtype: str) -> bool:
+    return dtype == "fp32" and not hardware.tensor_tf32_flops_per_cycle_sm
 
 
 def _sgemm_flops(macs: float, hardware: Hardware) -> float:
