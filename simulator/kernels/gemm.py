@@ -142,10 +142,10 @@ TINY_EFFICIENCY = 0.7  # of attainable HBM and L2 bandwidth, for rows of some te
 TINY_LATENCY_S = 1.0e-6  # first load to last store of one [0.5e-6, 3e-6]
 
 # A slice of split-K keeps at least this many ring slots: below, its prologue outweighs it.
-LEAST_SLOTS_OF_A_SLICE = 4
+LEAST_SLOTS_OF_A_SLICE = 2
 MOST_SPLITS = 128
 # Products of a few waves are split as well, so that the last wave is short: cuBLAS does it on A100 where k is over 6,000.
-MOST_WAVES_OF_A_SPLIT = 6
+MOST_WAVES_OF_A_SPLIT = 8
 
 LARGEST_TILE = (256, 128)  # the usual one; what reuse is compared with
 
