@@ -29,10 +29,6 @@ _CHUNK_ROWS = 2000
 # Launches of a benchmark: aiconfigurator's collector replays a graph of six, three times before it times six replays.
 WARM_UP_LAUNCHES = 18
 TIMED_LAUNCHES = 36
-# Energy of a kernel in such a benchmark over that of the same work in a model: weights that are never set and inputs that
-# repeat toggle fewer wires. With the energies of whole inferences, 0.6 is what brings GEMMs of over 1.5 ms on H100 and H200,
-# and the board power of those over 60 us on H200 (MAPE 9 %), right at once; A100's ask for 0.7 (aiconfigurator) [0.3, 1].
-BENCHMARK_ACTIVITY = 0.6
 
 
 def predict(
@@ -136,8 +132,9 @@ def sustained_clock_hz(kernels: list[Kernel], hardware: Hardware) -> float:
 
 def benchmark_energy(kernels: list[Kernel], hardware: Hardware) -> power.Energy:
     """Energy of an operator's kernels in a benchmark at the boost clock."""
+    activity = hardware.benchmark_activity
     whole = power.total(power.energy(kernel, repeated_hbm_bytes(kernel), hardware) for kernel in kernels)
-    return power.Energy(BENCHMARK_ACTIVITY * whole.core_j, BENCHMARK_ACTIVITY * whole.memory_j)
+    return power.Energy(activity * whole.core_j, activity * whole.memory_j)
 
 
 def kernels_of(row: dict[str, Any], hardware: Hardware) -> list[Kernel]:
