@@ -300,3 +300,27 @@ def test_every_op_that_predict_knows_can_be_measured_and_has_a_roofline():
     for op, shape in SHAPES.items():
         row = {"op": op, "dtype": "fp16", **dict.fromkeys(shape.needed, 64)}
         assert roofline_s(Cells(row), H100) > 0
+
+
+def test_predictions_key_on_no_row_of_the_data():
+    """Labels and order change nothing, and a shape one larger takes about as long, but at the edges of tiles and waves."""
+    import numpy as np
+    import pandas as pd
+
+    from simtti.simulator.predict import predict
+
+    generator = np.random.default_rng(5)
+    shapes = (
+        pd.DataFrame(2 ** generator.uniform(5, 13, (150, 3)), columns=["m", "n", "k"]).round().astype(int)
+    )
+    shapes[["n", "k"]] = (shapes[["n", "k"]] + 7) // 8 * 8  # rows of whole 16 bytes, as all in the data
+    rows = shapes.assign(op="gemm", dtype="bf16", hw="h100-sxm", source="one")
+    times = predict(rows, "h100-sxm", workers=1).time_us
+    mixed = rows.sample(frac=1, random_state=3).assign(hw="a100-sxm", source="another")
+    shuffled = predict(mixed, "h100-sxm", workers=1).time_us
+    assert (shuffled.sort_index() == times).all()
+    larger = predict(rows.assign(m=rows.m + 1), "h100-sxm", workers=1).time_us
+    steps = np.abs(np.log(larger / times))
+    assert steps.median() < 0.01
+    assert steps.quantile(0.9) < 0.1
+    assert steps.max() < 0.5
