@@ -70,6 +70,7 @@ class Hardware:
     fp32_j_per_flop: float
     l2_j_per_byte: float
     hbm_j_per_byte: float
+    gemm_benchmark_activity: float
     benchmark_activity: float
     attention_kernel: str
     # Calibration of the kernel libraries

@@ -93,13 +93,14 @@ CALIBRATION: dict[str, tuple[type, float, float, str]] = {
     "fp32_j_per_flop": (float, 0, 1e-9, "energy of an FP32 FLOP with its instruction"),
     "l2_j_per_byte": (float, 0, 1e-6, "energy of a byte from L2 to an SM"),
     "hbm_j_per_byte": (float, 0, 1e-6, "energy of a byte from HBM to L2"),
-    "benchmark_activity": (
+    "gemm_benchmark_activity": (
         float,
         0.2,
         1.2,
-        "energy of a kernel in the benchmarks that time it alone over that of the same work in a model: weights that are "
-        "never set and inputs that repeat toggle fewer wires",
+        "energy of a matrix product in the benchmarks that time it alone over that of the same work in a model: weights that "
+        "are never set and inputs that repeat toggle fewer wires",
     ),
+    "benchmark_activity": (float, 0.2, 1.2, "the same of other kernels, whose benchmarks set their operands"),
 }
 DEVICE_CALIBRATION = tuple(CALIBRATION)
 CALIBRATION |= {name: (float, *bounds) for name, bounds in group_bounds().items()}

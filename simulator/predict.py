@@ -132,7 +132,8 @@ def sustained_clock_hz(kernels: list[Kernel], hardware: Hardware) -> float:
 
 def benchmark_energy(kernels: list[Kernel], hardware: Hardware) -> power.Energy:
     """Energy of an operator's kernels in a benchmark at the boost clock."""
-    activity = hardware.benchmark_activity
+    products = all(kernel.family == "gemm" for kernel in kernels)
+    activity = hardware.gemm_benchmark_activity if products else hardware.benchmark_activity
     whole = power.total(power.energy(kernel, repeated_hbm_bytes(kernel), hardware) for kernel in kernels)
     return power.Energy(activity * whole.core_j, activity * whole.memory_j)
 
