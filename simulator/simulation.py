@@ -1,14 +1,15 @@
 """The simulation of one inference: a host issues a trace's operators, a stream runs their kernels on a device.
 
-Host and stream are SimPy processes. Kernels of one stream run alone, so a kernel's time on the device is worked out once
-for each state of L2 it meets: by fast-forwarding through its identical waves in closed form, which equals the simulation
-of the waves (tests hold them together), or CTA by CTA in `cta` fidelity.
-A step that repeats is simulated until the state at its end is that of the repetition before; the rest is passed over.
+The host is a SimPy process that issues a step's launches and meets the stream where it waits for it. Kernels of one stream
+run alone, so a kernel's time on the device is worked out once for each state of L2 it meets: by fast-forwarding through its
+identical waves in closed form, which equals the simulation of the waves (tests hold them together), or CTA by CTA in `cta`
+fidelity.
+A step that repeats is simulated until one repetition goes like the one before; the rest is passed over.
 """
 
 from __future__ import annotations
 
-import copy
+import itertools
 from collections.abc import Generator
 from typing import Any, NamedTuple
 
@@ -24,7 +25,7 @@ from simtti.simulator.l2 import L2
 from simtti.simulator.lower import Lowered, Lowering, Policy, Slots, alike
 from simtti.simulator.memory import peak_memory_bytes
 from simtti.simulator.result import KernelInterval, OperatorInterval, Result
-from simtti.simulator.stream import Launch, Mark, Skip, Stream
+from simtti.simulator.stream import Stream
 from simtti.workloads.trace import Operator, Step, Trace
 
 # Two repetitions of a step take the same time when they differ by less: rounding, not physics.
@@ -85,13 +86,14 @@ class _Inference:
         self.l2 = L2(hardware.l2_usable_bytes)
         self.lowering = Lowering(hardware, policy)
         self.env = simpy.Environment()
-        self.stream = Stream(self.env, host.queue_depth, hardware.launch_s, self._record)
+        self.stream = Stream(host.queue_depth, hardware.launch_s)
         self.kernels: list[KernelInterval] = []
         self.operators: list[OperatorInterval] = []
         self._known: dict[tuple[int, float], tuple[float, power.Energy]] = {}
         # Operators of the trace in order, as rows of the result; filled step by step.
         self._rows: list[tuple[Operator, Lowered]] = []
         self._repeats: dict[tuple[int, int], int] = {}
+        self._phase_ends_s: list[tuple[str, float]] = []
 
     def run(self) -> Result:
         self.env.run(until=self.env.process(self._issue()))
@@ -107,7 +109,7 @@ class _Inference:
             operators=self.operators,
             repeats=self._repeats,
             skipped=self.stream.skipped,
-            phase_ends_s=[(name, _seconds(reached)) for name, reached in self._phase_ends],
+            phase_ends_s=self._phase_ends_s,
             peak_memory_bytes=self._peak_memory_bytes(),
         )
 
@@ -121,65 +123,51 @@ class _Inference:
 
     def _issue(self) -> Generator[simpy.Event, Any, None]:
         """The host's process: every phase, every step, every repetition, until the device has finished."""
-        reached = None
-        self._phase_ends: list[tuple[str, simpy.Event]] = []
+        env, stream = self.env, self.stream
         for phase in self.trace.phases:
             for step in phase.steps:
-                reached = yield from self._issue_step(step)
-            if reached is not None:
-                self._phase_ends.append((phase.name, reached))
-        if reached is not None and not reached.processed:
-            yield reached
+                yield from self._issue_step(step)
+            if self.kernels:
+                self._phase_ends_s.append((phase.name, stream.ended_s))
+        if stream.ended_s > env.now:
+            yield env.timeout(stream.ended_s - env.now)
 
-    def _issue_step(self, step: Step) -> Generator[simpy.Event, Any, simpy.Event]:
+    def _issue_step(self, step: Step) -> Generator[simpy.Event, Any, None]:
+        env, stream = self.env, self.stream
         first = len(self._rows)
         program, traffic = self._program(step), None
-        ends: list[simpy.Event] = []
-        states: list[Any] = []  # of L2 at the end of each repetition
+        ends = [_End(env.now, stream.ended_s, None)]
         for repetition in range(step.count):
             left = step.count - repetition
-            steady = _steady_period(ends, states)
+            steady = _steady(ends)
             if steady is not None:
-                # Repetitions `left` more are like the last one that has ended.
-                ended = sum(event.processed for event in ends) - 1
-                self._repeats[first, ended] = 1 + left
-                self.stream.put(Skip(left * steady, left))
-                yield self.env.timeout(left * steady)
+                # Those left are like the last one.
+                self._repeats[first, repetition - 1] = 1 + left
+                host_s = stream.skip(left * steady.stream_s, left, env.now + left * steady.host_s)
+                yield env.timeout(host_s - env.now)
                 break
             traffic = self._traffic(program, traffic)
-            states.append(traffic.l2.state)
             yield from self._issue_launches(program, traffic, repetition)
-            ends.append(self.env.event())
-            self.stream.put(Mark(ends[-1]))
-        end = self.env.event()
-        self.stream.put(Mark(end))
-        return end
+            ends.append(_End(env.now, stream.ended_s, traffic.l2.state))
 
     def _issue_launches(
         self, program: _Program, traffic: _Traffic, repetition: int
     ) -> Generator[simpy.Event, Any, None]:
-        env, put = self.env, self.stream.put
-        host_s = env.now  # the host's clock: it is ahead of the simulation's until something holds it up
-        issued_s = []
-        for row, launched, before_s, waits, seconds, clock in zip(
-            program.rows, traffic.launches, program.host_s, program.waits, *traffic.governed, strict=True
-        ):
-            host_s += before_s
-            done = env.event() if waits else None
-            room = put(Launch(row, repetition, launched, seconds, clock, host_s, done))
-            issued_s.append(host_s)
-            if room is not None:
-                yield room
-                host_s = max(host_s, env.now)
-            if done is not None:
-                yield done
-                host_s = env.now
+        env, again = self.env, itertools.repeat(repetition)
+        seconds, clocks = traffic.governed
+        ran = self.stream.run(zip(program.host_s, seconds, program.waits, strict=True), env.now)
+        columns = (
+            program.rows, again, program.kernels, ran.free_s, ran.start_s, ran.end_s,
+            [launch.hbm_bytes for launch in traffic.launches], clocks,
+        )  # fmt: skip
+        self.kernels += map(KernelInterval, *columns)
         # An operator is on the host from its call, before its first launch, until its last has been issued.
+        issued_s = ran.issued_s
         self.operators += [
             OperatorInterval(row, repetition, issued_s[begin] - program.host_s[begin], issued_s[end - 1])
             for row, begin, end in program.spans
         ]
-        host_s += program.tail_s
+        host_s = ran.host_s + program.tail_s
         if host_s > env.now:
             yield env.timeout(host_s - env.now)
 
@@ -222,7 +210,7 @@ class _Inference:
 
     def _traffic(self, program: _Program, before: _Traffic | None) -> _Traffic:
         """Run a repetition's kernels through L2. From where L2 is in the state of the repetition before, all is as then."""
-        l2 = copy.deepcopy(self.l2)
+        l2 = self.l2.copy()
         launches: list[Launched] = []
         states: list[Any] = []
         for at, (kernel, slots, host_s) in enumerate(
@@ -235,7 +223,7 @@ class _Inference:
                     states += before.states[at // _LOOK_EVERY + 1 :]
                     l2 = before.l2
                     break
-            moved = l2.touch(kernel, slots.__getitem__)
+            moved = l2.touch(kernel, slots)
             launches.append(Launched(kernel, moved, *self._execution(kernel, moved), host_s))
         self.l2 = l2
         same = before is not None and launches == before.launches
@@ -254,32 +242,29 @@ class _Inference:
             known = self._known[key] = seconds, power.energy(kernel, hbm_bytes, self.hardware)
         return known
 
-    def _record(self, launch: Launch, free_s: float, start_s: float, end_s: float) -> None:
-        launched = launch.launched
-        self.kernels.append(
-            KernelInterval(
-                launch.row,
-                launch.repetition,
-                launched.kernel,
-                max(free_s, 0.0),
-                start_s,
-                end_s,
-                launched.hbm_bytes,
-                launch.clock,
-            )
-        )
+
+class _End(NamedTuple):
+    """The end of a repetition: when the host has issued it, when the stream has run it, and L2's state."""
+
+    host_s: float
+    stream_s: float
+    l2: Any
 
 
-def _steady_period(ends: list[simpy.Event], states: list[Any]) -> float | None:
-    """The period of a step whose last two repetitions ended in the same state and took the same time."""
-    times = [_seconds(event) for event in ends if event.processed]
-    if len(times) < 3 or states[len(times) - 1] != states[len(times) - 2]:
+class _Period(NamedTuple):
+    """What a repetition adds to the time of the host and to that of the stream."""
+
+    host_s: float
+    stream_s: float
+
+
+def _steady(ends: list[_End]) -> _Period | None:
+    """The period of a step once it goes on as it went: the last two repetitions found L2 in the same state and took the stream
+    the same time, and the host does not fall behind."""
+    if len(ends) < 4 or not ends[-1].l2 == ends[-2].l2 == ends[-3].l2:
         return None
-    last, before = times[-1] - times[-2], times[-2] - times[-3]
-    return last if abs(last - before) <= _SAME_PERIOD * max(last, before) else None
-
-
-def _seconds(reached: simpy.Event) -> float:
-    """When a mark was reached, in seconds of the simulation."""
-    at: Any = reached.value
-    return float(at)
+    (_, first_s, _), (host_s, second_s, _), last = ends[-3:]
+    period_s, before_s = last.stream_s - second_s, second_s - first_s
+    same = abs(period_s - before_s) <= _SAME_PERIOD * period_s
+    keeps_up = last.host_s - host_s <= period_s * (1 + _SAME_PERIOD)
+    return _Period(last.host_s - host_s, period_s) if same and keeps_up else None

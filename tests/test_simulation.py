@@ -10,6 +10,7 @@ from simtti.hw_configs.hardware import load
 from simtti.simulator.device import execution_time_s
 from simtti.simulator.host import load_host
 from simtti.simulator.lower import Policy
+from simtti.simulator import simulation
 from simtti.simulator.simulation import simulate
 from simtti.workloads.catalogue import WORKLOADS as ALL
 from simtti.workloads.flops import flops
@@ -191,3 +192,20 @@ def test_what_does_not_fit_says_what_would(trace, result):
         found = simulate(trace, small, HOST)
         assert found.largest_batch == batch
         assert found.fits == (room >= 1)
+
+
+@pytest.mark.parametrize("launch", ["eager", "graph"])
+@pytest.mark.parametrize("speed", [0.3, 1.0, 3.0])
+def test_what_is_passed_over_takes_as_long_as_if_it_were_simulated(trace, monkeypatch, launch, speed):
+    """With the host ahead, behind, and in between; the decoder comes after the steps passed over and sees the host's lead."""
+    fields = {f.name: getattr(HOST, f.name) / speed for f in dataclasses.fields(HOST) if f.name.endswith("_s")}
+    host = dataclasses.replace(HOST, **fields)
+    few = trace.with_steps(12)
+    fast = simulate(few, H100, host, Policy(launch=launch))
+    monkeypatch.setattr(simulation, "_steady", lambda ends: None)
+    whole = simulate(few, H100, host, Policy(launch=launch))
+    assert len(fast.kernels) < len(whole.kernels)
+    assert fast.latency_s == pytest.approx(whole.latency_s, rel=1e-9)
+    assert fast.energy_j == pytest.approx(whole.energy_j, rel=1e-9)
+    assert dict(fast.phase_ends_s) == pytest.approx(dict(whole.phase_ends_s), rel=1e-9)
+    assert fast.breakdown == pytest.approx(whole.breakdown, rel=1e-6)
