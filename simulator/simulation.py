@@ -9,7 +9,6 @@ A step that repeats is simulated until one repetition goes like the one before; 
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Generator
 from typing import Any, NamedTuple
 
@@ -24,7 +23,7 @@ from simtti.simulator.kernel import Kernel, lone_execution_s
 from simtti.simulator.l2 import L2
 from simtti.simulator.lower import Lowered, Lowering, Policy, Slots, alike
 from simtti.simulator.memory import peak_memory_bytes
-from simtti.simulator.result import KernelInterval, OperatorInterval, Result
+from simtti.simulator.result import Repetition, Result
 from simtti.simulator.stream import Stream
 from simtti.workloads.trace import Operator, Step, Trace
 
@@ -65,8 +64,8 @@ class _Program(NamedTuple):
 
 
 class _Traffic(NamedTuple):
-    """A repetition of a step, launch by launch: what it moves to and from HBM, its time at the boost clock and its energy;
-    times and clocks under the power limit; the states of L2 every _LOOK_EVERY launches; L2 at its end."""
+    """A repetition of a step: each launch with what it moves to and from HBM; times and clocks under the power limit; the
+    states of L2 every _LOOK_EVERY launches; L2 at its end."""
 
     launches: list[Launched]
     governed: Governed
@@ -87,12 +86,10 @@ class _Inference:
         self.lowering = Lowering(hardware, policy)
         self.env = simpy.Environment()
         self.stream = Stream(host.queue_depth, hardware.launch_s)
-        self.kernels: list[KernelInterval] = []
-        self.operators: list[OperatorInterval] = []
-        self._known: dict[tuple[int, float], tuple[float, power.Energy]] = {}
+        self._known: dict[tuple[int, int], Launched] = {}
         # Operators of the trace in order, as rows of the result; filled step by step.
         self._rows: list[tuple[Operator, Lowered]] = []
-        self._repeats: dict[tuple[int, int], int] = {}
+        self._repetitions: list[Repetition] = []
         self._phase_ends_s: list[tuple[str, float]] = []
 
     def run(self) -> Result:
@@ -105,9 +102,7 @@ class _Inference:
             fidelity=self.fidelity,
             latency_s=self.env.now,
             rows=self._rows,
-            kernels=self.kernels,
-            operators=self.operators,
-            repeats=self._repeats,
+            repetitions=self._repetitions,
             skipped=self.stream.skipped,
             phase_ends_s=self._phase_ends_s,
             peak_memory_bytes=self._peak_memory_bytes(),
@@ -127,14 +122,13 @@ class _Inference:
         for phase in self.trace.phases:
             for step in phase.steps:
                 yield from self._issue_step(step)
-            if self.kernels:
+            if self._repetitions:
                 self._phase_ends_s.append((phase.name, stream.ended_s))
         if stream.ended_s > env.now:
             yield env.timeout(stream.ended_s - env.now)
 
     def _issue_step(self, step: Step) -> Generator[simpy.Event, Any, None]:
         env, stream = self.env, self.stream
-        first = len(self._rows)
         program, traffic = self._program(step), None
         ends = [_End(env.now, stream.ended_s, None)]
         for repetition in range(step.count):
@@ -142,7 +136,7 @@ class _Inference:
             steady = _steady(ends)
             if steady is not None:
                 # Those left are like the last one.
-                self._repeats[first, repetition - 1] = 1 + left
+                self._repetitions[-1] = self._repetitions[-1]._replace(times=1 + left)
                 host_s = stream.skip(left * steady.stream_s, left, env.now + left * steady.host_s)
                 yield env.timeout(host_s - env.now)
                 break
@@ -153,20 +147,23 @@ class _Inference:
     def _issue_launches(
         self, program: _Program, traffic: _Traffic, repetition: int
     ) -> Generator[simpy.Event, Any, None]:
-        env, again = self.env, itertools.repeat(repetition)
-        seconds, clocks = traffic.governed
-        ran = self.stream.run(zip(program.host_s, seconds, program.waits, strict=True), env.now)
-        columns = (
-            program.rows, again, program.kernels, ran.free_s, ran.start_s, ran.end_s,
-            [launch.hbm_bytes for launch in traffic.launches], clocks,
-        )  # fmt: skip
-        self.kernels += map(KernelInterval, *columns)
-        # An operator is on the host from its call, before its first launch, until its last has been issued.
-        issued_s = ran.issued_s
-        self.operators += [
-            OperatorInterval(row, repetition, issued_s[begin] - program.host_s[begin], issued_s[end - 1])
-            for row, begin, end in program.spans
-        ]
+        if not program.kernels:
+            return
+        env = self.env
+        launches = zip(program.host_s, traffic.governed.seconds, program.waits, strict=True)
+        ran = self.stream.run(launches, env.now)
+        self._repetitions.append(
+            Repetition(
+                repetition,
+                1,
+                program.rows,
+                program.spans,
+                program.host_s,
+                traffic.launches,
+                traffic.governed,
+                ran,
+            )
+        )
         host_s = ran.host_s + program.tail_s
         if host_s > env.now:
             yield env.timeout(host_s - env.now)
@@ -213,9 +210,7 @@ class _Inference:
         l2 = self.l2.copy()
         launches: list[Launched] = []
         states: list[Any] = []
-        for at, (kernel, slots, host_s) in enumerate(
-            zip(program.kernels, program.slots, program.host_s, strict=True)
-        ):
+        for at, (kernel, slots) in enumerate(zip(program.kernels, program.slots, strict=True)):
             if at % _LOOK_EVERY == 0:
                 states.append(l2.state)
                 if before is not None and before.states[at // _LOOK_EVERY] == states[-1]:
@@ -223,23 +218,25 @@ class _Inference:
                     states += before.states[at // _LOOK_EVERY + 1 :]
                     l2 = before.l2
                     break
-            moved = l2.touch(kernel, slots)
-            launches.append(Launched(kernel, moved, *self._execution(kernel, moved), host_s))
+            launches.append(self._launched(kernel, l2.touch(kernel, slots)))
         self.l2 = l2
-        same = before is not None and launches == before.launches
-        governed = before.governed if before is not None and same else govern(launches, self.hardware)
+        if before is not None and launches == before.launches:
+            governed = before.governed
+        else:
+            governed = govern(launches, program.host_s, self.hardware)
         return _Traffic(launches, governed, states, l2)
 
-    def _execution(self, kernel: Kernel, hbm_bytes: float) -> tuple[float, power.Energy]:
-        """A kernel's seconds at the boost clock, and its energy."""
-        key = (id(kernel), round(hbm_bytes))
+    def _launched(self, kernel: Kernel, hbm_bytes: float) -> Launched:
+        """A kernel at the boost clock; to the byte, those that move as much are the same."""
+        key = (id(kernel), int(hbm_bytes))
         known = self._known.get(key)
         if known is None:
             if self.fidelity == "wave":
                 seconds = lone_execution_s(kernel, self.hardware, hbm_bytes)
             else:
                 seconds = execution_time_s(kernel, self.hardware, hbm_bytes, self.fidelity)
-            known = self._known[key] = seconds, power.energy(kernel, hbm_bytes, self.hardware)
+            energy = power.energy(kernel, hbm_bytes, self.hardware)
+            known = self._known[key] = Launched(kernel, hbm_bytes, seconds, energy)
         return known
 
 

@@ -198,7 +198,9 @@ def test_what_does_not_fit_says_what_would(trace, result):
 @pytest.mark.parametrize("speed", [0.3, 1.0, 3.0])
 def test_what_is_passed_over_takes_as_long_as_if_it_were_simulated(trace, monkeypatch, launch, speed):
     """With the host ahead, behind, and in between; the decoder comes after the steps passed over and sees the host's lead."""
-    fields = {f.name: getattr(HOST, f.name) / speed for f in dataclasses.fields(HOST) if f.name.endswith("_s")}
+    fields = {
+        f.name: getattr(HOST, f.name) / speed for f in dataclasses.fields(HOST) if f.name.endswith("_s")
+    }
     host = dataclasses.replace(HOST, **fields)
     few = trace.with_steps(12)
     fast = simulate(few, H100, host, Policy(launch=launch))
