@@ -180,7 +180,7 @@ def predict(rows: str, hw: str, out: str, workers: int | None) -> None:
     op           columns
     gemm         m n k [batch]                  C[m,n] = A[m,k] B[k,n]
     attention    batch heads q_len kv_len head_dim [causal]
-                 [kernel: flash-attention-2 flash-attention-3 flash-attention-4 trtllm-fmha efficient baseline]
+                 [kernel: flash-attention-2 flash-attention-3 flash-attention-4 trtllm-fmha trtllm-gen efficient baseline]
     conv2d       n c h w oc kh kw [stride padding groups layout: nchw nhwc]
     conv3d       n c d h w oc kd kh kw [stride padding groups layout]
     group_norm   n c spatial [groups layout]    spatial: the elements of a channel

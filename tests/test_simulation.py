@@ -7,10 +7,10 @@ import pytest
 
 import simtti
 from simtti.hw_configs.hardware import load
+from simtti.simulator import simulation
 from simtti.simulator.device import execution_time_s
 from simtti.simulator.host import load_host
 from simtti.simulator.lower import Policy
-from simtti.simulator import simulation
 from simtti.simulator.simulation import simulate
 from simtti.workloads.catalogue import WORKLOADS as ALL
 from simtti.workloads.flops import flops
