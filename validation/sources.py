@@ -8,8 +8,11 @@ Readers:
                     and power_limit in watts where it was measured. Large files are in Git LFS: `git lfs pull` first.
     ml-energy       ml-energy/leaderboard (Apache-2.0): public/data/models/*.json (diffusion tasks), and the older
                     data/diffusion/**/bs*.json of leaderboard-v2.
+    lambda-diffusers  LambdaLabsML/lambda-diffusers (MIT): benchmarks/benchmark*.csv, Stable Diffusion 1.4 with xformers'
+                    memory-efficient attention and with naive attention, on seven boards.
     folder          a folder of such measurements already collected: gemm.parquet, attention.parquet, gemm_power.parquet,
-                    convolution.csv, normalization.csv, operators_h100.csv, end_to_end.csv, as far as they are there.
+                    convolution.csv, normalization.csv, operators_h100.csv, end_to_end.csv, end_to_end_published.csv, as far as
+                    they are there.
 
 What a reader cannot express as a row of `simtti predict` or `simtti sweep` it leaves out, and counts by reason. Not read
 from aiconfigurator: context and generation attention (paged caches and grouped heads, language models only), fp8 and fp4.
@@ -46,6 +49,7 @@ class Imported(NamedTuple):
 
 # Model identifiers at the sources: simtti's workloads.
 WORKLOADS = {
+    "CompVis/stable-diffusion-v1-4": "stable-diffusion-1.5",  # the same network, other weights
     "prompthero/openjourney-v4": "stable-diffusion-1.5",
     "stabilityai/stable-diffusion-2-1": "stable-diffusion-2.1",
     "stabilityai/stable-diffusion-xl-base-1.0": "sdxl",
@@ -83,6 +87,7 @@ DEVICES = {
     "H100 SXM 80GB HBM3": "h100-sxm",
     "H100 80GB HBM3": "h100-sxm",
     "A100-SXM4-40GB": "a100-sxm-40gb",
+    "A100 80GB SXM (400W)": "a100-sxm",
     "V100": "v100-sxm",
     "V100-SXM2-16GB": "v100-sxm",
     "V100 (DGX-1, SXM2)": "v100-sxm",
@@ -309,6 +314,71 @@ def _leaderboard_v2(content: Row, path: Path, left_out: Counter[str]) -> Iterato
     }  # fmt: skip
 
 
+# ---- LambdaLabsML/lambda-diffusers
+
+# diffusers 0.11, torch 1.13 in NVIDIA's container 22.11, which lets fp32 products run as TF32; 512 x 512. DDIM with 30
+# steps evaluates the network 30 times, as simtti's workload, whose sampler evaluates it once more than asked, does for 29.
+_LAMBDA = {"workload": "stable-diffusion-1.5", "height": 512, "width": 512, "steps": 29, "gpus": 1, "launch": "eager",
+           "what_is_timed": "run", "source": "lambda-diffusers (30 evaluations)"}  # fmt: skip
+# Above it the decoder makes one image after another (VAE slicing), which no option of `simtti run` says.
+_LAMBDA_MOST_IMAGES = 16
+
+
+def _lambda_diffusers(root: Path, left_out: Counter[str]) -> Iterator[tuple[str, pd.DataFrame]]:
+    """benchmarks/benchmark*.csv: device, precision (half, single), xformers, n_samples, latency in seconds, -1 where the
+    memory did not suffice."""
+    import pandas as pd
+
+    seen: set[tuple[Any, ...]] = set()
+    for path in sorted((root / "benchmarks").glob("benchmark*.csv")):
+        table = _read_collected(path)
+        needed = ("device", "precision", "autocast", "xformers", "runtime", "n_samples", "latency")
+        _need(table, str(path), needed)
+        rows = []
+        for entry in table.to_dict("records"):
+            plain = entry["runtime"] == "pytorch" and not _true(entry["autocast"])
+            dtype = {"half": "fp16", "single": "fp32"}.get(str(entry["precision"]))
+            if not plain or dtype is None:
+                left_out["runs with autocast or another runtime than PyTorch"] += 1
+            elif entry["latency"] <= 0:
+                left_out["runs that did not fit the memory"] += 1
+            else:
+                attention = "efficient" if _true(entry["xformers"]) else "baseline"
+                found = (str(entry["device"]), dtype, attention, int(entry["n_samples"]), float(entry["latency"]))
+                rows += _lambda_run(*found, seen, left_out)
+        yield str(path), pd.DataFrame(rows)
+
+
+def _lambda_run(
+    device: str,
+    dtype: str,
+    attention: str,
+    images: int,
+    latency_s: float,
+    seen: set[tuple[Any, ...]],
+    left_out: Counter[str],
+) -> list[Row]:
+    """The row of a run, none if it cannot be simulated or is in `seen`: one file repeats rows of another."""
+    hw = _device(device)
+    run = (hw, dtype, attention, images, latency_s)
+    if hw is None:
+        left_out[f"no device for {device}"] += 1
+    elif images > _LAMBDA_MOST_IMAGES:
+        left_out[f"more than {_LAMBDA_MOST_IMAGES} images, decoded one after another"] += 1
+    elif run in seen:
+        left_out["runs that another file has as well"] += 1
+    else:
+        seen.add(run)
+        return [
+            _LAMBDA | {"hw": hw, "dtype": dtype, "attention": attention, "batch": images, "latency_s": latency_s}
+        ]
+    return []
+
+
+def _true(cell: object) -> bool:
+    return str(cell).lower() == "true"
+
+
 # ---- a folder of collected measurements
 
 
@@ -482,6 +552,37 @@ def _folder_runs(table: pd.DataFrame, root: Path, left_out: Counter[str]) -> pd.
     return rows[workload.notna()]
 
 
+def _folder_published_runs(table: pd.DataFrame, root: Path, left_out: Counter[str]) -> Iterator[Row]:
+    """Whole inferences that others published: source, gpu, model, batch, dtype, attention_backend, config, value in
+    seconds."""
+    seen: set[tuple[Any, ...]] = set()
+    for entry in table.to_dict("records"):
+        source = str(entry["source"])
+        dtype = _DTYPES.get(str(entry["dtype"]).partition("(")[0])
+        if source.startswith("LambdaLabsML/lambda-diffusers") and dtype:
+            attention = "efficient" if entry["attention_backend"] == "xformers" else "baseline"
+            device = str(entry["gpu"])
+            name = device if device.startswith("Tesla") else f"NVIDIA {device}"
+            yield from _lambda_run(name, dtype, attention, int(entry["batch"]), entry["value"], seen, left_out)
+        elif source.startswith("huggingface/diffusion-fast") and entry["config"] in _DIFFUSION_FAST:
+            attention, launch = _DIFFUSION_FAST[entry["config"]]
+            yield {
+                "workload": "sdxl", "hw": _device(str(entry["gpu"])), "dtype": dtype, "batch": entry["batch"],
+                "height": 1024, "width": 1024, "steps": entry["steps"], "gpus": 1, "attention": attention,
+                "launch": launch, "latency_s": entry["value"], "source": "diffusion-fast", "what_is_timed": "run",
+            }  # fmt: skip
+        else:
+            left_out[f"runs that simtti has no options for: {entry['config']}"] += 1
+
+
+# huggingface/diffusion-fast (Apache-2.0), SDXL on an A100 step by step: what each step's attention and launch are here.
+_DIFFUSION_FAST = {
+    "fp32, no SDPA, eager": ("baseline", "eager"),
+    "bf16": ("baseline", "eager"),
+    "bf16+SDPA": ("flash", "eager"),
+}
+
+
 def _sizes(text: object) -> tuple[int, ...]:
     return tuple(int(size) for size in str(text).split("x"))
 
@@ -493,9 +594,11 @@ _FILES: dict[str, Callable[[pd.DataFrame, Path, Counter[str]], pd.DataFrame | It
     "normalization.csv": _folder_normalization,
     "operators_h100.csv": _folder_operators,
     "end_to_end.csv": _folder_runs,
+    "end_to_end_published.csv": _folder_published_runs,
 }
 READERS: dict[str, Callable[[Path, Counter[str]], Iterator[tuple[str, pd.DataFrame]]]] = {
     "aiconfigurator": _aiconfigurator,
     "ml-energy": _ml_energy,
+    "lambda-diffusers": _lambda_diffusers,
     "folder": _folder,
 }

@@ -1,0 +1,71 @@
+"""How far off a run is when its model had no say in the device: the energy parameters, which runs set, fitted again
+without any run of that model, and the runs of that model simulated on the device that comes out.
+
+Latencies change as well where the power limit holds the clock back. Nothing else of a device is fitted to whole runs, so
+nothing else has to be left out; the host's constant, set by hand on some of them, stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from simtti.hw_configs.hardware import Hardware, load, names, with_parameters
+from simtti.validation.calibrate import families, family_of, solve
+from simtti.validation.energy import EnergyModel, simulate_one
+from simtti.validation.measured import options
+from simtti.validation.processes import as_done
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FAMILY = "energy"
+LEAST_RUNS = 6  # of other models, to fit the parameters of the family to
+
+
+def left_out(
+    rows: pd.DataFrame,
+    *,
+    workers: int | None = None,
+    progress: Callable[[str, int, int], None] = lambda what, done, total: None,
+) -> pd.DataFrame:
+    """Latency and energy of each run on its device with the energy parameters fitted to the other models' runs alone.
+
+    Args:
+        rows: whole inferences with energy_j (see validation.measured), or with `trace` in place of a shape.
+
+    Returns:
+        left_out_s and left_out_j, a row a run; NaN where the run takes no part in that fit (several GPUs, no energy, a
+        device that simtti has no file for), or fewer than LEAST_RUNS of other models do.
+    """
+    import pandas as pd
+
+    (family,) = (each for each in families() if each.name == FAMILY)
+    fitted = (family_of(rows, (family,)) == FAMILY) & rows.energy_j.notna() & rows.hw.isin(names())
+    jobs: dict[Any, tuple[dict[str, Any], Hardware]] = {}
+    for hw, part in rows[fitted].groupby("hw"):
+        hardware = load(str(hw))
+        model = None
+        for workload in sorted(set(part.workload)):
+            others = (part.workload != workload).to_numpy()
+            if others.sum() < LEAST_RUNS:
+                continue
+            model = model or EnergyModel(
+                part, hardware, workers, lambda done, total, hw=hw: progress(f"{hw} at two clocks", done, total)
+            )
+            found = solve(model.only(others), hardware, family, family.parameters)
+            without = with_parameters(hardware, found.values)
+            for at, row in part[~others].iterrows():
+                jobs[at] = (options(row.to_dict()), without)
+    result = pd.DataFrame(float("nan"), index=rows.index, columns=["left_out_s", "left_out_j"])
+    done = 0
+    for at, figures in as_done(_simulate, jobs, workers):
+        result.loc[at] = figures
+        done += 1
+        progress("each model left out", done, len(jobs))
+    return result
+
+
+def _simulate(asked: dict[str, Any], hardware: Hardware) -> tuple[float, float]:
+    found = simulate_one(asked, hardware)
+    return found.latency_s, found.energy_j
