@@ -328,7 +328,8 @@ def _fit_family(
     return FamilyFit(
         family=family,
         parameters=tuple(
-            FittedParameter(name, start[name], found.values[name], found.intervals.get(name)) for name in wanted
+            FittedParameter(name, start[name], found.values[name], found.intervals.get(name))
+            for name in wanted
         ),
         correlations=found.correlations,
         train=error(train, after),

@@ -51,17 +51,18 @@ def left_out(
             if others.sum() < LEAST_RUNS:
                 continue
             model = model or EnergyModel(
-                part, hardware, workers, lambda done, total, hw=hw: progress(f"{hw} at two clocks", done, total)
+                part,
+                hardware,
+                workers,
+                lambda done, total, hw=hw: progress(f"{hw} at two clocks", done, total),
             )
             found = solve(model.only(others), hardware, family, family.parameters)
             without = with_parameters(hardware, found.values)
             for at, row in part[~others].iterrows():
                 jobs[at] = (options(row.to_dict()), without)
     result = pd.DataFrame(float("nan"), index=rows.index, columns=["left_out_s", "left_out_j"])
-    done = 0
-    for at, figures in as_done(_simulate, jobs, workers):
+    for done, (at, figures) in enumerate(as_done(_simulate, jobs, workers), 1):
         result.loc[at] = figures
-        done += 1
         progress("each model left out", done, len(jobs))
     return result
 

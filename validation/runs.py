@@ -19,12 +19,14 @@ from simtti.validation.traces import record_all, with_trace
 if TYPE_CHECKING:
     import pandas as pd
 
+BASELINE = "baseline"  # attention with its scores in device memory, as `simtti run --attention` calls it
+
 
 def evaluate_runs(
     measurements: pd.DataFrame,
     out: str | os.PathLike[str],
     *,
-    traces: str | os.PathLike[str] | None = None,
+    traces: str | os.PathLike[str],
     leave_one_model_out: bool = False,
     workers: int | None = None,
     progress: Callable[[str, int, int], None] = lambda what, done, total: None,
@@ -34,8 +36,7 @@ def evaluate_runs(
     Interrupted, the finished runs are kept beside `out`; the same call does the rest.
 
     Args:
-        traces: a folder where the traces that are recorded for this are kept for the next time; `traces` beside `out` if
-            not given.
+        traces: a folder where the traces that are recorded for this are kept for the next time.
         leave_one_model_out: see validation.leave_out; three more simulations a run.
         progress: called with (stage, done, total).
 
@@ -57,7 +58,7 @@ def evaluate_runs(
     asked = points(measurements)
     asked = asked.astype(object).where(asked.notna() & (asked != ""), None)
     rows = [options(row) for row in asked.to_dict("records")]
-    folder = traces_beside(out) if traces is None else Path(traces)
+    folder = Path(traces)
     known = [row for row in rows if row["hw"] in names()]
     record_all(known, folder, workers, lambda done, total: progress("record", done, total))
     recorded = pd.DataFrame([with_trace(row, folder) for row in rows]).astype(object)
@@ -96,11 +97,6 @@ def evaluate_runs(
     return table
 
 
-def traces_beside(out: str | os.PathLike[str]) -> Path:
-    """Where `evaluate_runs` keeps traces if it is told no folder."""
-    return Path(out).parent / "traces"
-
-
 def unknown_devices(table: pd.DataFrame) -> list[str]:
     """Devices of the measurements that simtti has no file for: their runs say nothing of the model."""
     return sorted(set(table.hw) - set(names())) if len(table) else []
@@ -117,11 +113,15 @@ def device_ratios(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def attention_ratios(table: pd.DataFrame) -> pd.DataFrame:
-    """Latency of a run by one kind of attention over that by another, fused one, measured and predicted."""
+    """Latency of a run with one kind of attention over that with another, a fused one, measured and predicted."""
     if "attention" not in table:
-        return _against(table, "attention", lambda part: part)
+        return _against(table, "attention", lambda part: part)  # none
     filled = table.assign(attention=table.attention.astype(object).where(table.attention.notna(), "flash"))
-    return _against(filled, "attention", lambda part: part[part.attention != "baseline"].sort_values("attention", ascending=False))
+    return _against(
+        filled,
+        "attention",
+        lambda part: part[part.attention != "baseline"].sort_values("attention", ascending=False),
+    )
 
 
 def two_sources(table: pd.DataFrame) -> pd.DataFrame:

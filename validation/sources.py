@@ -344,7 +344,13 @@ def _lambda_diffusers(root: Path, left_out: Counter[str]) -> Iterator[tuple[str,
                 left_out["runs that did not fit the memory"] += 1
             else:
                 attention = "efficient" if _true(entry["xformers"]) else "baseline"
-                found = (str(entry["device"]), dtype, attention, int(entry["n_samples"]), float(entry["latency"]))
+                found = (
+                    str(entry["device"]),
+                    dtype,
+                    attention,
+                    int(entry["n_samples"]),
+                    float(entry["latency"]),
+                )
                 rows += _lambda_run(*found, seen, left_out)
         yield str(path), pd.DataFrame(rows)
 
@@ -370,7 +376,8 @@ def _lambda_run(
     else:
         seen.add(run)
         return [
-            _LAMBDA | {"hw": hw, "dtype": dtype, "attention": attention, "batch": images, "latency_s": latency_s}
+            _LAMBDA
+            | {"hw": hw, "dtype": dtype, "attention": attention, "batch": images, "latency_s": latency_s}
         ]
     return []
 
@@ -563,7 +570,9 @@ def _folder_published_runs(table: pd.DataFrame, root: Path, left_out: Counter[st
             attention = "efficient" if entry["attention_backend"] == "xformers" else "baseline"
             device = str(entry["gpu"])
             name = device if device.startswith("Tesla") else f"NVIDIA {device}"
-            yield from _lambda_run(name, dtype, attention, int(entry["batch"]), entry["value"], seen, left_out)
+            yield from _lambda_run(
+                name, dtype, attention, int(entry["batch"]), entry["value"], seen, left_out
+            )
         elif source.startswith("huggingface/diffusion-fast") and entry["config"] in _DIFFUSION_FAST:
             attention, launch = _DIFFUSION_FAST[entry["config"]]
             yield {

@@ -23,12 +23,22 @@ from simtti.validation.report.words import (
     percent,
     signed,
 )
-from simtti.validation.runs import batch_scaling, breakdown, device_ratios, two_sources, unknown_devices
+from simtti.validation.runs import (
+    attention_ratios,
+    batch_scaling,
+    breakdown,
+    device_ratios,
+    two_sources,
+    unknown_devices,
+)
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import pandas as pd
 
 WORST_RUNS = 5
+LEFT_OUT = "Each model left out of the fit"
 WITHIN = 0.25
 
 
@@ -40,13 +50,18 @@ def print_summary(found: pd.DataFrame) -> None:
         print_table(by_model(one), f"Whole inferences on one GPU: {count(len(one))}")
     if len(rows) > len(one):
         print_table(by_model(rows[rows.gpus > 1], several=True), "On several GPUs, a crude estimate")
+    if len(set(_kinds(one))) > 1:
+        print_table(by_kind(one), "By attention, launch and precision")
     if len(rows):
         print_table(derived(rows), "What follows from them")
+    without = _left_out(rows)
+    if len(without):
+        print_table(by_model(without), LEFT_OUT)
     print_lines(_warnings(found), "yellow")
 
 
-def report(found: pd.DataFrame, inputs: tuple[tuple[str, str], ...]) -> Report:
-    """The whole report. inputs: what it was made from (see provenance)."""
+def report(found: pd.DataFrame, inputs: tuple[tuple[str, str], ...], traces: Path | None = None) -> Report:
+    """The whole report. inputs: what it was made from (see provenance). traces: the folder of the runs' traces."""
     rows = _scored(found)
     one, several = rows[rows.gpus == 1], rows[rows.gpus > 1]
     sections = []
@@ -58,6 +73,8 @@ def report(found: pd.DataFrame, inputs: tuple[tuple[str, str], ...]) -> Report:
             ),
             Section("By batch", blocks=(by_batch(one),)),
         ]
+        if len(set(_kinds(one))) > 1:
+            sections.append(Section("By attention, launch and precision", blocks=(by_kind(one),)))
     if len(several):
         sections.append(
             Section(
@@ -66,12 +83,20 @@ def report(found: pd.DataFrame, inputs: tuple[tuple[str, str], ...]) -> Report:
                 (charts.scatter(several, "gpus", "runs-several-scatter", "s"), by_model(several, several=True)),
             )
         )  # fmt: skip
+    without = _left_out(rows)
+    if len(without):
+        text = (
+            "The energy parameters of a device fitted to the runs of the other models alone, and the runs of this one "
+            "simulated with them. Nothing else of a device is fitted to whole runs."
+        )
+        sections.append(Section(LEFT_OUT, (text,), (by_model(without),)))
     if len(rows):
         sections.append(Section("Scaling, ratios, energy", blocks=(derived(rows),)))
         sections += [
             Section(title, text, (block,), folded=True)
             for title, text, block in (
                 ("Scaling with the batch", ("latency(batch) / latency(1).",), _scaling(batch_scaling(rows))),
+                ("One kind of attention over another", ("Latency of the same run.",), _attention(attention_ratios(rows))),
                 ("Ratio between devices", ("Latency on a device over that on the other.",), _ratios(device_ratios(rows))),
                 ("The same run measured by two sources", (), _sources(two_sources(found))),
             )
@@ -81,7 +106,7 @@ def report(found: pd.DataFrame, inputs: tuple[tuple[str, str], ...]) -> Report:
             Section(
                 "Where the time of the worst runs goes",
                 ("Simulated shares of the time, on one GPU.",),
-                (_breakdowns(rows),),
+                (_breakdowns(rows, traces),),
             )
         )
         sections.append(Section("Every run", blocks=(_every(found),), folded=True))
@@ -96,6 +121,25 @@ def report(found: pd.DataFrame, inputs: tuple[tuple[str, str], ...]) -> Report:
         cautions=(*_weak(one), *_crude(several), *_warnings(found)),
         sections=tuple(sections),
     )
+
+
+def _left_out(rows: pd.DataFrame) -> pd.DataFrame:
+    """The runs simulated without their model's say in the device, as if that were their prediction."""
+    if "left_out_s" not in rows:
+        return rows.iloc[:0]
+    known = rows[rows.left_out_s.notna()]
+    return known.assign(predicted_s=known.left_out_s, predicted_j=known.left_out_j)
+
+
+def _kinds(rows: pd.DataFrame) -> list[tuple[str, str, str]]:
+    """What of a run's options makes it another way to do the same: attention, launch, precision."""
+    columns = [
+        rows[name].astype(object).where(rows[name].notna() & (rows[name] != ""), usual)
+        if name in rows
+        else [usual] * len(rows)
+        for name, usual in (("attention", "flash"), ("launch", "eager"), ("dtype", ""))
+    ]
+    return list(zip(*(map(str, column) for column in columns), strict=True))
 
 
 def _scored(found: pd.DataFrame) -> pd.DataFrame:
@@ -134,6 +178,20 @@ def _energy_cells(part: pd.DataFrame) -> list[Any]:
     return [error_cell(found.mape), bias_cell(found.bias)] if found.rows else ["", ""]
 
 
+def by_kind(rows: pd.DataFrame) -> Table:
+    """Figures of each device by how its runs compute: attention, launch, precision."""
+    kinds = ("Attention", "Launch", "Precision")
+    filled = rows.assign(**dict(zip(kinds, zip(*_kinds(rows), strict=True), strict=True)))
+    return table(
+        ("Device", *kinds, *tables.FIGURE_COLUMNS),
+        [
+            [*map(str, key), *tables.figure_cells(latency_figures(part))]
+            for key, part in tables.groups(filled, ["hw", *kinds])
+        ],
+        text_columns=4,
+    )
+
+
 def by_batch(rows: pd.DataFrame) -> Table:
     """Figures of each device and batch."""
     filled = rows if "batch" in rows else rows.assign(batch=1)
@@ -154,6 +212,10 @@ def derived(rows: pd.DataFrame) -> Table:
         ("latency, one GPU", latency_figures(one)),
         ("latency, several GPUs", latency_figures(rows[rows.gpus > 1])),
         ("latency(batch) / latency(1)", _ratio_figures(batch_scaling(one))),
+        *(
+            (f"{kind} / {base} attention, {dtype}", _ratio_figures(part))
+            for (kind, base, dtype), part in tables.groups(_by_dtype(one), ["attention", "base", "dtype"])
+        ),
         ("ratio between two devices", _ratio_figures(device_ratios(one))),
         ("energy, one GPU", energy_figures(one)),
         ("energy, several GPUs", energy_figures(rows[rows.gpus > 1])),
@@ -167,6 +229,11 @@ def derived(rows: pd.DataFrame) -> Table:
             if each.rows
         ],
     )
+
+
+def _by_dtype(rows: pd.DataFrame) -> pd.DataFrame:
+    pairs = attention_ratios(rows)
+    return pairs if "dtype" in pairs else pairs.assign(dtype="default")
 
 
 def _ratio_figures(pairs: pd.DataFrame) -> Figures:
@@ -265,6 +332,18 @@ def _scaling(pairs: pd.DataFrame) -> Table:
     )  # fmt: skip
 
 
+def _attention(pairs: pd.DataFrame) -> Table:
+    return table(
+        ("Device", "Model", "Attention", "Batch", "Precision", "Measured", "Predicted", "Error"),
+        [
+            [str(row["hw"]), str(row["workload"]), f"{row['attention']} / {row['base']}", f"{row.get('batch', 1):.0f}",
+             str(row.get("dtype", "")), f"{row['measured']:.3f}", f"{row['predicted']:.3f}", bias_cell(row["ratio"] - 1)]
+            for row in pairs.to_dict("records")
+        ],
+        text_columns=3,
+    )  # fmt: skip
+
+
 def _ratios(pairs: pd.DataFrame) -> Table:
     return table(
         ("Model", "Devices", "Batch", "Measured", "Predicted", "Error"),
@@ -311,7 +390,7 @@ def _whole(value: float | None) -> str:
     return "" if value is None or value != value else f"{value:.0f}"
 
 
-def _breakdowns(rows: pd.DataFrame) -> Table:
+def _breakdowns(rows: pd.DataFrame, traces: Path | None) -> Table:
     """Shares of the time by category of the worst run of each of the worst models."""
     known = rows[rows.predicted_s.notna()]
     chosen: dict[tuple[str, str], dict[str, Any]] = {}
@@ -322,7 +401,7 @@ def _breakdowns(rows: pd.DataFrame) -> Table:
     found = []
     for (hw, workload), row in chosen.items():
         try:
-            parts = breakdown(row)
+            parts = breakdown(row, traces)
         except InputError as error:
             parts_text = str(error)
         else:
