@@ -47,10 +47,11 @@ def import_measurements(kind: str, directory: str, out: str) -> None:
     """Read a public database of measured GPU times from a clone of your own into simtti's table of measurements.
 
     \b
-    KIND            DIR
-    aiconfigurator  a clone of ai-dynamo/aiconfigurator (git lfs pull): GEMM and attention, with power
-    ml-energy       a clone of ml-energy/leaderboard: latency and energy of whole diffusion inferences
-    folder          gemm.parquet, attention.parquet, convolution.csv, ... already collected
+    KIND              DIR
+    aiconfigurator    a clone of ai-dynamo/aiconfigurator (git lfs pull): GEMM and attention, with power
+    ml-energy         a clone of ml-energy/leaderboard: latency and energy of whole diffusion inferences
+    lambda-diffusers  a clone of LambdaLabsML/lambda-diffusers: latency with and without fused attention
+    folder            gemm.parquet, attention.parquet, convolution.csv, ... already collected
 
     What simtti cannot predict is left out and counted.
 
