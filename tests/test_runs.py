@@ -223,6 +223,11 @@ def test_the_report_says_how_far_off_models_are_that_were_left_out(closed_form):
         latency_s=1.0, predicted_s=1.1, predicted_j=1.0, source="one", error="", left_out_s=1.25, left_out_j=1.0,
         host_bound_share=0.0, ratio=1.1, energy_ratio=1.0, energy_j=1.0,
     )  # fmt: skip
+    table.loc[0, "left_out_s"] = None
+    assert any(
+        "1 runs not simulated with their model left out" in text
+        for text in content.report(table, ()).cautions
+    )
     (section,) = (s for s in content.report(table, ()).sections if s.title == content.LEFT_OUT)
     by_model = {row[1].text: row for row in section.blocks[0].rows}
     assert by_model["svd"][3].text == "25.0 %"

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from simtti.hw_configs.hardware import Hardware, load, names, with_parameters
-from simtti.validation.calibrate import families, family_of, solve
+from simtti.validation.calibrate import Family, families, family_of, solve
 from simtti.validation.energy import EnergyModel, simulate_one
 from simtti.validation.measured import options
 from simtti.validation.processes import as_done
@@ -44,27 +44,40 @@ def left_out(
     fitted = (family_of(rows, (family,)) == FAMILY) & rows.energy_j.notna() & rows.hw.isin(names())
     jobs: dict[Any, tuple[dict[str, Any], Hardware]] = {}
     for hw, part in rows[fitted].groupby("hw"):
-        hardware = load(str(hw))
-        model = None
-        for workload in sorted(set(part.workload)):
-            others = (part.workload != workload).to_numpy()
-            if others.sum() < LEAST_RUNS:
-                continue
-            model = model or EnergyModel(
-                part,
-                hardware,
-                workers,
-                lambda done, total, hw=hw: progress(f"{hw} at two clocks", done, total),
-            )
-            found = solve(model.only(others), hardware, family, family.parameters)
-            without = with_parameters(hardware, found.values)
-            for at, row in part[~others].iterrows():
-                jobs[at] = (options(row.to_dict()), without)
+        jobs |= _without_each(str(hw), part, family, workers, progress)
     result = pd.DataFrame(float("nan"), index=rows.index, columns=["left_out_s", "left_out_j"])
     for done, (at, figures) in enumerate(as_done(_simulate, jobs, workers), 1):
         result.loc[at] = figures
         progress("each model left out", done, len(jobs))
     return result
+
+
+def _without_each(
+    hw: str,
+    rows: pd.DataFrame,
+    family: Family,
+    workers: int | None,
+    progress: Callable[[str, int, int], None],
+) -> dict[Any, tuple[dict[str, Any], Hardware]]:
+    """Of each run of a device, by its label in `rows`: its options, and the device fitted to the other models' runs."""
+    hardware = load(hw)
+    models = sorted(set(rows.workload))
+    others = {name: (rows.workload != name).to_numpy() for name in models}
+    enough = [name for name in models if others[name].sum() >= LEAST_RUNS]
+    if not enough:
+        return {}
+
+    def simulated(done: int, total: int) -> None:
+        progress(f"{hw} at two clocks", done, total)
+
+    model = EnergyModel(rows, hardware, workers, simulated)
+    jobs = {}
+    for name in enough:
+        found = solve(model.only(others[name]), hardware, family, family.parameters)
+        without = with_parameters(hardware, found.values)
+        for at, row in rows[~others[name]].iterrows():
+            jobs[at] = (options(row.to_dict()), without)
+    return jobs
 
 
 def _simulate(asked: dict[str, Any], hardware: Hardware) -> tuple[float, float]:

@@ -9,6 +9,7 @@ import numpy as np
 from simtti.errors import InputError
 from simtti.simulator.summary import seconds
 from simtti.validation.figures import Figures, figures
+from simtti.validation.leave_out import LEAST_RUNS
 from simtti.validation.measured import RUN_COLUMNS
 from simtti.validation.report import charts, tables
 from simtti.validation.report.document import Fact, Report, Section, Table, table
@@ -162,10 +163,11 @@ def by_model(rows: pd.DataFrame, several: bool = False) -> Table:
         parts += [((str(key[0]), tables.ALL), part) for key, part in tables.groups(rows, ["hw"])]
     if rows.hw.nunique() > 1:
         parts.append(((tables.ALL, tables.ALL), rows))
+    energy = ("Energy MAPE", "Energy bias") if rows.energy_j.notna().any() else ()
     return table(
-        ("Device", "Model", *tables.FIGURE_COLUMNS, "Energy MAPE", "Energy bias"),
+        ("Device", "Model", *tables.FIGURE_COLUMNS, *energy),
         [
-            [*names, *tables.figure_cells(latency_figures(part)), *_energy_cells(part)]
+            [*names, *tables.figure_cells(latency_figures(part)), *(_energy_cells(part) if energy else ())]
             for names, part in parts
         ],
         "Latency of the whole batch." if not several else "",
@@ -315,6 +317,11 @@ def _warnings(found: pd.DataFrame) -> tuple[str, ...]:
             f"{int(found.hw.isin(unknown).sum())} runs on {joined(unknown)} are left out: there is no such device file"
         )
     rows = _scored(found)
+    if "left_out_s" in rows and len(rows) > len(_left_out(rows)):
+        lines.append(
+            f"{count(len(rows) - len(_left_out(rows)))} runs not simulated with their model left out: several GPUs, no "
+            f"energy, options of their own, or fewer than {LEAST_RUNS} runs of other models on the device"
+        )
     for reason, part in rows[rows.error != ""].groupby("error"):
         lines.append(f"{count(len(part))} runs without a prediction, counted as 100 % off: {reason}")
     return tuple(lines)
