@@ -189,7 +189,7 @@ def closed_form(monkeypatch):
             "batch": batch,
         }
         for workload in ("sdxl", "svd", "flux-dev")
-        for batch in (1, 2, 4)
+        for batch in (1, 2, 4, 8, 16)
     ]
     hotter = with_parameters(load("a100-sxm"), {"tensor_j_per_flop": 2e-12})
     joules = [energy.energy_j(work_of(row, hotter), hotter) for row in rows]
@@ -198,7 +198,7 @@ def closed_form(monkeypatch):
 
 def test_a_model_that_is_left_out_has_no_say_in_its_own_prediction(closed_form):
     found = leave_out.left_out(closed_form)
-    assert (found.left_out_j / closed_form.energy_j - 1).abs().max() < 0.02
+    assert (found.left_out_j / closed_form.energy_j - 1).abs().max() < 0.05
     wrong = closed_form.assign(
         energy_j=closed_form.energy_j.where(closed_form.workload != "svd", 1.3 * closed_form.energy_j)
     )
@@ -214,7 +214,7 @@ def test_runs_that_set_no_energy_are_not_left_out_of_it(closed_form):
     table.loc[1, "hw"] = "no-such-device"
     table.loc[2, "energy_j"] = None
     table.loc[3, "attention"] = "baseline"
-    assert leave_out.left_out(table).left_out_j.isna().tolist() == [True] * 4 + [False] * 14
+    assert leave_out.left_out(table).left_out_j.isna().tolist() == [True] * 4 + [False] * 26
     assert leave_out.left_out(closed_form[closed_form.workload != "svd"]).left_out_j.isna().all()
 
 
