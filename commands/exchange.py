@@ -30,7 +30,7 @@ def import_kineto(file: str, out: str | None, json_path: str | None) -> None:
     if out:
         trace.save(out)
     facts = kineto.summary(trace)
-    if print_json(facts, json_path):
+    if json_path and print_json(facts, json_path):
         return
     click.echo(
         f"{file}: {facts['device']}: {facts['operators']} operators, {facts['kernels']} kernels of "

@@ -129,7 +129,7 @@ def trace(
         table.write_table(comparison.table, table_path)
     if plot_path:
         plot(comparison, plot_path)
-    if print_json(comparison.to_dict(), json_path):
+    if json_path and print_json(comparison.to_dict(), json_path):
         return
     from simtti.simulator.summary import print_comparison
 

@@ -74,11 +74,9 @@ def check_outputs(*paths: str | None) -> None:
             table.check_writable(path)
 
 
-def print_json(found: Any, path: str | None) -> bool:
-    """Write `found` as JSON to a file, to standard output where the path is '-', nowhere where it is None. True where
-    it went to standard output, so that nothing else may."""
-    if path is None:
-        return False
+def print_json(found: Any, path: str) -> bool:
+    """Write `found` as JSON to a file, or to standard output where the path is '-'. True where it went to standard output,
+    so that nothing else may."""
     text = json.dumps(found, indent=2) + "\n"
     if path == "-":
         click.echo(text, nl=False)

@@ -74,7 +74,7 @@ def run(
     result = simtti.run(workload or "", hw, **options)
     if timeline:
         table.write_text(timeline, chrome_trace(result))
-    if print_json(result.to_dict(), json_path):
+    if json_path and print_json(result.to_dict(), json_path):
         return
     from simtti.simulator.summary import print_result
 
@@ -93,7 +93,7 @@ def _replay(trace_path: str | None, hw: str, timing: str, json_path: str | None)
     trace = Trace.load(trace_path)
     reported = str(trace.timing.device.get("name", "")) if trace.timing else ""
     result = replay(trace, load(hw), timing, find_reported(reported))
-    if print_json(result.to_dict(), json_path):
+    if json_path and print_json(result.to_dict(), json_path):
         return
     from simtti.simulator.summary import print_replay
 

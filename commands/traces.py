@@ -145,7 +145,7 @@ def profile(
             found["temporal_crossover_frames"] = crossover(found["scaling"]["frames"])
     if plot_path:
         plot_profile(found, plot_path)
-    if print_json(found, json_path):
+    if json_path and print_json(found, json_path):
         return
     print_profile(found)
     print_scaling(found)
