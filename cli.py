@@ -99,7 +99,9 @@ def _shape_options_but_batch(command: Callable[..., Any]) -> Callable[..., Any]:
     show_default=True,
     help="With --trace: model, measured (the trace's kernel times), or hybrid (those scaled to --hw).",
 )
-@click.option("--gpus", default=1, show_default=True, help="GPUs that share the tokens (a crude estimate).")
+@click.option(
+    "--gpus", default=1, show_default=True, help="GPUs that share the tokens of a transformer's denoising."
+)
 @click.option("--ulysses", type=int, help="Degree of Ulysses (all-to-all) sequence parallelism.")
 @click.option("--ring", type=int, help="Degree of ring sequence parallelism; ulysses x ring = gpus.")
 @click.option("--json", "json_path", help="Write the result as JSON to a file, or to - for standard output.")
