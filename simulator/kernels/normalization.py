@@ -11,7 +11,8 @@
 - `softmax` up to 1024 columns keeps rows in registers, a warp or less to two rows (PersistentSoftmax.cuh);
   above, a CTA of up to 1024 threads takes a row: once through shared memory when rows are 16-byte aligned
   and fit, else in three passes over it (SoftMax.cu).
-- Reductions (Reduce.cuh): threads loop over the reduced dimension and combine through shared memory.
+- Reductions (Reduce.cuh): a warp a row where the reduced dimension is the fastest, shuffles at its end; an output
+  vector a lane where it is not. Warps, then CTAs share an output where that leaves a thread many values.
 
 Constants without another source are fitted to operators_h100.csv (TraceLens, H100 SXM, 2026-11-23) and to
 the GroupNorm timings of sgl-project/sglang#23938 and #26045 (H200) and pytorch/pytorch#183946 (A100).
@@ -363,7 +364,8 @@ class _Reduction(NamedTuple):
     """How PyTorch launches a reduction (setReduceConfig in native/cuda/Reduce.cuh).
 
     width, height: threads of a CTA along the fastest dimension and across. outputs: outputs of a CTA. parts: CTAs that
-    share an output. trips: dependent trips to memory of a thread. values: elements of a thread.
+    share an output: so many that all are resident at once (PyTorch rounds up; the few beyond would double the time of
+    a GPU with one SM more). trips: dependent trips to memory of a thread. values: elements of a thread.
     """
 
     width: int
@@ -399,9 +401,7 @@ def _reduction(outputs: int, reduced: int, inner: bool, hardware: Hardware) -> _
     grid = -(-outputs // cta_outputs)
     target = hardware.sm_count * (hardware.max_threads_per_sm // (width * height))
     if shared and values >= REDUCE_MOST_VALUES and grid <= target:
-        parts = max(
-            min(-(-target // grid), -(-values // REDUCE_SPLIT_VALUES)), -(-values // REDUCE_MOST_VALUES)
-        )
+        parts = max(min(target // grid, -(-values // REDUCE_SPLIT_VALUES)), -(-values // REDUCE_MOST_VALUES))
         values = -(-values // parts)
     # A trip fetches REDUCE_VECTOR values, as one vector or as so many loads.
     return _Reduction(width, height, cta_outputs, parts, -(-values // REDUCE_VECTOR), values)
@@ -450,7 +450,7 @@ def reduce(
             f"reduce_kernel<{name}>",
             grid,
             threads,
-            32 if inner else 52,
+            52 if vector == REDUCE_VECTOR else 32,
             threads * slots,
             latency_s,
             (Access(source, nbytes),),
