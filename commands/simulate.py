@@ -45,7 +45,9 @@ from simtti.simulator.progress import progress
     show_default=True,
     help="With --trace: model, measured (the trace's kernel times), or hybrid (those scaled to --hw).",
 )
-@click.option("--gpus", default=1, show_default=True, help="GPUs that share the tokens (a crude estimate).")
+@click.option(
+    "--gpus", default=1, show_default=True, help="GPUs that share the tokens of a transformer's denoising."
+)
 @click.option("--ulysses", type=int, help="Degree of Ulysses (all-to-all) sequence parallelism.")
 @click.option("--ring", type=int, help="Degree of ring sequence parallelism; ulysses x ring = gpus.")
 @json_option("the result")

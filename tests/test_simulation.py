@@ -40,17 +40,6 @@ def test_every_workload_runs_and_names_what_it_has_no_model_for(name):
     assert sum(result.unlowered.values()) < 0.01
 
 
-def test_several_gpus_share_the_tokens():
-    one = simtti.run("wan2.1-1.3b", "h100-sxm")
-    assert one.several_gpus is None
-    times = [simtti.run("wan2.1-1.3b", "h100-sxm", gpus=n).several_gpus.latency_s for n in (2, 4, 8)]
-    assert one.latency_s > times[0] > times[1] > times[2] > one.latency_s / 8
-    ring = simtti.run("wan2.1-1.3b", "h100-sxm", gpus=4, ulysses=1, ring=4).several_gpus
-    assert (ring.ulysses, ring.ring) == (1, 4)
-    with pytest.raises(simtti.InputError, match="must be gpus, 4"):
-        simtti.run("wan2.1-1.3b", "h100-sxm", gpus=4, ulysses=3, ring=1)
-
-
 @pytest.mark.parametrize("name", WORKLOADS)
 def test_nothing_is_silently_free(name):
     result = simtti.run(name, "h100-sxm", steps=2)

@@ -50,7 +50,7 @@ def print_summary(found: pd.DataFrame) -> None:
     if len(one):
         print_table(by_model(one), f"Whole inferences on one GPU: {count(len(one))}")
     if len(rows) > len(one):
-        print_table(by_model(rows[rows.gpus > 1], several=True), "On several GPUs, a crude estimate")
+        print_table(by_model(rows[rows.gpus > 1], several=True), "On several GPUs")
     if len(set(_kinds(one))) > 1:
         print_table(by_kind(one), "By attention, launch and precision")
     if len(rows):
@@ -80,7 +80,7 @@ def report(found: pd.DataFrame, inputs: tuple[tuple[str, str], ...], traces: Pat
         sections.append(
             Section(
                 "On several GPUs",
-                ("A crude estimate from the simulation of one GPU.",),
+                ("One of the GPUs is simulated, with what it exchanges with the others.",),
                 (charts.scatter(several, "gpus", "runs-several-scatter", "s"), by_model(several, several=True)),
             )
         )  # fmt: skip
@@ -119,7 +119,7 @@ def report(found: pd.DataFrame, inputs: tuple[tuple[str, str], ...], traces: Pat
         subtitle=f"{joined(sorted(set(rows.hw)))}, predicted and measured" if len(rows) else "",
         facts=_facts(rows),
         summary=_summary(rows),
-        cautions=(*_weak(one), *_crude(several), *_warnings(found)),
+        cautions=(*_weak(one), *_several(several), *_warnings(found)),
         sections=tuple(sections),
     )
 
@@ -283,7 +283,7 @@ def _summary(rows: pd.DataFrame) -> tuple[str, ...]:
         )
     if len(several):
         words.append(
-            f"{count(len(several))} runs on several GPUs, a crude estimate, are off by {percent(latency_figures(several).mape)}."
+            f"{count(len(several))} runs on several GPUs are off by {percent(latency_figures(several).mape)}."
         )
     return tuple(words) or ("No run could be scored.",)
 
@@ -303,10 +303,10 @@ def _weak(rows: pd.DataFrame) -> tuple[str, ...]:
     return tuple(text for _, text in sorted(found, reverse=True))
 
 
-def _crude(several: pd.DataFrame) -> tuple[str, ...]:
+def _several(several: pd.DataFrame) -> tuple[str, ...]:
     if several.empty:
         return ()
-    return (f"several GPUs: a crude estimate, error {percent(latency_figures(several).mape)}",)
+    return (f"several GPUs: error {percent(latency_figures(several).mape)}",)
 
 
 def _warnings(found: pd.DataFrame) -> tuple[str, ...]:
