@@ -75,6 +75,7 @@ def test_validate_runs_tells_error_by_model_and_leaves_out_unknown_devices(whole
         str(whole_runs / "runs.csv"),
         "-o",
         str(whole_runs / "out"),
+        "--leave-one-model-out",
         "--workers",
         "1",
     ]
@@ -83,6 +84,7 @@ def test_validate_runs_tells_error_by_model_and_leaves_out_unknown_devices(whole
     for text in (
         "stable-diffusion-1.5",
         "1 runs on no-such-device are left out",
+        "3 runs not simulated with their model left out",
         "two sources, the same run",
     ):
         assert text in done.output

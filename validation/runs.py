@@ -19,8 +19,6 @@ from simtti.validation.traces import record_all, with_trace
 if TYPE_CHECKING:
     import pandas as pd
 
-BASELINE = "baseline"  # attention with its scores in device memory, as `simtti run --attention` calls it
-
 
 def evaluate_runs(
     measurements: pd.DataFrame,
@@ -88,11 +86,9 @@ def evaluate_runs(
     table["energy_ratio"] = table.predicted_j / table.energy_j
     write_table(table, out)
     if leave_one_model_out:
-        fitted = recorded.assign(op="", gpus=table.gpus, energy_j=measured.energy_j)
-        fitted = fitted[table.error == ""]
-        for name in ("attention", "launch"):
-            fitted[name] = measured[name]
-        table = table.join(left_out(fitted, workers=workers, progress=progress))
+        facts = measured[["attention", "launch", "energy_j"]].to_dict("series")
+        done = recorded.assign(op="", gpus=table.gpus, **facts)[table.error == ""]
+        table = table.join(left_out(done, workers=workers, progress=progress))
         write_table(table, out)
     return table
 
@@ -117,11 +113,8 @@ def attention_ratios(table: pd.DataFrame) -> pd.DataFrame:
     if "attention" not in table:
         return _against(table, "attention", lambda part: part)  # none
     filled = table.assign(attention=table.attention.astype(object).where(table.attention.notna(), "flash"))
-    return _against(
-        filled,
-        "attention",
-        lambda part: part[part.attention != "baseline"].sort_values("attention", ascending=False),
-    )
+    fused = filled.attention != "baseline"
+    return _against(filled, "attention", lambda part: part[fused[part.index]].sort_values("attention"))
 
 
 def two_sources(table: pd.DataFrame) -> pd.DataFrame:
