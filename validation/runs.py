@@ -1,5 +1,5 @@
 """Whole inferences beside their measurements, through `sweep`: the errors of latency and energy, of the scaling with the
-batch, and of the ratio between two devices."""
+batch, and of the ratios between two kinds of attention and between two devices."""
 
 from __future__ import annotations
 
@@ -86,8 +86,13 @@ def evaluate_runs(
     table["energy_ratio"] = table.predicted_j / table.energy_j
     write_table(table, out)
     if leave_one_model_out:
-        facts = measured[["attention", "launch", "energy_j"]].to_dict("series")
-        done = recorded.assign(op="", gpus=table.gpus, **facts)[table.error == ""]
+        done = recorded.assign(
+            op="",
+            gpus=table.gpus,
+            attention=measured.attention,
+            launch=measured.launch,
+            energy_j=measured.energy_j,
+        )[table.error == ""]
         table = table.join(left_out(done, workers=workers, progress=progress))
         write_table(table, out)
     return table
