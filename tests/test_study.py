@@ -185,10 +185,10 @@ def test_unfused_attention_copies_what_is_packed():
     assert [batches_count_as_one(use) for use in (packed, cache, alone)] == [False, True, True]
 
 
-@pytest.mark.parametrize(("side", "spatial"), [(39, 2 / 3), (40, 0)])
+@pytest.mark.parametrize(("side", "spatial"), [(39, 2 / 3), (40, 2 / 3), (32, 0)])
 def test_hit_rates_of_long_rows_and_of_temporal_attention(side, spatial):
-    """Softmax over more than 1,024 pixels reads a row three times, but once where rows are whole vectors that shared
-    memory holds; over a few frames once. Products of a few frames share next to nothing."""
+    """Softmax over more than 1,024 pixels reads a row three times in the PyTorch of the study, whole vectors or not; up to
+    1,024 pixels, and over a few frames, once. Products of a few frames share next to nothing."""
     pytest.importorskip("torch")
     trace = denoiser_trace(side=side, frames=16, widths=(64,), levels=(0,))
     rows = summarised(hit_rates(trace, HARDWARE))
