@@ -186,10 +186,13 @@ class Profile:
         return {}
 
 
-def read_kineto(path: str | os.PathLike[str]) -> Profile:
-    """Operators and kernels of a file, tied to each other. Times count from its first event."""
+def read_kineto(path: str | os.PathLike[str], *, may_be_empty: bool = False) -> Profile:
+    """Operators and kernels of a file, tied to each other. Times count from its first event.
+
+    may_be_empty: a file without any is one, too.
+    """
     path = Path(path)
-    reader = _Reader(path)
+    reader = _Reader(path, may_be_empty)
     try:
         events = reader.events()
         return _profile(path, reader.header, events)
@@ -223,8 +226,8 @@ class _FileError(Exception):
 class _Reader:
     """Reads a Kineto file event by event, so that only the events that matter are ever held."""
 
-    def __init__(self, path: Path):
-        self.path = path
+    def __init__(self, path: Path, may_be_empty: bool = False):
+        self.path, self.may_be_empty = path, may_be_empty
         self.header: dict[str, Any] = {}
         self._scan = json.JSONDecoder(strict=False).raw_decode
         self._space = re.compile(r"[ \t\n\r]*").match
@@ -326,7 +329,7 @@ class _Reader:
             found = list(self._listed())
         if found is None:
             raise _FileError("is not a Kineto trace: it has no traceEvents")
-        if not found:
+        if not found and not self.may_be_empty:
             raise _FileError("holds no operators and no kernels: it is not a trace of torch.profiler")
         return found
 
@@ -400,7 +403,7 @@ class _Nesting:
 
 
 def _profile(path: Path, header: dict[str, Any], events: list[tuple[str, dict[str, Any]]]) -> Profile:
-    base = min(float(event["ts"]) for _, event in events)
+    base = min((float(event["ts"]) for _, event in events), default=0.0)
     nesting = _Nesting()
     threads: dict[tuple[str, str], list[tuple[float, float, int, str, dict[str, Any]]]] = defaultdict(list)
     on_gpu = []
