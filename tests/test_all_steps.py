@@ -1,5 +1,6 @@
 """Every step of an inference: recorded as the counts say, and run one by one when captured, here on a CPU."""
 
+import sys
 import types
 from collections import Counter
 from dataclasses import replace
@@ -7,9 +8,12 @@ from dataclasses import replace
 import pytest
 
 from simtti.errors import InputError
+from simtti.hw_configs.hardware import load
 from simtti.simulator.replay import replay
 from simtti.workloads import catalogue
+from simtti.workloads.aten import Call
 from simtti.workloads.catalogue import Options, Workload
+from simtti.workloads.kineto import Profile
 from simtti.workloads.record import quiet, record
 from simtti.workloads.trace import TimedKernel, Trace
 
@@ -69,10 +73,14 @@ def parallel(patch, options):
 def chunked(patch, options):
     """Make-A-Video: seven phases, the last network on three chunks of two frames."""
     patch.setattr(make_a_video, "CLIP_L", CLIP)
-    prior = with_defaults(diffusers.PriorTransformer, num_layers=1, num_attention_heads=2, attention_head_dim=8)
+    prior = with_defaults(
+        diffusers.PriorTransformer, num_layers=1, num_attention_heads=2, attention_head_dim=8
+    )
     patch.setattr(make_a_video, "PriorTransformer", prior)
     size = make_a_video.UNetSize((32, 32), 1, attention=(1,), head_dim=8)
-    sizes = make_a_video.Sizes(size, size, size, size, prior_steps=1, super_resolution_steps=2, frames_at_once=2)
+    sizes = make_a_video.Sizes(
+        size, size, size, size, prior_steps=1, super_resolution_steps=2, frames_at_once=2
+    )
     return make_a_video.record_sizes(options, sizes)
 
 
@@ -99,7 +107,9 @@ def tiles(patch, options):
     patch.setattr(wan, "TRANSFORMER_1_3B", {
         "num_attention_heads": 2, "attention_head_dim": 24, "num_layers": 1, "ffn_dim": 64,
     })  # fmt: skip
-    patch.setattr(wan, "AutoencoderKLWan", with_defaults(diffusers.AutoencoderKLWan, base_dim=8, num_res_blocks=1))
+    patch.setattr(
+        wan, "AutoencoderKLWan", with_defaults(diffusers.AutoencoderKLWan, base_dim=8, num_res_blocks=1)
+    )
     return wan.record_1_3b(options)
 
 
@@ -111,12 +121,21 @@ CASES = {
     "llama": (llama, Options(steps=8, prompt_tokens=5, dtype="fp32"), {"prefill": 1, "decode": 7}, False),
     "parallel": (parallel, Options(height=256, width=256, steps=3, guidance=4.0, dtype="fp32"),
                  {"text_encoder": 2, "parallel_decoding": 3, "decoder": 1}, False),
-    "chunked": (chunked, Options(height=96, width=96, steps=2, frames=6, guidance=4.0, dtype="fp32"),
+    "chunked": (chunked, Options(height=48, width=48, steps=2, frames=6, guidance=4.0, dtype="fp32"),
                 {"text_encoder": 1, "prior": 2, "denoising": 2, "interpolation_input": 1, "interpolation": 2,
                  "super_resolution_low": 3, "super_resolution_high": 9, "decoder": 1}, True),
     "frames": (frames, Options(height=16, width=16, steps=2, frames=32, guidance=4.0, dtype="fp32"), None, True),
-    "tiles": (tiles, Options(height=16, width=448, steps=2, frames=9, guidance=4.0, dtype="fp32"), None, True),
+    "tiles": (tiles, Options(height=16, width=448, steps=2, frames=5, guidance=4.0, dtype="fp32"), None, True),
 }  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Operators this small only wait for one another's threads."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module", params=CASES)
@@ -136,7 +155,7 @@ def case(request):
         builder="tiny_steps:build",
     )  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(__import__("sys").modules, "tiny_steps", module)
+        patch.setitem(sys.modules, "tiny_steps", module)
         patch.setitem(catalogue.WORKLOADS, "tiny", workload)
         yield request.param, phases, alternate
 
@@ -153,7 +172,9 @@ def work(operator, *, sized=True):
 def as_counted(trace, **how):
     """The operators of each phase, each step as often as it counts."""
     return {
-        phase.name: [work(op, **how) for step in phase.steps for _ in range(step.count) for op in step.operators]
+        phase.name: [
+            work(op, **how) for step in phase.steps for _ in range(step.count) for op in step.operators
+        ]
         for phase in trace.phases
     }
 
@@ -165,6 +186,11 @@ def test_a_recording_of_every_step_is_one_by_its_counts(case):
     if phases is not None:
         assert {phase.name: len(phase.steps) for phase in single.phases} == phases
     assert sum(1 for _ in single.operators()) > sum(1 for _ in counted.operators())
+    if name == "stable":  # steps that do the same share their operands
+        steps = single.phases[1].steps
+        assert all(
+            op.inputs is same.inputs for op, same in zip(*(step.operators for step in steps[:2]), strict=True)
+        )
     # A cache that grows: the same operators, each with its own length.
     expected, found = (as_counted(trace, sized=name != "llama") for trace in (counted, single))
     assert list(found) == list(expected)
@@ -175,6 +201,7 @@ def test_a_recording_of_every_step_is_one_by_its_counts(case):
             assert found[phase] == expected[phase]
 
 
+@pytest.mark.parametrize("case", ["stable", "llama", "chunked", "tiles"], indirect=True)
 def test_a_capture_of_every_step_runs_each(case, tmp_path):
     captured = capture("tiny", device="cpu", all_steps=True, repeats=1)
     single = record("tiny", all_steps=True)
@@ -194,3 +221,50 @@ def test_a_capture_of_every_step_runs_each(case, tmp_path):
     assert starts[-1] / 1e6 < 2 * sum(step["profiled_s"] for step in steps)  # no time between profiles
     captured.save(tmp_path / "captured.parquet")
     assert Trace.load(tmp_path / "captured.parquet") == captured
+    if case[0] == "stable":
+        # Replay keeps the pauses of the host and what overlaps, whatever the number of steps.
+        timed = with_a_kernel_an_operator(captured)
+        timed.save(tmp_path / "timed.parquet")
+        replayed = replay(Trace.load(tmp_path / "timed.parquet"), load("h100-sxm"), "measured")
+        assert len(replayed.kernels) == sum(not op.is_view for op in single.operators())
+        assert replayed.latency_s == pytest.approx(replayed.measured_s, rel=0.02)
+
+
+def with_a_kernel_an_operator(trace):
+    """As if each operator that is no view had launched a kernel that ran for 3 us."""
+    kernels, reached = [], 0.0
+    for row, (operator, time) in enumerate(zip(trace.operators(), trace.timing.host, strict=True)):
+        if not operator.is_view:
+            launched = time.start_us if time is not None else reached
+            reached = max(launched + 5, reached)
+            kernels.append(
+                TimedKernel("kernel", reached, 3.0, row, launch_us=launched, launch_duration_us=1.0)
+            )
+            reached += 3
+    return replace(trace, timing=replace(trace.timing, kernels=tuple(kernels)))
+
+
+def test_a_step_begins_where_the_profile_before_ends():
+    def profile(start_us, duration_us, kernel_end_us):
+        call = Call("aten::add", start_us, duration_us, 0, "", {})
+        kernel = TimedKernel("add", kernel_end_us - 2, 2.0, 0, launch_us=start_us + 1)
+        return Profile({}, [call], (kernel,))
+
+    first, empty, last = profile(100.0, 10.0, 130.0), Profile({}, [], ()), profile(7.0, 10.0, 12.0)
+    shifts = capturing._shifts_us([first, empty, last])
+    assert [shifts[id(item)] for item in (first, empty, last)] == [-100.0, 30.0, 30.0 - 7.0]
+
+
+def test_more_steps_than_a_schedule_has():
+    assert schedule_steps(990) == 1000
+    with pytest.raises(InputError, match=r"all_steps: 991 steps are too many; .* has room for 990"):
+        schedule_steps(991)
+
+
+def test_nothing_stays_changed():
+    from simtti.workloads.recorder import Recorder, every_step
+
+    with pytest.raises(RuntimeError, match="no"), every_step(reruns=True):
+        raise RuntimeError("no")
+    assert not Recorder.all_steps
+    assert not Recorder.reruns

@@ -169,7 +169,6 @@ class Profile:
     header: dict[str, Any]
     calls: list[Call]
     kernels: tuple[TimedKernel, ...]
-    base_us: float
 
     def device(self, number: int) -> dict[str, Any]:
         """Facts of a GPU, under simtti's names."""
@@ -427,7 +426,7 @@ def _profile(path: Path, header: dict[str, Any], events: list[tuple[str, dict[st
         call.row = row
     tied.sort(key=lambda pair: pair[0].start_us)
     kernels = tuple(kernel if call is None else _with_operator(kernel, call.row) for kernel, call in tied)
-    return Profile(header, rows_of, kernels, base)
+    return Profile(header, rows_of, kernels)
 
 
 def _walk(
