@@ -46,6 +46,7 @@ from typing import Any
 
 from simtti.errors import InputError, unknown
 from simtti.workloads import models
+from simtti.workloads.aten import Call
 from simtti.workloads.catalogue import Options, Workload, find
 from simtti.workloads.kineto import Profile, read_kineto
 from simtti.workloads.record import quiet, record
@@ -362,7 +363,7 @@ def _shifts_us(profiles: list[Profile]) -> dict[int, float]:
     shifts: dict[int, float] = {}
     now_us = 0.0
     for profile in profiles:
-        events = (*profile.calls, *profile.kernels)
+        events: list[Call | TimedKernel] = [*profile.calls, *profile.kernels]
         first_us = min((event.start_us for event in events), default=0.0)
         shifts[id(profile)] = now_us - first_us
         now_us += max((event.start_us + event.duration_us for event in events), default=0.0) - first_us
