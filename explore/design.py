@@ -10,6 +10,7 @@ from simtti.errors import InputError
 from simtti.explore import silicon
 from simtti.hw_configs.hardware import Hardware, load
 from simtti.hw_configs.schema import CALIBRATION, DATASHEET, DEVICE_CALIBRATION
+from simtti.simulator import power
 
 # Parameters that are not a number of the device.
 OTHERS = {
@@ -23,10 +24,6 @@ PARAMETERS: dict[str, str] = {
     **OTHERS,
 }
 WHOLE = {"gpus", "hbm_stacks", *(name for name, (kind, _, _, _) in DATASHEET.items() if kind is int)}
-# Supply voltage that a clock needs, near the base's: a change of one per cent in the clock asks for this many in the voltage.
-# Between a part held at its lowest voltage (0) and proportional (1); uncalibrated.
-VOLTAGE_SLOPE = 0.6
-_LOWEST_VOLTAGE = 0.7  # of the base's
 _SWITCHED = ("tensor_j_per_flop", "fp32_j_per_flop", "l2_j_per_byte")  # energies of logic on the die
 
 
@@ -43,7 +40,7 @@ def make(base: str, values: Mapping[str, float], name: str = "design") -> Design
     """The device `base` with `values` in place of its own.
 
     What follows from them where they do not say it themselves: bandwidth and capacity from HBM stacks; the energy of an
-    operation from the square of the voltage that the clock needs; static power in proportion to the area.
+    operation from the square of the voltage that the clock needs (`power.voltage`); static power in proportion to the area.
 
     Raises:
         InputError: a value out of the bounds that a device file has.
@@ -64,9 +61,7 @@ def make(base: str, values: Mapping[str, float], name: str = "design") -> Design
         if not low <= value <= high:
             raise InputError(f"parameter {field!r} is {value:g}; it must be from {low:g} to {high:g}")
         fields[field] = int(value) if kind is int else float(value)
-    voltage = max(
-        _LOWEST_VOLTAGE, 1 + VOLTAGE_SLOPE * (fields.get("clock_hz", origin.clock_hz) / origin.clock_hz - 1)
-    )
+    voltage = power.voltage(fields.get("clock_hz", origin.clock_hz) / origin.clock_hz)
     for field in _SWITCHED:
         fields.setdefault(field, getattr(origin, field) * voltage**2)
     hardware = replace(origin, name=name, reported_as="", **fields)

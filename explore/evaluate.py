@@ -15,7 +15,7 @@ from simtti.explore.spec import Spec, Workload, parse
 from simtti.simulator.host import Host, load_host
 from simtti.simulator.kernel import RESOURCES, bottleneck
 from simtti.simulator.lower import Policy
-from simtti.simulator.parallel import several_gpus
+from simtti.simulator.parallel import degrees_of, several_gpus
 from simtti.simulator.result import HOST_IDLE, LAUNCH_GAP, Result
 from simtti.simulator.simulation import simulate
 from simtti.workloads.record import workload_trace
@@ -69,9 +69,11 @@ def _trace(item: Workload) -> Trace:
 
 def _run(design: Design, item: Workload, trace: Trace) -> Result:
     host = _faster(load_host(item.host), design.host_speed)
-    result = simulate(trace, design.hardware, host, Policy(attention=item.attention, launch=item.launch))
+    policy = Policy(attention=item.attention, launch=item.launch)
+    result = simulate(trace, design.hardware, host, policy)
     if design.gpus > 1:
-        result.several_gpus = several_gpus(result, design.gpus)
+        degrees = degrees_of(design.gpus, None, None, design.hardware)
+        result.several_gpus = several_gpus(trace, design.hardware, host, policy, degrees, result)
     return result
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from simtti.errors import InputError, unknown
-from simtti.hw_configs.parameters import AttentionStyle, GemmStyle, SplitKeys, WarpIssue
+from simtti.hw_configs.parameters import AttentionStyle, Collectives, GemmStyle, SplitKeys, WarpIssue
 
 DIRECTORY = Path(__file__).parent
 LIBRARIES = "libraries"  # the file of what all devices share: parameters of the kernel libraries
@@ -84,6 +84,7 @@ class Hardware:
     efficient: AttentionStyle
     attention_mma: WarpIssue
     attention_parts: SplitKeys
+    collectives: Collectives
 
     @property
     def hbm_attained_bytes_per_s(self) -> float:
@@ -94,6 +95,11 @@ class Hardware:
     def l2_attained_bytes_per_s(self) -> float:
         """L2 bandwidth that all SMs together attain."""
         return self.l2_bytes_per_s * self.l2_efficiency
+
+    @property
+    def link_attained_bytes_per_s(self) -> float:
+        """Bandwidth of the link to other GPUs, one direction, that collectives attain."""
+        return self.link_bytes_per_s * self.collectives.link_efficiency
 
     @property
     def l2_usable_bytes(self) -> float:

@@ -124,6 +124,17 @@ class SplitKeys(NamedTuple):
     repack_latency_s: Annotated[float, Bounds(0, 3e-6, "latency of the copy of packed queries, keys, values")]
 
 
+class Collectives(NamedTuple):
+    """How torch.distributed's collectives between the GPUs of a server behave."""
+
+    link_efficiency: Annotated[
+        float, Bounds(0.03, 0.95, "share of the link's bandwidth that messages of tens of megabytes attain")
+    ]
+    latency_s: Annotated[
+        float, Bounds(1e-6, 1e-4, "what ranks wait for each other before and after the bytes move")
+    ]
+
+
 # group: its fields. The names stand before the dot in a device file.
 GROUPS: dict[str, type[tuple[Any, ...]]] = {
     "gemm_mma": GemmStyle,
@@ -136,6 +147,7 @@ GROUPS: dict[str, type[tuple[Any, ...]]] = {
     "efficient": AttentionStyle,
     "attention_mma": WarpIssue,
     "attention_parts": SplitKeys,
+    "collectives": Collectives,
 }
 
 

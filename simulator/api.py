@@ -10,7 +10,7 @@ from simtti.errors import InputError
 from simtti.hw_configs.hardware import Hardware, load
 from simtti.simulator.host import load_host
 from simtti.simulator.lower import Policy
-from simtti.simulator.parallel import several_gpus
+from simtti.simulator.parallel import degrees_of, several_gpus
 from simtti.simulator.result import Result
 from simtti.simulator.simulation import simulate
 from simtti.workloads.trace import Trace
@@ -49,7 +49,7 @@ def run(
         trace: a trace file to run instead of the workload's own.
         fidelity: 'wave', or 'cta' to simulate every CTA.
         gpus, ulysses, ring: GPUs that share the tokens, and the degrees of sequence parallelism. The Result is one
-            GPU's; its `several_gpus` holds the crude estimate for all.
+            GPU's; its `several_gpus` holds what all of them make of it.
 
     Returns:
         The Result; its `breakdown`, `phases`, `intervals` and `to_dict()` hold what was found.
@@ -68,9 +68,11 @@ def run(
     policy = Policy(attention=attention, launch=launch)
     shape = {"batch": batch, "height": height, "width": width, "frames": frames, "dtype": dtype}
     shape["prompt_tokens"] = prompt_tokens
-    result = simulate(_trace(workload, trace, steps, shape), hardware, load_host(host), policy, fidelity)
-    if gpus != 1 or (ulysses or 1) != 1 or (ring or 1) != 1:
-        result.several_gpus = several_gpus(result, gpus, ulysses, ring)
+    degrees = degrees_of(gpus, ulysses, ring, hardware)
+    found, machine = _trace(workload, trace, steps, shape), load_host(host)
+    result = simulate(found, hardware, machine, policy, fidelity)
+    if degrees.gpus > 1:
+        result.several_gpus = several_gpus(found, hardware, machine, policy, degrees, result)
     result.wall_s = time.perf_counter() - began
     return result
 

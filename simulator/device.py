@@ -7,7 +7,7 @@ import simpy
 from simtti.hw_configs.hardware import Hardware
 from simtti.simulator.block_scheduler import BlockScheduler
 from simtti.simulator.fair_share import FairShare
-from simtti.simulator.kernel import Kernel, repeated_hbm_bytes
+from simtti.simulator.kernel import Kernel, link_s, repeated_hbm_bytes
 
 FIDELITIES = ("wave", "cta")
 
@@ -35,4 +35,4 @@ def execution_time_s(
     """Seconds from the start to the end of `kernel` alone on `hardware`, without the launch gap before it."""
     env = simpy.Environment()
     env.run(until=Device(env, hardware, fidelity, alone=True).execute(kernel, hbm_bytes))
-    return env.now
+    return max(env.now, link_s(kernel, hardware)) if kernel.link_bytes else env.now

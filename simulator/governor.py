@@ -9,7 +9,7 @@ own, since it repeats.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from simtti.hw_configs.hardware import Hardware
@@ -18,80 +18,85 @@ from simtti.simulator.kernel import Kernel, lone_execution_s
 
 
 class Launched(NamedTuple):
-    """A launch as it would be at the boost clock: its kernel, what it moves to and from HBM, its time, its energy, and what
-    the host spends before it."""
+    """A kernel as it would run at the boost clock: what it moves to and from HBM, its time and its energy. Launches that are
+    alike share one."""
 
     kernel: Kernel
     hbm_bytes: float
     boost_s: float
     energy: power.Energy
-    host_s: float
 
 
 class Governed(NamedTuple):
-    """Of each launch: its time in seconds at the clock it gets, and that clock as a share of the boost clock."""
+    """Of each launch: its time in seconds at the clock it gets, and that clock as a share of the boost clock. energy_j: of all
+    of them, beside the board's static power."""
 
     seconds: list[float]
     clocks: list[float]
+    energy_j: float
 
 
-def govern(launches: Sequence[Launched], hardware: Hardware) -> Governed:
-    """Times and clocks of a step's launches in order."""
+def govern(launches: Sequence[Launched], host_s: Sequence[float], hardware: Hardware) -> Governed:
+    """Times, clocks and energy of a step's launches in order; host_s: what the host spends before each."""
     seconds: list[float] = []
     clocks: list[float] = []
-    for window in _windows(launches, hardware.launch_s):
-        clock = _window_clock(window, hardware)
+    energy_j = 0.0
+    for begin, end in _windows(launches, host_s, hardware.launch_s):
+        window = launches[begin:end]
+        spent = power.total(launch.energy for launch in window)
+        clock = _window_clock(window, spent, sum(host_s[begin:end]), hardware)
+        energy_j += spent.at(clock)
         clocks += [clock] * len(window)
         if clock == 1.0:
             seconds += [launch.boost_s for launch in window]
         else:
-            slower: dict[tuple[int, float], float] = {}
-            for launch in window:
-                key = (id(launch.kernel), launch.hbm_bytes)
-                if key not in slower:
-                    slower[key] = launch.boost_s * _stretch(launch, hardware, clock)
-                seconds.append(slower[key])
-    return Governed(seconds, clocks)
+            slower = _at(window, clock, hardware)
+            seconds += [slower[id(launch)] for launch in window]
+    return Governed(seconds, clocks, energy_j)
 
 
-def _windows(launches: Sequence[Launched], gap_s: float) -> list[Sequence[Launched]]:
-    """The launches in runs of about RESPONSE_S; a rest that is shorter belongs to the run before."""
+def _windows(
+    launches: Sequence[Launched], host_s: Sequence[float], gap_s: float
+) -> Iterator[tuple[int, int]]:
+    """The launches in runs of about RESPONSE_S, as (first, one after the last); a rest that is shorter belongs to the run
+    before."""
     cuts, since_s = [0], 0.0
-    for index, launch in enumerate(launches):
-        since_s += max(launch.boost_s + gap_s, launch.host_s)
+    for index, (launch, before_s) in enumerate(zip(launches, host_s, strict=True), 1):
+        busy_s = launch.boost_s + gap_s
+        since_s += busy_s if busy_s > before_s else before_s
         if since_s >= power.RESPONSE_S:
-            cuts.append(index + 1)
+            cuts.append(index)
             since_s = 0.0
     if len(cuts) > 1:
         cuts[-1] = len(launches)
     else:
         cuts.append(len(launches))
-    return [launches[begin:end] for begin, end in itertools.pairwise(cuts) if end > begin]
+    return ((begin, end) for begin, end in itertools.pairwise(cuts) if end > begin)
 
 
-def _window_clock(window: Sequence[Launched], hardware: Hardware) -> float:
+def _window_clock(
+    window: Sequence[Launched], spent: power.Energy, host_s: float, hardware: Hardware
+) -> float:
     """The highest clock, as a share of boost, at which the window's mean power is within the limit."""
-    spent = power.total(launch.energy for launch in window)
-    host_s = sum(launch.host_s for launch in window)
     gaps_s = len(window) * hardware.launch_s
     boost_s = sum(launch.boost_s for launch in window)
     whole_s = max(boost_s + gaps_s, host_s)
     if power.power_w(spent, whole_s, hardware) <= power.held_power_w(hardware):
         return 1.0
     # Each kernel's time is near enough linear in the clock's period between boost and half of it.
-    half: dict[tuple[int, float], float] = {}
-    half_s = 0.0
-    for launch in window:
-        key = (id(launch.kernel), launch.hbm_bytes)
-        if key not in half:
-            half[key] = launch.boost_s * _stretch(launch, hardware, 0.5)
-        half_s += half[key]
-    slope_s = half_s - boost_s  # a period more
+    half = _at(window, 0.5, hardware)
+    slope_s = sum(half[id(launch)] for launch in window) - boost_s  # a period more
 
     def time_s(clock_hz: float) -> float:
         return max(boost_s + slope_s * (hardware.clock_hz / clock_hz - 1) + gaps_s, host_s)
 
     return power.sustained_clock_hz(spent, time_s, hardware) / hardware.clock_hz
+
+
+def _at(window: Sequence[Launched], clock: float, hardware: Hardware) -> dict[int, float]:
+    """Seconds at `clock` of each launch, by its identity: those that are alike are one."""
+    distinct = {id(launch): launch for launch in window}
+    return {key: launch.boost_s * _stretch(launch, hardware, clock) for key, launch in distinct.items()}
 
 
 def _stretch(launch: Launched, hardware: Hardware, clock: float) -> float:

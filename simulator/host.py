@@ -26,6 +26,7 @@ class Host:
     normalization_s  LayerNorm, GroupNorm, softmax
     attention_s      scaled-dot-product attention: the choice among its implementations, and its operators' own operators
     convolution_s    a convolution, with cuDNN's search for a plan among those it keeps
+    collective_s     a collective or a batch of sends and receives: torch.distributed's Python, work objects, events
     launch_s         each kernel launch, beside the operator that it belongs to
     queue_depth      kernel launches that may be outstanding before the host waits
     """
@@ -38,6 +39,7 @@ class Host:
     normalization_s: float
     attention_s: float
     convolution_s: float
+    collective_s: float
     launch_s: float
     queue_depth: int
 
@@ -50,6 +52,7 @@ class Host:
             "Softmax": self.normalization_s,
             "Attention": self.attention_s,
             "Convolution": self.convolution_s,
+            "Communication": self.collective_s,
         }
         seconds = []
         module = None
@@ -71,6 +74,7 @@ class _HostFields(BaseModel):
     normalization_s: float = Field(ge=0, le=1)
     attention_s: float = Field(ge=0, le=1)
     convolution_s: float = Field(ge=0, le=1)
+    collective_s: float = Field(ge=0, le=1)
     launch_s: float = Field(ge=0, le=1)
     queue_depth: int = Field(ge=1, le=1 << 20)
     source: str = Field(min_length=3)

@@ -39,6 +39,7 @@ class Kernel:
                         (Little's law)
     Per kernel:
       reads, writes     unique bytes by tensor; what HBM moves follows from what L2 holds
+      link_bytes        bytes that arrive over the link from other GPUs meanwhile
       hbm_reread_bytes  bytes fetched again because the working set of a wave outgrows L2
       repeated_hbm_bytes  bytes to and from HBM when a benchmark launches the operator again and again on the same input
                         with other weights, so that L2 holds some of it already; None: nothing is known, L2 is cold
@@ -68,6 +69,7 @@ class Kernel:
     hbm_stall: float = 0.0
     reads: tuple[Access, ...] = ()
     writes: tuple[Access, ...] = ()
+    link_bytes: float = 0.0
     hbm_reread_bytes: float = 0.0
     repeated_hbm_bytes: float | None = None
     flops: float = 0.0
@@ -213,7 +215,12 @@ def lone_execution_s(kernel: Kernel, hardware: Hardware, hbm_bytes: float | None
     if rest:
         least_s = need.floor_s if waves else own_s
         time_s += max(least_s, local * -(-rest // sms), spread * rest) + hardware.dispatch_s
-    return time_s
+    return max(time_s, link_s(kernel, hardware)) if kernel.link_bytes else time_s
+
+
+def link_s(kernel: Kernel, hardware: Hardware) -> float:
+    """Seconds from the start of `kernel` until what comes over the link has arrived."""
+    return hardware.start_s + kernel.latency_s + kernel.link_bytes / hardware.link_attained_bytes_per_s
 
 
 RESOURCES = ("tensor", "fp32", "sfu", "shared", "l2_port", "l2", "hbm")
@@ -232,7 +239,9 @@ def busy_s(kernel: Kernel, hardware: Hardware, hbm_bytes: float) -> dict[str, fl
 
 
 def bottleneck(kernel: Kernel, hardware: Hardware, hbm_bytes: float, duration_s: float) -> str:
-    """What limits `kernel`: the busiest of RESOURCES, or 'latency' where none is busy half of the time."""
+    """What limits `kernel` in an inference: the busiest of RESOURCES over its simulated `duration_s`, or 'latency' where
+    none is busy half of the time. Cheap, for every kernel of every design; `validation.causes` divides the time of a
+    kernel alone among its causes, partial waves among them, at twenty times the cost."""
     busy = busy_s(kernel, hardware, hbm_bytes)
     name = max(busy, key=lambda resource: busy[resource])
     return name if busy[name] >= LATENCY_BOUND_BELOW * duration_s else "latency"

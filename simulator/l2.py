@@ -5,7 +5,8 @@ Tensors are kept whole or in part, least recently used out first; dirty bytes ar
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Mapping
 
 from simtti.simulator.kernel import Kernel
 
@@ -17,68 +18,78 @@ class L2:
 
     def __init__(self, capacity_bytes: float) -> None:
         self.capacity_bytes = capacity_bytes
+        self._full = capacity_bytes * (1 + 1e-12)
         # tensor -> (bytes held, of them dirty), least recently used first
-        self._held: dict[int, tuple[float, float]] = {}
+        self._held: OrderedDict[int, tuple[float, float]] = OrderedDict()
         self._used = 0.0
 
     @property
-    def state(self) -> tuple[tuple[int, float, float], ...]:
-        """What is held, in order of use: equal states mean equal futures."""
-        return tuple((tensor, held, dirty) for tensor, (held, dirty) in self._held.items())
+    def state(self) -> tuple[tuple[int, tuple[float, float]], ...]:
+        """What is held, (tensor, (bytes, dirty bytes)) in order of use: equal states mean equal futures."""
+        return tuple(self._held.items())
 
-    def touch(self, kernel: Kernel, tensor_of: Callable[[int], int]) -> float:
+    def copy(self) -> L2:
+        """Another L2 in this one's state."""
+        other = L2(self.capacity_bytes)
+        other._held, other._used = self._held.copy(), self._used
+        return other
+
+    def touch(self, kernel: Kernel, tensor_of: Mapping[int, int]) -> float:
         """Bytes that `kernel` moves to and from HBM: reads that miss, write-backs, and its own re-reads.
 
         A kernel that touches more than L2 holds finds only a share of what was there before it: its own stream pushes
         the rest out first.
         """
-        reads = [(tensor_of(tensor), nbytes) for tensor, nbytes in kernel.reads]
-        writes = [(tensor_of(tensor), nbytes) for tensor, nbytes in kernel.writes]
+        capacity, full, all_held = self.capacity_bytes, self._full, self._held
         footprint = 0.0
-        for _, nbytes in reads:
+        for _, nbytes in kernel.reads:
             footprint += nbytes
-        for _, nbytes in writes:
+        for _, nbytes in kernel.writes:
             footprint += nbytes
-        kept = self.capacity_bytes / footprint if footprint > self.capacity_bytes else 1.0
-        moved = kernel.hbm_reread_bytes
-        for tensor, nbytes in reads:
-            held = self._held.get(tensor, _NOTHING)[0]
-            moved += nbytes - (held if held < nbytes else nbytes) * kept + self._keep(tensor, nbytes, False)
-        for tensor, nbytes in writes:
-            moved += self._keep(tensor, nbytes, True)
+        kept = capacity / footprint if footprint > capacity else 1.0
+        moved, used = kernel.hbm_reread_bytes, self._used
+        # One loop for both, without a call for each: every launch of an inference comes through here.
+        for accesses, dirty in ((kernel.reads, False), (kernel.writes, True)):
+            for slot, nbytes in accesses:
+                tensor = tensor_of[slot]
+                held, was_dirty = all_held.pop(tensor, _NOTHING)
+                if not dirty:
+                    moved += nbytes - (held if held < nbytes else nbytes) * kept
+                # Hold it as the most recently used.
+                size = held if held > nbytes else nbytes
+                if size > capacity:
+                    size = capacity
+                if dirty and nbytes > was_dirty:
+                    was_dirty = nbytes
+                if was_dirty > size:  # what L2 cannot hold goes to HBM within this kernel
+                    moved += was_dirty - size
+                    was_dirty = size
+                all_held[tensor] = (size, was_dirty)
+                used += size - held
+                if used > full:
+                    self._used = used
+                    moved += self._make_room()
+                    used = self._used
+        self._used = used
         return moved
 
-    def _keep(self, tensor: int, nbytes: float, dirty: bool) -> float:
-        """Hold `nbytes` of `tensor` as the most recently used. Returns the dirty bytes written back to make room."""
-        capacity = self.capacity_bytes
-        held, was_dirty = self._held.pop(tensor, _NOTHING)
-        size = held if held > nbytes else nbytes
-        if size > capacity:
-            size = capacity
-        most_dirty = nbytes if dirty and nbytes > was_dirty else was_dirty
-        stays_dirty = most_dirty if most_dirty < size else size
-        # Dirty bytes beyond what L2 can hold go to HBM within this kernel.
-        written = most_dirty - stays_dirty
-        self._held[tensor] = (size, stays_dirty)
-        self._used += size - held
-        if self._used > capacity * (1 + 1e-12):
-            written += self._make_room()
-        return written
-
     def _make_room(self) -> float:
-        """Let the least recently used go until all fits. Returns the dirty bytes among them."""
+        """Let the least recently used go until all fits. Returns the dirty bytes among them, which are written back."""
+        all_held, capacity, full, used = self._held, self.capacity_bytes, self._full, self._used
         written = 0.0
-        while self._used > self.capacity_bytes * (1 + 1e-12):
-            oldest = next(iter(self._held))
-            old_size, old_dirty = self._held[oldest]
-            out = min(old_size, self._used - self.capacity_bytes)
-            # The clean part leaves as likely as the dirty one.
-            dirty_out = old_dirty * out / old_size if old_size else 0.0
-            written += dirty_out
-            self._used -= out
-            left = old_size - out
-            if left <= 1e-9 * old_size:  # nothing but rounding
-                del self._held[oldest]
+        while used > full:
+            oldest = next(iter(all_held))
+            size, dirty = all_held[oldest]
+            out = used - capacity
+            if size - out <= 1e-9 * size:  # all of it: what would be left is nothing but rounding
+                del all_held[oldest]
+                used -= size
+                written += dirty
             else:
-                self._held[oldest] = (left, min(old_dirty - dirty_out, left))
+                # The clean part leaves as likely as the dirty one.
+                dirty_out = dirty * out / size
+                written += dirty_out
+                used -= out
+                all_held[oldest] = (size - out, dirty - dirty_out)
+        self._used = used
         return written

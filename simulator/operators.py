@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from simtti.errors import InputError
@@ -12,11 +13,13 @@ from simtti.hw_configs.hardware import Hardware
 from simtti.simulator.kernel import Access, Kernel
 from simtti.simulator.kernels.attention import KERNELS as ATTENTION_KERNELS
 from simtti.simulator.kernels.attention import attention
+from simtti.simulator.kernels.communication import all_to_all
 from simtti.simulator.kernels.convolution import convolution
 from simtti.simulator.kernels.elementwise import COST, Operand, broadcast, dense, elementwise
 from simtti.simulator.kernels.gemm import gemm
 from simtti.simulator.kernels.memory import cat, constant_pad, copy, embedding, fill, upsample_nearest
 from simtti.simulator.kernels.normalization import group_norm, layer_norm, reduce, rms_norm, softmax
+from simtti.workloads.shard import ALL_TO_ALL, SEND_RECEIVE
 from simtti.workloads.trace import Operator, TensorUse
 
 if TYPE_CHECKING:
@@ -132,7 +135,20 @@ def _attention(operator: Operator, hardware: Hardware, attention_policy: str) ->
         batch, heads, query.shape[-2], key.shape[-2], query.shape[-1], bool(operator.attributes.get("causal")),
         query.dtype, hardware, kernel, q=q, k=k, v=v, out=out,
     )  # fmt: skip
+    received = operator.attributes.get("receives_bytes")
+    if received:  # the ring's next keys and values arrive while these are attended to
+        main = max(range(len(found)), key=lambda index: found[index].flops)
+        found[main] = replace(found[main], link_bytes=float(received))
     return [*before, *found, *after]
+
+
+def _all_to_all(operator: Operator, hardware: Hardware, attention_policy: str) -> list[Kernel]:
+    return all_to_all(float(operator.inputs[0].nbytes), int(operator.attributes["ranks"]), 0, 1, hardware)
+
+
+def _overlapped(operator: Operator, hardware: Hardware, attention_policy: str) -> list[Kernel]:
+    """Sends and receives on a stream of their own: what they hold up is in the kernel they run beside (`receives_bytes`)."""
+    return []
 
 
 def _made_dense(operator: Operator, hardware: Hardware) -> tuple[list[int], list[Kernel], list[Kernel]]:
@@ -409,6 +425,7 @@ LOWERINGS: dict[str, Lower] = {
     for name in names.split()
     for suffix in ("", "_")
 }
+LOWERINGS |= {ALL_TO_ALL: _all_to_all, SEND_RECEIVE: _overlapped}
 
 
 # ---- rows of a table

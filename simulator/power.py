@@ -48,7 +48,12 @@ class Energy(NamedTuple):
 
     def at(self, clock: float) -> float:
         """Joules at `clock`, a share of the boost clock."""
-        return self.core_j * max(clock, VOLTAGE_FLOOR) ** 2 + self.memory_j
+        return self.core_j * voltage(clock) ** 2 + self.memory_j
+
+
+def voltage(clock: float) -> float:
+    """Supply voltage that `clock` needs, both as shares of their values at the boost clock."""
+    return max(clock, VOLTAGE_FLOOR)
 
 
 def energy(kernel: Kernel, hbm_bytes: float, hardware: Hardware) -> Energy:

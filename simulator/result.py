@@ -5,6 +5,7 @@ Everything printed, plotted or written comes from here. Tables are pandas DataFr
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,9 +14,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from simtti.hw_configs.hardware import Hardware
 from simtti.simulator import power
+from simtti.simulator.governor import Governed, Launched
 from simtti.simulator.host import Host
 from simtti.simulator.kernel import Kernel, bottleneck, demand
 from simtti.simulator.lower import Lowered, Policy
+from simtti.simulator.stream import Ran
 from simtti.workloads.trace import Operator, Trace
 
 if TYPE_CHECKING:
@@ -54,6 +57,40 @@ class OperatorInterval(NamedTuple):
     end_s: float
 
 
+class Repetition(NamedTuple):
+    """A repetition of a step that was simulated, launch by launch.
+
+    number: which one it is. times: how many it stands for, itself and those passed over that are like it. rows: the operator
+    of each launch, as a row of the trace. spans: of each operator its row, its first launch and the one after its last.
+    host_s: what the host spends before each launch. launches, governed, ran: what they move, their times and clocks, and
+    when they ran.
+    """
+
+    number: int
+    times: int
+    rows: list[int]
+    spans: list[tuple[int, int, int]]
+    host_s: list[float]
+    launches: list[Launched]
+    governed: Governed
+    ran: Ran
+
+    def kernels(self) -> Iterator[KernelInterval]:
+        ran = self.ran
+        for row, launched, clock, free_s, start_s, end_s in zip(
+            self.rows, self.launches, self.governed.clocks, ran.free_s, ran.start_s, ran.end_s, strict=True
+        ):
+            yield KernelInterval(
+                row, self.number, launched.kernel, free_s, start_s, end_s, launched.hbm_bytes, clock
+            )
+
+    def operators(self) -> Iterator[OperatorInterval]:
+        """An operator is on the host from its call, before its first launch, until its last has been issued."""
+        issued_s = self.ran.issued_s
+        for row, begin, end in self.spans:
+            yield OperatorInterval(row, self.number, issued_s[begin] - self.host_s[begin], issued_s[end - 1])
+
+
 @dataclass(frozen=True)
 class PhaseTime:
     """A phase of the inference: its steps (count), its time and the time of one step, in seconds."""
@@ -72,7 +109,7 @@ class Result:
     """The outcome of one simulated inference.
 
     rows: the trace's operators with their kernels, in order; intervals refer to them by number.
-    repeats: (first row of a step, repetition) -> how many repetitions the recorded one stands for, where not 1.
+    repetitions: what was simulated, in order.
     skipped: (start_s, end_s, repetitions) of the time that those others take.
     """
 
@@ -83,9 +120,7 @@ class Result:
     fidelity: str
     latency_s: float
     rows: list[tuple[Operator, Lowered]]
-    kernels: list[KernelInterval]
-    operators: list[OperatorInterval]
-    repeats: dict[tuple[int, int], int]
+    repetitions: list[Repetition]
     skipped: list[tuple[float, float, int]]
     phase_ends_s: list[tuple[str, float]]
     peak_memory_bytes: int | None
@@ -105,19 +140,19 @@ class Result:
         return times
 
     @cached_property
-    def _times(self) -> list[int]:
-        """How many repetitions each kernel interval stands for."""
-        first_of_row = []
-        first = 0
-        for phase in self.trace.phases:
-            for step in phase.steps:
-                first_of_row += [first] * len(step.operators)
-                first += len(step.operators)
-        return [self.repeats.get((first_of_row[k.operator], k.repetition), 1) for k in self.kernels]
+    def kernels(self) -> list[KernelInterval]:
+        """Every kernel that was simulated, in order."""
+        return [interval for repetition in self.repetitions for interval in repetition.kernels()]
+
+    @cached_property
+    def operators(self) -> list[OperatorInterval]:
+        """Every operator that was simulated and launches something, in order."""
+        return [interval for repetition in self.repetitions for interval in repetition.operators()]
 
     def weighted_kernels(self) -> Iterator[tuple[KernelInterval, int]]:
         """Each kernel interval with how many repetitions of its step it stands for."""
-        return zip(self.kernels, self._times, strict=True)
+        times = (itertools.repeat(item.times, len(item.launches)) for item in self.repetitions)
+        return zip(self.kernels, itertools.chain.from_iterable(times), strict=True)
 
     @cached_property
     def breakdown(self) -> dict[str, float]:
@@ -215,7 +250,7 @@ class Result:
     @cached_property
     def energy_j(self) -> float:
         """Energy of the board: static power over the latency plus what each kernel adds at its clock."""
-        joules = sum(energy_j(interval, self.hardware) * times for interval, times in self.distinct_kernels)
+        joules = sum(item.governed.energy_j * item.times for item in self.repetitions)
         return self.hardware.static_power_w * self.latency_s + joules
 
     @cached_property

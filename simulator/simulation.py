@@ -1,14 +1,14 @@
 """The simulation of one inference: a host issues a trace's operators, a stream runs their kernels on a device.
 
-Host and stream are SimPy processes. Kernels of one stream run alone, so a kernel's time on the device is worked out once
-for each state of L2 it meets: by fast-forwarding through its identical waves in closed form, which equals the simulation
-of the waves (tests hold them together), or CTA by CTA in `cta` fidelity.
-A step that repeats is simulated until the state at its end is that of the repetition before; the rest is passed over.
+The host is a SimPy process that issues a step's launches and meets the stream where it waits for it. Kernels of one stream
+run alone, so a kernel's time on the device is worked out once for each state of L2 it meets: by fast-forwarding through its
+identical waves in closed form, which equals the simulation of the waves (tests hold them together), or CTA by CTA in `cta`
+fidelity.
+A step that repeats is simulated until one repetition goes like the one before; the rest is passed over.
 """
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Generator
 from typing import Any, NamedTuple
 
@@ -23,8 +23,8 @@ from simtti.simulator.kernel import Kernel, lone_execution_s
 from simtti.simulator.l2 import L2
 from simtti.simulator.lower import Lowered, Lowering, Policy, Slots, alike
 from simtti.simulator.memory import peak_memory_bytes
-from simtti.simulator.result import KernelInterval, OperatorInterval, Result
-from simtti.simulator.stream import Launch, Mark, Skip, Stream
+from simtti.simulator.result import Repetition, Result
+from simtti.simulator.stream import Stream
 from simtti.workloads.trace import Operator, Step, Trace
 
 # Two repetitions of a step take the same time when they differ by less: rounding, not physics.
@@ -64,8 +64,8 @@ class _Program(NamedTuple):
 
 
 class _Traffic(NamedTuple):
-    """A repetition of a step, launch by launch: what it moves to and from HBM, its time at the boost clock and its energy;
-    times and clocks under the power limit; the states of L2 every _LOOK_EVERY launches; L2 at its end."""
+    """A repetition of a step: each launch with what it moves to and from HBM; times and clocks under the power limit; the
+    states of L2 every _LOOK_EVERY launches; L2 at its end."""
 
     launches: list[Launched]
     governed: Governed
@@ -85,13 +85,12 @@ class _Inference:
         self.l2 = L2(hardware.l2_usable_bytes)
         self.lowering = Lowering(hardware, policy)
         self.env = simpy.Environment()
-        self.stream = Stream(self.env, host.queue_depth, hardware.launch_s, self._record)
-        self.kernels: list[KernelInterval] = []
-        self.operators: list[OperatorInterval] = []
-        self._known: dict[tuple[int, float], tuple[float, power.Energy]] = {}
+        self.stream = Stream(host.queue_depth, hardware.launch_s)
+        self._known: dict[tuple[int, int], Launched] = {}
         # Operators of the trace in order, as rows of the result; filled step by step.
         self._rows: list[tuple[Operator, Lowered]] = []
-        self._repeats: dict[tuple[int, int], int] = {}
+        self._repetitions: list[Repetition] = []
+        self._phase_ends_s: list[tuple[str, float]] = []
 
     def run(self) -> Result:
         self.env.run(until=self.env.process(self._issue()))
@@ -103,11 +102,9 @@ class _Inference:
             fidelity=self.fidelity,
             latency_s=self.env.now,
             rows=self._rows,
-            kernels=self.kernels,
-            operators=self.operators,
-            repeats=self._repeats,
+            repetitions=self._repetitions,
             skipped=self.stream.skipped,
-            phase_ends_s=[(name, _seconds(reached)) for name, reached in self._phase_ends],
+            phase_ends_s=self._phase_ends_s,
             peak_memory_bytes=self._peak_memory_bytes(),
         )
 
@@ -121,65 +118,53 @@ class _Inference:
 
     def _issue(self) -> Generator[simpy.Event, Any, None]:
         """The host's process: every phase, every step, every repetition, until the device has finished."""
-        reached = None
-        self._phase_ends: list[tuple[str, simpy.Event]] = []
+        env, stream = self.env, self.stream
         for phase in self.trace.phases:
             for step in phase.steps:
-                reached = yield from self._issue_step(step)
-            if reached is not None:
-                self._phase_ends.append((phase.name, reached))
-        if reached is not None and not reached.processed:
-            yield reached
+                yield from self._issue_step(step)
+            if self._repetitions:
+                self._phase_ends_s.append((phase.name, stream.ended_s))
+        if stream.ended_s > env.now:
+            yield env.timeout(stream.ended_s - env.now)
 
-    def _issue_step(self, step: Step) -> Generator[simpy.Event, Any, simpy.Event]:
-        first = len(self._rows)
+    def _issue_step(self, step: Step) -> Generator[simpy.Event, Any, None]:
+        env, stream = self.env, self.stream
         program, traffic = self._program(step), None
-        ends: list[simpy.Event] = []
-        states: list[Any] = []  # of L2 at the end of each repetition
+        ends = [_End(env.now, stream.ended_s, None)]
         for repetition in range(step.count):
             left = step.count - repetition
-            steady = _steady_period(ends, states)
+            steady = _steady(ends)
             if steady is not None:
-                # Repetitions `left` more are like the last one that has ended.
-                ended = sum(event.processed for event in ends) - 1
-                self._repeats[first, ended] = 1 + left
-                self.stream.put(Skip(left * steady, left))
-                yield self.env.timeout(left * steady)
+                # Those left are like the last one.
+                self._repetitions[-1] = self._repetitions[-1]._replace(times=1 + left)
+                host_s = stream.skip(left * steady.stream_s, left, env.now + left * steady.host_s)
+                yield env.timeout(host_s - env.now)
                 break
             traffic = self._traffic(program, traffic)
-            states.append(traffic.l2.state)
             yield from self._issue_launches(program, traffic, repetition)
-            ends.append(self.env.event())
-            self.stream.put(Mark(ends[-1]))
-        end = self.env.event()
-        self.stream.put(Mark(end))
-        return end
+            ends.append(_End(env.now, stream.ended_s, traffic.l2.state))
 
     def _issue_launches(
         self, program: _Program, traffic: _Traffic, repetition: int
     ) -> Generator[simpy.Event, Any, None]:
-        env, put = self.env, self.stream.put
-        host_s = env.now  # the host's clock: it is ahead of the simulation's until something holds it up
-        issued_s = []
-        for row, launched, before_s, waits, seconds, clock in zip(
-            program.rows, traffic.launches, program.host_s, program.waits, *traffic.governed, strict=True
-        ):
-            host_s += before_s
-            done = env.event() if waits else None
-            room = put(Launch(row, repetition, launched, seconds, clock, host_s, done))
-            issued_s.append(host_s)
-            if room is not None:
-                yield room
-                host_s = max(host_s, env.now)
-            if done is not None:
-                yield done
-                host_s = env.now
-        # An operator is on the host from its call, before its first launch, until its last has been issued.
-        self.operators += [
-            OperatorInterval(row, repetition, issued_s[begin] - program.host_s[begin], issued_s[end - 1])
-            for row, begin, end in program.spans
-        ]
-        host_s += program.tail_s
+        if not program.kernels:
+            return
+        env = self.env
+        launches = zip(program.host_s, traffic.governed.seconds, program.waits, strict=True)
+        ran = self.stream.run(launches, env.now)
+        self._repetitions.append(
+            Repetition(
+                repetition,
+                1,
+                program.rows,
+                program.spans,
+                program.host_s,
+                traffic.launches,
+                traffic.governed,
+                ran,
+            )
+        )
+        host_s = ran.host_s + program.tail_s
         if host_s > env.now:
             yield env.timeout(host_s - env.now)
 
@@ -222,12 +207,10 @@ class _Inference:
 
     def _traffic(self, program: _Program, before: _Traffic | None) -> _Traffic:
         """Run a repetition's kernels through L2. From where L2 is in the state of the repetition before, all is as then."""
-        l2 = copy.deepcopy(self.l2)
+        l2 = self.l2.copy()
         launches: list[Launched] = []
         states: list[Any] = []
-        for at, (kernel, slots, host_s) in enumerate(
-            zip(program.kernels, program.slots, program.host_s, strict=True)
-        ):
+        for at, (kernel, slots) in enumerate(zip(program.kernels, program.slots, strict=True)):
             if at % _LOOK_EVERY == 0:
                 states.append(l2.state)
                 if before is not None and before.states[at // _LOOK_EVERY] == states[-1]:
@@ -235,51 +218,50 @@ class _Inference:
                     states += before.states[at // _LOOK_EVERY + 1 :]
                     l2 = before.l2
                     break
-            moved = l2.touch(kernel, slots.__getitem__)
-            launches.append(Launched(kernel, moved, *self._execution(kernel, moved), host_s))
+            launches.append(self._launched(kernel, l2.touch(kernel, slots)))
         self.l2 = l2
-        same = before is not None and launches == before.launches
-        governed = before.governed if before is not None and same else govern(launches, self.hardware)
+        if before is not None and launches == before.launches:
+            governed = before.governed
+        else:
+            governed = govern(launches, program.host_s, self.hardware)
         return _Traffic(launches, governed, states, l2)
 
-    def _execution(self, kernel: Kernel, hbm_bytes: float) -> tuple[float, power.Energy]:
-        """A kernel's seconds at the boost clock, and its energy."""
-        key = (id(kernel), round(hbm_bytes))
+    def _launched(self, kernel: Kernel, hbm_bytes: float) -> Launched:
+        """A kernel at the boost clock; to the byte, those that move as much are the same."""
+        key = (id(kernel), int(hbm_bytes))
         known = self._known.get(key)
         if known is None:
             if self.fidelity == "wave":
                 seconds = lone_execution_s(kernel, self.hardware, hbm_bytes)
             else:
                 seconds = execution_time_s(kernel, self.hardware, hbm_bytes, self.fidelity)
-            known = self._known[key] = seconds, power.energy(kernel, hbm_bytes, self.hardware)
+            energy = power.energy(kernel, hbm_bytes, self.hardware)
+            known = self._known[key] = Launched(kernel, hbm_bytes, seconds, energy)
         return known
 
-    def _record(self, launch: Launch, free_s: float, start_s: float, end_s: float) -> None:
-        launched = launch.launched
-        self.kernels.append(
-            KernelInterval(
-                launch.row,
-                launch.repetition,
-                launched.kernel,
-                max(free_s, 0.0),
-                start_s,
-                end_s,
-                launched.hbm_bytes,
-                launch.clock,
-            )
-        )
+
+class _End(NamedTuple):
+    """The end of a repetition: when the host has issued it, when the stream has run it, and L2's state."""
+
+    host_s: float
+    stream_s: float
+    l2: Any
 
 
-def _steady_period(ends: list[simpy.Event], states: list[Any]) -> float | None:
-    """The period of a step whose last two repetitions ended in the same state and took the same time."""
-    times = [_seconds(event) for event in ends if event.processed]
-    if len(times) < 3 or states[len(times) - 1] != states[len(times) - 2]:
+class _Period(NamedTuple):
+    """What a repetition adds to the time of the host and to that of the stream."""
+
+    host_s: float
+    stream_s: float
+
+
+def _steady(ends: list[_End]) -> _Period | None:
+    """The period of a step once it goes on as it went: the last two repetitions found L2 in the same state and took the stream
+    the same time, and the host does not fall behind."""
+    if len(ends) < 4 or not ends[-1].l2 == ends[-2].l2 == ends[-3].l2:
         return None
-    last, before = times[-1] - times[-2], times[-2] - times[-3]
-    return last if abs(last - before) <= _SAME_PERIOD * max(last, before) else None
-
-
-def _seconds(reached: simpy.Event) -> float:
-    """When a mark was reached, in seconds of the simulation."""
-    at: Any = reached.value
-    return float(at)
+    (_, first_s, _), (host_s, second_s, _), last = ends[-3:]
+    period_s, before_s = last.stream_s - second_s, second_s - first_s
+    same = abs(period_s - before_s) <= _SAME_PERIOD * period_s
+    keeps_up = last.host_s - host_s <= period_s * (1 + _SAME_PERIOD)
+    return _Period(last.host_s - host_s, period_s) if same and keeps_up else None

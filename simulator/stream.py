@@ -1,100 +1,69 @@
-"""A CUDA stream as a SimPy process: runs its kernels one after another, each at the earliest one launch gap after the last.
+"""A CUDA stream behind its launch queue: kernels run one after another, each at the earliest one launch gap after the last.
 
-The launch queue before it has a finite depth: the host waits while it is full, the stream while it is empty. Neither
-costs an event unless one of them really waits. Nothing but the queue and a result it asks for can hold up the host, so it
-may run ahead of the simulation's clock between them and says with each launch when it issued it.
+The queue has a finite depth: the host waits while it is full, the stream while it is empty. Both are first in, first out,
+and how long a kernel takes alone on the device is known, so what the host issues without looking at the clock is run in one
+go: nothing that happens in between could change it. SimPy's clock comes in where the host stops (see `simulation`).
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator
-from typing import Any, NamedTuple
-
-import simpy
-
-from simtti.simulator.governor import Launched
+from collections.abc import Iterable
+from typing import NamedTuple
 
 
-class Launch(NamedTuple):
-    """A kernel in the launch queue: the operator (row of the trace) and repetition it belongs to, its work, how long it
-    runs and at which share of the boost clock, and when the host issues it, which may lie ahead. `done`, where given, is
-    reached at its end."""
+class Ran(NamedTuple):
+    """What became of launches, in seconds of the simulation.
 
-    row: int
-    repetition: int
-    launched: Launched
-    seconds: float
-    clock: float = 1.0
-    issued_s: float = 0.0
-    done: simpy.Event | None = None
+    issued_s, free_s, start_s, end_s: for each launch when the host issued it, when the stream had done with the kernel
+    before it, and its kernel's start and end. host_s: when the host could go on.
+    """
 
-
-class Mark(NamedTuple):
-    """Reached, with the time, when everything queued before it has run."""
-
-    reached: simpy.Event
-
-
-class Skip(NamedTuple):
-    """Time that passes without being simulated: `repetitions` of a step known to take the same time."""
-
-    seconds: float
-    repetitions: int
+    issued_s: list[float]
+    free_s: list[float]
+    start_s: list[float]
+    end_s: list[float]
+    host_s: float
 
 
 class Stream:
-    """Takes Launch, Mark and Skip items from its queue in order; reports each kernel through `record`."""
+    """Runs launches in order. `ended_s` is when the last of them ends."""
 
-    def __init__(
-        self,
-        env: simpy.Environment,
-        queue_depth: int,
-        gap_s: float,
-        record: Callable[[Launch, float, float, float], None],
-    ) -> None:
-        """record(launch, free_s, start_s, end_s): the stream was free from the kernel before at free_s."""
-        self.env, self.queue_depth, self.gap_s, self.record = env, queue_depth, gap_s, record
+    def __init__(self, queue_depth: int, gap_s: float) -> None:
+        self.gap_s = gap_s
         self.ended_s = float("-inf")
         self.skipped: list[tuple[float, float, int]] = []  # start, end, repetitions
-        self._queue: deque[Launch | Mark | Skip] = deque()
-        self._arrival: simpy.Event | None = None
-        self._room: simpy.Event | None = None
-        env.process(self._run())
+        # When the stream took each of the last `queue_depth` launches out of the queue.
+        self._taken = deque([float("-inf")] * queue_depth, maxlen=queue_depth)
 
-    def put(self, item: Launch | Mark | Skip) -> simpy.Event | None:
-        """Queue `item`. The event to wait for before the next one, if the queue is full now; a host that is further ahead than
-        that need not wait longer."""
-        self._queue.append(item)
-        if self._arrival is not None:
-            self._arrival.succeed()
-            self._arrival = None
-        if len(self._queue) < self.queue_depth:
-            return None
-        self._room = self.env.event()
-        return self._room
+    def run(self, launches: Iterable[tuple[float, float, bool]], host_s: float) -> Ran:
+        """Issue launches from `host_s` on.
 
-    def _run(self) -> Generator[simpy.Event, Any, None]:
-        env, queue, gap_s = self.env, self._queue, self.gap_s
-        while True:
-            while not queue:
-                self._arrival = env.event()
-                yield self._arrival
-            item = queue.popleft()
-            if self._room is not None:
-                self._room.succeed()
-                self._room = None
-            if isinstance(item, Launch):
-                free_s = self.ended_s
-                start_s = max(env.now, item.issued_s, free_s + gap_s)
-                yield env.timeout(start_s + item.seconds - env.now)
-                self.ended_s = env.now
-                self.record(item, free_s, start_s, env.now)
-                if item.done is not None:
-                    item.done.succeed()
-            elif isinstance(item, Mark):
-                item.reached.succeed(env.now)
-            else:
-                self.skipped.append((env.now, env.now + item.seconds, item.repetitions))
-                yield env.timeout(item.seconds)
-                self.ended_s += item.seconds
+        launches: of each the host's seconds before it, its kernel's seconds, and whether the host waits for its end.
+        """
+        issued, free, starts, ends = [], [], [], []
+        ended_s, gap_s, taken = self.ended_s, self.gap_s, self._taken
+        for before_s, seconds, waits in launches:
+            host_s += before_s
+            issued.append(host_s)
+            free.append(ended_s if ended_s > 0 else 0.0)
+            took_s = host_s if host_s > ended_s else ended_s
+            taken.append(took_s)
+            start_s = took_s if took_s > ended_s + gap_s else ended_s + gap_s
+            starts.append(start_s)
+            ended_s = start_s + seconds
+            ends.append(ended_s)
+            if waits:
+                host_s = ended_s
+            elif taken[0] > host_s:  # the queue is full until then
+                host_s = taken[0]
+        self.ended_s = ended_s
+        return Ran(issued, free, starts, ends, host_s)
+
+    def skip(self, seconds: float, repetitions: int, host_s: float) -> float:
+        """Let `repetitions` of a step pass that take `seconds` together. host_s: when the host would have issued them if the
+        queue had no end; returns when it has."""
+        self.skipped.append((self.ended_s, self.ended_s + seconds, repetitions))
+        self.ended_s += seconds
+        self._taken = deque((took_s + seconds for took_s in self._taken), maxlen=self._taken.maxlen)
+        return max(host_s, self._taken[0])

@@ -89,7 +89,7 @@ def print_result(result: Result) -> None:
     if result.several_gpus:
         many = result.several_gpus
         console.print(
-            f"\nOn [bold]{many.gpus} GPUs[/] (ulysses {many.ulysses}, ring {many.ring}; a crude estimate): "
+            f"\nOn [bold]{many.gpus} GPUs[/] (ulysses {many.ulysses}, ring {many.ring}): "
             f"[bold]{seconds(many.latency_s)}[/], {many.one_gpu_s / many.latency_s:.2f}x, of which communication "
             f"{seconds(many.communication_s)}; {many.energy_j:,.0f} J"
         )

@@ -1,8 +1,10 @@
 """Attention kernels: work counted right, sane limits, fallbacks, monotone in hardware, accurate on measured rows."""
 
 import dataclasses
+import math
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -272,3 +274,35 @@ def test_accuracy_on_published_rows(backend, kernel, device, percent):
     ]
     assert len(predicted) >= 4
     assert errors(table, predicted)[0] < percent / 100
+
+
+def test_hoppers_kernels_give_way_to_blackwells_own():
+    """wgmma is Hopper's alone: on Blackwell its libraries run kernels made of tcgen05."""
+    shape = 1, 16, 4096, 4096, 128
+    b200 = hardware.load("b200-sxm")
+    names = {
+        kernel: [each.name.partition("_")[0] for each in kernels_of(*shape, b200, kernel)]
+        for kernel in ("flash-attention-3", "trtllm-fmha")
+    }
+    assert names == {"flash-attention-3": ["flash-attention-4"], "trtllm-fmha": ["trtllm-gen"] * 4}
+    assert kernels_of(*shape, H100, "trtllm-fmha")[-1].name.startswith("trtllm-fmha")
+
+
+@pytest.mark.skipif(not PUBLISHED.exists(), reason="../shared/measured is not here")
+@pytest.mark.parametrize(("board", "limit_w", "sfu"), [("GB200", 1200.0, 16), ("GB300", 1400.0, 32)])
+def test_long_attention_on_blackwell_loses_the_clock_that_its_power_costs(board, limit_w, sfu):
+    """The boards of the published rates have other limits than a B200 (from memory), and GB300 twice its SFUs."""
+    device = dataclasses.replace(hardware.load("b200-sxm"), power_limit_w=limit_w, sfu_ops_per_cycle_sm=sfu)
+    rows = pd.read_csv(PUBLISHED)
+    rows = rows[(rows.gpu == board) & (rows.dtype == "bfloat16") & (rows.Dv == rows.D) & (rows.D > 64)]
+    rows = rows[rows.time_us > 10_000]
+    assert len(rows) > 5
+    errors = []
+    for row in rows.itertuples():
+        shape = (int(n) for n in (row.B, row.H, row.Sq, row.Skv, row.D))
+        found = benchmark_s(
+            *shape, device=device, kernel="flash-attention-4", causal=bool(row.causal), dtype="bf16"
+        )
+        errors.append(math.log(found * 1e6 / row.time_us))
+    assert abs(sum(errors) / len(errors)) < 0.04
+    assert max(map(abs, errors)) < 0.12

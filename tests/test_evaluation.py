@@ -1,24 +1,20 @@
-"""What is said of the model's error: the split, the baseline, the noise, the bottleneck; kernels and whole runs."""
+"""What is said of the model's error on kernels: the split, the baseline, the noise, the bottleneck."""
 
-import json
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from click.testing import CliRunner
 
-from simtti.cli import main
 from simtti.errors import InputError
 from simtti.hw_configs.hardware import load
 from simtti.simulator.kernel import Kernel, ctas_per_sm, lone_time_s
 from simtti.simulator.predict import Cells, kernels_of, predict
-from simtti.validation import runs
-from simtti.validation.bottleneck import LATENCY, PARTIAL_WAVE, limits
 from simtti.validation.calibrate import calibrate, in_training
+from simtti.validation.causes import LATENCY, PARTIAL_WAVE, causes
 from simtti.validation.evaluation import evaluate, explain, size_class
-from simtti.validation.measured import check, read_measurements
+from simtti.validation.measured import check
 from simtti.validation.prediction import predicted_us
 from simtti.validation.roofline import roofline_s
 
@@ -31,8 +27,8 @@ def measurements(*rows, **everywhere):
     return check(pd.DataFrame([{**common, **GEMM, **row, **everywhere} for row in rows]), "a test")
 
 
-def limits_of(hardware=H100, **row):
-    return limits(kernels_of({**GEMM, **row}, hardware), hardware)
+def causes_of(hardware=H100, **row):
+    return causes(kernels_of({**GEMM, **row}, hardware), hardware)
 
 
 def test_what_is_timed_decides_what_is_predicted():
@@ -76,24 +72,24 @@ def test_roofline_is_the_datasheet_and_nothing_else():
     ],
 )
 def test_the_bottleneck_of_kernels_that_have_an_obvious_one(row, bottleneck):
-    assert limits_of(**row).bottleneck == bottleneck
+    assert causes_of(**row).bottleneck == bottleneck
 
 
 def test_one_cta_more_than_a_wave_is_a_partial_wave():
     kernel = Kernel("made", "gemm", grid=1, tensor_flops=1e9, shared_memory_bytes=200_000)
     slots = ctas_per_sm(kernel, H100) * H100.sm_count
-    full = limits([replace(kernel, grid=slots)], H100)
-    over = limits([replace(kernel, grid=slots + 1)], H100)
+    full = causes([replace(kernel, grid=slots)], H100)
+    over = causes([replace(kernel, grid=slots + 1)], H100)
     assert full.partial_wave_share == 0
     assert over.partial_wave_share == pytest.approx(0.5, abs=0.05)
-    assert limits([kernel], H100).bottleneck == PARTIAL_WAVE  # one CTA, the other SMs idle
+    assert causes([kernel], H100).bottleneck == PARTIAL_WAVE  # one CTA, the other SMs idle
     assert (over.waves, over.last_wave_fill) == (2, pytest.approx(1 / slots))
 
 
 def test_launch_share_is_of_the_kernels_own_time():
     (kernel,) = kernels_of({**GEMM, "m": 16, "n": 64, "k": 64}, H100)
     fixed = H100.launch_s + H100.start_s
-    assert limits([kernel], H100).launch_share == pytest.approx(fixed / lone_time_s(kernel, H100))
+    assert causes([kernel], H100).launch_share == pytest.approx(fixed / lone_time_s(kernel, H100))
 
 
 def test_rows_of_no_family_get_the_name_of_their_op_and_wall_times_are_not_scored():
@@ -186,112 +182,6 @@ def test_a_row_without_a_prediction_keeps_its_place_and_its_reason():
 def test_a_device_that_nobody_measured_is_an_error():
     with pytest.raises(InputError, match=r"no measurement of a kernel on a100-sxm; the table has: h100-sxm"):
         evaluate("a100-sxm", measurements({}))
-
-
-# ---- whole runs
-
-
-def run_table(*rows):
-    common = {"workload": "stable-diffusion-1.5", "hw": "h100-sxm", "gpus": 1, "batch": 1, "steps": 25, "source": "one",
-              "energy_j": 100.0, "predicted_j": 110.0, "error": ""}  # fmt: skip
-    return pd.DataFrame([common | row for row in rows])
-
-
-def test_batch_scaling_and_device_ratios_pair_runs_that_differ_in_that_alone():
-    table = run_table(
-        {"latency_s": 1.0, "predicted_s": 2.0},
-        {"batch": 4, "latency_s": 3.0, "predicted_s": 6.6},
-        {"batch": 4, "steps": 50, "latency_s": 9.0, "predicted_s": 9.0},
-        {"hw": "a100-sxm-40gb", "latency_s": 2.0, "predicted_s": 4.4},
-        {"batch": 8, "source": "two", "latency_s": 9.0, "predicted_s": 9.0},
-    )
-    (scaling,) = runs.batch_scaling(table).to_dict("records")
-    assert (scaling["batch"], scaling["measured"], scaling["ratio"]) == (4, 3.0, pytest.approx(1.1))
-    (ratio,) = runs.device_ratios(table).to_dict("records")
-    assert (ratio["hw"], ratio["base"]) == ("h100-sxm", "a100-sxm-40gb")
-    assert ratio["measured"] == 0.5
-    assert ratio["ratio"] == pytest.approx(1 / 1.1)
-
-
-def test_runs_that_two_sources_measured_are_shown_side_by_side():
-    table = run_table(
-        {"latency_s": 1.0, "predicted_s": 1.0},
-        {"latency_s": 1.1, "predicted_s": 1.0, "source": "two"},
-        {"batch": 2, "latency_s": 2.0, "predicted_s": 2.0},
-    )
-    assert runs.two_sources(table).latency_s.tolist() == [1.0, 1.1]
-
-
-@pytest.fixture(scope="module")
-def whole_runs(tmp_path_factory):
-    """Two runs at the shape that ships, measured by nobody: the numbers are made up."""
-    folder = tmp_path_factory.mktemp("runs")
-    common = {
-        "workload": "stable-diffusion-1.5",
-        "dtype": "fp16",
-        "batch": 1,
-        "steps": 3,
-        "what_is_timed": "run",
-    }
-    rows = [
-        {**common, "hw": "h100-sxm", "latency_s": 0.2, "energy_j": 30.0, "source": "one"},
-        {**common, "hw": "h100-sxm", "latency_s": 0.1, "energy_j": None, "source": "two"},
-        {**common, "hw": "a100-sxm", "latency_s": 0.2, "energy_j": 40.0, "source": "one"},
-        {**common, "hw": "no-such-device", "latency_s": 0.2, "energy_j": 40.0, "source": "one"},
-    ]
-    pd.DataFrame(rows).to_csv(folder / "runs.csv", index=False)
-    return folder
-
-
-def test_validate_runs_tells_error_by_model_and_leaves_out_unknown_devices(whole_runs):
-    arguments = [
-        "validate",
-        "runs",
-        str(whole_runs / "runs.csv"),
-        "-o",
-        str(whole_runs / "out"),
-        "--workers",
-        "1",
-    ]
-    done = CliRunner().invoke(main, arguments, env={"COLUMNS": "160"})
-    assert done.exit_code == 0, done.output
-    for text in (
-        "stable-diffusion-1.5",
-        "1 runs on no-such-device are left out",
-        "two sources, the same run",
-    ):
-        assert text in done.output
-    table = pd.read_parquet(whole_runs / "out" / "runs.parquet")
-    assert table.latency_s.tolist() == [0.2, 0.1, 0.2, 0.2]
-    assert (table.predicted_s[:3] > 0).all()
-    assert table.predicted_s[0] == table.predicted_s[1]
-    assert "no-such-device" in table.error[3]
-    text = (whole_runs / "out" / "runs.md").read_text()
-    assert "The same run measured by two sources" in text
-    assert "h100-sxm / a100-sxm" in text
-    assert (whole_runs / "out" / "runs.html").exists()
-
-
-def test_a_run_that_was_interrupted_goes_on(whole_runs):
-    out = whole_runs / "resumed.csv"
-    table = read_measurements(whole_runs / "runs.csv").iloc[:1]
-    first = runs.evaluate_runs(table, out, workers=1)
-    journal = out.with_name(f".{out.name}.partial.jsonl")
-    assert not journal.exists()
-    from simtti.simulator.sweep import code_hash
-    from simtti.validation.measured import points
-
-    (options,) = points(table).astype(object).to_dict("records")
-    options = {name: int(value) if isinstance(value, float) else value for name, value in options.items()}
-    entry = {"code": code_hash(), "key": json.dumps(options, sort_keys=True), "figures": {"latency_s": 42.0}}
-    journal.write_text(json.dumps(entry) + "\n")
-    assert runs.evaluate_runs(table, out, workers=1).predicted_s.tolist() == [42.0]
-    assert first.predicted_s[0] != 42.0
-
-
-def test_a_table_without_whole_runs_is_an_error(tmp_path):
-    with pytest.raises(InputError, match="no whole inference"):
-        runs.evaluate_runs(measurements({}), tmp_path / "out.csv")
 
 
 def test_every_op_that_predict_knows_can_be_measured_and_has_a_roofline():

@@ -19,14 +19,13 @@ PRODUCT = Kernel("product", "gemm", 132 * 100, threads=256, registers=200, tenso
 STREAM = Kernel("stream", "memory", 132 * 64, l2_bytes=1e6)
 
 
-def launched(kernel, hardware, host_s=0.0):
+def launched(kernel, hardware):
     hbm_bytes = kernel.l2_bytes * kernel.grid
     return Launched(
         kernel,
         hbm_bytes,
         lone_execution_s(kernel, hardware, hbm_bytes),
         power.energy(kernel, hbm_bytes, hardware),
-        host_s,
     )
 
 
@@ -44,23 +43,25 @@ def mean_power_w(launches, governed, hardware):
 def test_every_window_stays_within_the_limit(kernels, limit_w):
     device = dataclasses.replace(H100, power_limit_w=limit_w)
     launches = [launched(kernel, device) for kernel in kernels]
-    governed = govern(launches, device)
+    governed = govern(launches, [0.0] * len(launches), device)
     for _, part in itertools.groupby(range(len(launches)), key=lambda at: governed.clocks[at]):
         inside = list(part)
         some = [launches[at] for at in inside]
         times = type(governed)(
-            [governed.seconds[at] for at in inside], [governed.clocks[at] for at in inside]
+            [governed.seconds[at] for at in inside], [governed.clocks[at] for at in inside], 0.0
         )
         assert mean_power_w(some, times, device) <= limit_w * 1.02
-    for launch, seconds, clock in zip(launches, *governed, strict=True):
+    for launch, seconds, clock in zip(launches, governed.seconds, governed.clocks, strict=True):
         assert clock <= 1.0
         assert seconds >= launch.boost_s * (1 - 1e-9)
+    joules = sum(launch.energy.at(clock) for launch, clock in zip(launches, governed.clocks, strict=True))
+    assert governed.energy_j == pytest.approx(joules)
 
 
 def test_a_board_within_its_limit_runs_at_the_boost_clock():
     device = dataclasses.replace(H100, power_limit_w=5000.0)
     launches = [launched(PRODUCT, device)] * 20
-    governed = govern(launches, device)
+    governed = govern(launches, [0.0] * 20, device)
     assert set(governed.clocks) == {1.0}
     assert governed.seconds == [launch.boost_s for launch in launches]
 
@@ -68,7 +69,7 @@ def test_a_board_within_its_limit_runs_at_the_boost_clock():
 def test_the_memory_bound_kernel_loses_less_than_the_product():
     device = dataclasses.replace(H100, power_limit_w=400.0)
     launches = [launched(PRODUCT, device), launched(STREAM, device)] * 6
-    governed = govern(launches, device)
+    governed = govern(launches, [0.0] * 12, device)
     product, stream = (governed.seconds[at] / launches[at].boost_s for at in (0, 1))
     assert product > 1.1
     assert 1.0 <= stream < product
@@ -76,8 +77,9 @@ def test_the_memory_bound_kernel_loses_less_than_the_product():
 
 def test_waiting_for_the_host_leaves_power_to_the_kernels():
     device = dataclasses.replace(H100, power_limit_w=450.0)
-    busy = govern([launched(PRODUCT, device)] * 20, device)
-    waiting = govern([launched(PRODUCT, device, host_s=0.04)] * 20, device)
+    products = [launched(PRODUCT, device)] * 20
+    busy = govern(products, [0.0] * 20, device)
+    waiting = govern(products, [0.04] * 20, device)
     assert busy.clocks[0] < 1.0
     assert set(waiting.clocks) == {1.0}
 

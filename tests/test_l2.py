@@ -6,6 +6,9 @@ from hypothesis import strategies as st
 
 from simtti.simulator.kernel import Access, Kernel
 from simtti.simulator.l2 import L2
+from simtti.simulator.lower import Slots
+
+SAME = Slots()
 
 
 def kernel(reads=(), writes=()):
@@ -14,27 +17,23 @@ def kernel(reads=(), writes=()):
     )
 
 
-def same(slot):
-    return slot
-
-
 def test_what_was_just_written_is_read_for_nothing():
     l2 = L2(100)
-    assert l2.touch(kernel(writes=[(1, 60)]), same) == 0
-    assert l2.touch(kernel(reads=[(1, 60)]), same) == 0
+    assert l2.touch(kernel(writes=[(1, 60)]), SAME) == 0
+    assert l2.touch(kernel(reads=[(1, 60)]), SAME) == 0
 
 
 def test_dirty_bytes_are_written_when_they_leave():
     l2 = L2(100)
-    l2.touch(kernel(writes=[(1, 60)]), same)
-    assert l2.touch(kernel(reads=[(2, 80)]), same) == pytest.approx(80 + 40)
-    assert l2.touch(kernel(reads=[(1, 20)]), same) == pytest.approx(0)
+    l2.touch(kernel(writes=[(1, 60)]), SAME)
+    assert l2.touch(kernel(reads=[(2, 80)]), SAME) == pytest.approx(80 + 40)
+    assert l2.touch(kernel(reads=[(1, 20)]), SAME) == pytest.approx(0)
 
 
 def test_a_stream_larger_than_l2_goes_to_hbm():
     l2 = L2(100)
-    assert l2.touch(kernel(writes=[(1, 1000)]), same) == pytest.approx(900)
-    assert l2.touch(kernel(reads=[(1, 1000)]), same) == pytest.approx(1000, rel=0.11)
+    assert l2.touch(kernel(writes=[(1, 1000)]), SAME) == pytest.approx(900)
+    assert l2.touch(kernel(reads=[(1, 1000)]), SAME) == pytest.approx(1000, rel=0.11)
 
 
 accesses = st.lists(st.tuples(st.integers(0, 5), st.floats(0, 300)), max_size=3)
@@ -45,10 +44,10 @@ def test_no_more_moves_than_is_touched_and_no_more_is_held_than_fits(steps):
     l2 = L2(200)
     moved = written = read = 0.0
     for reads, writes in steps:
-        moved += l2.touch(kernel(reads, writes), same)
+        moved += l2.touch(kernel(reads, writes), SAME)
         read += sum(nbytes for _, nbytes in reads)
         written += sum(nbytes for _, nbytes in writes)
-        assert sum(held for _, held, _ in l2.state) <= 200 * (1 + 1e-9)
-        assert all(0 <= dirty <= held * (1 + 1e-9) for _, held, dirty in l2.state)
+        assert sum(held for _, (held, _) in l2.state) <= 200 * (1 + 1e-9)
+        assert all(0 <= dirty <= held * (1 + 1e-9) for _, (held, dirty) in l2.state)
         assert moved >= 0
     assert moved <= (read + written) * (1 + 1e-9)

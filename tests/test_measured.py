@@ -11,6 +11,8 @@ from simtti.cli import main
 from simtti.errors import InputError
 from simtti.simulator.predict import predict
 from simtti.validation import measured, sources
+from simtti.validation.sources import names
+from simtti.validation.sources.ml_energy import DEFAULTS
 from simtti.workloads.catalogue import WORKLOADS
 
 MEASURED = Path(__file__).parents[2] / "shared" / "measured"
@@ -84,8 +86,8 @@ def test_every_family_of_predict_has_its_columns():
 
 
 def test_every_workload_of_the_readers_exists():
-    assert set(sources.WORKLOADS.values()) <= set(WORKLOADS)
-    assert set(sources._DEFAULTS) <= set(sources.WORKLOADS.values())
+    assert set(names.WORKLOADS.values()) <= set(WORKLOADS)
+    assert set(DEFAULTS) <= set(names.WORKLOADS.values())
 
 
 # ---- aiconfigurator: the columns its collectors write (collector/*/collect_gemm.py, collect_encoder_attention.py)
@@ -218,13 +220,69 @@ def test_ml_energy_gives_the_row_that_the_folder_has(tmp_path):
     pd.testing.assert_frame_equal(both, ours, rtol=1e-5)
 
 
+# ---- LambdaLabsML/lambda-diffusers: heads that end in a comma, -1 where the memory did not suffice
+
+LAMBDA = """device,precision,autocast,xformers,runtime,n_samples,latency,memory,
+NVIDIA A10,half,FALSE,{xformers},pytorch,1,2.5,3.4
+NVIDIA A10,single,FALSE,{xformers},pytorch,4,20.5,9
+NVIDIA A10,half,TRUE,{xformers},pytorch,1,2.6,3.4
+NVIDIA A10,half,FALSE,{xformers},pytorch,16,-1,-1
+NVIDIA A10,half,FALSE,{xformers},pytorch,32,90.5,3.4
+NVIDIA H100 PCIe MIG 1g.10gb,half,FALSE,{xformers},pytorch,1,5.4,3.5
+"""
+
+
+def test_lambda_diffusers_gives_runs_by_attention_each_once(tmp_path):
+    (tmp_path / "benchmarks").mkdir()
+    for name, xformers in (("", "TRUE"), ("_no_xformers", "FALSE"), ("_H100_MIG", "FALSE")):
+        (tmp_path / f"benchmarks/benchmark{name}.csv").write_text(LAMBDA.format(xformers=xformers))
+    found = sources.import_measurements("lambda-diffusers", tmp_path)
+    runs = measured.runs(found.table)
+    assert set(zip(runs.hw, runs.attention, runs.dtype, runs.batch, runs.latency_s, strict=True)) == {
+        ("a10", kind, dtype, batch, time)
+        for kind in ("efficient", "baseline")
+        for dtype, batch, time in (("fp16", 1, 2.5), ("fp32", 4, 20.5))
+    }
+    assert len(runs) == 4
+    assert found.left_out == {
+        "runs with autocast or another runtime than PyTorch": 3,
+        "runs that did not fit the memory": 3,
+        "more than 16 images, decoded one after another": 3,
+        "no device for NVIDIA H100 PCIe MIG 1g.10gb": 3,
+        "runs that another file has as well": 2,
+    }
+
+
+def test_thirty_evaluations_are_what_is_simulated():
+    """DDIM evaluates the network as often as it has steps, the sampler of the workload once more."""
+    from simtti.validation.sources.lambda_diffusers import _COMMON
+    from simtti.workloads.record import workload_trace
+
+    trace = workload_trace(_COMMON["workload"], steps=_COMMON["steps"])
+    (denoising,) = (phase for phase in trace.phases if phase.name == "denoising")
+    assert sum(step.count for step in denoising.steps) == 30
+
+
+@needs_measurements
+def test_published_runs_of_the_folder_say_how_they_compute():
+    runs = measured.runs(sources.import_measurements("folder", MEASURED).table)
+    fast = runs[runs["source"] == "diffusion-fast"].set_index("latency_s")
+    assert fast[["attention", "dtype"]].to_dict("index") == {
+        7.36: {"attention": "baseline", "dtype": "fp32"},
+        4.63: {"attention": "baseline", "dtype": "bf16"},
+        3.31: {"attention": "flash", "dtype": "bf16"},
+    }
+
+
 @needs_measurements
 def test_the_folder_is_whole():
     """Every row of the GEMM, attention and whole-inference files; all that is taken can be predicted."""
     found = sources.import_measurements("folder", MEASURED)
     table = found.table
     assert (table["op"] == "gemm").sum() >= 53_316
-    assert len(measured.runs(table)) == 185
+    runs = measured.runs(table)
+    assert runs["source"].str.startswith("ml-energy").sum() == 185
+    assert (runs["attention"] == "baseline").sum() > 15
     assert table.loc[table["source"].str.startswith("aiconfigurator"), "op"].value_counts().to_dict() == {
         "gemm": 53_316, "attention": 15_264,
     }  # fmt: skip

@@ -7,6 +7,7 @@ import pytest
 
 import simtti
 from simtti.hw_configs.hardware import load
+from simtti.simulator import simulation
 from simtti.simulator.device import execution_time_s
 from simtti.simulator.host import load_host
 from simtti.simulator.lower import Policy
@@ -37,17 +38,6 @@ def test_every_workload_runs_and_names_what_it_has_no_model_for(name):
     assert result.latency_s > 0
     assert sum(result.breakdown.values()) == pytest.approx(result.latency_s, rel=1e-6)
     assert sum(result.unlowered.values()) < 0.01
-
-
-def test_several_gpus_share_the_tokens():
-    one = simtti.run("wan2.1-1.3b", "h100-sxm")
-    assert one.several_gpus is None
-    times = [simtti.run("wan2.1-1.3b", "h100-sxm", gpus=n).several_gpus.latency_s for n in (2, 4, 8)]
-    assert one.latency_s > times[0] > times[1] > times[2] > one.latency_s / 8
-    ring = simtti.run("wan2.1-1.3b", "h100-sxm", gpus=4, ulysses=1, ring=4).several_gpus
-    assert (ring.ulysses, ring.ring) == (1, 4)
-    with pytest.raises(simtti.InputError, match="must be gpus, 4"):
-        simtti.run("wan2.1-1.3b", "h100-sxm", gpus=4, ulysses=3, ring=1)
 
 
 @pytest.mark.parametrize("name", WORKLOADS)
@@ -191,3 +181,22 @@ def test_what_does_not_fit_says_what_would(trace, result):
         found = simulate(trace, small, HOST)
         assert found.largest_batch == batch
         assert found.fits == (room >= 1)
+
+
+@pytest.mark.parametrize("launch", ["eager", "graph"])
+@pytest.mark.parametrize("speed", [0.3, 1.0, 3.0])
+def test_what_is_passed_over_takes_as_long_as_if_it_were_simulated(trace, monkeypatch, launch, speed):
+    """With the host ahead, behind, and in between; the decoder comes after the steps passed over and sees the host's lead."""
+    fields = {
+        f.name: getattr(HOST, f.name) / speed for f in dataclasses.fields(HOST) if f.name.endswith("_s")
+    }
+    host = dataclasses.replace(HOST, **fields)
+    few = trace.with_steps(12)
+    fast = simulate(few, H100, host, Policy(launch=launch))
+    monkeypatch.setattr(simulation, "_steady", lambda ends: None)
+    whole = simulate(few, H100, host, Policy(launch=launch))
+    assert len(fast.kernels) < len(whole.kernels)
+    assert fast.latency_s == pytest.approx(whole.latency_s, rel=1e-9)
+    assert fast.energy_j == pytest.approx(whole.energy_j, rel=1e-9)
+    assert dict(fast.phase_ends_s) == pytest.approx(dict(whole.phase_ends_s), rel=1e-9)
+    assert fast.breakdown == pytest.approx(whole.breakdown, rel=1e-6)

@@ -1,97 +1,88 @@
-"""Host, launch queue and stream: the event simulation against the recurrence it has to follow."""
-
-from collections import deque
+"""Host, launch queue and stream: what runs in one go against a simulation event by event."""
 
 import pytest
 import simpy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simtti.simulator.governor import Launched
-from simtti.simulator.kernel import Kernel
-from simtti.simulator.power import Energy
-from simtti.simulator.stream import Launch, Mark, Skip, Stream
+from simtti.simulator.stream import Stream
 
 MICROSECONDS = st.integers(0, 50).map(lambda us: us * 1e-6)
 LAUNCHES = st.lists(
     st.tuples(MICROSECONDS, MICROSECONDS, st.sampled_from([False, False, False, True])), max_size=30
 )
-WORK = Launched(Kernel("k", "test", 1), 0.0, 1e-6, Energy(0.0, 0.0), 0.0)
 
 
-def simulated(launches, depth, gap_s, runs_ahead):
-    """(start, end) of each kernel: a host spends `before_s`, queues it, and may wait for its end. It keeps to
-    the simulation's clock, or runs ahead until it is held up."""
+def event_by_event(launches, depth, gap_s):
+    """(start, end) of each kernel and when the host is through: SimPy processes that meet at a queue of launches."""
     env = simpy.Environment()
-    ran = []
-    stream = Stream(env, depth, gap_s, lambda launch, free_s, start_s, end_s: ran.append((start_s, end_s)))
+    queue, ran, through = [], [], []
+    changed = [env.event()]
+
+    def tell():
+        changed[0].succeed()
+        changed[0] = env.event()
 
     def host():
-        host_s = 0.0
-        for row, (before_s, seconds, waits) in enumerate(launches):
-            host_s += before_s
-            if not runs_ahead and host_s > env.now:
-                yield env.timeout(host_s - env.now)
-            done = env.event() if waits else None
-            room = stream.put(Launch(row, 0, WORK, seconds, 1.0, host_s, done))
-            if room is not None:
-                yield room
-                host_s = max(host_s, env.now)
-            if done is not None:
+        for before_s, seconds, waits in launches:
+            yield env.timeout(before_s)
+            done = env.event()
+            queue.append((seconds, done))
+            tell()
+            while len(queue) >= depth:
+                yield changed[0]
+            if waits:
                 yield done
-                host_s = env.now
+        through.append(env.now)
+
+    def stream():
+        ended_s = float("-inf")
+        while True:
+            while not queue:
+                yield changed[0]
+            seconds, done = queue.pop(0)
+            tell()
+            yield env.timeout(max(0.0, ended_s + gap_s - env.now))
+            start_s = env.now
+            yield env.timeout(seconds)
+            ended_s = env.now
+            ran.append((start_s, ended_s))
+            done.succeed()
 
     env.process(host())
+    env.process(stream())
     env.run()
-    return ran
-
-
-def recurrence(launches, depth, gap_s):
-    """The same by arithmetic: the host goes on when the queue has room again; a kernel starts a gap after the last."""
-    host_s, ended_s = 0.0, float("-inf")
-    taken = deque([float("-inf")] * depth, maxlen=depth)
-    found = []
-    for before_s, seconds, waits in launches:
-        host_s += before_s
-        took_s = max(host_s, ended_s)
-        taken.append(took_s)
-        start_s = max(took_s, ended_s + gap_s)
-        ended_s = start_s + seconds
-        found.append((start_s, ended_s))
-        host_s = ended_s if waits else max(host_s, taken[0])
-    return found
+    return ran, through[0]
 
 
 @settings(deadline=None, max_examples=150)
-@given(LAUNCHES, st.integers(1, 6), MICROSECONDS, st.booleans())
-def test_the_simulation_follows_the_recurrence(launches, depth, gap_s, runs_ahead):
-    found = simulated(launches, depth, gap_s, runs_ahead)
-    assert found == [pytest.approx(times, abs=1e-12) for times in recurrence(launches, depth, gap_s)]
+@given(LAUNCHES, st.integers(1, 6), MICROSECONDS, st.integers(0, 30))
+def test_what_runs_in_one_go_is_what_happens_event_by_event(launches, depth, gap_s, cut):
+    stream = Stream(depth, gap_s)
+    first = stream.run(launches[:cut], 0.0)
+    second = stream.run(launches[cut:], first.host_s)
+    ran, host_s = event_by_event(launches, depth, gap_s)
+    found = list(zip(first.start_s + second.start_s, first.end_s + second.end_s, strict=True))
+    assert found == [pytest.approx(times, abs=1e-12) for times in ran]
+    assert second.host_s == pytest.approx(host_s, abs=1e-12)
+    if found:
+        assert stream.ended_s == found[-1][1]
 
 
 def test_a_skip_lets_time_pass_and_keeps_the_gap():
-    env = simpy.Environment()
-    ran = []
-    stream = Stream(env, 8, 1e-6, lambda launch, free_s, start_s, end_s: ran.append((free_s, start_s, end_s)))
-    reached = env.event()
-    for item in (
-        Launch(0, 0, WORK, 5e-6),
-        Skip(100e-6, 20),
-        Launch(1, 0, WORK, 5e-6),
-        Mark(reached),
-    ):
-        stream.put(item)
-    env.run()
+    stream = Stream(8, 1e-6)
+    stream.run([(0.0, 5e-6, False)], 0.0)
+    assert stream.skip(100e-6, 20, host_s=50e-6) == pytest.approx(50e-6)
     assert stream.skipped == [(pytest.approx(5e-6), pytest.approx(105e-6), 20)]
-    assert ran[1] == pytest.approx((105e-6, 106e-6, 111e-6))
-    assert reached.value == pytest.approx(111e-6)
+    ran = stream.run([(0.0, 5e-6, False)], 50e-6)
+    assert (ran.free_s, ran.start_s, ran.end_s) == tuple(
+        [pytest.approx(at)] for at in (105e-6, 106e-6, 111e-6)
+    )
 
 
 def test_the_host_waits_only_where_the_queue_is_full():
-    env = simpy.Environment()
-    stream = Stream(env, 2, 0.0, lambda *_: None)
-    assert stream.put(Launch(0, 0, WORK, 1e-6)) is None
-    room = stream.put(Launch(1, 0, WORK, 1e-6))
-    assert room is not None
-    env.run(until=room)
-    assert env.now == 0.0  # the stream took the first at once
+    stream = Stream(2, 0.0)
+    assert stream.run([(0.0, 1e-6, False)] * 2, 0.0).host_s == 0.0  # the stream took the first at once
+    assert stream.run([(0.0, 1e-6, False)] * 2, 0.0).host_s == pytest.approx(2e-6)
+    # A host that is through sooner than the queue has room waits for it, however much is passed over.
+    assert stream.skip(1e-3, 5, host_s=0.0) == pytest.approx(1e-3 + 2e-6)

@@ -11,6 +11,7 @@ from simtti.hw_configs.hardware import load
 from simtti.simulator.lower import Lowering, Policy
 from simtti.simulator.operators import batches_count_as_one
 from simtti.validation.report import markdown
+from simtti.validation.report.words import number
 from simtti.validation.study import accounting, findings, image_sizes, lab, operators, sequences, study, video
 from simtti.validation.study.experiment import slope
 from simtti.validation.study.hit_rates import hit_rates, summarised
@@ -117,7 +118,17 @@ def test_files_and_figures(found, tmp_path):
     assert 'class="bad"' in (tmp_path / "study.html").read_text()
     header, *rows = (tmp_path / "breakdown.csv").read_text().splitlines()
     assert header.startswith("workload,architecture,attention,account,category,time_s,share")
-    assert len(rows) == 2 * 2 * 2 * len(operators.CATEGORIES)
+    assert len(rows) == len(SMALL.runs) * 2 * 2 * len(operators.CATEGORIES)
+
+
+def test_what_muse_gains_is_shown_at_both_of_its_sizes_and_judged_at_the_larger(found):
+    gains = operators.gains(found, SMALL)
+    pairs = {row["transformer"]: row["end_to_end"] for row in operators.pairs(gains, SMALL)}
+    assert list(pairs) == ["muse", "muse 256x256"]
+    assert pairs["muse 256x256"] > pairs["muse"], "the fewer tokens, the less there is to gain"
+    row = next(row for row in findings.findings(found, SMALL, HARDWARE) if "end to end" in row.finding)
+    assert row.came_out == f"{number(pairs['muse'])} to {number(pairs['muse'])}"
+    assert "muse 256x256" in row.span
 
 
 def test_shares_are_of_the_baseline_and_of_themselves(found):
@@ -174,10 +185,10 @@ def test_unfused_attention_copies_what_is_packed():
     assert [batches_count_as_one(use) for use in (packed, cache, alone)] == [False, True, True]
 
 
-@pytest.mark.parametrize(("side", "spatial"), [(39, 2 / 3), (40, 0)])
+@pytest.mark.parametrize(("side", "spatial"), [(39, 2 / 3), (40, 2 / 3), (32, 0)])
 def test_hit_rates_of_long_rows_and_of_temporal_attention(side, spatial):
-    """Softmax over more than 1,024 pixels reads a row three times, but once where rows are whole vectors that shared
-    memory holds; over a few frames once. Products of a few frames share next to nothing."""
+    """Softmax over more than 1,024 pixels reads a row three times in the PyTorch of the study, whole vectors or not; up to
+    1,024 pixels, and over a few frames, once. Products of a few frames share next to nothing."""
     pytest.importorskip("torch")
     trace = denoiser_trace(side=side, frames=16, widths=(64,), levels=(0,))
     rows = summarised(hit_rates(trace, HARDWARE))

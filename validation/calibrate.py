@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import yaml
@@ -113,6 +113,15 @@ class FamilyFit:
             if item.interval is not None and item.value in bounds[item.name]
         ]
         return found
+
+
+class Solution(NamedTuple):
+    """Values of the parameters that were asked for; of those that the data touch the 95 % intervals, and the pairs that
+    trade off."""
+
+    values: dict[str, float]
+    intervals: dict[str, tuple[float, float]]
+    correlations: tuple[tuple[str, str, float], ...]
 
 
 @dataclass(frozen=True)
@@ -265,6 +274,7 @@ def calibrate(
         if only and family.name not in only:
             continue
         rows = mine[names == family.name]
+        rows = rows[rows[family.target].notna()] if family.target in rows else rows[:0]
         wanted = tuple(
             name
             for name in family.parameters
@@ -293,63 +303,20 @@ def _fit_family(
     workers: int | None,
     progress: Callable[[str, int, int], None],
 ) -> FamilyFit:
-    from scipy.optimize import least_squares
-
-    rows = rows[rows[family.target].notna()]
     training = in_training(rows)
     train, test = rows[training], rows[~training]
     if train.empty:
         train = test
     used = spread(train, most_rows, family.target)
-    start = {name: parameter(hardware, name) for name in wanted}
     whole = None
     if family.target == "energy_j":
         whole = EnergyModel(
             rows, hardware, workers, lambda done, total: progress(f"{family.name} runs", done, total)
         )
     with _Predictor(used, workers) if whole is None else whole.only(rows.index.isin(used.index)) as model:
-        touched = _touched(model, hardware, start)
-        scale = np.array([_scale(name, start[name]) for name in touched])
-        x0 = np.array([start[name] for name in touched]) / scale
-        low = np.array([CALIBRATION[name][1] for name in touched]) / scale
-        high = np.array([CALIBRATION[name][2] for name in touched]) / scale
-        done = 0
-
-        def residuals(x: np.ndarray) -> np.ndarray:
-            nonlocal done
-            done += 1
-            progress(family.name, done, MOST_EVALUATIONS * (1 + len(touched)))
-            values = dict(zip(touched, (x * scale).tolist(), strict=True))
-            logs = model.log_ratios(with_parameters(hardware, values))
-            pull = (x - x0) * family.pull
-            return np.concatenate([logs, pull])
-
-        values = dict(start)
-        intervals: dict[str, tuple[float, float]] = {}
-        correlations: tuple[tuple[str, str, float], ...] = ()
-        if touched:
-            found = least_squares(
-                residuals,
-                np.clip(x0, low + 1e-6, high - 1e-6),
-                bounds=(low, high),
-                loss="soft_l1",
-                f_scale=SOFT_L1_LOG_RATIO,
-                diff_step=DIFFERENCE_STEP,
-                max_nfev=MOST_EVALUATIONS,
-                xtol=1e-4,
-                ftol=1e-4,
-            )
-            values |= dict(
-                zip(touched, (_rounded(v) for v in np.clip(found.x, low, high) * scale), strict=True)
-            )
-            deviations, correlations = _uncertainty(found.jac, found.fun, touched)
-            for name, size, unit in zip(touched, deviations, scale, strict=True):
-                half = 1.96 * float(size * unit)
-                intervals[name] = (
-                    _rounded(max(values[name] - half, CALIBRATION[name][1])),
-                    _rounded(min(values[name] + half, CALIBRATION[name][2])),
-                )
-    after = with_parameters(hardware, values)
+        found = solve(model, hardware, family, wanted, progress)
+    start = {name: parameter(hardware, name) for name in wanted}
+    after = with_parameters(hardware, found.values)
     scored = test if len(test) else train
 
     def error(part: pd.DataFrame, device: Hardware) -> Figures:
@@ -361,9 +328,10 @@ def _fit_family(
     return FamilyFit(
         family=family,
         parameters=tuple(
-            FittedParameter(name, start[name], values[name], intervals.get(name)) for name in wanted
+            FittedParameter(name, start[name], found.values[name], found.intervals.get(name))
+            for name in wanted
         ),
-        correlations=correlations,
+        correlations=found.correlations,
         train=error(train, after),
         test=error(scored, after),
         before=error(scored, hardware),
@@ -371,6 +339,58 @@ def _fit_family(
         data_sha256=_table_hash(rows),
         sources=tuple(sorted(set(rows.source.dropna().astype(str)))) if "source" in rows else (),
     )
+
+
+def solve(
+    model: _Predictor | EnergyModel,
+    hardware: Hardware,
+    family: Family,
+    wanted: tuple[str, ...],
+    progress: Callable[[str, int, int], None] = lambda what, done, total: None,
+) -> Solution:
+    """Parameters of `hardware` with which the model is nearest to its measurements, searched from those it has."""
+    from scipy.optimize import least_squares
+
+    values = {name: parameter(hardware, name) for name in wanted}
+    touched = _touched(model, hardware, values)
+    if not touched:
+        return Solution(values, {}, ())
+    scale = np.array([_scale(name, values[name]) for name in touched])
+    x0 = np.array([values[name] for name in touched]) / scale
+    low = np.array([CALIBRATION[name][1] for name in touched]) / scale
+    high = np.array([CALIBRATION[name][2] for name in touched]) / scale
+    done = 0
+
+    def residuals(x: np.ndarray) -> np.ndarray:
+        nonlocal done
+        done += 1
+        progress(family.name, done, MOST_EVALUATIONS * (1 + len(touched)))
+        tried = dict(zip(touched, (x * scale).tolist(), strict=True))
+        logs = model.log_ratios(with_parameters(hardware, tried))
+        pull = (x - x0) * family.pull
+        return np.concatenate([logs, pull])
+
+    found = least_squares(
+        residuals,
+        np.clip(x0, low + 1e-6, high - 1e-6),
+        bounds=(low, high),
+        loss="soft_l1",
+        f_scale=SOFT_L1_LOG_RATIO,
+        diff_step=DIFFERENCE_STEP,
+        max_nfev=MOST_EVALUATIONS,
+        xtol=1e-4,
+        ftol=1e-4,
+    )
+    values |= dict(zip(touched, (_rounded(v) for v in np.clip(found.x, low, high) * scale), strict=True))
+    deviations, correlations = _uncertainty(found.jac, found.fun, touched)
+    intervals = {}
+    for name, size, unit in zip(touched, deviations, scale, strict=True):
+        half = 1.96 * float(size * unit)
+        intervals[name] = (
+            _rounded(max(values[name] - half, CALIBRATION[name][1])),
+            _rounded(min(values[name] + half, CALIBRATION[name][2])),
+        )
+    return Solution(values, intervals, correlations)
 
 
 def spread(rows: pd.DataFrame, most: int, column: str = "time_us") -> pd.DataFrame:

@@ -8,9 +8,7 @@ stands for the governor's windows.
 from __future__ import annotations
 
 import copy
-import os
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -18,10 +16,14 @@ import numpy as np
 
 from simtti.hw_configs.hardware import Hardware
 from simtti.simulator import power
-from simtti.simulator.sweep import OPTIONS
+from simtti.validation.measured import options
+from simtti.validation.processes import as_done
+from simtti.validation.traces import SHAPE
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from simtti.simulator.result import Result
 
 SLOW_CLOCK = 0.8
 
@@ -37,21 +39,28 @@ class Work(NamedTuple):
     hbm_bytes: float
 
 
-def work_of(options: dict[str, Any], hardware: Hardware) -> Work:
-    """Simulate one run (a row of `simtti sweep`) on `hardware`, as if its power were not limited."""
-    from simtti.simulator.api import run
-
-    options = dict(options)
-    workload = options.pop("workload")
+def work_of(asked: dict[str, Any], hardware: Hardware) -> Work:
+    """Simulate one run (options of `simtti run`, but for its device and GPUs) on `hardware`, as if its power were not
+    limited."""
     free = replace(hardware, power_limit_w=1e5)
-    fast = run(workload, free, **options)
-    slow = run(fast.trace, replace(free, clock_hz=hardware.clock_hz * SLOW_CLOCK))
+    fast = simulate_one(asked, free)
+    same = {name: value for name, value in asked.items() if name not in (*SHAPE, "trace")}
+    slower = replace(free, clock_hz=hardware.clock_hz * SLOW_CLOCK)
+    slow = simulate_one(same | {"workload": fast.trace}, slower)
     sums = np.zeros(4)
     for interval, times in fast.distinct_kernels:
         kernel = interval.kernel
         per_cta = (kernel.tensor_flops, kernel.fp32_flops, kernel.l2_bytes)
         sums += times * np.array([*(kernel.grid * each for each in per_cta), interval.hbm_bytes])
     return Work(fast.latency_s, slow.latency_s, *sums.tolist())
+
+
+def simulate_one(asked: dict[str, Any], hardware: Hardware) -> Result:
+    """The run of those options of `simtti run` on `hardware`, whatever device and number of GPUs they name."""
+    from simtti.simulator.api import run
+
+    chosen = {name: value for name, value in asked.items() if name not in ("hw", "gpus", "ulysses", "ring")}
+    return run(chosen.pop("workload"), hardware, **chosen)
 
 
 def energy_j(work: Work, hardware: Hardware) -> float:
@@ -83,12 +92,12 @@ class EnergyModel:
     ) -> None:
         """rows: whole inferences of `hardware` with energy_j (see validation.measured)."""
         self.measured_j = rows.energy_j.to_numpy(float)
-        points = [_options(row) for row in rows.to_dict("records")]
-        self.works: list[Work] = []
-        with ProcessPoolExecutor(max(1, min(workers or os.cpu_count() or 1, len(points)))) as pool:
-            for work in pool.map(work_of, points, [hardware] * len(points)):
-                self.works.append(work)
-                progress(len(self.works), len(points))
+        jobs = {at: (options(row), hardware) for at, row in enumerate(rows.to_dict("records"))}
+        works: dict[int, Work] = {}
+        for at, work in as_done(work_of, jobs, workers):
+            works[at] = work
+            progress(len(works), len(jobs))
+        self.works = [works[at] for at in jobs]
 
     def only(self, chosen: np.ndarray) -> EnergyModel:
         """The model of some of the runs."""
@@ -110,19 +119,3 @@ class EnergyModel:
     def log_ratios(self, hardware: Hardware) -> np.ndarray:
         """log(predicted / measured) of each run."""
         return np.log(self.predicted(hardware) / self.measured_j)
-
-
-def _options(row: dict[Any, Any]) -> dict[str, Any]:
-    """The filled options of `simtti sweep` of a measured run, but for its device and that it used one GPU."""
-    filled = {
-        name: cell
-        for name, cell in row.items()
-        if name in OPTIONS
-        and name not in ("hw", "gpus", "ulysses", "ring")
-        and cell == cell
-        and cell not in (None, "")
-    }
-    return {
-        name: int(cell) if isinstance(cell, float) and cell.is_integer() else cell
-        for name, cell in filled.items()
-    }

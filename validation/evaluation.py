@@ -14,8 +14,8 @@ from simtti.errors import InputError
 from simtti.hw_configs.hardware import Hardware, load, names, read
 from simtti.hw_configs.schema import DATASHEET
 from simtti.simulator.predict import Cells, kernels_of
-from simtti.validation.bottleneck import LATENCY, PARTIAL_WAVE, Limits, limits
 from simtti.validation.calibrate import families, family_of, in_training, shapes, spread
+from simtti.validation.causes import LATENCY, PARTIAL_WAVE, Causes, causes
 from simtti.validation.figures import Figures, figures
 from simtti.validation.measured import SHAPES
 from simtti.validation.prediction import NOT_SCORED, Row, by_rows, prediction_s
@@ -44,7 +44,7 @@ class Evaluation:
         family, split (train, test, unseen), size (the decade of the measured time), scored
         predicted_us, error (why there is no prediction), ratio (predicted / measured)
         roofline_us, other_us (what other sources measured of the same call on this device; NaN where none did)
-        bottleneck and the rest of `bottleneck.Limits`
+        bottleneck (the largest cause) and the rest of `causes.Causes`
     measured_as: the device the measurements name.
     fitted: families whose fit the device file records.
     """
@@ -244,13 +244,13 @@ def _judge(rows: list[Row], hardware: Hardware) -> list[Row]:
 
 
 def _judge_row(row: Row, hardware: Hardware) -> Row:
-    nothing: Row = dict.fromkeys(Limits._fields, math.nan) | {"bottleneck": ""}
+    nothing: Row = dict.fromkeys(Causes._fields, math.nan) | {"bottleneck": ""}
     found: Row = {"predicted_us": math.nan, "roofline_us": math.nan, **nothing, "error": ""}
     try:
         kernels = kernels_of(row, hardware)
         found["predicted_us"] = prediction_s(row, kernels, hardware) * 1e6
         found["roofline_us"] = roofline_s(Cells(row), hardware) * 1e6
-        found |= limits(kernels, hardware, warm=row["what_is_timed"] == "kernels")._asdict()
+        found |= causes(kernels, hardware, warm=row["what_is_timed"] == "kernels")._asdict()
     except (InputError, ValueError) as error:
         found["error"] = str(error)
     return found

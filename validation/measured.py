@@ -23,7 +23,7 @@ The same columns in CSV and Parquet; a column that no row needs may be missing, 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -143,6 +143,19 @@ def points(table: pd.DataFrame) -> pd.DataFrame:
     """The whole inferences as a table that `simtti sweep` takes: without the columns that no row fills."""
     found = runs(table)[list(RUN_COLUMNS)]
     return found[[name for name in found.columns if (found[name].notna() & (found[name] != "")).any()]]
+
+
+def options(row: Mapping[Any, Any]) -> dict[str, Any]:
+    """The options of `simtti run` that a row of `runs` or `points` fills, whole numbers whole."""
+    filled = {
+        str(name): cell
+        for name, cell in row.items()
+        if name in OPTIONS and cell is not None and cell == cell and cell != ""
+    }
+    return {
+        name: int(cell) if isinstance(cell, float) and cell.is_integer() else cell
+        for name, cell in filled.items()
+    }
 
 
 def check(table: pd.DataFrame, origin: str) -> pd.DataFrame:

@@ -1,16 +1,20 @@
 """Whole inferences beside their measurements, through `sweep`: the errors of latency and energy, of the scaling with the
-batch, and of the ratio between two devices."""
+batch, and of the ratios between two kinds of attention and between two devices."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from simtti.errors import InputError
-from simtti.hw_configs.hardware import names
+from simtti.hw_configs.hardware import load, names
 from simtti.simulator.sweep import sweep
-from simtti.validation.measured import RUN_COLUMNS, points, runs
+from simtti.validation.energy import simulate_one
+from simtti.validation.leave_out import left_out
+from simtti.validation.measured import RUN_COLUMNS, options, points, runs
+from simtti.validation.traces import record_all, with_trace
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,20 +24,30 @@ def evaluate_runs(
     measurements: pd.DataFrame,
     out: str | os.PathLike[str],
     *,
+    traces: str | os.PathLike[str],
+    leave_one_model_out: bool = False,
     workers: int | None = None,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> pd.DataFrame:
     """Simulate every measured inference and write the table to `out` (.csv or .parquet).
 
     Interrupted, the finished runs are kept beside `out`; the same call does the rest.
 
+    Args:
+        traces: a folder where the traces that are recorded for this are kept for the next time.
+        leave_one_model_out: see validation.leave_out; three more simulations a run.
+        progress: called with (stage, done, total).
+
     Returns:
         One row a measurement: the options of `sweep` that are filled, latency_s, energy_j, source (measured);
-        predicted_s, predicted_j, peak_memory_bytes, host_bound_share, error (predicted); ratio, energy_ratio.
+        predicted_s, predicted_j, peak_memory_bytes, host_bound_share, error (predicted); ratio, energy_ratio;
+        with leave_one_model_out also left_out_s and left_out_j.
 
     Raises:
         InputError: no whole inference among the measurements.
     """
+    import pandas as pd
+
     from simtti.simulator.table import write_table
 
     measured = runs(measurements)
@@ -41,7 +55,17 @@ def evaluate_runs(
         raise InputError("no whole inference among the measurements (rows with a workload)")
     asked = points(measurements)
     asked = asked.astype(object).where(asked.notna() & (asked != ""), None)
-    found = sweep(asked.copy(), out, workers=workers, progress=progress)
+    rows = [options(row) for row in asked.to_dict("records")]
+    folder = Path(traces)
+    known = [row for row in rows if row["hw"] in names()]
+    record_all(known, folder, workers, lambda done, total: progress("record", done, total))
+    recorded = pd.DataFrame([with_trace(row, folder) for row in rows]).astype(object)
+    found = sweep(
+        recorded.where(recorded.notna(), None),
+        out,
+        workers=workers,
+        progress=lambda done, total: progress("simulate", done, total),
+    )
     table = asked.assign(
         latency_s=measured.latency_s,
         energy_j=measured.energy_j,
@@ -61,6 +85,16 @@ def evaluate_runs(
     table["ratio"] = table.predicted_s / table.latency_s
     table["energy_ratio"] = table.predicted_j / table.energy_j
     write_table(table, out)
+    if leave_one_model_out:
+        done = recorded.assign(
+            op="",
+            gpus=table.gpus,
+            attention=measured.attention,
+            launch=measured.launch,
+            energy_j=measured.energy_j,
+        )[table.error == ""]
+        table = table.join(left_out(done, workers=workers, progress=progress))
+        write_table(table, out)
     return table
 
 
@@ -77,6 +111,15 @@ def batch_scaling(table: pd.DataFrame) -> pd.DataFrame:
 def device_ratios(table: pd.DataFrame) -> pd.DataFrame:
     """Latency of a run on one device over that on another (the alphabetically first), measured and predicted."""
     return _against(table, "hw", lambda part: part[part.hw == part.hw.min()])
+
+
+def attention_ratios(table: pd.DataFrame) -> pd.DataFrame:
+    """Latency of a run with one kind of attention over that with another, a fused one, measured and predicted."""
+    if "attention" not in table:
+        return _against(table, "attention", lambda part: part)  # none
+    filled = table.assign(attention=table.attention.astype(object).where(table.attention.notna(), "flash"))
+    fused = filled.attention != "baseline"
+    return _against(filled, "attention", lambda part: part[fused[part.index]].sort_values("attention"))
 
 
 def two_sources(table: pd.DataFrame) -> pd.DataFrame:
@@ -120,20 +163,6 @@ def _against(table: pd.DataFrame, varies: str, base: Callable[[Any], Any]) -> pd
     return pd.DataFrame(found, columns=[*columns, varies, "base", "measured", "predicted", "ratio"])
 
 
-def breakdown(row: dict[str, Any]) -> dict[str, float]:
-    """Seconds by category of a row's inference, on one of its GPUs, as simulated alone."""
-    from simtti.simulator.api import run
-
-    options: dict[str, Any] = {
-        name: row[name]
-        for name in RUN_COLUMNS
-        if name not in ("workload", "hw", "gpus", "ulysses", "ring")
-        and name in row
-        and row[name] == row[name]
-        and row[name] not in (None, "")
-    }
-    whole: dict[str, Any] = {
-        name: int(value) if isinstance(value, float) and value.is_integer() else value
-        for name, value in options.items()
-    }
-    return dict(run(row["workload"], row["hw"], **whole).breakdown)
+def breakdown(row: dict[str, Any], traces: Path | None = None) -> dict[str, float]:
+    """Seconds by category of a row's inference, on one of its GPUs, as simulated alone. traces: as for evaluate_runs."""
+    return dict(simulate_one(with_trace(options(row), traces), load(row["hw"])).breakdown)

@@ -41,7 +41,8 @@ TIMED_SCHEMA_VERSION = 2
 METADATA_KEY = b"simtti_trace"
 
 CATEGORIES = (
-    "Convolution", "Linear", "Attention", "GroupNorm", "LayerNorm", "Softmax", "Elementwise", "Memory", "View", "Other",
+    "Convolution", "Linear", "Attention", "GroupNorm", "LayerNorm", "Softmax", "Elementwise", "Memory",
+    "Communication", "View", "Other",
 )  # fmt: skip
 KERNEL_KINDS = ("kernel", "memcpy", "memset")
 ROLES = ("parameter", "buffer", "input", "activation")

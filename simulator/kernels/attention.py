@@ -33,6 +33,7 @@ from simtti.hw_configs.hardware import Hardware
 from simtti.simulator.kernel import Access, Kernel
 from simtti.simulator.kernels.attention_libraries import (
     LIBRARIES,
+    ON_BLACKWELL,
     Block,
     Library,
     block_of,
@@ -119,8 +120,10 @@ def attention(
 
 
 def _available(kernel: str, problem: _Problem, hardware: Hardware) -> str:
-    """`kernel`, or what PyTorch's dispatch takes in its place: flash-attention 2 where the device lacks the tensor-core
-    instructions, 'efficient' for fp32, large head dims and devices before Ampere."""
+    """`kernel`, or what is taken in its place: Blackwell's own for one of Hopper's; flash-attention 2 where the device lacks the
+    tensor-core instructions, 'efficient' for fp32, large head dims and devices before Ampere, as PyTorch's dispatch does."""
+    if hardware.architecture == "blackwell" and has_wgmma(hardware):
+        kernel = ON_BLACKWELL.get(kernel, kernel)
     if kernel != "flash-attention-2" and LIBRARIES[kernel].wgmma and not has_wgmma(hardware):
         kernel = "flash-attention-2"
     if kernel == "efficient":
@@ -227,7 +230,8 @@ def _fused(
         else 0.0,
         flops=4.0 * sequences * problem.q_len * problem.kv_len * head_dim * visible,
     )
-    kernels = [_helper(name, style.helper_latency_s, family) for _ in range(library.helpers)]
+    helper_s = library.style_of_helpers_on(hardware).helper_latency_s
+    kernels = [_helper(name, helper_s, family) for _ in range(library.helpers)]
     if library.repacks:
         kernels.append(_repack(name, reads, hardware.attention_parts.repack_latency_s, family))
     kernels.append(main)

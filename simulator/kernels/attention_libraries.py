@@ -45,6 +45,7 @@ class Library(NamedTuple):
     blocks: tuple[Block, ...]  # by head dim, ascending
     helpers: int = 0  # small kernels the library launches around it: schedule, semaphores, offsets
     splits: str = ""  # whose rule splits the keys: "static" (flash-attention 2), "dynamic" (3), or nobody's
+    helper_style: str = ""  # the group that says how long helpers take, where it is another
     repacks: bool = False  # one more helper reads packed Q, K, V and writes them as the kernel wants them
     # Queries and scores go through shared memory at each block of keys, as in two chained GEMMs.
     streams: bool = False
@@ -53,6 +54,11 @@ class Library(NamedTuple):
     def style_on(self, hardware: Hardware) -> AttentionStyle:
         """The library's parameters on a device."""
         style: AttentionStyle = getattr(hardware, self.style)
+        return style
+
+    def style_of_helpers_on(self, hardware: Hardware) -> AttentionStyle:
+        """The parameters that say how long its helpers take."""
+        style: AttentionStyle = getattr(hardware, self.helper_style or self.style)
         return style
 
 
@@ -122,13 +128,20 @@ EFFICIENT = Library(
     ),
     streams=True,
 )
+# TensorRT-LLM's kernels for Blackwell (trtllm-gen) are not public; they work on the same tcgen05 instructions as
+# flash-attention 4 and are taken to be like it, with the helpers of fmha_v2 around them. Not measured.
+TRTLLM_GEN = FLASH_4._replace(helpers=TRTLLM.helpers, helper_style=TRTLLM.style, repacks=True)
 LIBRARIES = {
     "flash-attention-2": FLASH_2,
     "flash-attention-3": FLASH_3,
     "flash-attention-4": FLASH_4,
     "trtllm-fmha": TRTLLM,
+    "trtllm-gen": TRTLLM_GEN,
     "efficient": EFFICIENT,
 }
+
+# wgmma is Hopper's alone (PTX ISA: sm_90a); what stands in for its kernels on Blackwell, which has tcgen05.
+ON_BLACKWELL = {"flash-attention-3": "flash-attention-4", "trtllm-fmha": "trtllm-gen"}
 
 # Shared memory of an SM below which flash-attention 2 takes its small blocks: gaming and inference parts have 100 KB.
 SMALL_SHARED_MEMORY_BYTES = 112 * 1024

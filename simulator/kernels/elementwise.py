@@ -39,6 +39,7 @@ THREAD_ELEMENTS = 4  # elements of a thread: thread_work_size(), same file
 ISSUE_LANES = 128  # instructions an SM issues in a cycle: 4 schedulers of 32 lanes
 LANES = 32  # threads of a warp
 SECTOR_BYTES = 32  # what L2 moves at least (CUDA C++ Best Practices Guide, coalesced access)
+LINE_BYTES = 128  # what L2 makes room for, of four sectors (same guide)
 # L2 bandwidth that a lone 32-byte sector costs: a slice serves up to 64 B a request; fitted
 SCATTERED_BYTES = 56
 L2_WRITE_COST = 2.0  # L2 bandwidth of a written byte in read bytes; fitted (fp32 and memcpy in L2: 4.8 TB/s)
@@ -190,6 +191,27 @@ def l2_bytes_per_element(sizes: tuple[int, ...], steps: tuple[int, ...], item_by
     return max(sectors * SECTOR_BYTES, requests * SCATTERED_BYTES) / len(offsets)
 
 
+def refetched_bytes(
+    sizes: tuple[int, ...], steps: tuple[int, ...], item_bytes: int, stream_bytes: float, l2_bytes: float
+) -> float:
+    """Bytes that come from HBM again because L2 has lost a sector before the walk needs its other elements.
+
+    A walk along another dimension than the one that lies dense uses an element of each sector and comes back to it after
+    all of the dimensions in between. Meanwhile L2 keeps whole lines, whatever part of them is asked for.
+
+    sizes, steps: the merged walk, fastest dimension first. stream_bytes: what an element moves of other operands. l2_bytes:
+    what L2 holds; least recently used out first, so that a round trip longer than that finds nothing.
+    """
+    if 1 not in steps or steps[0] in (0, 1):
+        return 0.0
+    dense_dimension = steps.index(1)
+    visits = math.prod(sizes[:dense_dimension])
+    lines = math.prod(size for size, step in zip(sizes[:dense_dimension], steps, strict=False) if step)
+    if lines * min(LINE_BYTES, steps[0] * item_bytes) + visits * stream_bytes <= l2_bytes:
+        return 0.0
+    return math.prod(sizes) * float(SECTOR_BYTES - item_bytes)
+
+
 def elementwise(
     op: str, shape: Sequence[int], inputs: Sequence[Operand], output: Operand, hardware: Hardware
 ) -> list[Kernel]:
@@ -250,6 +272,11 @@ def walk(
         latency_s += CAST_LATENCY_S if casts else INDEX_LATENCY_S
         hbm_stall = CAST_STALL if casts else INDEX_STALL
     cta_elements = min(THREADS * elements, numel)
+    stream = sum(operand.item_bytes for operand, step in zip(operands, steps, strict=True) if step[0] == 1)
+    refetched = sum(
+        refetched_bytes(sizes, step, operand.item_bytes, stream, hardware.l2_usable_bytes)
+        for operand, step in zip(inputs, steps[1:], strict=True)
+    )
     return Kernel(
         name=f"{kind}<{name}>",
         family=family,
@@ -263,5 +290,6 @@ def walk(
         hbm_stall=hbm_stall,
         reads=tuple(Access(operand.tensor, unique_bytes(shape, operand)) for operand in inputs),
         writes=(Access(output.tensor, unique_bytes(shape, output)),),
+        hbm_reread_bytes=refetched,
         flops=float(numel) if inputs and name not in ("copy", "cast") else 0.0,
     )

@@ -38,7 +38,7 @@ CAT_DENSE_SLOTS = 56  # issue slots of an element in CatArrayBatchedCopy_contig;
 CAT_STRIDED_SLOTS = 110  # issue slots of an element in CatArrayBatchedCopy; fitted
 # `Kernel.hbm_stall` of cat: above 1, as two CTAs per SM with one element a thread in flight do not fill HBM [0, 2]; fitted
 CAT_STALL = 1.4
-CAT_LATENCY_S = 0.5e-6  # offsets by division before the first load; fitted
+CAT_LATENCY_S = 0.8e-6  # offsets by division before the first load; fitted [0, 2e-6]
 CAT_MAX_DIMENSIONS = 4  # CAT_ARRAY_MAX_INPUT_DIMS in native/cuda/Shape.cu
 CAT_ALIGNED_SLOTS = 45  # the same of the aligned16 variant, whose loads alone are vectors; estimate
 INDEX_LIMIT = 2**31  # elements that PyTorch's kernels index with 32 bits

@@ -11,7 +11,8 @@
 - `softmax` up to 1024 columns keeps rows in registers, a warp or less to two rows (PersistentSoftmax.cuh);
   above, a CTA of up to 1024 threads takes a row: once through shared memory when rows are 16-byte aligned
   and fit, else in three passes over it (SoftMax.cu).
-- Reductions (Reduce.cuh): threads loop over the reduced dimension and combine through shared memory.
+- Reductions (Reduce.cuh): a warp a row where the reduced dimension is the fastest, shuffles at its end; an output
+  vector a lane where it is not. Warps, then CTAs share an output where that leaves a thread many values.
 
 Constants without another source are fitted to operators_h100.csv (TraceLens, H100 SXM, 2026-11-23) and to
 the GroupNorm timings of sgl-project/sglang#23938 and #26045 (H200) and pytorch/pytorch#183946 (A100).
@@ -20,6 +21,7 @@ the GroupNorm timings of sgl-project/sglang#23938 and #26045 (H200) and pytorch/
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 from simtti.hw_configs.hardware import Hardware
 from simtti.simulator.kernel import Access, Kernel
@@ -55,18 +57,26 @@ WARP_SOFTMAX_COLUMNS = 1024  # longest row of softmax_warp_forward (PersistentSo
 WARP_SOFTMAX_SLOTS = 130
 # Issue slots of an element: load, convert, exponential, divide, store; fitted
 WARP_SOFTMAX_ELEMENT_SLOTS = 16
+WARP_SOFTMAX_LATENCY_S = 0.3e-6  # a CTA's chain beside its loads: exponentials, shuffles; fitted [0, 1e-6]
 BLOCK_SOFTMAX_THREADS = 1024  # SoftMaxForward_getBlockSize for rows above 1024 columns
 BLOCK_SOFTMAX_SLOTS = 116  # issue slots of an element in cunn_SoftMaxForward: three passes, exp twice; fitted
 BLOCK_SOFTMAX_CTA_SLOTS = 260  # issue slots of a thread for its two block-wide reductions; fitted
 SHARED_SOFTMAX_SLOTS = 72  # issue slots of an element in cunn_SoftMaxForwardSmem, one pass; LLMCompass, A100
 
-REDUCE_THREADS = 512  # MAX_NUM_THREADS / output vector in native/cuda/Reduce.cuh
-# Loads of 4 elements that a thread of an outer reduction keeps in flight; fitted (vt0 = 4)
-REDUCE_VECTORS = 8
-REDUCE_ELEMENT_SLOTS = 6  # issue slots of a reduced element: load, convert, combine
-REDUCE_LATENCY_S = 1.6e-6  # index calculator, combination in the warp, final store; fitted
-# The same with 16 accumulators a thread and a combination through shared memory; fitted
-OUTER_REDUCE_LATENCY_S = 4.6e-6
+REDUCE_THREADS = 512  # MAX_NUM_THREADS in native/cuda/Reduce.cuh
+REDUCE_VECTOR = 4  # elements of a vector, and loads a thread keeps in flight: vt0, same file
+REDUCE_SPLIT_VALUES = (
+    16  # values of a thread a warp from which the warps of a CTA share an output: min_values_per_thread
+)
+REDUCE_MOST_VALUES = 256  # and from which they always do, or CTAs do: max_values_per_thread, same file
+# Issue slots of a thread beside its elements: offsets by division, five shuffles, the store, each behind run-time
+# switches. Fitted [100, 400] to the mean over 7x7 of ResNet-50 on a V100 (pytorch/kineto, BSD-3): 65,536 warps in 35 us
+REDUCE_THREAD_SLOTS = 160
+REDUCE_ELEMENT_SLOTS = 4  # issue slots of a reduced element: load, convert, combine
+REDUCE_LATENCY_S = 1.7e-6  # a CTA's chain beside its loads: offsets, shuffles, store; fitted [0.5e-6, 3e-6]
+# The same with 16 accumulators a thread and a combination through shared memory; fitted [1e-6, 6e-6]
+OUTER_REDUCE_LATENCY_S = 4.3e-6
+OUTER_REDUCE_STEP_S = 0.09e-6  # what follows each trip to memory there: 16 elements; fitted [0, 0.3e-6]
 
 
 def _rows_kernel(
@@ -318,7 +328,7 @@ def softmax(
                 128,
                 24 + 2 * per_thread,
                 128 * (WARP_SOFTMAX_SLOTS + WARP_SOFTMAX_ELEMENT_SLOTS * per_thread),
-                hardware.hbm_latency_s,
+                WARP_SOFTMAX_LATENCY_S + hardware.hbm_latency_s,
                 reads,
                 writes,
                 hardware,
@@ -350,6 +360,58 @@ def softmax(
     ]
 
 
+class _Reduction(NamedTuple):
+    """How PyTorch launches a reduction (setReduceConfig in native/cuda/Reduce.cuh).
+
+    width, height: threads of a CTA along the fastest dimension and across. outputs: outputs of a CTA. parts: CTAs that
+    share an output: so many that all are resident at once (PyTorch rounds up; the few beyond would double the time of
+    a GPU with one SM more). trips: dependent trips to memory of a thread. values: elements of a thread.
+    """
+
+    width: int
+    height: int
+    outputs: int
+    parts: int
+    trips: int
+    values: int
+
+
+def _reduction(outputs: int, reduced: int, inner: bool, hardware: Hardware) -> _Reduction:
+    """Lanes go along the reduced dimension if it is the fastest (inner), else along outputs, in vectors. Warps take other
+    outputs while that leaves a thread few values, else a part of the same; so do CTAs where outputs are few."""
+    vector = REDUCE_VECTOR
+    if inner:
+        vector = vector if reduced > 128 else 1
+        first, second, most = reduced // vector, outputs, REDUCE_THREADS
+    else:
+        while outputs % vector:
+            vector //= 2
+        first, second, most = outputs // vector, reduced, REDUCE_THREADS // vector
+    first, second = _power_of_2(min(first, most)), _power_of_2(min(second, most))
+    height = min(second, most // min(first, 32))
+    width = min(first, most // height)
+    step, cta_outputs = (width, 1) if inner else (1, width * vector)
+    values = -(-reduced // step)
+    shared = values >= height * REDUCE_SPLIT_VALUES or values >= REDUCE_MOST_VALUES
+    if shared:
+        values = -(-values // height)
+    else:
+        cta_outputs *= height
+    parts = 1
+    grid = -(-outputs // cta_outputs)
+    target = hardware.sm_count * (hardware.max_threads_per_sm // (width * height))
+    if shared and values >= REDUCE_MOST_VALUES and grid <= target:
+        parts = max(min(target // grid, -(-values // REDUCE_SPLIT_VALUES)), -(-values // REDUCE_MOST_VALUES))
+        values = -(-values // parts)
+    # A trip fetches REDUCE_VECTOR values, as one vector or as so many loads.
+    return _Reduction(width, height, cta_outputs, parts, -(-values // REDUCE_VECTOR), values)
+
+
+def _power_of_2(number: int) -> int:
+    """The largest power of 2 that is not above `number`."""
+    return 1 << (max(1, number).bit_length() - 1)
+
+
 def reduce(
     outputs: int,
     reduced: int,
@@ -363,33 +425,37 @@ def reduce(
 ) -> list[Kernel]:
     """mean, sum, norm, amax over one dimension of `reduced` elements. inner: it is the fastest dimension.
 
-    An inner reduction gives a warp to a row, 16 rows to a CTA, or a whole CTA to a row where rows are few.
-    An outer one gives 4 neighbouring outputs to a lane and splits the reduced dimension over the 4 warps of
-    a CTA.
+    An inner reduction of rows gives a warp to a row, 16 to a CTA. Short rows (a head's 64) are bound by the instructions
+    around their one load. CTAs that share an output finish it in the same kernel, the last one to arrive.
     """
     item = ITEM_BYTES[dtype]
-    vector_bytes = 4 * item
+    launch = _reduction(outputs, reduced, inner, hardware)
+    grid = -(-outputs // launch.outputs) * launch.parts
+    threads = launch.width * launch.height
+    nbytes = float(outputs * reduced * item)
+    # What was just written is found in L2, as far as it fits.
+    missed = max(0.0, 1.0 - hardware.l2_usable_bytes / nbytes)
+    trip_s = hardware.l2_latency_s + missed * (hardware.hbm_latency_s - hardware.l2_latency_s)
     if inner:
-        cta_outputs = 16 if outputs >= 16 else 1
-        threads = REDUCE_THREADS
-        in_flight = float(threads * vector_bytes)
+        latency_s = REDUCE_LATENCY_S + launch.trips * trip_s
+        vector = 1
     else:
-        cta_outputs = 128
-        threads = 128
-        in_flight = float(threads * vector_bytes * REDUCE_VECTORS)
-    grid = -(-outputs // cta_outputs)
+        latency_s = OUTER_REDUCE_LATENCY_S + launch.trips * (trip_s + OUTER_REDUCE_STEP_S)
+        vector = max(1, launch.outputs // threads)
+    if launch.parts > 1:
+        latency_s += hardware.l2_latency_s * 2  # the count of CTAs that have finished, then their parts
+    slots = REDUCE_THREAD_SLOTS + launch.values * vector * REDUCE_ELEMENT_SLOTS
     return [
         _rows_kernel(
             f"reduce_kernel<{name}>",
             grid,
             threads,
-            32 if inner else 52,
-            min(outputs, cta_outputs) * reduced * REDUCE_ELEMENT_SLOTS,
-            REDUCE_LATENCY_S if inner else OUTER_REDUCE_LATENCY_S,
-            (Access(source, float(outputs * reduced * item)),),
+            52 if vector == REDUCE_VECTOR else 32,
+            threads * slots,
+            latency_s,
+            (Access(source, nbytes),),
             (Access(target, float(outputs * item)),),
             hardware,
-            bytes_in_flight=in_flight,
             family="reduction",
         )
     ]

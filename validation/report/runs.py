@@ -9,6 +9,7 @@ import numpy as np
 from simtti.errors import InputError
 from simtti.simulator.summary import seconds
 from simtti.validation.figures import Figures, figures
+from simtti.validation.leave_out import LEAST_RUNS
 from simtti.validation.measured import RUN_COLUMNS
 from simtti.validation.report import charts, tables
 from simtti.validation.report.document import Fact, Report, Section, Table, table
@@ -23,12 +24,22 @@ from simtti.validation.report.words import (
     percent,
     signed,
 )
-from simtti.validation.runs import batch_scaling, breakdown, device_ratios, two_sources, unknown_devices
+from simtti.validation.runs import (
+    attention_ratios,
+    batch_scaling,
+    breakdown,
+    device_ratios,
+    two_sources,
+    unknown_devices,
+)
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import pandas as pd
 
 WORST_RUNS = 5
+LEFT_OUT = "Each model left out of the fit"
 WITHIN = 0.25
 
 
@@ -39,14 +50,19 @@ def print_summary(found: pd.DataFrame) -> None:
     if len(one):
         print_table(by_model(one), f"Whole inferences on one GPU: {count(len(one))}")
     if len(rows) > len(one):
-        print_table(by_model(rows[rows.gpus > 1], several=True), "On several GPUs, a crude estimate")
+        print_table(by_model(rows[rows.gpus > 1], several=True), "On several GPUs")
+    if len(set(_kinds(one))) > 1:
+        print_table(by_kind(one), "By attention, launch and precision")
     if len(rows):
         print_table(derived(rows), "What follows from them")
+    without = _left_out(rows)
+    if len(without):
+        print_table(by_model(without), LEFT_OUT)
     print_lines(_warnings(found), "yellow")
 
 
-def report(found: pd.DataFrame, inputs: tuple[tuple[str, str], ...]) -> Report:
-    """The whole report. inputs: what it was made from (see provenance)."""
+def report(found: pd.DataFrame, inputs: tuple[tuple[str, str], ...], traces: Path | None = None) -> Report:
+    """The whole report. inputs: what it was made from (see provenance). traces: the folder of the runs' traces."""
     rows = _scored(found)
     one, several = rows[rows.gpus == 1], rows[rows.gpus > 1]
     sections = []
@@ -58,20 +74,30 @@ def report(found: pd.DataFrame, inputs: tuple[tuple[str, str], ...]) -> Report:
             ),
             Section("By batch", blocks=(by_batch(one),)),
         ]
+        if len(set(_kinds(one))) > 1:
+            sections.append(Section("By attention, launch and precision", blocks=(by_kind(one),)))
     if len(several):
         sections.append(
             Section(
                 "On several GPUs",
-                ("A crude estimate from the simulation of one GPU.",),
+                ("One of the GPUs is simulated, with what it exchanges with the others.",),
                 (charts.scatter(several, "gpus", "runs-several-scatter", "s"), by_model(several, several=True)),
             )
         )  # fmt: skip
+    without = _left_out(rows)
+    if len(without):
+        text = (
+            "The energy parameters of a device fitted to the runs of the other models alone, and the runs of this one "
+            "simulated with them. Nothing else of a device is fitted to whole runs."
+        )
+        sections.append(Section(LEFT_OUT, (text,), (by_model(without),)))
     if len(rows):
         sections.append(Section("Scaling, ratios, energy", blocks=(derived(rows),)))
         sections += [
             Section(title, text, (block,), folded=True)
             for title, text, block in (
                 ("Scaling with the batch", ("latency(batch) / latency(1).",), _scaling(batch_scaling(rows))),
+                ("One kind of attention over another", ("Latency of the same run.",), _attention(attention_ratios(rows))),
                 ("Ratio between devices", ("Latency on a device over that on the other.",), _ratios(device_ratios(rows))),
                 ("The same run measured by two sources", (), _sources(two_sources(found))),
             )
@@ -81,7 +107,7 @@ def report(found: pd.DataFrame, inputs: tuple[tuple[str, str], ...]) -> Report:
             Section(
                 "Where the time of the worst runs goes",
                 ("Simulated shares of the time, on one GPU.",),
-                (_breakdowns(rows),),
+                (_breakdowns(rows, traces),),
             )
         )
         sections.append(Section("Every run", blocks=(_every(found),), folded=True))
@@ -93,9 +119,28 @@ def report(found: pd.DataFrame, inputs: tuple[tuple[str, str], ...]) -> Report:
         subtitle=f"{joined(sorted(set(rows.hw)))}, predicted and measured" if len(rows) else "",
         facts=_facts(rows),
         summary=_summary(rows),
-        cautions=(*_weak(one), *_crude(several), *_warnings(found)),
+        cautions=(*_weak(one), *_several(several), *_warnings(found)),
         sections=tuple(sections),
     )
+
+
+def _left_out(rows: pd.DataFrame) -> pd.DataFrame:
+    """The runs simulated without their model's say in the device, as if that were their prediction."""
+    if "left_out_s" not in rows:
+        return rows.iloc[:0]
+    known = rows[rows.left_out_s.notna()]
+    return known.assign(predicted_s=known.left_out_s, predicted_j=known.left_out_j)
+
+
+def _kinds(rows: pd.DataFrame) -> list[tuple[str, str, str]]:
+    """What of a run's options makes it another way to do the same: attention, launch, precision."""
+    columns = [
+        rows[name].astype(object).where(rows[name].notna() & (rows[name] != ""), usual)
+        if name in rows
+        else [usual] * len(rows)
+        for name, usual in (("attention", "flash"), ("launch", "eager"), ("dtype", ""))
+    ]
+    return list(zip(*(map(str, column) for column in columns), strict=True))
 
 
 def _scored(found: pd.DataFrame) -> pd.DataFrame:
@@ -118,10 +163,11 @@ def by_model(rows: pd.DataFrame, several: bool = False) -> Table:
         parts += [((str(key[0]), tables.ALL), part) for key, part in tables.groups(rows, ["hw"])]
     if rows.hw.nunique() > 1:
         parts.append(((tables.ALL, tables.ALL), rows))
+    energy = ("Energy MAPE", "Energy bias") if rows.energy_j.notna().any() else ()
     return table(
-        ("Device", "Model", *tables.FIGURE_COLUMNS, "Energy MAPE", "Energy bias"),
+        ("Device", "Model", *tables.FIGURE_COLUMNS, *energy),
         [
-            [*names, *tables.figure_cells(latency_figures(part)), *_energy_cells(part)]
+            [*names, *tables.figure_cells(latency_figures(part)), *(_energy_cells(part) if energy else ())]
             for names, part in parts
         ],
         "Latency of the whole batch." if not several else "",
@@ -132,6 +178,20 @@ def by_model(rows: pd.DataFrame, several: bool = False) -> Table:
 def _energy_cells(part: pd.DataFrame) -> list[Any]:
     found = energy_figures(part)
     return [error_cell(found.mape), bias_cell(found.bias)] if found.rows else ["", ""]
+
+
+def by_kind(rows: pd.DataFrame) -> Table:
+    """Figures of each device by how its runs compute: attention, launch, precision."""
+    kinds = ("Attention", "Launch", "Precision")
+    filled = rows.assign(**dict(zip(kinds, zip(*_kinds(rows), strict=True), strict=True)))
+    return table(
+        ("Device", *kinds, *tables.FIGURE_COLUMNS),
+        [
+            [*map(str, key), *tables.figure_cells(latency_figures(part))]
+            for key, part in tables.groups(filled, ["hw", *kinds])
+        ],
+        text_columns=4,
+    )
 
 
 def by_batch(rows: pd.DataFrame) -> Table:
@@ -154,6 +214,10 @@ def derived(rows: pd.DataFrame) -> Table:
         ("latency, one GPU", latency_figures(one)),
         ("latency, several GPUs", latency_figures(rows[rows.gpus > 1])),
         ("latency(batch) / latency(1)", _ratio_figures(batch_scaling(one))),
+        *(
+            (f"{kind} / {base} attention, {dtype}", _ratio_figures(part))
+            for (kind, base, dtype), part in tables.groups(_by_dtype(one), ["attention", "base", "dtype"])
+        ),
         ("ratio between two devices", _ratio_figures(device_ratios(one))),
         ("energy, one GPU", energy_figures(one)),
         ("energy, several GPUs", energy_figures(rows[rows.gpus > 1])),
@@ -167,6 +231,11 @@ def derived(rows: pd.DataFrame) -> Table:
             if each.rows
         ],
     )
+
+
+def _by_dtype(rows: pd.DataFrame) -> pd.DataFrame:
+    pairs = attention_ratios(rows)
+    return pairs if "dtype" in pairs else pairs.assign(dtype="default")
 
 
 def _ratio_figures(pairs: pd.DataFrame) -> Figures:
@@ -214,7 +283,7 @@ def _summary(rows: pd.DataFrame) -> tuple[str, ...]:
         )
     if len(several):
         words.append(
-            f"{count(len(several))} runs on several GPUs, a crude estimate, are off by {percent(latency_figures(several).mape)}."
+            f"{count(len(several))} runs on several GPUs are off by {percent(latency_figures(several).mape)}."
         )
     return tuple(words) or ("No run could be scored.",)
 
@@ -234,10 +303,10 @@ def _weak(rows: pd.DataFrame) -> tuple[str, ...]:
     return tuple(text for _, text in sorted(found, reverse=True))
 
 
-def _crude(several: pd.DataFrame) -> tuple[str, ...]:
+def _several(several: pd.DataFrame) -> tuple[str, ...]:
     if several.empty:
         return ()
-    return (f"several GPUs: a crude estimate, error {percent(latency_figures(several).mape)}",)
+    return (f"several GPUs: error {percent(latency_figures(several).mape)}",)
 
 
 def _warnings(found: pd.DataFrame) -> tuple[str, ...]:
@@ -248,6 +317,11 @@ def _warnings(found: pd.DataFrame) -> tuple[str, ...]:
             f"{int(found.hw.isin(unknown).sum())} runs on {joined(unknown)} are left out: there is no such device file"
         )
     rows = _scored(found)
+    if "left_out_s" in rows and len(rows) > len(_left_out(rows)):
+        lines.append(
+            f"{count(len(rows) - len(_left_out(rows)))} runs not simulated with their model left out: several GPUs, no "
+            f"energy, options of their own, or fewer than {LEAST_RUNS} runs of other models on the device"
+        )
     for reason, part in rows[rows.error != ""].groupby("error"):
         lines.append(f"{count(len(part))} runs without a prediction, counted as 100 % off: {reason}")
     return tuple(lines)
@@ -262,6 +336,18 @@ def _scaling(pairs: pd.DataFrame) -> Table:
             for row in pairs.to_dict("records")
         ],
         text_columns=2,
+    )  # fmt: skip
+
+
+def _attention(pairs: pd.DataFrame) -> Table:
+    return table(
+        ("Device", "Model", "Attention", "Batch", "Precision", "Measured", "Predicted", "Error"),
+        [
+            [str(row["hw"]), str(row["workload"]), f"{row['attention']} / {row['base']}", f"{row.get('batch', 1):.0f}",
+             str(row.get("dtype", "")), f"{row['measured']:.3f}", f"{row['predicted']:.3f}", bias_cell(row["ratio"] - 1)]
+            for row in pairs.to_dict("records")
+        ],
+        text_columns=3,
     )  # fmt: skip
 
 
@@ -311,7 +397,7 @@ def _whole(value: float | None) -> str:
     return "" if value is None or value != value else f"{value:.0f}"
 
 
-def _breakdowns(rows: pd.DataFrame) -> Table:
+def _breakdowns(rows: pd.DataFrame, traces: Path | None) -> Table:
     """Shares of the time by category of the worst run of each of the worst models."""
     known = rows[rows.predicted_s.notna()]
     chosen: dict[tuple[str, str], dict[str, Any]] = {}
@@ -322,7 +408,7 @@ def _breakdowns(rows: pd.DataFrame) -> Table:
     found = []
     for (hw, workload), row in chosen.items():
         try:
-            parts = breakdown(row)
+            parts = breakdown(row, traces)
         except InputError as error:
             parts_text = str(error)
         else:

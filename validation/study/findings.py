@@ -33,7 +33,7 @@ def findings(found: Mapping[Point, dict[str, Any]], plan: Plan, hardware: Hardwa
     return [
         _convolution(found, shares, plan),
         _linear(shares, plan),
-        *(_gain(pairs, measure, words) for measure, words in (
+        *(_gain(pairs, plan, measure, words) for measure, words in (
             ("end_to_end", "end to end"), ("attention_module", "in attention modules"),
         )),
         _lengths(found, plan),
@@ -116,7 +116,8 @@ def _linear(shares: Rows, plan: Plan) -> Finding:
     both = [
         f"{w} {percent(_largest(shares, (w,), 'Linear', 'modules')['share'])} by module, "  # type: ignore[index]
         f"{percent(_largest(shares, (w,), 'Linear', 'operators')['share'])} by operator"  # type: ignore[index]
-        for w in plan.transformer if _largest(shares, (w,), "Linear", "modules")
+        for w in (*plan.transformer, *(asked.label for asked in plan.other_sizes))
+        if _largest(shares, (w,), "Linear", "modules")
     ]  # fmt: skip
     return Finding(
         *said, f"{percent(top['share'])} ({top['workload']}), whose largest category is {leads}", "; ".join(both),
@@ -124,7 +125,7 @@ def _linear(shares: Rows, plan: Plan) -> Finding:
     )  # fmt: skip
 
 
-def _gain(pairs: Rows, measure: str, words: str) -> Finding:
+def _gain(pairs: Rows, plan: Plan, measure: str, words: str) -> Finding:
     said = (
         f"Flash Attention's gain {words}, diffusion over transformer",
         "1.1 to 2.5 times",
@@ -132,7 +133,7 @@ def _gain(pairs: Rows, measure: str, words: str) -> Finding:
     )
     if not pairs:
         return _missing(*said)
-    values = [row[measure] for row in pairs]
+    values = [row[measure] for row in pairs if row["transformer"] in plan.transformer]
     each = ", ".join(f"{row['diffusion']} over {row['transformer']} {number(row[measure])}" for row in pairs)
     return Finding(*said, _span(values), each, all(1.0 <= value <= 3.0 for value in values))
 

@@ -121,7 +121,9 @@ def _attention_cta(operator: Operator, kernel: Kernel, in_place: bool) -> Cta | 
     if kind == SOFTMAX:
         rows = count * length
         a_cta = -(-rows // kernel.grid)
-        return Cta(kind, lambda cta: pattern.softmax_cta(kernel.name, rows, keys, item, a_cta, cta))
+        # The study's PyTorch is older than the kernel that keeps a row in shared memory (pytorch/pytorch 122970, 2024).
+        name = kernel.name.removesuffix("Smem")
+        return Cta(kind, lambda cta: pattern.softmax_cta(name, rows, keys, item, a_cta, cta))
     if kind == ELEMENTWISE:
         slot = kernel.reads[0].tensor
         use = operator.inputs[slot] if slot >= 0 else operator.outputs[0]

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import multiprocessing
-import os
-import signal
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
 from simtti.errors import InputError
 from simtti.hw_configs.hardware import Hardware
 from simtti.simulator.sweep import code_hash
+from simtti.validation.processes import as_done
 from simtti.validation.study.points import Point, measure
 
 JOURNAL = "points.jsonl"
@@ -42,31 +39,12 @@ def run_points(
     found = {point: known[point.key] for point in wanted if point.key in known}
     todo = [point for point in wanted if point not in found]
     progress(len(found), len(wanted))
-    if not todo:
-        return found
-    processes = max(1, min(workers or os.cpu_count() or 1, len(todo)))
-    pool = ProcessPoolExecutor(processes, initializer=_start_worker)
-    try:
-        futures = {pool.submit(measure, point, hardware): point for point in todo}
-        for future in as_completed(futures):
-            point = futures[future]
-            found[point] = future.result()
-            if "error" not in found[point]:  # it may be possible next time
-                _append(journal, code, point, found[point])
-            progress(len(found), len(wanted))
-    except BaseException:
-        for worker in multiprocessing.active_children():
-            worker.terminate()
-        pool.shutdown(wait=False, cancel_futures=True)
-        raise
-    pool.shutdown()
+    for point, figures in as_done(measure, {point: (point, hardware) for point in todo}, workers):
+        found[point] = figures
+        if "error" not in figures:  # it may be possible next time
+            _append(journal, code, point, figures)
+        progress(len(found), len(wanted))
     return found
-
-
-def _start_worker() -> None:
-    """Interrupts are the parent's; recording on the meta device has no use for threads."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    os.environ["OMP_NUM_THREADS"] = "1"
 
 
 def _read(journal: Path, code: str) -> dict[str, dict[str, Any]]:

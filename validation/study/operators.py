@@ -10,7 +10,7 @@ from simtti.validation.study.accounting import attention_s
 from simtti.validation.study.charts import bars
 from simtti.validation.study.experiment import Experiment, Rows, got, shown
 from simtti.validation.study.plan import Plan
-from simtti.validation.study.points import POLICIES, Point, point
+from simtti.validation.study.points import POLICIES, Point
 
 CATEGORIES = (
     "Attention", "Convolution", "Linear", "GroupNorm", "LayerNorm", "Elementwise", "Memory", "Softmax", "Other",
@@ -34,7 +34,7 @@ def shares(found: Mapping[Point, dict[str, Any]], plan: Plan) -> Rows:
     """A row a workload, attention policy, account and category: seconds, share of the kernels' time, share of the
     baseline's kernels' time, and of the latency of an eager run with its waiting for the host."""
     rows = []
-    for asked, out in got(found, (point("run", workload) for workload in plan.workloads)):
+    for asked, out in got(found, plan.runs):
         baseline_s = out["baseline"]["kernel_s"]
         for policy in reversed(POLICIES):
             run = out[policy]
@@ -43,7 +43,7 @@ def shares(found: Mapping[Point, dict[str, Any]], plan: Plan) -> Rows:
                     seconds = run[account].get(category, 0.0)
                     rows.append(
                         {
-                            "workload": asked.workload, "architecture": architecture(plan, asked.workload),
+                            "workload": asked.label, "architecture": architecture(plan, asked.workload),
                             "attention": policy, "account": account, "category": category, "time_s": seconds,
                             "share": seconds / run["kernel_s"], "of_baseline": seconds / baseline_s,
                             "of_eager_latency": seconds / run["latency_s"],
@@ -56,11 +56,11 @@ def gains(found: Mapping[Point, dict[str, Any]], plan: Plan) -> Rows:
     """A row a workload: how much faster with Flash Attention, end to end (kernels alone; eager latency) and in attention
     (its operator; its module)."""
     rows = []
-    for asked, out in got(found, (point("run", workload) for workload in plan.workloads)):
+    for asked, out in got(found, plan.runs):
         base, flash = out["baseline"], out["flash"]
         rows.append(
             {
-                "workload": asked.workload,
+                "workload": asked.label,
                 "architecture": architecture(plan, asked.workload),
                 "baseline_s": base["kernel_s"],
                 "flash_s": flash["kernel_s"],
@@ -77,13 +77,14 @@ MEASURES = ("end_to_end", "end_to_end_eager", "attention_module", "attention_ker
 
 
 def pairs(rows: Rows, plan: Plan) -> Rows:
-    """The gain of each diffusion model over that of each transformer model, of images."""
+    """The gain of each diffusion model over that of each transformer model, of images; the latter at other sizes too, last."""
     by_name = {row["workload"]: row for row in rows}
+    others = [asked.label for asked in plan.other_sizes if asked.workload in plan.transformer]
     return [
         {"diffusion": one, "transformer": other}
         | {measure: by_name[one][measure] / by_name[other][measure] for measure in MEASURES}
+        for other in (*plan.transformer, *others)
         for one in plan.diffusion
-        for other in plan.transformer
         if one in by_name and other in by_name
     ]
 

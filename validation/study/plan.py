@@ -43,7 +43,8 @@ ASSUMPTIONS = (
 
 
 class Plan(NamedTuple):
-    """batches: the larger batch of the roofline. sizes: sides of Stable Diffusion's image, pixels. sides, frames: of
+    """other_sizes: images of other sizes than the one taken for a system that makes several. batches: the larger batch of the
+    roofline. sizes: sides of Stable Diffusion's image, pixels. sides, frames: of
     Make-A-Video's decoder. caches: decoders and workloads whose hit rates are simulated."""
 
     diffusion: tuple[str, ...] = ("stable-diffusion-1.5", "imagen", "prod-image")
@@ -51,6 +52,7 @@ class Plan(NamedTuple):
     video: tuple[str, ...] = ("make-a-video", "phenaki")
     language: tuple[str, ...] = ("llama2-7b",)
     also: tuple[str, ...] = ("modelscope-t2v", "animatediff", "svd")
+    other_sizes: tuple[Point, ...] = (point("run", "muse", height=256, width=256),)
     batches: tuple[tuple[str, int], ...] = (
         ("stable-diffusion-1.5", 8), ("muse", 8), ("llama2-7b", 8),
     )  # fmt: skip
@@ -78,6 +80,11 @@ class Plan(NamedTuple):
         return (*self.systems, *self.also)
 
     @property
+    def runs(self) -> tuple[Point, ...]:
+        """Whole inferences: of every workload, and of other sizes."""
+        return (*(point("run", workload) for workload in self.workloads), *self.other_sizes)
+
+    @property
     def videos(self) -> tuple[str, ...]:
         return (*self.video, *self.also)
 
@@ -97,7 +104,7 @@ class Plan(NamedTuple):
         """All of it, the longest first, so that both processes end together."""
         yield from self.caches
         yield from (self.batch_point(*item) for item in self.batches)
-        yield from (point("run", workload) for workload in reversed(self.workloads))
+        yield from reversed(self.runs)
         yield from (self.at_frames(frames).point for frames in reversed(self.frames))
         yield from (self.at_side(side).point for side in reversed(self.sides))
         yield from (assumed.point for assumed in self.assumptions)

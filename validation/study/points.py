@@ -34,7 +34,11 @@ class Point(NamedTuple):
 
     @property
     def label(self) -> str:
-        return " ".join([self.workload, *(f"{name} {value}" for name, value in self.options)])
+        options = dict(self.options)
+        size = (
+            [f"{options.pop('height')}x{options.pop('width')}"] if {"height", "width"} <= set(options) else []
+        )
+        return " ".join([self.workload, *size, *(f"{name} {value}" for name, value in options.items())])
 
 
 def point(kind: str, workload: str, **options: Any) -> Point:

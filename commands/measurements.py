@@ -1,16 +1,23 @@
-"""`simtti validate`: the model against measurements, of a trace, of kernels, of whole inferences."""
+"""The model and measurements: fitted to them (`simtti calibrate`), held against them (`simtti validate`)."""
 
 from __future__ import annotations
 
-import json
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from simtti.commands.options import (
+    check_outputs,
+    json_option,
+    measurements_option,
+    names,
+    print_json,
+    workers_option,
+)
 from simtti.errors import InputError
-from simtti.simulator.progress import progress
+from simtti.simulator.progress import progress, stages
 
 if TYPE_CHECKING:
     from simtti.validation.report.document import Report
@@ -23,6 +30,56 @@ class _ValidateGroup(click.Group):
         if not args or (args[0] not in self.commands and args[0] not in ctx.help_option_names):
             args = ["trace", *args]
         return super().parse_args(ctx, args)
+
+
+@click.command()
+@click.option("--hw", required=True, help="The device that was measured: a name or a YAML file.")
+@measurements_option
+@click.option(
+    "-o", "--out", required=True, type=click.Path(), help="The device file to write or update (.yaml)."
+)
+@click.option("--families", help="Only these families, comma-separated (validation/families.yaml has them).")
+@click.option(
+    "--parameters", help="Only parameters that match these patterns, as gemm_wgmma.*,hbm_efficiency."
+)
+@click.option("--rows", default=3000, show_default=True, help="Training rows of a family to use at most.")
+@workers_option
+def calibrate(
+    hw: str,
+    files: tuple[str, ...],
+    out: str,
+    families: str | None,
+    parameters: str | None,
+    rows: int,
+    workers: int | None,
+) -> None:
+    """Fit a device's parameters to measured kernels and write them into a device file.
+
+    Half of the shapes, chosen by a hash, set the parameters; the figures printed are of the other half. The same
+    measurements give the same file.
+
+    \b
+    simtti calibrate --hw h100-sxm --measurements measured/ -o my-h100.yaml
+    simtti calibrate --hw h200-sxm --measurements gemm.parquet --parameters 'hbm_*' -o my-h200.yaml
+    """
+    from simtti.simulator.summary import print_calibration
+    from simtti.validation import calibrate as fitting
+    from simtti.validation.measured import read_measurements
+
+    check_outputs(out)
+    with stages() as advance:
+        found = fitting.calibrate(
+            hw,
+            read_measurements(list(files)),
+            only=names(families),
+            parameters=names(parameters),
+            most_rows=rows,
+            workers=workers,
+            progress=advance,
+        )
+    fitting.write(found, out)
+    print_calibration(found)
+    click.echo(f"{out}: {sum(len(fit.parameters) for fit in found.fits)} parameters", err=True)
 
 
 @click.group(cls=_ValidateGroup, subcommand_metavar="FILE | COMMAND [ARGS]...")
@@ -40,7 +97,7 @@ def validate() -> None:
 @validate.command()
 @click.argument("file", type=click.Path())
 @click.option("--hw", help="The device to predict for; the one the trace was taken on if not given.")
-@click.option("--json", "json_path", help="Write the figures as JSON to a file, or to - for standard output.")
+@json_option("the figures")
 @click.option(
     "--table", "table_path", type=click.Path(), help="Write every operator with both times: .csv or .parquet."
 )
@@ -61,9 +118,7 @@ def trace(
     from simtti.workloads.kineto import import_kineto as read_kineto
     from simtti.workloads.trace import Trace
 
-    for path in (json_path, table_path, plot_path):
-        if path not in (None, "-"):
-            table.check_writable(path)
+    check_outputs(json_path, table_path, plot_path)
     trace = Trace.load(file) if file.endswith(".parquet") else read_kineto(file)
     name = str(trace.timing.device.get("name", "")) if trace.timing else ""
     hardware = load(hw) if hw else find_reported(name)
@@ -74,12 +129,8 @@ def trace(
         table.write_table(comparison.table, table_path)
     if plot_path:
         plot(comparison, plot_path)
-    text = json.dumps(comparison.to_dict(), indent=2) + "\n"
-    if json_path == "-":
-        click.echo(text, nl=False)
+    if json_path and print_json(comparison.to_dict(), json_path):
         return
-    if json_path:
-        table.write_text(json_path, text)
     from simtti.simulator.summary import print_comparison
 
     print_comparison(comparison)
@@ -87,17 +138,10 @@ def trace(
 
 @validate.command()
 @click.option("--hw", required=True, help="The device: a name or a YAML file, such as `calibrate` writes.")
-@click.option(
-    "--measurements",
-    "files",
-    required=True,
-    multiple=True,
-    type=click.Path(),
-    help="Measurement tables or folders (simtti import measurements makes them); may be given again.",
-)
+@measurements_option
 @click.option("-o", "--out", type=click.Path(), help="A folder for HW.html, HW.md and HW.parquet.")
 @click.option("--rows", default=0, help="Rows of a family at most, spread over the times; all if not given.")
-@click.option("--workers", type=int, help="Processes; as many as there are cores if not given.")
+@workers_option
 def kernels(hw: str, files: tuple[str, ...], out: str | None, rows: int, workers: int | None) -> None:
     """Predict every measured kernel of a device and report how far off the model is, where, and why.
 
@@ -123,15 +167,34 @@ def kernels(hw: str, files: tuple[str, ...], out: str | None, rows: int, workers
 @validate.command()
 @click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path())
 @click.option("-o", "--out", type=click.Path(), help="A folder for runs.html, runs.md and runs.parquet.")
-@click.option("--workers", type=int, help="Processes; as many as there are cores if not given.")
-def runs(files: tuple[str, ...], out: str | None, workers: int | None) -> None:
-    """Simulate every measured whole inference in FILEs and report the error by device, model and batch.
+@click.option(
+    "--leave-one-model-out",
+    is_flag=True,
+    help="Also fit the devices' energy parameters without each model and simulate its runs with them.",
+)
+@click.option(
+    "--traces",
+    type=click.Path(),
+    help="A folder that keeps recorded traces for the next time; OUT/traces if not given.",
+)
+@workers_option
+def runs(
+    files: tuple[str, ...],
+    out: str | None,
+    leave_one_model_out: bool,
+    traces: str | None,
+    workers: int | None,
+) -> None:
+    """Simulate every measured whole inference in FILEs and report the error by device, model and batch, and of what
+    follows: scaling with the batch, one kind of attention over another, one device over another.
 
-    FILE is a table of measurements or a folder of them. Interrupted, it keeps the finished runs where -o is given; the
-    same command does the rest.
+    FILE is a table of measurements or a folder of them. A run at another shape than the shipped one is recorded, which
+    needs torch, once for each shape. Interrupted, it keeps the finished runs where -o is given; the same command does
+    the rest.
 
     \b
     simtti validate runs runs.csv -o reports
+    simtti validate runs runs.csv -o reports --leave-one-model-out
     """
     from simtti.validation.measured import read_measurements
     from simtti.validation.report import runs as content
@@ -140,12 +203,20 @@ def runs(files: tuple[str, ...], out: str | None, workers: int | None) -> None:
 
     folder = _folder(out)
     measurements = read_measurements(list(files))
-    with tempfile.TemporaryDirectory() as scratch, progress("simulate", "runs") as advance:
-        found = evaluate_runs(
-            measurements, (folder or Path(scratch)) / "runs.parquet", workers=workers, progress=advance
-        )
-    if folder:
-        _write(content.report(found, provenance(files)), folder / "runs")
+    with tempfile.TemporaryDirectory() as scratch:
+        place = folder or Path(scratch)
+        kept = Path(traces) if traces else place / "traces"
+        with stages() as advance:
+            found = evaluate_runs(
+                measurements,
+                place / "runs.parquet",
+                traces=kept,
+                leave_one_model_out=leave_one_model_out,
+                workers=workers,
+                progress=advance,
+            )
+        if folder:
+            _write(content.report(found, provenance(files), kept), folder / "runs")
     content.print_summary(found)
 
 
@@ -158,7 +229,7 @@ def runs(files: tuple[str, ...], out: str | None, workers: int | None) -> None:
     type=click.Path(),
     help="A folder for study.html, study.md and a CSV a figure.",
 )
-@click.option("--workers", type=int, help="Processes; as many as there are cores if not given.")
+@workers_option
 def study(hw: str, out: str, workers: int | None) -> None:
     """Run the experiments of Golden et al. (ISPASS 2024) on a simulated device and set what they found beside it.
 

@@ -1,7 +1,11 @@
-"""What the model says a kernel waits for, by asking it: slow one resource by a tenth and see how much the time grows.
+"""What a kernel's time is made of by cause, by asking the model: slow one resource by a tenth and see how much the time grows.
 
-A resource whose slowing by 10 % makes the kernel 10 % slower bounds all of its time. That needs no second copy of the
-kernel's formula, names both of two pipes that are in balance, and follows the model wherever it goes.
+A resource whose slowing by 10 % makes the kernel 10 % slower causes all of its time. That needs no second copy of the
+kernel's formula, names both of two pipes that are in balance, tells a partial wave from latency, and follows the model
+wherever it goes; `simtti validate kernels` explains errors with it. It is not what `kernel.bottleneck` says: that names
+the resource that a kernel of a simulated inference kept busiest, in a twentieth of the time, for `simtti run`, `compare`
+and `explore`. On whole inferences the two agree for about four fifths of the time; where they differ, a kernel waits for
+its waves, or for latency, behind a resource that is busy for more than half of it.
 """
 
 from __future__ import annotations
@@ -28,11 +32,11 @@ _RATES = {
     "HBM": ("hbm_bytes_per_s",),
 }  # fmt: skip
 _TIMES = ("launch_s", "start_s", "dispatch_s", "hbm_latency_s")
-BOTTLENECKS = (*_RATES, LATENCY, PARTIAL_WAVE)
+CAUSES = (*_RATES, LATENCY, PARTIAL_WAVE)
 
 
-class Limits(NamedTuple):
-    """What bounds the kernels of an operator.
+class Causes(NamedTuple):
+    """What the time of an operator's kernels is made of.
 
     bottleneck: the cause with the largest share of the time, and bottleneck_share that share.
     partial_wave_share: of the time, lost to SMs that have no CTA while others finish.
@@ -53,13 +57,13 @@ class Limits(NamedTuple):
     boost_us: float
 
 
-def limits(kernels: list[Kernel], hardware: Hardware, warm: bool = False) -> Limits:
-    """What bounds `kernels` one after another.
+def causes(kernels: list[Kernel], hardware: Hardware, warm: bool = False) -> Causes:
+    """What the time of `kernels` one after another is made of.
 
     warm: operands in L2 where they fit and no launch gaps (see prediction).
     """
     device = _without_launch(hardware) if warm else hardware
-    times: dict[str, float] = dict.fromkeys(BOTTLENECKS, 0.0)
+    times: dict[str, float] = dict.fromkeys(CAUSES, 0.0)
     total_s, longest, longest_s = 0.0, kernels[0], -1.0
     for kernel in kernels:
         hbm_bytes = warm_hbm_bytes(kernel, hardware) if warm else None
@@ -74,12 +78,12 @@ def limits(kernels: list[Kernel], hardware: Hardware, warm: bool = False) -> Lim
         total_s += time_s
         if time_s > longest_s:
             longest, longest_s = kernel, time_s
-    bottleneck = max(BOTTLENECKS, key=lambda cause: times[cause])
+    bottleneck = max(CAUSES, key=lambda cause: times[cause])
     slots = ctas_per_sm(longest, device) * device.sm_count
     waves = -(-longest.grid // slots)
     issued = sum(kernel.tensor_flops * kernel.grid for kernel in kernels)
     useful = sum(kernel.flops for kernel in kernels if kernel.tensor_flops)
-    return Limits(
+    return Causes(
         bottleneck=bottleneck,
         bottleneck_share=times[bottleneck] / total_s,
         partial_wave_share=times[PARTIAL_WAVE] / total_s,

@@ -1,0 +1,102 @@
+"""What commands share: their options, and what is said of them the same way everywhere."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from simtti.errors import InputError
+from simtti.simulator import table
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+workers_option = click.option(
+    "--workers", type=int, help="Processes; as many as there are cores if not given."
+)
+table_option = click.option(
+    "--out", required=True, type=click.Path(), help="Where to write the table: .csv or .parquet."
+)
+measurements_option = click.option(
+    "--measurements",
+    "files",
+    required=True,
+    multiple=True,
+    type=click.Path(),
+    help="Measurement tables or folders (simtti import measurements makes them); may be given again.",
+)
+attention_option = click.option(
+    "--attention", default="flash", show_default=True, help="flash, efficient, or baseline: scores in HBM."
+)
+host_option = click.option(
+    "--host", default="default", show_default=True, help="The machine that launches the kernels."
+)
+
+
+def json_option(what: str) -> Callable[[Command], Command]:
+    """--json: what is written, in words."""
+    return click.option(
+        "--json", "json_path", help=f"Write {what} as JSON to a file, or to - for standard output."
+    )
+
+
+def shape_options(command: Command) -> Command:
+    """The options of `simtti.record` that say what is made, but for guidance."""
+    return click.option("--batch", type=int, help="Images (or videos) at once.")(
+        shape_options_but_batch(command)
+    )
+
+
+def shape_options_but_batch(command: Command) -> Command:
+    options = [
+        click.option("--steps", type=int, help="Denoising steps the sampler is asked for."),
+        click.option("--height", type=int, help="Image height in pixels."),
+        click.option("--width", type=int, help="Image width in pixels."),
+        click.option("--frames", type=int, help="Frames of a video."),
+        click.option("--prompt-tokens", type=int, help="Tokens of the prompt, where the workload allows it."),
+        click.option("--dtype", help="Weights and activations: fp16, bf16 or fp32."),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def check_outputs(*paths: str | None) -> None:
+    """Fail before the work, not after it, where a file could not be written; '-' and None are none.
+
+    Raises:
+        InputError: see `table.check_writable`.
+    """
+    for path in paths:
+        if path not in (None, "-"):
+            table.check_writable(path)
+
+
+def print_json(found: Any, path: str) -> bool:
+    """Write `found` as JSON to a file, or to standard output where the path is '-'. True where it went to standard output,
+    so that nothing else may."""
+    text = json.dumps(found, indent=2) + "\n"
+    if path == "-":
+        click.echo(text, nl=False)
+        return True
+    table.write_text(path, text)
+    return False
+
+
+def names(text: str | None) -> tuple[str, ...]:
+    """Names with commas between."""
+    return tuple(part.strip() for part in text.split(",") if part.strip()) if text else ()
+
+
+def whole_numbers(option: str, text: str | None) -> list[int]:
+    """Whole numbers with commas between, as given to `option`.
+
+    Raises:
+        InputError: they are something else.
+    """
+    try:
+        return [int(part) for part in text.split(",")] if text else []
+    except ValueError:
+        raise InputError(f"{option} is {text!r}; it must be whole numbers with commas between") from None

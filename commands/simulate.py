@@ -1,0 +1,240 @@
+"""Simulating: one inference, many, single operators, devices side by side, hardware that does not exist."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from simtti.commands.options import (
+    attention_option,
+    check_outputs,
+    host_option,
+    json_option,
+    names,
+    print_json,
+    shape_options,
+    shape_options_but_batch,
+    table_option,
+    whole_numbers,
+    workers_option,
+)
+from simtti.errors import InputError
+from simtti.simulator.progress import progress
+
+
+@click.command()
+@click.argument("workload", required=False)
+@click.option("--hw", required=True, help="A device's name (simtti hw lists them) or a YAML file.")
+@shape_options
+@attention_option
+@click.option(
+    "--launch",
+    default="eager",
+    show_default=True,
+    help="eager; graph: a CUDA graph, without the host; compiled: torch.compile.",
+)
+@host_option
+@click.option("--trace", type=click.Path(), help="Run this trace file instead of a workload.")
+@click.option(
+    "--fidelity", default="wave", show_default=True, help="wave, or cta: every CTA on its own, slower."
+)
+@click.option(
+    "--timing",
+    default="model",
+    show_default=True,
+    help="With --trace: model, measured (the trace's kernel times), or hybrid (those scaled to --hw).",
+)
+@click.option(
+    "--gpus", default=1, show_default=True, help="GPUs that share the tokens of a transformer's denoising."
+)
+@click.option("--ulysses", type=int, help="Degree of Ulysses (all-to-all) sequence parallelism.")
+@click.option("--ring", type=int, help="Degree of ring sequence parallelism; ulysses x ring = gpus.")
+@json_option("the result")
+@click.option("--timeline", help="Write a timeline that ui.perfetto.dev and chrome://tracing open.")
+def run(
+    workload: str | None, hw: str, json_path: str | None, timeline: str | None, timing: str, **options: Any
+) -> None:
+    """Simulate one inference of WORKLOAD and print where its time goes.
+
+    \b
+    simtti run stable-diffusion --hw a100-sxm
+    simtti run sdxl --hw h100-sxm --batch 4 --steps 30 --json -
+    simtti run stable-diffusion --hw my-chip.yaml --attention baseline
+    simtti run --trace captured.parquet --hw a100-sxm --timing hybrid
+    """
+    import simtti
+    from simtti.simulator import table
+    from simtti.simulator.timeline import chrome_trace
+
+    if workload is None and options["trace"] is None:
+        raise InputError("give a WORKLOAD (simtti workloads lists them) or --trace FILE")
+    check_outputs(json_path, timeline)
+    if timing != "model":
+        _replay(options["trace"], hw, timing, json_path)
+        return
+    result = simtti.run(workload or "", hw, **options)
+    if timeline:
+        table.write_text(timeline, chrome_trace(result))
+    if json_path and print_json(result.to_dict(), json_path):
+        return
+    from simtti.simulator.summary import print_result
+
+    print_result(result)
+    if timeline:
+        click.echo(f"Timeline: {timeline} (open it in ui.perfetto.dev)")
+
+
+def _replay(trace_path: str | None, hw: str, timing: str, json_path: str | None) -> None:
+    from simtti.hw_configs.hardware import find_reported, load
+    from simtti.simulator.replay import replay
+    from simtti.workloads.trace import Trace
+
+    if trace_path is None:
+        raise InputError(f"--timing {timing} needs --trace FILE, a trace with measured kernels")
+    trace = Trace.load(trace_path)
+    reported = str(trace.timing.device.get("name", "")) if trace.timing else ""
+    result = replay(trace, load(hw), timing, find_reported(reported))
+    if json_path and print_json(result.to_dict(), json_path):
+        return
+    from simtti.simulator.summary import print_replay
+
+    print_replay(result)
+
+
+@click.command()
+@click.argument("rows", metavar="TABLE", type=click.Path())
+@click.option("--hw", required=True, help="A device's name or a YAML file.")
+@table_option
+@workers_option
+def predict(rows: str, hw: str, out: str, workers: int | None) -> None:
+    """Time single operators: TABLE's rows, with time_us added.
+
+    Each row has an op, a dtype (fp16, bf16, fp32) and the op's shape. Times include the gap to the next
+    launch; operands come from HBM. A row that cannot be timed keeps its place, with the reason in `error`.
+
+    \b
+    op           columns
+    gemm         m n k [batch]                  C[m,n] = A[m,k] B[k,n]
+    attention    batch heads q_len kv_len head_dim [causal]
+                 [kernel: flash-attention-2 flash-attention-3 flash-attention-4 trtllm-fmha trtllm-gen efficient baseline]
+    conv2d       n c h w oc kh kw [stride padding groups layout: nchw nhwc]
+    conv3d       n c d h w oc kd kh kw [stride padding groups layout]
+    group_norm   n c spatial [groups layout]    spatial: the elements of a channel
+    layer_norm   rows cols
+    rms_norm     rows cols
+    softmax      rows cols
+    elementwise  numel [inputs function]        inputs: tensors read, 1 by default; function: add mul silu gelu ...
+    copy         numel
+    permute      rows cols [batch inner]        copy of (batch, rows, cols, inner) to (batch, cols, rows, inner)
+    cat          n c c2 spatial                 (n, c, spatial) and (n, c2, spatial) along the second dimension
+    embedding    rows cols [table_rows]
+    upsample     n c h w scale
+    """
+    from simtti.simulator.predict import predict as predict_table
+
+    with progress("predict", "rows") as advance:
+        table = predict_table(rows, hw, out, workers=workers, progress=advance)
+    failed = int((table["error"] != "").sum())
+    click.echo(f"{out}: {len(table) - failed} of {len(table)} rows timed on {hw}", err=True)
+
+
+@click.command()
+@click.argument("points", metavar="TABLE", type=click.Path())
+@table_option
+@workers_option
+def sweep(points: str, out: str, workers: int | None) -> None:
+    """Run every row of TABLE; its columns are options of `simtti run`.
+
+    Adds latency_s, energy_j, peak_memory_bytes, host_bound_share, and error, the reason where a row has no
+    result. Interrupted, it keeps the finished rows; the same command does the rest.
+
+    \b
+    workload,hw,batch,steps
+    stable-diffusion,a100-sxm,1,25
+    sdxl,h100-sxm,4,50
+    """
+    from simtti.simulator.sweep import sweep as sweep_table
+
+    with progress("sweep", "runs") as advance:
+        table = sweep_table(points, out, workers=workers, progress=advance)
+    failed = int(table["latency_s"].isna().sum())
+    click.echo(f"{out}: {len(table) - failed} of {len(table)} runs", err=True)
+
+
+@click.command()
+@click.argument("workload")
+@click.option("--hw", required=True, help="Devices: names or YAML files with commas between.")
+@click.option("--batch", help="Batches, as 1,4,16; the workload's own if not given.")
+@shape_options_but_batch
+@attention_option
+@click.option("--launch", default="eager", show_default=True, help="As for `simtti run`.")
+@host_option
+@click.option("--plot", "plot_path", type=click.Path(), help="Also plot it (.png, .svg).")
+@click.option("--out", type=click.Path(), help="Also write the table: .csv or .parquet.")
+def compare(
+    workload: str, hw: str, batch: str | None, plot_path: str | None, out: str | None, **options: Any
+) -> None:
+    """Compare devices: latency, throughput, energy, memory and bottleneck of WORKLOAD on each, at each batch.
+
+    \b
+    simtti compare sdxl --hw a100-sxm,h100-sxm,h200-sxm --batch 1,4,16 --plot sdxl.png
+    simtti compare svd --hw l40s,my-chip.yaml --launch graph --out svd.csv
+    """
+    from simtti.simulator import table
+    from simtti.simulator.compare import compare as compare_devices
+    from simtti.simulator.compare import plot_comparison
+    from simtti.simulator.summary import print_comparison_of_devices
+
+    check_outputs(plot_path, out)
+    batches: list[int | None] = list(whole_numbers("--batch", batch)) or [None]
+    chosen = {name: value for name, value in options.items() if value is not None}
+    with progress("compare", "runs") as advance:
+        found = compare_devices(workload, names(hw), batches, progress=advance, **chosen)
+    if out:
+        table.write_table(found, out)
+    if plot_path:
+        plot_comparison(found, plot_path, workload)
+    print_comparison_of_devices(found, workload)
+
+
+@click.command()
+@click.argument("spec", type=click.Path())
+@click.option("--out", required=True, type=click.Path(), help="The folder for results, report and journal.")
+@click.option("--engine", default="local", show_default=True, help="local (processes), ray, or dask.")
+@workers_option
+@click.option("--address", help="A running Ray or Dask cluster; without it, one of this machine.")
+@click.option("--report/--no-report", default=True, help="Write report.html, which needs plotly.")
+@click.option(
+    "--design",
+    "numbers",
+    multiple=True,
+    type=int,
+    help="Write this design's device file; may be given again.",
+)
+def explore(spec: str, out: str, numbers: tuple[int, ...], **options: Any) -> None:
+    """Search for better hardware: designs as SPEC.yaml describes them, each evaluated in full.
+
+    Writes results.parquet (a row a design), pareto.csv, sensitivity.csv, limits.parquet, report.html, and the device files of
+    the Pareto set (designs/NUMBER.yaml, for run --hw). Interrupted, it keeps what is done; the same command goes on, alone
+    or beside another on the same folder. SPEC may be a shipped example: bandwidth-or-sfus, l2-for-sdxl, ttv-600mm2,
+    h100-h200-next, edge-sdxl-turbo.
+
+    \b
+    simtti explore ttv-600mm2 --out study
+    simtti explore my-question.yaml --out study --engine ray --address auto
+    """
+    from pathlib import Path
+
+    from simtti.explore import api
+    from simtti.simulator.summary import print_exploration
+
+    with progress("explore", "designs") as advance:
+        result = api.explore(spec, out, progress=advance, **options)
+    for number in numbers:
+        click.echo(api.write_design(result, number, Path(out)), err=True)
+    print_exploration(result)
+    click.echo(
+        f"{out}: results.parquet, pareto.csv, designs/" + (", report.html" if options["report"] else ""),
+        err=True,
+    )

@@ -1,0 +1,151 @@
+"""Several GPUs: what each has is its share, nothing is lost, and what cannot be shared is refused."""
+
+import dataclasses
+import math
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import simtti
+from simtti.hw_configs.hardware import load
+from simtti.simulator.host import load_host
+from simtti.simulator.lower import Policy
+from simtti.simulator.parallel import degrees_of
+from simtti.simulator.simulation import simulate
+from simtti.workloads.record import workload_trace
+from simtti.workloads.shard import ALL_TO_ALL, SEND_RECEIVE, WHOLE, Degrees, is_shared, shard
+
+H100, HOST = load("h100-sxm"), load_host("default")
+SHARED = ["pixart-sigma", "wan2.1-1.3b", "flux-dev", "sd3.5-large", "cogvideox-2b", "hunyuan-video"]
+
+
+@pytest.fixture(scope="module")
+def wan():
+    return workload_trace("wan2.1-1.3b", steps=4)
+
+
+def work(trace, phase, category):
+    """FLOPs of the operators of a category in a phase's first step."""
+    step = next(item for item in trace.phases if item.name == phase).steps[0]
+    total = 0.0
+    for op in step.operators:
+        if op.category != category:
+            continue
+        if category == "Linear":
+            a, b = op.inputs[-2:] if op.op != "aten::linear" else op.inputs[:2]
+            total += 2.0 * a.numel * b.numel / a.shape[-1]
+        elif op.attributes.get("kind") == "self":
+            q, k = op.inputs[:2]
+            total += 4.0 * q.numel * k.shape[-2]
+    return total
+
+
+@pytest.mark.parametrize("name", SHARED)
+@pytest.mark.parametrize("degrees", [Degrees(2, 1), Degrees(1, 2), Degrees(2, 2)])
+def test_shares_add_up_to_the_whole(name, degrees):
+    """Products of the tokens' and attention's are divided; text that is not, and what is padded, is done by all."""
+    trace = workload_trace(name, steps=2)
+    share = shard(trace, degrees)
+    phase = next(item.name for item in trace.phases if is_shared(item))
+    for category in ("Linear", "Attention"):
+        whole, all_of_it = work(trace, phase, category), degrees.gpus * work(share, phase, category)
+        assert whole * (1 - 1e-9) <= all_of_it <= 1.25 * whole, category
+
+
+def test_each_kind_of_parallelism_brings_its_exchanges(wan):
+    def count(share, op):
+        return sum(operator.op == op for operator in share.operators())
+
+    attentions = sum(op.category == "Attention" and op.attributes.get("kind") == "self" for op in wan.operators()
+                     if op.phase not in WHOLE)  # fmt: skip
+    both = shard(wan, Degrees(2, 4))
+    assert count(both, ALL_TO_ALL) == 4 * attentions
+    assert count(both, SEND_RECEIVE) == 3 * attentions
+    assert count(shard(wan, Degrees(1, 4)), ALL_TO_ALL) == 0
+    assert count(shard(wan, Degrees(4, 1)), SEND_RECEIVE) == 0
+    assert shard(wan, Degrees(1, 1)) is wan
+
+
+@settings(max_examples=12, deadline=None, derandomize=True)
+@given(st.sampled_from([(2, 1), (1, 2), (4, 1), (2, 4)]))
+def test_what_a_share_is_made_of_is_consistent(wan, degrees):
+    """Every tensor lies within its storage, and what an elementwise operator reads fits what it writes."""
+    for op in shard(wan, Degrees(*degrees)).operators():
+        for use in (*op.inputs, *op.outputs):
+            if use.numel:
+                last = sum((size - 1) * stride for size, stride in zip(use.shape, use.strides, strict=True))
+                assert last < max(use.storage_bytes, 1), (op, use)
+        if op.category == "Elementwise" and op.outputs:
+            rank = len(op.outputs[0].shape)
+            for use in op.inputs:
+                for seen, made in zip(
+                    use.shape[::-1], op.outputs[0].shape[::-1][: len(use.shape)], strict=False
+                ):
+                    assert seen in (1, made) or len(use.shape) > rank, (
+                        op.op,
+                        op.module,
+                        use.shape,
+                        op.outputs[0].shape,
+                    )
+
+
+def test_the_text_and_the_vae_stay_whole(wan):
+    share = shard(wan, Degrees(4, 1))
+    for before, after in zip(wan.phases, share.phases, strict=True):
+        assert (before.steps == after.steps) == (before.name in WHOLE), before.name
+
+
+def test_more_gpus_are_faster_on_a_large_video_and_spend_more_energy():
+    one = simtti.run("wan2.1-1.3b", "h100-sxm", steps=10)
+    assert one.several_gpus is None
+    runs = [
+        simtti.run("wan2.1-1.3b", "h100-sxm", steps=10, gpus=n, ulysses=min(n, 4)).several_gpus
+        for n in (2, 4, 8)
+    ]
+    times = [run.latency_s for run in runs]
+    assert one.latency_s > times[0] > times[1] > times[2] > one.latency_s / 8
+    energies = [one.energy_j, *(run.energy_j for run in runs)]
+    assert energies == sorted(energies)
+    assert all(run.peak_memory_bytes < one.peak_memory_bytes for run in runs)
+    assert sum(runs[0].share.breakdown.values()) == pytest.approx(runs[0].latency_s)
+
+
+@pytest.mark.parametrize("degrees", [Degrees(4, 1), Degrees(1, 4)])
+def test_a_faster_link_is_no_slower_and_matters(wan, degrees):
+    share = shard(wan, degrees)
+    times = [
+        simulate(share, dataclasses.replace(H100, link_bytes_per_s=rate), HOST, Policy()).latency_s
+        for rate in (5e9, 5e10, 4.5e11, math.inf)
+    ]
+    assert times == sorted(times, reverse=True)
+    assert times[0] > 1.5 * times[-1]
+
+
+def test_an_exchange_takes_the_bytes_that_leave_over_the_link(wan):
+    result = simulate(shard(wan, Degrees(4, 1)), H100, HOST, Policy())
+    exchange = next(item for item in result.kernels if item.kernel.family == "communication")
+    nbytes = exchange.kernel.reads[0].nbytes
+    assert exchange.kernel.link_bytes == pytest.approx(nbytes * 3 / 4)
+    assert exchange.duration_s >= exchange.kernel.link_bytes / H100.link_attained_bytes_per_s
+
+
+@pytest.mark.parametrize(
+    ("workload", "device", "options", "message"),
+    [
+        ("wan2.1-1.3b", "h100-sxm", {"gpus": 4, "ulysses": 3, "ring": 1}, "must be gpus, 4"),
+        ("wan2.1-1.3b", "h100-sxm", {"gpus": 8}, "12 attention heads, which ulysses 8 does not divide"),
+        ("wan2.1-1.3b", "rtx-4090", {"gpus": 2}, "has no link between GPUs"),
+        ("stable-diffusion-1.5", "h100-sxm", {"gpus": 2}, "only the tokens of a transformer can be shared"),
+        ("parti", "h100-sxm", {"gpus": 2}, "has no phase of several steps"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_shared_is_refused(workload, device, options, message):
+    with pytest.raises(simtti.InputError, match=message):
+        simtti.run(workload, device, **options)
+
+
+def test_degrees_follow_from_each_other():
+    assert degrees_of(8, None, None, H100) == Degrees(8, 1)
+    assert degrees_of(8, 2, None, H100) == Degrees(2, 4)
+    assert degrees_of(8, None, 2, H100) == Degrees(4, 2)

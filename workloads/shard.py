@@ -1,0 +1,363 @@
+"""Sequence parallelism: the trace of one of several GPUs that share the tokens of a transformer.
+
+As xDiT does it (xfuser/model_executor/layers/usp.py): every GPU holds all weights and its share of the tokens, of what is
+elementwise, normalised or multiplied by weights; around self-attention Ulysses exchanges heads for tokens, an all-to-all of
+queries, keys, values and result with a copy on either side of each, and a ring passes keys and values on while the scores
+with those at hand are computed, merging partial results in fp32. Tokens of a text that are attended to jointly are shared
+where their number divides, else every GPU has all of them. Text encoders and the VAE run as on one GPU.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from simtti.errors import InputError
+from simtti.workloads.trace import ITEM_BYTES, Operator, Phase, Step, TensorUse, Trace
+
+# Phases that no GPU gets a share of.
+WHOLE = ("text_encoder", "image_encoder", "decoder")
+ALL_TO_ALL = "c10d::alltoall_base_"
+SEND_RECEIVE = "c10d::batch_isend_irecv"
+
+
+class Degrees(NamedTuple):
+    """ulysses x ring GPUs."""
+
+    ulysses: int
+    ring: int
+
+    @property
+    def gpus(self) -> int:
+        return self.ulysses * self.ring
+
+
+def shard(trace: Trace, degrees: Degrees) -> Trace:
+    """What one GPU runs of `trace`.
+
+    Raises:
+        InputError: a denoiser whose tokens cannot be shared: a UNet, or one without self-attention; heads that do not
+            divide by the Ulysses degree.
+    """
+    if degrees.gpus == 1:
+        return trace
+    phases = []
+    shared = False
+    for phase in trace.phases:
+        steps = phase.steps
+        if is_shared(phase):
+            steps = tuple(
+                Step(step.count, _shard_step(trace.workload, step.operators, degrees)) for step in steps
+            )
+            shared = True
+        phases.append(Phase(phase.name, steps))
+    if not shared:
+        raise InputError(
+            f"{trace.workload} has no phase of several steps with self-attention over an image or a video, whose "
+            "tokens GPUs could share"
+        )
+    return dataclasses.replace(trace, phases=tuple(phases))
+
+
+def is_shared(phase: Phase) -> bool:
+    """Whether GPUs share the tokens of a phase: it has several steps, and attends to an image or a video."""
+    several = sum(step.count for step in phase.steps) > 1
+    return (
+        several
+        and phase.name not in WHOLE
+        and any(_attends(op) for step in phase.steps for op in step.operators)
+    )
+
+
+def _attends(operator: Operator) -> bool:
+    """Self-attention over the tokens that GPUs share: all of them attend to all, not the last one to a cache."""
+    attributes = operator.attributes
+    return (
+        operator.category == "Attention"
+        and attributes.get("kind") == "self"
+        and attributes.get("domain") != "text"
+        and operator.inputs[0].shape[-2] == operator.inputs[1].shape[-2]
+    )
+
+
+def _shard_step(workload: str, operators: Sequence[Operator], degrees: Degrees) -> tuple[Operator, ...]:
+    for operator in operators:
+        if operator.category == "Convolution" and _overlaps(operator):
+            raise InputError(
+                f"{workload}: a convolution of {operator.module} reaches over the borders between GPUs; only the tokens of "
+                "a transformer can be shared"
+            )
+    lengths, repeated = _local_lengths(operators, degrees.gpus)
+    fresh = itertools.count(
+        1 + max((use.tensor for op in operators for use in (*op.inputs, *op.outputs)), default=0)
+    )
+    found: list[Operator] = []
+    for operator in operators:
+        local = dataclasses.replace(
+            operator,
+            inputs=tuple(_local(use, lengths) for use in operator.inputs),
+            outputs=tuple(_local(use, lengths) for use in operator.outputs),
+        )
+        if _attends(operator):
+            of_text = repeated.get(operator.inputs[0].shape[-2], 0)
+            found += _Exchange(workload, local, degrees, fresh, of_text).operators()
+        else:
+            found.append(local)
+    return tuple(dataclasses.replace(op, position=at) for at, op in enumerate(found))
+
+
+def _overlaps(operator: Operator) -> bool:
+    taps = operator.inputs[1].shape[2:]
+    strides = operator.attributes.get("stride", [1] * len(taps))
+    return any(tap > stride for tap, stride in zip(taps, strides, strict=True))
+
+
+# ---- shapes
+
+
+def _local_lengths(operators: Sequence[Operator], gpus: int) -> tuple[dict[int, int], dict[int, int]]:
+    """Tokens that one GPU has, by the number that there are: of the image, of a text attended to jointly, of both. And of
+    those both, the text's where every GPU has all of it."""
+    found: dict[int, int] = {}
+    repeated: dict[int, int] = {}
+    for length in {op.inputs[0].shape[-2] for op in operators if _attends(op)}:
+        image, text = length, 0
+        for operator in operators:
+            if operator.op == "aten::cat" and (parts := _parts(operator, length)):
+                image, text = max(parts), min(parts)
+                break
+        own_text = text // gpus if text % gpus == 0 else text
+        found[image] = -(-image // gpus)
+        if text:
+            found[text] = own_text
+            found[length] = found[image] + own_text
+            if own_text == text:
+                repeated[length] = text
+    return found, repeated
+
+
+def _parts(cat: Operator, length: int) -> tuple[int, ...]:
+    """The two lengths that a concatenation to `length` tokens is of; none if it is another."""
+    shapes = [use.shape for use in cat.inputs]
+    whole = cat.outputs[0].shape
+    for axis, size in enumerate(whole):
+        if size == length and len(shapes) == 2 and all(len(shape) == len(whole) for shape in shapes):
+            parts = tuple(shape[axis] for shape in shapes)
+            if sum(parts) == length:
+                return parts
+    return ()
+
+
+def _local_size(size: int, lengths: dict[int, int]) -> int:
+    """A dimension's share: of the tokens, or of the tokens of several images in one dimension."""
+    for length in sorted(lengths, reverse=True):
+        if size % length == 0:
+            return size // length * lengths[length]
+    return size
+
+
+def _local(use: TensorUse, lengths: dict[int, int]) -> TensorUse:
+    """The share of a tensor whose tokens are divided. The dimension that lies dense holds channels, not tokens, but where an
+    image's patches come channel by channel: their shares are copied token by token."""
+    if use.role == "parameter" or len(use.shape) < 2:
+        return use
+    shape, strides = list(use.shape), list(use.strides)
+    by_channel = False
+    for axis, (size, stride) in enumerate(zip(use.shape, use.strides, strict=True)):
+        if stride == 1 and axis == len(use.shape) - 1:
+            continue
+        shape[axis] = _local_size(size, lengths)
+        by_channel |= stride == 1 and shape[axis] != size
+    if tuple(shape) == use.shape:
+        return use
+    if by_channel:
+        strides = _dense(shape)
+    else:
+        for axis in sorted(range(len(shape)), key=lambda axis: use.strides[axis]):
+            span, own = strides[axis] * use.shape[axis], strides[axis] * shape[axis]
+            if span != own:
+                strides = [
+                    stride // span * own
+                    if other != axis and stride >= span and stride % span == 0
+                    else stride
+                    for other, stride in enumerate(strides)
+                ]
+    nbytes = -(-use.storage_bytes * math.prod(shape) // max(use.numel, 1))
+    return dataclasses.replace(use, shape=tuple(shape), strides=tuple(strides), storage_bytes=nbytes)
+
+
+def _dense(shape: Sequence[int]) -> list[int]:
+    strides = [1]
+    for size in reversed(shape[1:]):
+        strides.append(strides[-1] * size)
+    return strides[::-1]
+
+
+# ---- attention
+
+
+class _Exchange:
+    """The operators around and of one self-attention whose tokens are shared. Shapes are (batch, heads, tokens, width).
+
+    repeated: of its tokens, those that every GPU has; their keys and values are attended to once, in the ring's last step.
+    """
+
+    def __init__(
+        self, workload: str, attention: Operator, degrees: Degrees, fresh: Iterator[int], repeated: int
+    ) -> None:
+        self.attention, self.degrees, self.fresh, self.repeated = attention, degrees, fresh, repeated
+        heads = attention.inputs[0].shape[-3]
+        if heads % degrees.ulysses:
+            raise InputError(
+                f"{workload} has {heads} attention heads, which ulysses {degrees.ulysses} does not divide; give one that does, "
+                "and the rest as ring"
+            )
+
+    def operators(self) -> list[Operator]:
+        found: list[Operator] = []
+        gathered = []
+        for use, without in zip(self.attention.inputs[:3], (0, self.repeated, self.repeated), strict=True):
+            operators, own = self._gather(_shorter(use, without))
+            found += operators
+            gathered.append(own)
+        query, key, value = gathered
+        result = self._made(query.shape, query.dtype)
+        for step in range(self.degrees.ring):
+            attributes = dict(self.attention.attributes)
+            if step + 1 < self.degrees.ring:
+                attributes["receives_bytes"] = key.nbytes + value.nbytes
+                found.append(
+                    self._operator(SEND_RECEIVE, "Communication", (key, value), (), {"overlapped": True})
+                )
+            elif self.repeated:
+                operators, (key, value) = self._with_repeated((key, value))
+                found += operators
+            part = self._made(query.shape, query.dtype)
+            found.append(
+                dataclasses.replace(
+                    self.attention, inputs=(query, key, value, *self.attention.inputs[3:]), outputs=(part,),
+                    attributes=attributes,
+                )
+            )  # fmt: skip
+            if self.degrees.ring == 1:
+                result = part
+            else:
+                operators, result = self._merge(part, result if step else None)
+                found += operators
+        if self.degrees.ring > 1:
+            whole = self._made(query.shape, query.dtype)
+            found.append(self._operator("aten::_to_copy", "Memory", (result,), (whole,)))
+            result = whole
+        return found + self._scatter(result)
+
+    def _with_repeated(self, uses: tuple[TensorUse, ...]) -> tuple[list[Operator], list[TensorUse]]:
+        """Keys and values with those that every GPU has."""
+        operators, found = [], []
+        for use in uses:
+            text = self._made((*use.shape[:-2], self.repeated, use.shape[-1]), use.dtype)
+            both = self._made((*use.shape[:-2], use.shape[-2] + self.repeated, use.shape[-1]), use.dtype)
+            operators.append(self._operator("aten::cat", "Memory", (use, text), (both,)))
+            found.append(both)
+        return operators, found
+
+    def _gather(self, use: TensorUse) -> tuple[list[Operator], TensorUse]:
+        """All tokens of the group, of a part of the heads."""
+        ranks = self.degrees.ulysses
+        if ranks == 1:
+            return [], use
+        batch, heads, tokens, width = _four(use.shape)
+        by_batch, by_head, by_token, by_width = _four(use.strides)
+        own = heads // ranks
+        sent = self._made((ranks, tokens, batch, own, width), use.dtype)
+        source = dataclasses.replace(
+            use, shape=sent.shape, strides=(by_head * own, by_token, by_batch, by_head, by_width)
+        )
+        return self._all_to_all(
+            source, sent, (batch, own, ranks * tokens, width), (own * width, width, batch * own * width, 1)
+        )
+
+    def _scatter(self, use: TensorUse) -> list[Operator]:
+        """The tokens of one GPU again, of all heads, into the attention's own result."""
+        ranks = self.degrees.ulysses
+        target = self.attention.outputs[0]
+        if ranks == 1:
+            return [self._operator("aten::view", "View", (use,), (target,), is_view=True)]
+        batch, own, tokens, width = _four(use.shape)
+        by_batch, by_head, by_token, by_width = _four(use.strides)
+        local = tokens // ranks
+        sent = self._made((ranks, own, local, batch, width), use.dtype)
+        source = dataclasses.replace(
+            use, shape=sent.shape, strides=(by_token * local, by_head, by_token, by_batch, by_width)
+        )
+        operators, received = self._all_to_all(
+            source, sent, (batch, ranks * own, local, width), (width, local * batch * width, batch * width, 1)
+        )
+        return [*operators, self._operator("aten::view", "View", (received,), (target,), is_view=True)]
+
+    def _all_to_all(
+        self, source: TensorUse, sent: TensorUse, shape: tuple[int, ...], strides: tuple[int, ...]
+    ) -> tuple[list[Operator], TensorUse]:
+        """Copy what goes to one rank together, exchange, copy into order."""
+        arrived = self._made(sent.shape, sent.dtype)
+        ordered = self._made(shape, sent.dtype)
+        seen = dataclasses.replace(arrived, shape=shape, strides=strides)
+        return [
+            self._operator("aten::view", "View", (source,), (source,), is_view=True),
+            self._operator("aten::clone", "Memory", (source,), (sent,)),
+            self._operator(ALL_TO_ALL, "Communication", (sent,), (arrived,), {"ranks": self.degrees.ulysses}),
+            self._operator("aten::view", "View", (arrived,), (seen,), is_view=True),
+            self._operator("aten::clone", "Memory", (seen,), (ordered,)),
+        ], ordered
+
+    def _merge(self, part: TensorUse, before: TensorUse | None) -> tuple[list[Operator], TensorUse]:
+        """Add a part of the keys to the result so far, both in fp32: out - sigmoid(lse - lse') (out - part)."""
+        single = self._made(part.shape, "fp32")
+        operators = [self._operator("aten::_to_copy", "Memory", (part,), (single,))]
+        if before is None:
+            return operators, single
+        row = (*part.shape[:-1], 1)
+        logs = [self._made(row, "fp32") for _ in range(6)]
+        difference, scaled, merged = (self._made(part.shape, "fp32") for _ in range(3))
+        operators += [
+            self._operator("aten::sub", "Elementwise", (logs[0], logs[1]), (logs[2],)),
+            self._operator("aten::sigmoid", "Elementwise", (logs[2],), (logs[3],)),
+            self._operator("aten::sub", "Elementwise", (before, single), (difference,)),
+            self._operator("aten::mul", "Elementwise", (logs[3], difference), (scaled,)),
+            self._operator("aten::sub", "Elementwise", (before, scaled), (merged,)),
+            self._operator("aten::log_sigmoid_forward", "Elementwise", (logs[2],), (logs[4],)),
+            self._operator("aten::sub", "Elementwise", (logs[0], logs[4]), (logs[5],)),
+        ]
+        return operators, merged
+
+    def _made(self, shape: Sequence[int], dtype: str) -> TensorUse:
+        nbytes = math.prod(shape) * ITEM_BYTES[dtype]
+        return TensorUse(next(self.fresh), tuple(shape), tuple(_dense(shape)), dtype, nbytes, "activation")
+
+    def _operator(
+        self,
+        op: str,
+        category: str,
+        inputs: tuple[TensorUse, ...],
+        outputs: tuple[TensorUse, ...],
+        attributes: dict[str, object] | None = None,
+        is_view: bool = False,
+    ) -> Operator:
+        return dataclasses.replace(
+            self.attention, op=op, category=category, inputs=inputs, outputs=outputs, attributes=attributes or {},
+            is_view=is_view,
+        )  # fmt: skip
+
+
+def _shorter(use: TensorUse, tokens: int) -> TensorUse:
+    """Without the last `tokens` tokens."""
+    shape = (*use.shape[:-2], use.shape[-2] - tokens, use.shape[-1])
+    return dataclasses.replace(use, shape=shape)
+
+
+def _four(sizes: Sequence[int]) -> tuple[int, int, int, int]:
+    """(batch, heads, tokens, width) of attention's operands, where there is one image or one head."""
+    found = (*(1,) * (4 - len(sizes)), *sizes)
+    return found[0], found[1], found[2], found[3]
