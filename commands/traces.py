@@ -39,7 +39,11 @@ def record(workload: str, out: str, **options: Any) -> None:
 @click.option("--device", default="cuda", show_default=True, help="cuda, or cpu to try it out.")
 @click.option("--attention", default="flash", show_default=True, help="flash, efficient or baseline.")
 @click.option("--repeats", default=5, show_default=True, help="Clean times to take, without the profiler.")
-@click.option("--all-steps", is_flag=True, help="Every step, not one of each phase (not possible yet).")
+@click.option(
+    "--all-steps",
+    is_flag=True,
+    help="Run and keep every step, not one of those that are alike with its count.",
+)
 @click.option(
     "--suite", default="tti", show_default=True, help="With WORKLOAD kernels: which microbenchmarks."
 )
@@ -59,6 +63,7 @@ def capture(workload: str, out: str, device: str, **options: Any) -> None:
 
     \b
     simtti capture stable-diffusion-1.5 --batch 2 -o sd-h100.parquet
+    simtti capture svd --all-steps -o svd-steps.parquet
     simtti capture kernels --suite tti --budget-s 500 -o kernels.parquet
     """
     check_outputs(out)

@@ -126,7 +126,6 @@ def test_attention_stays_one_operator_whatever_its_kernels(tiny):
     [
         ({"device": "tpu"}, "unknown device to capture on 'tpu'"),
         ({"device": "cpu", "attention": "flush"}, "unknown attention 'flush'; did you mean 'flash'"),
-        ({"device": "cpu", "all_steps": True}, "only the steps that a recording holds"),
         ({"device": "cpu", "repeats": 0}, "repeats is 0"),
         ({"device": "cpu", "height": 9}, "height is 9"),
     ],

@@ -19,6 +19,7 @@ from simtti.hw_configs.hardware import load
 from simtti.simulator.operators import FAMILIES
 from simtti.simulator.predict import kernels_of, predict
 from simtti.validation import campaign, measure
+from simtti.validation.measuring import counters, driver, file, kernels, timing
 from simtti.validation.microbenchmarks import (
     WORTH,
     batches,
@@ -207,7 +208,7 @@ def test_a_cpu_run_measures_every_family(tmp_path, monkeypatch):
         "cpu", tmp_path / "k.parquet", budget_s=60, progress=lambda *at: seen.append(at)
     )
     assert (done.measured, done.left) == (len(WORTH), 0)
-    table, metadata = measure.read_measurements(tmp_path / "k.parquet")
+    table, metadata = file.read_measurements(tmp_path / "k.parquet")
     frame = table.to_pandas()
     assert set(frame.family) == set(WORTH)
     timed = frame[frame.failure.isna()]
@@ -269,10 +270,10 @@ def test_a_run_goes_on_where_the_last_one_stopped(tmp_path, few):
 
     with pytest.raises(KeyboardInterrupt):
         measure.measure_suite("cpu", out, progress=stop)
-    table, metadata = measure.read_measurements(out)
+    table, metadata = file.read_measurements(out)
     assert table.column("id").to_pylist() == [case.id for case in few[:2]]
     assert measure.measure_suite("cpu", out).measured == len(few) - 2
-    table, metadata = measure.read_measurements(out)
+    table, metadata = file.read_measurements(out)
     assert table.column("id").to_pylist() == [case.id for case in few]
     assert table.column("run").to_pylist() == [0, 0, 1, 1, 1]
     assert len(metadata["runs"]) == 2
@@ -295,7 +296,7 @@ def test_an_interruption_within_a_batch_or_a_write_loses_that_batch_only(tmp_pat
     monkeypatch.setattr(measure, "prepare", interrupted)
     with pytest.raises(KeyboardInterrupt):
         measure.measure_suite("cpu", out)
-    assert measure.read_measurements(out)[0].num_rows == 2
+    assert file.read_measurements(out)[0].num_rows == 2
     monkeypatch.setattr(measure, "prepare", prepare)
 
     def half_written(table, path, **options):
@@ -308,7 +309,7 @@ def test_an_interruption_within_a_batch_or_a_write_loses_that_batch_only(tmp_pat
     with pytest.raises(KeyboardInterrupt):
         measure.measure_suite("cpu", out)
     assert count["writes"] == 1
-    assert measure.read_measurements(out)[0].num_rows == 2
+    assert file.read_measurements(out)[0].num_rows == 2
     assert [path.name for path in tmp_path.iterdir()] == ["k.parquet"]
 
 
@@ -326,7 +327,7 @@ def test_a_budget_ends_a_run_and_a_failure_is_a_row(tmp_path, few, monkeypatch):
     assert (done.measured, done.left) == (0, len(few))
     done = measure.measure_suite("cpu", tmp_path / "k.parquet")
     assert (done.measured, done.failed) == (len(few), 1)
-    row = measure.read_measurements(tmp_path / "k.parquet")[0].to_pylist()[0]
+    row = file.read_measurements(tmp_path / "k.parquet")[0].to_pylist()[0]
     assert row["failure"] == "RuntimeError: CUDA out of memory. Tried to allocate"
     assert row["warm_us"] is None
 
@@ -341,10 +342,10 @@ def test_a_device_that_is_lost_stops_the_run_with_its_rows_kept(tmp_path, few, m
         return prepare(case, torch, device)
 
     monkeypatch.setattr(measure, "prepare", failing)
-    monkeypatch.setattr(measure._Bench, "recover", lambda bench: setattr(bench, "lost", True))
+    monkeypatch.setattr(timing.Bench, "recover", lambda bench: setattr(bench, "lost", True))
     with pytest.raises(InputError, match=r"the device failed at .*illegal memory access"):
         measure.measure_suite("cpu", tmp_path / "k.parquet")
-    rows = measure.read_measurements(tmp_path / "k.parquet")[0].to_pylist()
+    rows = file.read_measurements(tmp_path / "k.parquet")[0].to_pylist()
     assert [row["failure"] is None for row in rows] == [True, True, False]
 
 
@@ -365,9 +366,9 @@ def test_foreign_files_and_devices_are_refused(tmp_path, few):
         measure.measure_suite("cpu", path)
     path.unlink()
     measure.measure_suite("cpu", path)
-    table, metadata = measure.read_measurements(path)
+    table, metadata = file.read_measurements(path)
     metadata["device"]["name"] = "NVIDIA X100"
-    pq.write_table(table.replace_schema_metadata({measure.METADATA_KEY: json.dumps(metadata).encode()}), path)
+    pq.write_table(table.replace_schema_metadata({file.METADATA_KEY: json.dumps(metadata).encode()}), path)
     with pytest.raises(InputError, match="holds measurements of NVIDIA X100, and this is"):
         measure.measure_suite("cpu", path)
 
@@ -418,11 +419,11 @@ class _FakeTorch:
 
 def test_the_gpu_bench_runs_through_with_a_fake_gpu(tmp_path, few, monkeypatch):
     torch = pytest.importorskip("torch")
-    monkeypatch.setattr(measure, "_bench", lambda device: measure._CudaBench(_FakeTorch(torch)))
-    monkeypatch.setattr(measure._CudaBench, "_ramp_up", lambda bench: None)
+    monkeypatch.setattr(measure, "bench_on", lambda device: timing.CudaBench(_FakeTorch(torch)))
+    monkeypatch.setattr(timing.CudaBench, "_ramp_up", lambda bench: None)
     done = measure.measure_suite("cuda", tmp_path / "k.parquet")
     assert (done.measured, done.failed) == (len(few), 0)
-    table, metadata = measure.read_measurements(tmp_path / "k.parquet")
+    table, metadata = file.read_measurements(tmp_path / "k.parquet")
     assert metadata["device"]["name"] == "Fake"
     assert metadata["device"]["l2_bytes"] == 1 << 16
     assert {"cuda", "cudnn"} <= set(metadata["runs"][0])
@@ -437,7 +438,7 @@ case "$1" in *driver_version*) echo "570.10, 1980, 2619, 700.00";; *) echo "1755
     smi.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     monkeypatch.setitem(sys.modules, "pynvml", None)
-    found = measure._Smi(None)
+    found = driver.Smi(None)
     assert found.facts() == {
         "driver": "570.10",
         "max_sm_clock_mhz": 1980.0,
@@ -491,11 +492,11 @@ def test_kernels_are_those_launched_within_a_label():
             )
             events.append(_event("kernel", name, 1000 + number, 3.0 + place + launch, correlation=number, grid=grid,
                                  block=[128, 1, 1], **{"registers per thread": 32, "shared memory": 1024}))  # fmt: skip
-    found = measure.kernels_by_label({"traceEvents": list(reversed(events))})
+    found = kernels.kernels_by_label({"traceEvents": list(reversed(events))})
     assert [[kernel["name"] for kernel in launch] for launch in found["simtti 0 warm"]] == [
         ["transpose", "product"]
     ] * 2
-    columns = measure.kernel_columns(found["simtti 0 warm"], found["simtti 0 cold"])
+    columns = kernels.kernel_columns(found["simtti 0 warm"], found["simtti 0 cold"])
     assert columns["kernel_count"] == 2
     assert columns["warm_kernel_us"] == 3.5 + 4.5
     assert columns["cold_kernel_us"] == 5.0 + 6.0
@@ -506,7 +507,7 @@ def test_kernels_are_those_launched_within_a_label():
         32,
         1024,
     )
-    assert measure.kernel_columns([], []) == {}
+    assert kernels.kernel_columns([], []) == {}
 
 
 # ---- counters
@@ -533,7 +534,7 @@ SPIN = "at::cuda::<unnamed>::spin_kernel(long)"
 def test_counters_are_read_case_by_case():
     text = _ncu_csv((SPIN, "0", "0"), ("flash_fwd_kernel", "40.5", "61.2"), (SPIN, "0", "0"), (SPIN, "0", "0"),
                     ("gemm", "1", "n/a"), ("softmax", "2", "55"))  # fmt: skip
-    found = measure.parse_ncu(text)
+    found = counters.parse_ncu(text)
     assert [[kernel.name for kernel in case] for case in found] == [
         ["flash_fwd_kernel"],
         [],
@@ -548,7 +549,7 @@ def test_counters_are_read_case_by_case():
     assert found[0][0].grid == "(64, 8, 1)"
     assert "l2_hit_percent" not in found[2][0].counters
     cases = counter_cases()
-    rows = measure.counter_rows(cases, found)
+    rows = counters.counter_rows(cases, found)
     assert [row["failure"] is None for row in rows] == [True, False, True]
     assert rows[0]["id"] == f"counters {cases[0].id}"
     assert rows[2]["cold_kernel_us"] == pytest.approx(24.69)
@@ -562,13 +563,13 @@ def test_counters_are_read_case_by_case():
 ])  # fmt: skip
 def test_ncu_that_read_nothing_says_why(text, reason):
     with pytest.raises(InputError, match=reason):
-        measure.parse_ncu(text)
+        counters.parse_ncu(text)
 
 
 def test_the_ncu_command_leaves_the_clocks_alone_and_names_the_cases():
-    command = measure.ncu_command([0, 3], "log.csv")
+    command = counters.ncu_command([0, 3], "log.csv")
     assert command[0] == "ncu"
-    assert command[-5:] == [sys.executable, "-m", "simtti.validation.measure", "0", "3"]
+    assert command[-5:] == [sys.executable, "-m", "simtti.validation.measuring.counters", "0", "3"]
     assert command[command.index("--clock-control") + 1] == "none"
     assert "lts__t_sector_hit_rate.pct" in command[command.index("--metrics") + 1]
 
@@ -585,11 +586,11 @@ def test_counters_go_through_ncu_into_the_file(tmp_path, monkeypatch):
     )
     ncu.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    monkeypatch.setattr(measure, "_bench", lambda device: measure._CudaBench(_FakeTorch(torch)))
-    monkeypatch.setattr(measure._CudaBench, "_ramp_up", lambda bench: None)
+    monkeypatch.setattr(measure, "bench_on", lambda device: timing.CudaBench(_FakeTorch(torch)))
+    monkeypatch.setattr(timing.CudaBench, "_ramp_up", lambda bench: None)
     out = tmp_path / "c.parquet"
     assert measure.measure_suite("cuda", out, counters=True).measured == len(cases)
-    rows = measure.read_measurements(out)[0].to_pylist()
+    rows = file.read_measurements(out)[0].to_pylist()
     assert {row["family"] for row in rows} == {"counters"}
     assert measure.measure_suite("cuda", out, counters=True).measured == 0
     monkeypatch.undo()

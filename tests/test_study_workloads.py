@@ -290,7 +290,8 @@ def test_blocks_cover_every_length():
     with record.quiet():
         from simtti.workloads.models.llama2 import blocks
     for last in (1, 16, 17, 1024):
-        assert sum(count for _, count in blocks(1, last, 16)) == last
+        assert [length for block in blocks(1, last, 16) for length in block] == list(range(1, last + 1))
+        assert {len(block) for block in blocks(1, last, 16)[:-1]} <= {16}
     assert blocks(5, 4, 16) == []
 
 

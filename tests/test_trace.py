@@ -176,7 +176,7 @@ def test_with_steps_of_what_has_none():
     with pytest.raises(InputError, match="tiny has no phase whose number of steps"):
         small_trace(schedule={}).with_steps(3)
     differing = Phase("denoising", (Step(1, ()), Step(2, ())))
-    with pytest.raises(InputError, match="2 different steps in phase denoising"):
+    with pytest.raises(InputError, match="2 steps one by one in phase denoising"):
         small_trace(phases=(differing,)).with_steps(3)
 
 

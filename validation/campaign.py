@@ -361,7 +361,7 @@ def _checked(path: Path, describe: Callable[[Path], str]) -> int:
 
 
 def _describe_measurements(path: Path) -> str:
-    from simtti.validation.measure import read_measurements
+    from simtti.validation.measuring.file import read_measurements
 
     table, metadata = read_measurements(path)
     rows = table.select(["family", "failure", "warm_us", "cold_us", "cold_kernel_us"]).to_pylist()

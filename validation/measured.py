@@ -217,7 +217,7 @@ def _from_capture(path: Path) -> pd.DataFrame:
     import pandas as pd
 
     from simtti.hw_configs.hardware import find_reported
-    from simtti.validation.measure import read_measurements as read_capture
+    from simtti.validation.measuring.file import read_measurements as read_capture
 
     captured, metadata = read_capture(path)
     reported = str(metadata["device"]["name"])

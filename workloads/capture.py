@@ -8,12 +8,19 @@ up, then for clean times without a profiler (`timing.end_to_end`), and once with
 operators are those that `record` gives; what the profiler saw is laid beside them in order, and
 `provenance["capture"]` counts what found its place. Where something did not, its kernels are kept without an operator.
 
+Of steps that are alike one is run and kept with its count, as in a recording; with `all_steps` each is run, on what the
+one before left, and is a step of its own: every denoising step, every token with its own length of the cache, every tile
+and chunk of frames in its turn. All denoising steps are of the sampler's steady state, as the recorded one is: a multistep
+sampler's first and last ones, which have a few elementwise operators less, are left out. So the operators are those of a
+recording, each step as often as it counts; only where a recording lets one length stand for a block of them (Parti,
+LLaMA2) has each its own. Steps that do the same share their operands, so that a file hardly grows but for the times.
+
 Tried: on a CPU, where there are host times and no kernels. Of Stable Diffusion 1.5 (64x64, fp32, torch 2.13) all 2,846
 operators that ran are recorded ones; 12 of the 2,858 recorded did not run: a CPU does not copy the prompts to itself,
 and its GroupNorm takes channels_last as it is. Not yet tried on a GPU: reading kernels is tested with profiles that
-other people made on H100, A100, B200 and V100, but CUDA events and the choice of attention kernels are not. A step of a
-builder cannot be run twice in place, so each clean time is of another run of the builder, and only the steps that a
-recording holds are captured: not every one of those that are alike.
+other people made on H100, A100, B200 and V100, but CUDA events and the choice of attention kernels are not. Each clean
+time is of another run of the builder. Each step is under a profile of its own, and the next one's times begin where it
+ends: what a profiler takes to start and to write its file is not in the trace.
 """
 
 from __future__ import annotations
@@ -39,6 +46,7 @@ from typing import Any
 
 from simtti.errors import InputError, unknown
 from simtti.workloads import models
+from simtti.workloads.aten import Call
 from simtti.workloads.catalogue import Options, Workload, find
 from simtti.workloads.kineto import Profile, read_kineto
 from simtti.workloads.record import quiet, record
@@ -65,7 +73,8 @@ def capture(
     """Run a workload on a device and return its trace with times. Options are those of `record`.
 
     attention: the kernels of scaled-dot-product attention: 'flash', 'efficient', or 'baseline' with the score
-    matrix in memory. repeats: how many clean times to take; their median counts.
+    matrix in memory. all_steps: run every step, not one of those that are alike. repeats: how many clean times to take;
+    their median counts.
 
     Raises:
         InputError: no such workload, device or option; no torch or no GPU; not enough memory.
@@ -76,18 +85,19 @@ def capture(
         raise unknown("device to capture on", device, DEVICES)
     if attention not in ATTENTION:
         raise unknown("attention", attention, ATTENTION)
-    if all_steps:
-        raise InputError(
-            "all_steps: only the steps that a recording holds can be captured so far; leave it out, and each phase's "
-            "time is its steps' times their counts"
-        )
     if repeats < 1:
         raise InputError(f"repeats is {repeats!r}; it must be a whole number of at least 1")
     _check_device(workload, device)
-    recorded = record(name, **options)
-    with quiet():
+    recorded = record(name, all_steps=all_steps, **options)
+    with quiet(), _every_step() if all_steps else nullcontext():
         runs = _runs(workload, chosen, device, attention, repeats)
     return _timed(recorded, runs, device, attention)
+
+
+def _every_step() -> AbstractContextManager[None]:
+    from simtti.workloads.recorder import every_step
+
+    return every_step(reruns=True)
 
 
 def _check_device(workload: Workload, device: str) -> None:
@@ -264,7 +274,9 @@ def _profiled(step: _StepRun, place: Any) -> Iterator[None]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "profile.json")
         profiler.export_chrome_trace(str(path))
-        step.profile = read_kineto(path)
+        step.profile = read_kineto(path, may_be_empty=True)
+    for call in step.profile.calls:
+        call.arguments = {}  # the recording has them; of hundreds of steps they would fill the memory
 
 
 def _profiler(place: Any) -> Any:
@@ -286,7 +298,7 @@ def _timed(recorded: Trace, runs: _Runs, device: str, attention: str) -> Trace:
     host: list[HostTime | None] = []
     kernels: list[TimedKernel] = []
     counts = {"operators": 0, "profiled": 0, "matched": 0}
-    profiles = [run_step.profile for run_step in runs.profiled.steps if run_step.profile]
+    shifts = _shifts_us([run_step.profile for run_step in runs.profiled.steps if run_step.profile])
     for step, watched_step in pairs:
         operators = step.operators if step else ()
         first = len(host)
@@ -295,7 +307,7 @@ def _timed(recorded: Trace, runs: _Runs, device: str, attention: str) -> Trace:
         profile = watched_step.profile if watched_step else None
         if profile is None:
             continue
-        shift = _offset_us(profile, profiles[0])
+        shift = shifts[id(profile)]
         rows = match([operator.op for operator in operators], [call.name for call in profile.calls])
         counts["profiled"] += len(profile.calls)
         counts["matched"] += len(rows)
@@ -346,10 +358,16 @@ def _alike(name: str) -> str:
     return "aten::view" if name == "aten::_reshape_alias" else name.rstrip("_")
 
 
-def _offset_us(profile: Profile, first: Profile) -> float:
-    """From the start of the first profile to that of this one. Kineto counts from a base that its file names."""
-    nanoseconds = profile.header.get("baseTimeNanoseconds", 0) - first.header.get("baseTimeNanoseconds", 0)
-    return float(profile.base_us - first.base_us + nanoseconds / 1e3)
+def _shifts_us(profiles: list[Profile]) -> dict[int, float]:
+    """By the id of each profile what to add to its times, so that each begins where the one before ends."""
+    shifts: dict[int, float] = {}
+    now_us = 0.0
+    for profile in profiles:
+        events: list[Call | TimedKernel] = [*profile.calls, *profile.kernels]
+        first_us = min((event.start_us for event in events), default=0.0)
+        shifts[id(profile)] = now_us - first_us
+        now_us += max((event.start_us + event.duration_us for event in events), default=0.0) - first_us
+    return shifts
 
 
 def _end_to_end(phases: tuple[Phase, ...], runs: _Runs) -> dict[str, Any]:

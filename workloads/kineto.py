@@ -169,7 +169,6 @@ class Profile:
     header: dict[str, Any]
     calls: list[Call]
     kernels: tuple[TimedKernel, ...]
-    base_us: float
 
     def device(self, number: int) -> dict[str, Any]:
         """Facts of a GPU, under simtti's names."""
@@ -186,10 +185,13 @@ class Profile:
         return {}
 
 
-def read_kineto(path: str | os.PathLike[str]) -> Profile:
-    """Operators and kernels of a file, tied to each other. Times count from its first event."""
+def read_kineto(path: str | os.PathLike[str], *, may_be_empty: bool = False) -> Profile:
+    """Operators and kernels of a file, tied to each other. Times count from its first event.
+
+    may_be_empty: a file without any is one, too.
+    """
     path = Path(path)
-    reader = _Reader(path)
+    reader = _Reader(path, may_be_empty)
     try:
         events = reader.events()
         return _profile(path, reader.header, events)
@@ -223,8 +225,8 @@ class _FileError(Exception):
 class _Reader:
     """Reads a Kineto file event by event, so that only the events that matter are ever held."""
 
-    def __init__(self, path: Path):
-        self.path = path
+    def __init__(self, path: Path, may_be_empty: bool = False):
+        self.path, self.may_be_empty = path, may_be_empty
         self.header: dict[str, Any] = {}
         self._scan = json.JSONDecoder(strict=False).raw_decode
         self._space = re.compile(r"[ \t\n\r]*").match
@@ -326,7 +328,7 @@ class _Reader:
             found = list(self._listed())
         if found is None:
             raise _FileError("is not a Kineto trace: it has no traceEvents")
-        if not found:
+        if not found and not self.may_be_empty:
             raise _FileError("holds no operators and no kernels: it is not a trace of torch.profiler")
         return found
 
@@ -400,7 +402,7 @@ class _Nesting:
 
 
 def _profile(path: Path, header: dict[str, Any], events: list[tuple[str, dict[str, Any]]]) -> Profile:
-    base = min(float(event["ts"]) for _, event in events)
+    base = min((float(event["ts"]) for _, event in events), default=0.0)
     nesting = _Nesting()
     threads: dict[tuple[str, str], list[tuple[float, float, int, str, dict[str, Any]]]] = defaultdict(list)
     on_gpu = []
@@ -424,7 +426,7 @@ def _profile(path: Path, header: dict[str, Any], events: list[tuple[str, dict[st
         call.row = row
     tied.sort(key=lambda pair: pair[0].start_us)
     kernels = tuple(kernel if call is None else _with_operator(kernel, call.row) for kernel, call in tied)
-    return Profile(header, rows_of, kernels, base)
+    return Profile(header, rows_of, kernels)
 
 
 def _walk(

@@ -4,7 +4,7 @@ import importlib
 import logging
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +53,13 @@ def record(
     dtype: str | None = None,
     guidance: float | None = None,
     prompt_tokens: int | None = None,
+    all_steps: bool = False,
 ) -> Trace:
-    """Run a workload's real modules on torch's meta device and return what they did. None means the default."""
+    """Run a workload's real modules on torch's meta device and return what they did. None means the default.
+
+    all_steps: store each step on its own, in the order in which they run, instead of one of those that are alike with
+    its count. Steps that do the same share their operands.
+    """
     workload = find(name)
     options = workload.options(
         height=height,
@@ -67,19 +72,25 @@ def record(
         prompt_tokens=prompt_tokens,
     )
     return recorded(
-        workload.builder, f"{workload.name} ({_spelled(options)})", workload.name, options.given(), options
-    )
+        workload.builder, f"{workload.name} ({_spelled(options)})", workload.name, options.given(), options,
+        all_steps=all_steps,
+    )  # fmt: skip
 
 
-def recorded(builder: str, what: str, name: str, options: dict[str, Any], *arguments: Any) -> Trace:
+def recorded(
+    builder: str, what: str, name: str, options: dict[str, Any], *arguments: Any, all_steps: bool = False
+) -> Trace:
     """The trace of what the function `builder` ('module:function') records when called with `arguments`.
 
     what: is said of it when torch is missing. name, options: the trace's.
     """
     with quiet():
         versions = _import_libraries(what)
+        from simtti.workloads.recorder import every_step
+
         module, _, function = builder.partition(":")
-        recording = getattr(importlib.import_module(module), function)(*arguments)
+        with every_step() if all_steps else nullcontext():
+            recording = getattr(importlib.import_module(module), function)(*arguments)
     return Trace(
         workload=name,
         options=options,

@@ -12,10 +12,11 @@ mode, because on `meta` torch would decompose it into the matrix products that a
 """
 
 import math
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import replace
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -59,12 +60,20 @@ _ALLOCATIONS = {"empty", "empty_like", "empty_strided", "empty_permuted", "new_e
 # Arguments that do not change the work.
 _IGNORED = {"device", "layout", "pin_memory", "generator", "non_blocking", "names"}
 _RENAMED = {("native_group_norm", "group"): "num_groups"}
+_T = TypeVar("_T")
 # Modules of video models that attend along time, in the diffusers naming.
 _TEMPORAL = ("temporal", "temp_attentions", "motion_modules", "transformer_in")
 
 
 class Recorder:
-    """Collects operators into phases and steps. Tensor identities are numbered as they are met, from 0."""
+    """Collects operators into phases and steps. Tensor identities are numbered as they are met, from 0.
+
+    all_steps: what is done again and again is a step each time, instead of one step with its count (`every_step`).
+    reruns: and is run each time. A recording need not: the later steps are what the first was.
+    """
+
+    all_steps = False
+    reruns = False
 
     def __init__(self) -> None:
         self._phases: dict[str, list[Step]] = {}
@@ -159,14 +168,42 @@ class Recorder:
         assert number == len(self._phases[phase]), "steps do not nest"
         self._phases[phase].append(Step(count, operators))
 
+    def times(self, phase: str, *, domain: str, count: int) -> Iterator[AbstractContextManager[None]]:
+        """The next step of `phase`, which is done `count` times: a step() for each time that its body is to be run.
+
+        The loop over them must come to its end.
+        """
+        number, runs = self.steps(phase), self.runs(count)
+        for _ in range(runs):
+            yield self.step(phase, domain=domain, count=1 if self.all_steps else count)
+        for _ in range(runs, count if self.all_steps else runs):
+            self.repeat(phase, number)
+
+    def runs(self, count: int) -> int:
+        """How often what is done `count` times is to be run."""
+        return count if self.reruns else 1
+
+    def representatives(self, groups: Iterable[Sequence[_T]]) -> list[tuple[_T, int]]:
+        """Of each group, whose members' steps are alike, the middle one and how many there are: the count of its step.
+
+        Where every step is wanted, each member on its own.
+        """
+        if self.all_steps:
+            return [(member, 1) for group in groups for member in group]
+        return [(group[(len(group) - 1) // 2], len(group)) for group in groups]
+
     def steps(self, phase: str) -> int:
         """How many steps of `phase` are complete: the number of the one being recorded."""
         return len(self._phases.get(phase, ()))
 
     def repeat(self, phase: str, number: int) -> None:
-        """Count a step once more: what it did is done again."""
-        step = self._phases[phase][number]
-        self._phases[phase][number] = Step(step.count + 1, step.operators)
+        """What a step did is done again: count it once more, or, where every step is wanted, have it once more."""
+        steps = self._phases[phase]
+        count, operators = steps[number].count, steps[number].operators
+        if self.all_steps:
+            steps.append(Step(1, tuple(replace(operator, step=len(steps)) for operator in operators)))
+        else:
+            steps[number] = Step(count + 1, operators)
 
     def phases(self) -> tuple[Phase, ...]:
         """What was recorded, in the order in which phases began."""
@@ -320,6 +357,17 @@ class Recorder:
     def _attention_domain(self) -> str:
         path = self._stack[-1][0] if self._stack else ""
         return "temporal" if any(mark in path for mark in _TEMPORAL) else self._domain
+
+
+@contextmanager
+def every_step(*, reruns: bool = False) -> Iterator[None]:
+    """Within it, recorders keep each step on its own; with `reruns` builders run each, too."""
+    before = Recorder.all_steps, Recorder.reruns
+    Recorder.all_steps, Recorder.reruns = True, reruns
+    try:
+        yield
+    finally:
+        Recorder.all_steps, Recorder.reruns = before
 
 
 class _Functions(TorchFunctionMode):

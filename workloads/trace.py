@@ -277,7 +277,7 @@ class Trace:
     def _with_count(self, phase: Phase, count: int) -> Phase:
         if len(phase.steps) != 1:
             raise InputError(
-                f"the trace of {self.workload} stores {len(phase.steps)} different steps in phase {phase.name}, "
+                f"the trace of {self.workload} stores {len(phase.steps)} steps one by one in phase {phase.name}, "
                 "so their number is fixed; record it anew with the number wanted"
             )
         return replace(phase, steps=(replace(phase.steps[0], count=count),))

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from simtti.errors import InputError
 from simtti.workloads.catalogue import Options
 from simtti.workloads.recorder import DTYPE_NAMES, Recorder
 from simtti.workloads.trace import Phase, evaluations
@@ -24,6 +25,8 @@ META = torch.device("meta")
 # four predictions, from the sixth evaluation on. Fixed, so that the step is the same for any number of steps.
 WARM_UP_STEPS = 5
 SCHEDULE_STEPS = 50
+# Noise levels of the samplers' training, of which a schedule picks some.
+_TRAINING_STEPS = 1000
 
 
 @dataclass
@@ -72,6 +75,18 @@ def guided(options: Options) -> bool:
     return options.guidance is not None and options.guidance > 1
 
 
+def schedule_steps(runs: int) -> int:
+    """Steps of a schedule that has `runs` in the sampler's steady state: after its first ones and before its last."""
+    steps = max(SCHEDULE_STEPS, runs + 2 * WARM_UP_STEPS)
+    if steps > _TRAINING_STEPS:
+        most = _TRAINING_STEPS - 2 * WARM_UP_STEPS
+        raise InputError(
+            f"all_steps: {runs} steps are too many; each is run in the steady state of its sampler, whose schedule of "
+            f"at most {_TRAINING_STEPS} has room for {most}"
+        )
+    return steps
+
+
 def tokens(batch: int) -> torch.Tensor:
     """Token ids of `batch` prompts, in the GPU's memory: (batch, 77), int64."""
     return torch.zeros(batch, PROMPT_TOKENS, dtype=torch.int64).to(META)
@@ -100,7 +115,7 @@ def record_denoising(
     latents: torch.Tensor,
     **conditions: Any,
 ) -> torch.Tensor:
-    """The phase 'denoising': one steady-state step, counted as often as the scheduler evaluates the model.
+    """The phase 'denoising': a steady-state step, done as often as the scheduler evaluates the model.
 
     Returns the latents, of the shape of `latents`. `conditions` go to the UNet as they are.
     """
@@ -108,8 +123,9 @@ def record_denoising(
     assert options.steps is not None
     scheduler.set_timesteps(options.steps)
     count = len(scheduler.timesteps)
-    scheduler.set_timesteps(SCHEDULE_STEPS)
-    recording.schedule["denoising"] = len(scheduler.timesteps) - SCHEDULE_STEPS
+    steps = schedule_steps(recorder.runs(count))
+    scheduler.set_timesteps(steps)
+    recording.schedule["denoising"] = len(scheduler.timesteps) - steps
     assert count == evaluations(options.steps, recording.schedule["denoising"])
     if hasattr(scheduler, "set_begin_index"):
         scheduler.set_begin_index(0)
@@ -119,18 +135,20 @@ def record_denoising(
         for timestep in scheduler.timesteps[:WARM_UP_STEPS]:
             scheduler.scale_model_input(latents, timestep)
             latents = scheduler.step(torch.empty_like(latents), timestep, latents, return_dict=False)[0]
-    timestep = recorder.on_device(scheduler.timesteps)[WARM_UP_STEPS]
+    timesteps = recorder.on_device(scheduler.timesteps)
 
-    with recorder.step("denoising", count=count, domain="spatial"), recorder.scope("pipeline"):
-        model_input = torch.cat([latents] * 2) if guided(options) else latents
-        with recorder.scope("scheduler"):
-            model_input = scheduler.scale_model_input(model_input, timestep)
-        noise = unet(model_input, timestep, return_dict=False, **conditions)[0]
-        if guided(options):
-            unconditional, conditional = noise.chunk(2)
-            noise = unconditional + options.guidance * (conditional - unconditional)
-        with recorder.scope("scheduler"):
-            latents = scheduler.step(noise, timestep, latents, return_dict=False)[0]
+    for number, step in enumerate(recorder.times("denoising", domain="spatial", count=count), WARM_UP_STEPS):
+        timestep = timesteps[number]
+        with step, recorder.scope("pipeline"):
+            model_input = torch.cat([latents] * 2) if guided(options) else latents
+            with recorder.scope("scheduler"):
+                model_input = scheduler.scale_model_input(model_input, timestep)
+            noise = unet(model_input, timestep, return_dict=False, **conditions)[0]
+            if guided(options):
+                unconditional, conditional = noise.chunk(2)
+                noise = unconditional + options.guidance * (conditional - unconditional)
+            with recorder.scope("scheduler"):
+                latents = scheduler.step(noise, timestep, latents, return_dict=False)[0]
     return latents
 
 

@@ -8,7 +8,7 @@ likely one, and nothing waits for it: an end of the text is not looked for.
 
 Decoding steps differ in the cache's length only. They are stored in blocks of 16 steps, each as 16 times the step in
 its middle. Latency is very nearly linear in the length over so few tokens; the lengths' sum is short by half a token a
-block.
+block. Where every step is asked for (`all_steps`), each has its own length: the same operators, 127 steps instead of 8.
 """
 
 from typing import Any
@@ -31,14 +31,13 @@ CONFIG: dict[str, Any] = {
 }  # fmt: skip
 
 
-def blocks(first: int, last: int, size: int) -> list[tuple[int, int]]:
-    """Lengths from first to last in blocks: of each the middle length and how many there are.
+def blocks(first: int, last: int, size: int) -> list[range]:
+    """Lengths from first to last in blocks of `size`, and of what is left.
 
     >>> blocks(1, 10, 4)
-    [(2, 4), (6, 4), (9, 2)]
+    [range(1, 5), range(5, 9), range(9, 11)]
     """
-    ends = [(start, min(start + size - 1, last)) for start in range(first, last + 1, size)]
-    return [((start + end) // 2, end - start + 1) for start, end in ends]
+    return [range(start, min(start + size, last + 1)) for start in range(first, last + 1, size)]
 
 
 def record_7b(options: Options) -> Recording:
@@ -65,7 +64,7 @@ def record_7b(options: Options) -> Recording:
     with recorder.step("prefill", domain="text"):
         token = next_token(token_ids(options, PROMPT_TOKENS))
     # A step's query is the token before, whose key the step appends: it attends to prompt + 1 at first.
-    for length, count in blocks(prompt + 1, prompt + options.steps - 1, BLOCK):
+    for length, count in recorder.representatives(blocks(prompt + 1, prompt + options.steps - 1, BLOCK)):
         cache.length = length - 1
         with recorder.step("decode", domain="text", count=count):
             token = next_token(token)

@@ -18,6 +18,7 @@ Also assumed:
 """
 
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -133,15 +134,14 @@ def record_sizes(options: Options, sizes: Sizes) -> Recording:
     )  # fmt: skip
     # Frames as images: a few at a time, and what is left of them.
     images = video.flatten(0, 1).unsqueeze(1)
-    whole, rest = divmod(len(images), sizes.frames_at_once)
+    alike = [list(group) for _, group in groupby(images.split(sizes.frames_at_once), key=len)]
     parts: list[torch.Tensor] = []
-    for count, chunk in ((whole, images[: sizes.frames_at_once]), (1, images[:rest])):
-        if count and len(chunk):
-            part = record_super_resolution(
-                recording, options, "super_resolution_high", high, chunk,
-                factor=HIGH_FACTOR, rate=None, sizes=sizes, repeats=count,
-            )  # fmt: skip
-            parts += [part] * count
+    for chunk, count in recorder.representatives(alike):
+        part = record_super_resolution(
+            recording, options, "super_resolution_high", high, chunk,
+            factor=HIGH_FACTOR, rate=None, sizes=sizes, repeats=count,
+        )  # fmt: skip
+        parts += [part] * count
     with recorder.step("decoder", domain="spatial"), recorder.scope("pipeline"):
         to_host(recording, torch.cat(parts).flatten(0, 1))
     recording.phases = recorder.phases()

@@ -115,16 +115,19 @@ def record_unmasking(
     steps: int,
     domain: str,
 ) -> torch.Tensor:
-    """One step of parallel decoding, counted `steps` times; returns the tokens. Every step sees all of them."""
+    """A step of parallel decoding, done `steps` times; returns the tokens. Every step sees all of them."""
     recorder = recording.recorder
-    with recorder.step(phase, domain=domain, count=steps), recorder.scope("pipeline"):
-        logits = model(torch.cat([ids] * 2) if guided(options) else ids, context)
-        if guided(options):
-            unconditional, conditional = logits.chunk(2)
-            logits = unconditional + options.guidance * (conditional - unconditional)
-        with recorder.scope("sampler"):
-            # How many stay masked follows a cosine; no operator's size depends on it.
-            return unmask(logits, ids, ids.shape[1] // 2, mask_id)[1]
+    drawn = ids
+    for step in recorder.times(phase, domain=domain, count=steps):
+        with step, recorder.scope("pipeline"):
+            logits = model(torch.cat([ids] * 2) if guided(options) else ids, context)
+            if guided(options):
+                unconditional, conditional = logits.chunk(2)
+                logits = unconditional + options.guidance * (conditional - unconditional)
+            with recorder.scope("sampler"):
+                # How many stay masked follows a cosine; no operator's size depends on it.
+                ids, drawn = unmask(logits, ids, ids.shape[1] // 2, mask_id)
+    return drawn
 
 
 def record_muse(options: Options) -> Recording:

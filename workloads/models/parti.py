@@ -8,7 +8,8 @@ Assumed: a text vocabulary of 16,000; learned positions; codes of 32 channels (V
 batch; keys and values of the text are computed once, those of the image are kept; a token is drawn with Gumbel noise.
 
 Decoding steps differ in the cache's length only. They are stored in blocks of 128 steps, each as 128 times the step in
-its middle; the lengths' sum is short by half a token a block.
+its middle; the lengths' sum is short by half a token a block. Where every step is asked for (`all_steps`), each has its
+own length: the same operators, 1,024 steps instead of 8.
 """
 
 import torch
@@ -118,15 +119,15 @@ def record_parti(options: Options) -> Recording:
         contexts = transformer.contexts(encoder(token_ids(options, TEXT_TOKENS).repeat(streams, 1)))
         token = torch.full((options.batch, 1), CODES, dtype=torch.int64, device=META)
         ids = torch.empty(options.batch, IMAGE_TOKENS, dtype=torch.int64, device=META)
-    for middle, count in blocks(1, IMAGE_TOKENS, BLOCK):
-        cache.length = middle - 1
+    for tokens, count in recorder.representatives(blocks(1, IMAGE_TOKENS, BLOCK)):
+        cache.length = tokens - 1
         with recorder.step("decode", domain="spatial", count=count), recorder.scope("generate"):
             logits = transformer(token.repeat(streams, 1), contexts, cache)
             if streams == 2:
                 unconditional, conditional = logits.chunk(2)
                 logits = unconditional + options.guidance * (conditional - unconditional)
             token = draw(logits.float()).unsqueeze(-1)
-            ids[:, middle - 1 : middle] = token
+            ids[:, tokens - 1 : tokens] = token
     with recorder.step("decoder", domain="spatial"), recorder.scope("pipeline"):
         to_host(recording, decoder(ids))
     recording.phases = recorder.phases()

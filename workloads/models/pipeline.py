@@ -15,7 +15,7 @@ Differences from a run on a GPU, all small:
 
 import functools
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -26,10 +26,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from simtti.workloads.catalogue import Options
 from simtti.workloads.models.latent_diffusion import (
     META,
-    SCHEDULE_STEPS,
     WARM_UP_STEPS,
     Recording,
     build,
+    schedule_steps,
 )
 from simtti.workloads.recorder import Recorder
 from simtti.workloads.trace import evaluations
@@ -134,6 +134,7 @@ class Run:
         # What a pipeline that reads a truth value from the GPU finds there.
         self.reads_true = False
         self.count = 1
+        self._turns: Iterator[AbstractContextManager[None]] = iter(())
         self._open: ExitStack | None = None
         self._at: tuple[str, str] = ("", "")
         self._iteration: int | None = None
@@ -149,28 +150,34 @@ class Run:
         with torch.no_grad(), read_values, selected, _HostCopies(self.recorder):
             try:
                 self.enter(self.before, domain=self.before_domain)
-                return pipeline(num_inference_steps=SCHEDULE_STEPS, **arguments)
+                steps = schedule_steps(self.recorder.runs(self.steps))
+                return pipeline(num_inference_steps=steps, **arguments)
             finally:
                 self.leave()
 
     # ---- phases
 
-    def enter(self, phase: str, *, domain: str, count: int = 1) -> None:
-        """Go on in a new step of `phase`."""
+    def enter(self, phase: str, *, domain: str, step: AbstractContextManager[None] | None = None) -> None:
+        """Go on in a new step of `phase`; `step`: in this one."""
         self.leave()
-        self._begin(phase, domain, count, continued=False)
+        self._begin(phase, domain, step or self.recorder.step(phase, domain=domain))
         self.recorder.enter_scope("pipeline")
 
-    def _cut(self) -> None:
-        """End the step and go on in a new one of the same phase, wherever in the model that is."""
+    def _cut(self, again: int | None = None) -> None:
+        """End the step and go on in a new one of the same phase, wherever in the model that is.
+
+        again: the number of a step that is done again between the two.
+        """
         phase, domain = self._at
         self.leave()
-        self._begin(phase, domain, 1, continued=True)
+        if again is not None:
+            self.recorder.repeat(phase, again)
+        self._begin(phase, domain, self.recorder.step(phase, domain=domain, continued=True))
 
-    def _begin(self, phase: str, domain: str, count: int, continued: bool) -> None:
+    def _begin(self, phase: str, domain: str, step: AbstractContextManager[None]) -> None:
         self._at = (phase, domain)
         self._open = ExitStack()
-        self._open.enter_context(self.recorder.step(phase, domain=domain, count=count, continued=continued))
+        self._open.enter_context(step)
 
     def leave(self) -> None:
         """End the step, if one is being recorded."""
@@ -201,7 +208,8 @@ class Run:
         """Record each different call of a method once, in a step of its own, and count the others.
 
         Calls with operands of the same shapes are the same work. A later call returns what the first did, and
-        leaves lists (caches) as the first left them. Where calls alternate, their order is not kept.
+        leaves lists (caches) as the first left them. Where calls alternate, their order is not kept, unless every
+        step is wanted.
         """
         original = getattr(module, method)
         seen: dict[Any, tuple[int, Any, list[Any]]] = {}
@@ -210,9 +218,12 @@ class Run:
         def once(*args: Any, **kwargs: Any) -> Any:
             key = (self._at[0], _signature((args, kwargs)))
             lists = [value for value in (*args, *kwargs.values()) if isinstance(value, list)]
-            if key in seen:
+            if key in seen and not self.recorder.reruns:
                 number, result, states = seen[key]
-                self.recorder.repeat(self._at[0], number)
+                if self.recorder.all_steps:
+                    self._cut(again=number)
+                else:
+                    self.recorder.repeat(self._at[0], number)
                 for found, state in zip(lists, states, strict=True):
                     found[:] = state
                 return result
@@ -239,11 +250,11 @@ class Run:
                 set_timesteps(*args, **kwargs)
             scheduler.timesteps = self.recorder.on_device(scheduler.timesteps)
             all_timesteps[:] = [scheduler.timesteps]
-            extra = len(scheduler.timesteps) - SCHEDULE_STEPS
+            extra = len(scheduler.timesteps) - schedule_steps(self.recorder.runs(self.steps))
             if self.denoising == "denoising":
                 self.recording.schedule["denoising"] = extra
             self.count = evaluations(self.steps, extra)
-            scheduler.timesteps = scheduler.timesteps[: WARM_UP_STEPS + 1]
+            scheduler.timesteps = scheduler.timesteps[: WARM_UP_STEPS + self.recorder.runs(self.count)]
             if hasattr(scheduler, "set_begin_index"):
                 scheduler.set_begin_index(0)
 
@@ -265,7 +276,7 @@ class Run:
             scheduler.scale_model_input = whole(scheduler.scale_model_input)
 
     def _steer_denoiser(self, denoiser: Any) -> None:
-        """Before the iteration that is recorded, return an empty tensor of the right shape."""
+        """Before the iterations that are recorded, return an empty tensor of the right shape."""
         forward = denoiser.forward
 
         @functools.wraps(forward)
@@ -303,10 +314,15 @@ class Run:
         """One denoising step is done."""
         assert self._iteration is not None
         self._iteration += 1
+        if self._iteration < WARM_UP_STEPS:
+            return
         if self._iteration == WARM_UP_STEPS:
-            self.enter(self.denoising, domain=self.domain, count=self.count)
-        elif self._iteration > WARM_UP_STEPS:
-            # The last: some pipelines decode before they close the bar.
+            self._turns = self.recorder.times(self.denoising, domain=self.domain, count=self.count)
+        self.leave()
+        step = next(self._turns, None)
+        if step is not None:
+            self.enter(self.denoising, domain=self.domain, step=step)
+        else:  # the last: some pipelines decode before they close the bar
             self.enter(self.after, domain="spatial")
 
     def _iterate(self, timesteps: Any) -> Iterator[Any]:

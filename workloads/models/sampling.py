@@ -12,7 +12,7 @@ import torch
 from diffusers import DDPMScheduler
 
 from simtti.workloads.catalogue import Options
-from simtti.workloads.models.latent_diffusion import META, SCHEDULE_STEPS, TORCH_DTYPES, Recording, guided
+from simtti.workloads.models.latent_diffusion import META, TORCH_DTYPES, Recording, guided, schedule_steps
 
 # Where a paper does not say how many tokens a prompt is padded to, this is assumed: Parti's, the one that does.
 PROMPT_TOKENS = 128
@@ -69,25 +69,29 @@ def record_sampling(
     stretched: bool = False,
     repeats: int = 1,
 ) -> torch.Tensor:
-    """A step of `phase`: one of a diffusion loop over `sample`, counted `steps` times, `repeats` loops in a row.
+    """A step of `phase`: one of a diffusion loop over `sample`, done `steps` times, `repeats` loops in a row.
 
     denoise: the model, of a batch and a timestep. guide: it sees every sample twice, without and with the prompt,
     if the options ask for guidance. stretched: whether the option `steps` sets this phase's number of steps.
     """
     recorder = recording.recorder
-    scheduler.set_timesteps(SCHEDULE_STEPS)
-    timestep = recorder.on_device(scheduler.timesteps)[_SAMPLED_STEP]
+    count = steps * repeats
+    scheduler.set_timesteps(schedule_steps(recorder.runs(count)))
+    timesteps = recorder.on_device(scheduler.timesteps)
     if stretched:
         recording.schedule[phase] = 0
     guide = guide and guided(options)
-    with recorder.step(phase, domain=domain, count=steps * repeats), recorder.scope("pipeline"):
-        model_input = torch.cat([sample] * 2) if guide else sample
-        prediction = denoise(model_input, timestep)
-        if guide:
-            unconditional, conditional = prediction.chunk(2)
-            prediction = unconditional + options.guidance * (conditional - unconditional)
-        with recorder.scope("scheduler"):
-            return scheduler.step(prediction, timestep, sample, return_dict=False)[0]
+    for number, step in enumerate(recorder.times(phase, domain=domain, count=count), _SAMPLED_STEP):
+        timestep = timesteps[number]
+        with step, recorder.scope("pipeline"):
+            model_input = torch.cat([sample] * 2) if guide else sample
+            prediction = denoise(model_input, timestep)
+            if guide:
+                unconditional, conditional = prediction.chunk(2)
+                prediction = unconditional + options.guidance * (conditional - unconditional)
+            with recorder.scope("scheduler"):
+                sample = scheduler.step(prediction, timestep, sample, return_dict=False)[0]
+    return sample
 
 
 def to_host(recording: Recording, image: torch.Tensor) -> None:

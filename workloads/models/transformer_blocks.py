@@ -28,12 +28,12 @@ class KeyValueCache:
         length: int,
         head_dim: int,
         dtype: str,
-        device: torch.device = META,
+        device: torch.device | None = None,
     ):
         shape = (batch, heads, length, head_dim)
         # One allocation each: tensors are told apart by their storage.
         self.keys, self.values = (
-            [torch.empty(shape, dtype=TORCH_DTYPES[dtype], device=device) for _ in range(layers)]
+            [torch.empty(shape, dtype=TORCH_DTYPES[dtype], device=device or META) for _ in range(layers)]
             for _ in range(2)
         )
         self.length = 0

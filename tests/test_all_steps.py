@@ -1,0 +1,270 @@
+"""Every step of an inference: recorded as the counts say, and run one by one when captured, here on a CPU."""
+
+import sys
+import types
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+
+from simtti.errors import InputError
+from simtti.hw_configs.hardware import load
+from simtti.simulator.replay import replay
+from simtti.workloads import catalogue
+from simtti.workloads.aten import Call
+from simtti.workloads.catalogue import Options, Workload
+from simtti.workloads.kineto import Profile
+from simtti.workloads.record import quiet, record
+from simtti.workloads.trace import TimedKernel, Trace
+
+torch = pytest.importorskip("torch")
+diffusers = pytest.importorskip("diffusers")
+pytest.importorskip("transformers")
+
+from simtti.workloads import capture as capturing  # noqa: E402
+from simtti.workloads.capture import capture  # noqa: E402
+
+with quiet():
+    from simtti.workloads.models import animatediff, llama2, make_a_video, muse, stable_diffusion, wan
+    from simtti.workloads.models.latent_diffusion import schedule_steps
+
+CLIP = {**stable_diffusion.CLIP_L, "intermediate_size": 64, "num_hidden_layers": 1}
+UNET = {
+    "sample_size": 8, "cross_attention_dim": 768, "attention_head_dim": 4, "block_out_channels": (32, 64),
+    "layers_per_block": 1, "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
+    "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
+}  # fmt: skip
+VAE = {
+    **stable_diffusion.VAE, "block_out_channels": (32, 32), "layers_per_block": 1,
+    "down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2,
+}  # fmt: skip
+
+
+def with_defaults(factory, **defaults):
+    return lambda *args, **kwargs: factory(*args, **{**kwargs, **defaults})
+
+
+def stable(patch, options):
+    """Stable Diffusion 1.5's classes with its sampler, PNDM."""
+    patch.setattr(stable_diffusion, "VAE", VAE)
+    patch.setattr(stable_diffusion, "CLIP_L", CLIP)
+    patch.setattr(stable_diffusion, "UNET_1_5", UNET)
+    return stable_diffusion.record_1_5(options)
+
+
+def llama(patch, options):
+    patch.setattr(llama2, "CONFIG", {
+        **llama2.CONFIG, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+        "num_key_value_heads": 4, "vocab_size": 100,
+    })  # fmt: skip
+    patch.setattr(llama2, "BLOCK", 4)
+    return llama2.record_7b(options)
+
+
+def parallel(patch, options):
+    """Muse at 256x256."""
+    small = {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 1, "num_heads": 4, "vocab_size": 100}
+    patch.setattr(muse, "T5_XXL", {**muse.T5_XXL, **small})
+    patch.setattr(muse, "BASE", {"width": 64, "layers": 1, "inner": 64, "tokens": 256})
+    patch.setattr(muse, "DECODER_16", {"block_out_channels": (32,) * 5, "layers_per_block": 1})
+    return muse.record_muse(options)
+
+
+def chunked(patch, options):
+    """Make-A-Video: seven phases, the last network on three chunks of two frames."""
+    patch.setattr(make_a_video, "CLIP_L", CLIP)
+    prior = with_defaults(
+        diffusers.PriorTransformer, num_layers=1, num_attention_heads=2, attention_head_dim=8
+    )
+    patch.setattr(make_a_video, "PriorTransformer", prior)
+    size = make_a_video.UNetSize((32, 32), 1, attention=(1,), head_dim=8)
+    sizes = make_a_video.Sizes(
+        size, size, size, size, prior_steps=1, super_resolution_steps=2, frames_at_once=2
+    )
+    return make_a_video.record_sizes(options, sizes)
+
+
+def frames(patch, options):
+    """A pipeline of diffusers' whose VAE decodes 16 frames at a time."""
+    patch.setattr(animatediff, "CLIP_L", CLIP)
+    patch.setattr(animatediff, "VAE", VAE)
+    small = {
+        "block_out_channels": (32, 32), "layers_per_block": 1, "cross_attention_dim": 768,
+        "num_attention_heads": 4, "motion_num_attention_heads": 4,
+        "down_block_types": ("CrossAttnDownBlockMotion", "DownBlockMotion"),
+        "up_block_types": ("UpBlockMotion", "CrossAttnUpBlockMotion"),
+    }  # fmt: skip
+    patch.setattr(animatediff, "UNET", {**animatediff.UNET, **small})
+    adapter = with_defaults(diffusers.MotionAdapter, block_out_channels=(32, 32), motion_layers_per_block=1)
+    patch.setattr(animatediff, "MotionAdapter", adapter)
+    return animatediff.record_animatediff(options)
+
+
+def tiles(patch, options):
+    """A pipeline of diffusers' whose VAE decodes one latent frame after another, in tiles that it blends."""
+    small = {"d_model": 4096, "d_kv": 8, "d_ff": 64, "num_layers": 1, "num_heads": 4, "vocab_size": 100}
+    patch.setattr(wan, "UMT5_XXL", {**wan.UMT5_XXL, **small})
+    patch.setattr(wan, "TRANSFORMER_1_3B", {
+        "num_attention_heads": 2, "attention_head_dim": 24, "num_layers": 1, "ffn_dim": 64,
+    })  # fmt: skip
+    patch.setattr(
+        wan, "AutoencoderKLWan", with_defaults(diffusers.AutoencoderKLWan, base_dim=8, num_res_blocks=1)
+    )
+    return wan.record_1_3b(options)
+
+
+# Of each: what it records, its options, how many steps its phases have, and whether steps that alternate come in another
+# order than their counts say.
+CASES = {
+    "stable": (stable, Options(height=16, width=16, steps=3, guidance=5.0, dtype="fp32"),
+               {"text_encoder": 1, "denoising": 4, "decoder": 1}, False),
+    "llama": (llama, Options(steps=8, prompt_tokens=5, dtype="fp32"), {"prefill": 1, "decode": 7}, False),
+    "parallel": (parallel, Options(height=256, width=256, steps=3, guidance=4.0, dtype="fp32"),
+                 {"text_encoder": 2, "parallel_decoding": 3, "decoder": 1}, False),
+    "chunked": (chunked, Options(height=48, width=48, steps=2, frames=6, guidance=4.0, dtype="fp32"),
+                {"text_encoder": 1, "prior": 2, "denoising": 2, "interpolation_input": 1, "interpolation": 2,
+                 "super_resolution_low": 3, "super_resolution_high": 9, "decoder": 1}, True),
+    "frames": (frames, Options(height=16, width=16, steps=2, frames=32, guidance=4.0, dtype="fp32"), None, True),
+    "tiles": (tiles, Options(height=16, width=448, steps=2, frames=5, guidance=4.0, dtype="fp32"), None, True),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Operators this small only wait for one another's threads."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module", params=CASES)
+def case(request):
+    """A workload small enough for a CPU, in the catalogue under the name 'tiny'."""
+    builder, options, phases, alternate = CASES[request.param]
+
+    def build(options):
+        # Only while it builds: others that import these modules must not see it.
+        with pytest.MonkeyPatch.context() as patch:
+            return builder(patch, options)
+
+    module = types.ModuleType("tiny_steps")
+    module.build = build
+    workload = Workload(
+        name="tiny", task="text-to-image", architecture="small", defaults=options, parameters={}, source="", url="",
+        builder="tiny_steps:build",
+    )  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "tiny_steps", module)
+        patch.setitem(catalogue.WORKLOADS, "tiny", workload)
+        yield request.param, phases, alternate
+
+
+def work(operator, *, sized=True):
+    """What an operator does, whatever its tensors are called."""
+    named = (operator.module, operator.op, operator.category, operator.is_view)
+    if not sized:
+        return named
+    uses = [(use.shape, use.strides, use.dtype, use.role) for use in (*operator.inputs, *operator.outputs)]
+    return (*named, str(sorted(operator.attributes.items())), *uses)
+
+
+def as_counted(trace, **how):
+    """The operators of each phase, each step as often as it counts."""
+    return {
+        phase.name: [
+            work(op, **how) for step in phase.steps for _ in range(step.count) for op in step.operators
+        ]
+        for phase in trace.phases
+    }
+
+
+def test_a_recording_of_every_step_is_one_by_its_counts(case):
+    name, phases, alternate = case
+    counted, single = record("tiny"), record("tiny", all_steps=True)
+    assert {step.count for phase in single.phases for step in phase.steps} == {1}
+    if phases is not None:
+        assert {phase.name: len(phase.steps) for phase in single.phases} == phases
+    assert sum(1 for _ in single.operators()) > sum(1 for _ in counted.operators())
+    if name == "stable":  # steps that do the same share their operands
+        steps = single.phases[1].steps
+        assert all(
+            op.inputs is same.inputs for op, same in zip(*(step.operators for step in steps[:2]), strict=True)
+        )
+    # A cache that grows: the same operators, each with its own length.
+    expected, found = (as_counted(trace, sized=name != "llama") for trace in (counted, single))
+    assert list(found) == list(expected)
+    for phase in expected:
+        if alternate:
+            assert Counter(found[phase]) == Counter(expected[phase])
+        else:
+            assert found[phase] == expected[phase]
+
+
+@pytest.mark.parametrize("case", ["stable", "llama", "chunked", "tiles"], indirect=True)
+def test_a_capture_of_every_step_runs_each(case, tmp_path):
+    captured = capture("tiny", device="cpu", all_steps=True, repeats=1)
+    single = record("tiny", all_steps=True)
+    assert captured.phases == single.phases
+    counts = captured.provenance["capture"]
+    # A CPU does without some copies, and torch takes a few operators apart on the meta device only.
+    assert counts["matched"] > 0.97 * counts["profiled"] > 0.92 * counts["operators"]
+    times = iter(captured.timing.host)
+    seen = [[next(times) is not None for _ in step.operators] for ph in captured.phases for step in ph.steps]
+    assert all(sum(ran) > 0.8 * len(ran) for ran in seen if len(ran) > 20)
+    steps = captured.timing.end_to_end["steps"]
+    order = [(step["phase"], step["count"]) for step in steps]
+    assert order == [(phase.name, 1) for phase in single.phases for _ in phase.steps]
+    assert captured.timing.end_to_end["latency_s"] == pytest.approx(sum(step["clean_s"] for step in steps))
+    starts = [time.start_us for time in captured.timing.host if time is not None]
+    assert starts[0] == 0
+    assert starts[-1] / 1e6 < 2 * sum(step["profiled_s"] for step in steps)  # no time between profiles
+    captured.save(tmp_path / "captured.parquet")
+    assert Trace.load(tmp_path / "captured.parquet") == captured
+    if case[0] == "stable":
+        # Replay keeps the pauses of the host and what overlaps, whatever the number of steps.
+        timed = with_a_kernel_an_operator(captured)
+        timed.save(tmp_path / "timed.parquet")
+        replayed = replay(Trace.load(tmp_path / "timed.parquet"), load("h100-sxm"), "measured")
+        assert len(replayed.kernels) == sum(not op.is_view for op in single.operators())
+        assert replayed.latency_s == pytest.approx(replayed.measured_s, rel=0.02)
+
+
+def with_a_kernel_an_operator(trace):
+    """As if each operator that is no view had launched a kernel that ran for 3 us."""
+    kernels, reached = [], 0.0
+    for row, (operator, time) in enumerate(zip(trace.operators(), trace.timing.host, strict=True)):
+        if not operator.is_view:
+            launched = time.start_us if time is not None else reached
+            reached = max(launched + 5, reached)
+            kernels.append(
+                TimedKernel("kernel", reached, 3.0, row, launch_us=launched, launch_duration_us=1.0)
+            )
+            reached += 3
+    return replace(trace, timing=replace(trace.timing, kernels=tuple(kernels)))
+
+
+def test_a_step_begins_where_the_profile_before_ends():
+    def profile(start_us, duration_us, kernel_end_us):
+        call = Call("aten::add", start_us, duration_us, 0, "", {})
+        kernel = TimedKernel("add", kernel_end_us - 2, 2.0, 0, launch_us=start_us + 1)
+        return Profile({}, [call], (kernel,))
+
+    first, empty, last = profile(100.0, 10.0, 130.0), Profile({}, [], ()), profile(7.0, 10.0, 12.0)
+    shifts = capturing._shifts_us([first, empty, last])
+    assert [shifts[id(item)] for item in (first, empty, last)] == [-100.0, 30.0, 30.0 - 7.0]
+
+
+def test_more_steps_than_a_schedule_has():
+    assert schedule_steps(990) == 1000
+    with pytest.raises(InputError, match=r"all_steps: 991 steps are too many; .* has room for 990"):
+        schedule_steps(991)
+
+
+def test_nothing_stays_changed():
+    from simtti.workloads.recorder import Recorder, every_step
+
+    with pytest.raises(RuntimeError, match="no"), every_step(reruns=True):
+        raise RuntimeError("no")
+    assert not Recorder.all_steps
+    assert not Recorder.reruns

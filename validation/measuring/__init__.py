@@ -1,0 +1,1 @@
+"""How the suite is measured: operators, timing, kernels, the driver, counters, and the file of it all."""
