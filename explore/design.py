@@ -16,7 +16,7 @@ from simtti.simulator import power
 OTHERS = {
     "hbm_stacks": "HBM stacks, or GDDR packages; bandwidth and capacity follow where they are not parameters themselves",
     "host_speed": "how many times faster the host issues operators than the one named in the workload",
-    "gpus": "GPUs that share the tokens of one inference",
+    "gpus": "GPUs that share the tokens of one inference; transformers only",
 }
 PARAMETERS: dict[str, str] = {
     **{name: meaning for name, (_, _, _, meaning) in DATASHEET.items()},
