@@ -3,11 +3,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test check bench traces clean help
+.PHONY: run test check golden bench traces clean help
 help:
 	@echo "make run     create .venv, install, simulate Stable Diffusion on an A100"
 	@echo "make test    install the development extras, lint, type-check, run every test"
 	@echo "make check   ruff and mypy only"
+	@echo "make golden  work the golden figures of tests/golden.csv out anew, and say which moved"
 	@echo "make bench   the benchmarks whose figures stand in the README"
 	@echo "make traces  record the shipped traces again (byte for byte the same)"
 	@echo "make clean   remove .venv and caches"
@@ -32,6 +33,9 @@ check: $(VENV)/dev.stamp
 	$(BIN)/ruff format --check .
 	mkdir -p $(VENV)/typing && ln -sfn "$(CURDIR)" $(VENV)/typing/simtti
 	cd $(VENV)/typing && ../bin/mypy --config-file "$(CURDIR)/setup.cfg"
+
+golden: $(VENV)/dev.stamp
+	$(BIN)/python tests/test_golden.py
 
 bench: $(VENV)/dev.stamp
 	$(BIN)/python benchmarks/speed.py

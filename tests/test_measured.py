@@ -276,16 +276,16 @@ def test_published_runs_of_the_folder_say_how_they_compute():
 
 @needs_measurements
 def test_the_folder_is_whole():
-    """Every row of the GEMM, attention and whole-inference files; all that is taken can be predicted."""
+    """No row is lost: each is taken or counted as left out; of what is taken, all that is tried can be predicted."""
     found = sources.import_measurements("folder", MEASURED)
     table = found.table
-    assert (table["op"] == "gemm").sum() >= 53_316
+    for op in ("gemm", "attention"):
+        theirs = pd.read_parquet(MEASURED / f"{op}.parquet")
+        taken = table[(table["op"] == op) & table["source"].str.startswith("aiconfigurator")]
+        assert sorted(taken["time_us"]) == sorted(theirs["time_us"])
     runs = measured.runs(table)
-    assert runs["source"].str.startswith("ml-energy").sum() == 185
-    assert (runs["attention"] == "baseline").sum() > 15
-    assert table.loc[table["source"].str.startswith("aiconfigurator"), "op"].value_counts().to_dict() == {
-        "gemm": 53_316, "attention": 15_264,
-    }  # fmt: skip
+    assert runs["source"].str.startswith("ml-energy").sum() == len(pd.read_csv(MEASURED / "end_to_end.csv"))
+    assert (runs["attention"] == "baseline").any()
     for op in ("conv2d", "conv3d", "layer_norm", "softmax", "elementwise", "copy", "attention"):
         rows = measured.operators(table, op)
         rows = rows[rows["hw"] == "h100-sxm"].head(40)
