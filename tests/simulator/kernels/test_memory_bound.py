@@ -4,10 +4,10 @@ import ast
 import dataclasses
 import json
 import math
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import places
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,7 +17,7 @@ from simtti.simulator.kernel import lone_time_s
 from simtti.simulator.kernels import elementwise, memory, normalization
 from simtti.simulator.predict import kernels_of, predict
 
-MEASURED = Path(__file__).parents[2] / "shared" / "measured"
+MEASURED = places.MEASURED
 H100, A100 = load("h100-sxm"), load("a100-sxm")
 DEVICES = st.sampled_from([H100, A100])
 DTYPES = st.sampled_from(["fp16", "fp32"])

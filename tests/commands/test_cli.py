@@ -7,9 +7,9 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pandas as pd
+import places
 import pytest
 
 
@@ -217,7 +217,7 @@ def test_a_full_disk_is_one_line():
     assert "Traceback" not in done.stderr
 
 
-TRACES = Path(__file__).parents[2] / "shared" / "traces"
+TRACES = places.TRACES
 needs_traces = pytest.mark.skipif(not TRACES.exists(), reason="no ../shared/traces beside the checkout")
 
 

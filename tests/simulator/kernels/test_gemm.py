@@ -1,8 +1,8 @@
 """GEMM kernels: work counted right, sane limits, monotone in size and hardware, accurate on measured rows."""
 
 import dataclasses
-from pathlib import Path
 
+import places
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,7 +13,7 @@ from simtti.simulator.kernels.gemm import Traffic, choose, gemm
 from simtti.simulator.predict import operator_time_s
 
 A100, H100, V100 = (hardware.load(name) for name in ("a100-sxm", "h100-sxm", "v100-sxm"))
-MEASURED = Path(__file__).parents[2] / "shared" / "measured" / "gemm.parquet"
+MEASURED = places.MEASURED / "gemm.parquet"
 
 devices = st.sampled_from([A100, H100])
 rows = st.integers(1, 5000)

@@ -9,9 +9,9 @@ import subprocess
 import sys
 import time
 from dataclasses import asdict, replace
-from pathlib import Path
 
 import pandas as pd
+import places
 import pytest
 import yaml
 from click.testing import CliRunner
@@ -281,7 +281,7 @@ def test_named_designs_come_first_and_have_the_base_s_numbers_where_they_give_no
     assert found[1] == {"hbm_bytes_per_s": 6.7e12, "hbm_capacity_bytes": pytest.approx(2 * base)}
 
 
-MEASURED = Path(__file__).parents[2] / "shared" / "measured"
+MEASURED = places.MEASURED
 
 
 @pytest.mark.skipif(not MEASURED.exists(), reason="needs ../shared/measured, the timings of others")

@@ -1,8 +1,8 @@
 """The power limit: energies add up, the clock falls where it must, and a better device is not slower for it."""
 
 import dataclasses
-from pathlib import Path
 
+import places
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,7 +15,7 @@ from simtti.simulator.kernels.gemm import gemm
 from simtti.simulator.predict import benchmark_energy, operator_time_s, sustained_clock_hz, time_at_clock_s
 
 A100, H100, H200 = hardware.load("a100-sxm"), hardware.load("h100-sxm"), hardware.load("h200-sxm")
-MEASURED = Path(__file__).parents[2] / "shared" / "measured"
+MEASURED = places.MEASURED
 
 devices = st.sampled_from([A100, H100, H200])
 sizes = st.sampled_from([64, 512, 1024, 3000, 4096, 8192, 16384])

@@ -3,8 +3,8 @@
 import gzip
 import json
 import math
-from pathlib import Path
 
+import places
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -25,7 +25,7 @@ from simtti.workloads.trace import (
     row_major,
 )
 
-SHARED = Path(__file__).parents[2] / "shared" / "traces"
+SHARED = places.TRACES
 # Kernels, and those whose operator's arguments were recorded: shared/traces/README.md.
 SHARED_TRACES = {
     "h100_timesformer": (446, 446), "h100_owlv2-large": (4330, 4330), "h100_vit": (154, 154), "h100_bert-small": (60, 60),

@@ -1,9 +1,9 @@
 """The table of measurements: what it takes and refuses, and the readers of public databases."""
 
 import json
-from pathlib import Path
 
 import pandas as pd
+import places
 import pytest
 from click.testing import CliRunner
 
@@ -15,7 +15,7 @@ from simtti.validation.sources import names
 from simtti.validation.sources.ml_energy import DEFAULTS
 from simtti.workloads.catalogue import WORKLOADS
 
-MEASURED = Path(__file__).parents[2] / "shared" / "measured"
+MEASURED = places.MEASURED
 needs_measurements = pytest.mark.skipif(not MEASURED.exists(), reason="no measurements beside the repository")
 
 GEMM = {"op": "gemm", "hw": "h100-sxm", "dtype": "bf16", "m": 64, "n": 128, "k": 256, "time_us": 5.0, "source": "a test",

@@ -2,9 +2,9 @@
 
 import dataclasses
 import math
-from pathlib import Path
 
 import pandas as pd
+import places
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,7 +18,7 @@ from simtti.simulator.predict import operator_time_s
 
 A100, H100 = hardware.load("a100-sxm"), hardware.load("h100-sxm")
 FIXED = dataclasses.replace(H100, clock_hz=1.83e9)  # as flash-attention's figures were taken
-MEASURED = Path(__file__).parents[2] / "shared" / "measured" / "attention.parquet"
+MEASURED = places.MEASURED / "attention.parquet"
 PUBLISHED = MEASURED.with_name("attention_published.csv")
 
 devices = st.sampled_from([A100, H100])

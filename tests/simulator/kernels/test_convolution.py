@@ -3,10 +3,10 @@
 import ast
 import dataclasses
 import json
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import places
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,7 +17,7 @@ from simtti.simulator.kernels.convolution import convolution, output_size
 from simtti.simulator.kernels.elementwise import Operand, dense
 from simtti.simulator.kernels.memory import copy
 
-MEASURED = Path(__file__).parents[2] / "shared" / "measured"
+MEASURED = places.MEASURED
 H100, A100 = load("h100-sxm"), load("a100-sxm")
 
 
