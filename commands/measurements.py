@@ -112,7 +112,7 @@ def trace(
     \b
     simtti validate run.pt.trace.json.gz --plot run.png --table run.csv
     """
-    from simtti.hw_configs.hardware import find_reported, load
+    from simtti.hw_configs.devices import find_reported, load
     from simtti.simulator import table
     from simtti.validation.compare import compare, plot
     from simtti.workloads.kineto import import_kineto as read_kineto

@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 
 from simtti.errors import InputError
 from simtti.explore import silicon
-from simtti.hw_configs.hardware import Hardware, load
+from simtti.hw_configs.devices import load
+from simtti.hw_configs.hardware import Hardware
 from simtti.hw_configs.schema import CALIBRATION, DATASHEET, DEVICE_CALIBRATION
-from simtti.simulator import power
+from simtti.simulator.engine import power
 
 # Parameters that are not a number of the device.
 OTHERS = {

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from simtti.explore.api import Exploration
-    from simtti.simulator.replay import Replay
+    from simtti.simulator.engine.replay import Replay
     from simtti.validation.calibrate import Calibration
     from simtti.validation.compare import Comparison
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 import simtti
-from simtti.hw_configs.hardware import load
+from simtti.hw_configs.devices import load
 from simtti.simulator.predict import benchmark_energy, kernels_of, operator_time_s
 from simtti.workloads.catalogue import WORKLOADS
 from simtti.workloads.record import workload_trace

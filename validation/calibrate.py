@@ -21,7 +21,8 @@ import numpy as np
 import yaml
 
 from simtti.errors import InputError, unknown
-from simtti.hw_configs.hardware import Hardware, load, parameter, with_parameters
+from simtti.hw_configs.devices import load
+from simtti.hw_configs.hardware import Hardware, parameter, with_parameters
 from simtti.hw_configs.schema import CALIBRATION
 from simtti.validation.energy import EnergyModel
 from simtti.validation.figures import Figures, figures

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from simtti.hw_configs.hardware import Hardware
-from simtti.simulator import power
+from simtti.simulator.engine import power
 from simtti.validation.measured import options
 from simtti.validation.processes import as_done
 from simtti.validation.traces import SHAPE
@@ -57,7 +57,7 @@ def work_of(asked: dict[str, Any], hardware: Hardware) -> Work:
 
 def simulate_one(asked: dict[str, Any], hardware: Hardware) -> Result:
     """The run of those options of `simtti run` on `hardware`, whatever device and number of GPUs they name."""
-    from simtti.simulator.api import run
+    from simtti.simulator.run import run
 
     chosen = {name: value for name, value in asked.items() if name not in ("hw", "gpus", "ulysses", "ring")}
     return run(chosen.pop("workload"), hardware, **chosen)

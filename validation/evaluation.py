@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from simtti.errors import InputError
-from simtti.hw_configs.hardware import Hardware, load, names, read
+from simtti.hw_configs.devices import load, names, read
+from simtti.hw_configs.hardware import Hardware
 from simtti.hw_configs.schema import DATASHEET
 from simtti.simulator.predict import Cells, kernels_of
 from simtti.validation.calibrate import families, family_of, in_training, shapes, spread

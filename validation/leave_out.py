@@ -13,7 +13,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from simtti.hw_configs.hardware import Hardware, load, names, with_parameters
+from simtti.hw_configs.devices import load, names
+from simtti.hw_configs.hardware import Hardware, with_parameters
 from simtti.validation.calibrate import Family, families, family_of, solve
 from simtti.validation.energy import EnergyModel, simulate_one
 from simtti.validation.measured import options

@@ -216,7 +216,7 @@ def _from_capture(path: Path) -> pd.DataFrame:
     """
     import pandas as pd
 
-    from simtti.hw_configs.hardware import find_reported
+    from simtti.hw_configs.devices import find_reported
     from simtti.validation.measuring.file import read_measurements as read_capture
 
     captured, metadata = read_capture(path)

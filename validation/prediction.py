@@ -17,7 +17,7 @@ import numpy as np
 
 from simtti.errors import InputError
 from simtti.hw_configs.hardware import Hardware
-from simtti.simulator.device import execution_time_s
+from simtti.simulator.engine.device import execution_time_s
 from simtti.simulator.kernel import Kernel
 from simtti.simulator.predict import kernels_of, operator_time_s
 

@@ -31,7 +31,8 @@ from typing import NamedTuple
 from simtti.errors import unknown
 from simtti.hw_configs.hardware import Hardware
 from simtti.simulator.kernel import Access, Kernel
-from simtti.simulator.kernels.attention_libraries import (
+from simtti.simulator.kernels.gemm import ELEMENT_BYTES, gemm, has_wgmma
+from simtti.simulator.kernels.libraries import (
     LIBRARIES,
     ON_BLACKWELL,
     Block,
@@ -42,7 +43,6 @@ from simtti.simulator.kernels.attention_libraries import (
     key_splits,
     shared_memory_bytes,
 )
-from simtti.simulator.kernels.gemm import ELEMENT_BYTES, gemm, has_wgmma
 from simtti.simulator.kernels.normalization import softmax
 
 KERNELS = (*LIBRARIES, "baseline")

@@ -24,6 +24,7 @@ from dataclasses import replace
 
 from simtti.hw_configs.hardware import Hardware
 from simtti.simulator.kernel import Access, Kernel
+from simtti.simulator.kernels.data_movement import memset
 from simtti.simulator.kernels.elementwise import ITEM_BYTES, Operand, dense, issue_flops, walk
 from simtti.simulator.kernels.implicit_gemm import (
     SHORT_LATENCY_S,
@@ -33,7 +34,6 @@ from simtti.simulator.kernels.implicit_gemm import (
     tensor_core_kernels,
     writes_nchw,
 )
-from simtti.simulator.kernels.memory import memset
 
 CHANNEL_ALIGNMENT = 8  # channels of a 16-byte vector in fp16; cuDNN pads to it
 

@@ -34,7 +34,8 @@ from typing import NamedTuple
 
 from simtti.hw_configs.hardware import Hardware
 from simtti.hw_configs.parameters import GemmStyle
-from simtti.simulator.kernel import Access, Kernel, lone_time_s
+from simtti.simulator.closed_form import lone_time_s
+from simtti.simulator.kernel import Access, Kernel
 from simtti.simulator.kernels.elementwise import fma_flops, issue_flops
 
 ELEMENT_BYTES = {"fp16": 2, "bf16": 2, "fp32": 4, "fp8": 1}

@@ -31,10 +31,11 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from simtti.hw_configs.hardware import Hardware
-from simtti.simulator.kernel import Access, Kernel, ctas_per_sm, lone_time_s
+from simtti.simulator.closed_form import lone_time_s
+from simtti.simulator.kernel import Access, Kernel, ctas_per_sm
+from simtti.simulator.kernels.data_movement import memset
 from simtti.simulator.kernels.elementwise import HALF_TYPES, ITEM_BYTES, fma_flops, issue_flops
 from simtti.simulator.kernels.gemm import has_wgmma
-from simtti.simulator.kernels.memory import memset
 
 MMA_STEP_BYTES = 64  # bytes of a row of the operand tiles in one step of the k loop
 WGMMA_STEP_BYTES = 128

@@ -25,6 +25,7 @@ from typing import NamedTuple
 
 from simtti.hw_configs.hardware import Hardware
 from simtti.simulator.kernel import Access, Kernel
+from simtti.simulator.kernels.data_movement import copy
 from simtti.simulator.kernels.elementwise import (
     ITEM_BYTES,
     L2_WRITE_COST,
@@ -33,7 +34,6 @@ from simtti.simulator.kernels.elementwise import (
     issue_flops,
     walk,
 )
-from simtti.simulator.kernels.memory import copy
 
 MOMENTS_THREADS = 512  # kCUDABlockReduceNumThreads in native/cuda/block_reduce.h
 MOMENTS_SLOTS = 40  # issue slots of one Welford update, with its division; on the chain, not hidden; fitted

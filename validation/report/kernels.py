@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from simtti.hw_configs.hardware import read
+from simtti.hw_configs.devices import read
 from simtti.hw_configs.schema import CALIBRATION
 from simtti.validation.evaluation import Evaluation, noise, size_order
 from simtti.validation.report import charts, tables

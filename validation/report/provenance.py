@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from simtti.hw_configs.hardware import DIRECTORY, LIBRARIES
+from simtti.hw_configs.devices import DIRECTORY, LIBRARIES
 from simtti.simulator.sweep import code_hash
 
 _PACKAGES = ("simtti", "numpy", "pandas", "simpy", "scipy", "plotly")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from simtti.errors import InputError
-from simtti.hw_configs.hardware import find_reported
+from simtti.hw_configs.devices import find_reported
 from simtti.simulator.table import read_table
 
 if TYPE_CHECKING:

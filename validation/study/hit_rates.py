@@ -21,7 +21,8 @@ from simtti.simulator.access_pattern import OPERAND_GAP, Matrices, Turns
 from simtti.simulator.cache import SECTOR_BYTES, l1_bytes
 from simtti.simulator.kernel import Kernel
 from simtti.simulator.kernels.elementwise import THREADS, dense_strides, merge_dimensions
-from simtti.simulator.lower import Lowering, Policy
+from simtti.simulator.lowering.lower import Lowering
+from simtti.simulator.policy import Policy
 from simtti.validation.study.accounting import (
     ELEMENTWISE,
     GEMM,

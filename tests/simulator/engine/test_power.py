@@ -7,14 +7,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simtti.hw_configs import hardware
-from simtti.simulator import power
-from simtti.simulator.device import execution_time_s
-from simtti.simulator.kernel import Kernel, lone_time_s
+from simtti.hw_configs import devices
+from simtti.simulator.closed_form import lone_time_s
+from simtti.simulator.engine import power
+from simtti.simulator.engine.device import execution_time_s
+from simtti.simulator.kernel import Kernel
 from simtti.simulator.kernels.gemm import gemm
 from simtti.simulator.predict import benchmark_energy, operator_time_s, sustained_clock_hz, time_at_clock_s
 
-A100, H100, H200 = hardware.load("a100-sxm"), hardware.load("h100-sxm"), hardware.load("h200-sxm")
+A100, H100, H200 = devices.load("a100-sxm"), devices.load("h100-sxm"), devices.load("h200-sxm")
 MEASURED = places.MEASURED
 
 devices = st.sampled_from([A100, H100, H200])

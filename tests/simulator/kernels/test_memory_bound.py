@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simtti.hw_configs.hardware import load
-from simtti.simulator.kernel import lone_time_s
-from simtti.simulator.kernels import elementwise, memory, normalization
+from simtti.hw_configs.devices import load
+from simtti.simulator.closed_form import lone_time_s
+from simtti.simulator.kernels import data_movement as memory
+from simtti.simulator.kernels import elementwise, normalization
 from simtti.simulator.predict import kernels_of, predict
 
 MEASURED = places.MEASURED

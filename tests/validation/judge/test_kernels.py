@@ -8,8 +8,9 @@ import pytest
 import yaml
 
 from simtti.errors import InputError
-from simtti.hw_configs.hardware import load
-from simtti.simulator.kernel import Kernel, ctas_per_sm, lone_time_s
+from simtti.hw_configs.devices import load
+from simtti.simulator.closed_form import lone_time_s
+from simtti.simulator.kernel import Kernel, ctas_per_sm
 from simtti.simulator.predict import Cells, kernels_of, predict
 from simtti.validation.calibrate import calibrate, in_training
 from simtti.validation.causes import LATENCY, PARTIAL_WAVE, causes
@@ -185,7 +186,7 @@ def test_a_device_that_nobody_measured_is_an_error():
 
 
 def test_every_op_that_predict_knows_can_be_measured_and_has_a_roofline():
-    from simtti.simulator.operators import FAMILIES
+    from simtti.simulator.lowering.operators import FAMILIES
     from simtti.validation.measured import SHAPES
 
     assert set(SHAPES) == set(FAMILIES)

@@ -8,7 +8,8 @@ from click.testing import CliRunner
 
 from simtti.cli import main
 from simtti.errors import InputError
-from simtti.hw_configs.hardware import load, with_parameters
+from simtti.hw_configs.devices import load
+from simtti.hw_configs.hardware import with_parameters
 from simtti.validation import energy, leave_out, runs
 from simtti.validation.measured import check, read_measurements
 from simtti.validation.report import runs as content

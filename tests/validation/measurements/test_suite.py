@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from simtti.errors import InputError
-from simtti.hw_configs.hardware import load
-from simtti.simulator.operators import FAMILIES
+from simtti.hw_configs.devices import load
+from simtti.simulator.lowering.operators import FAMILIES
 from simtti.simulator.predict import kernels_of, predict
 from simtti.validation import campaign, measure
 from simtti.validation.measuring import counters, driver, file, kernels, timing

@@ -15,9 +15,9 @@ from simtti.simulator.kernels.attention import KERNELS as ATTENTION_KERNELS
 from simtti.simulator.kernels.attention import attention
 from simtti.simulator.kernels.communication import all_to_all
 from simtti.simulator.kernels.convolution import convolution
+from simtti.simulator.kernels.data_movement import cat, constant_pad, copy, embedding, fill, upsample_nearest
 from simtti.simulator.kernels.elementwise import COST, Operand, broadcast, dense, elementwise
 from simtti.simulator.kernels.gemm import gemm
-from simtti.simulator.kernels.memory import cat, constant_pad, copy, embedding, fill, upsample_nearest
 from simtti.simulator.kernels.normalization import group_norm, layer_norm, reduce, rms_norm, softmax
 from simtti.workloads.shard import ALL_TO_ALL, SEND_RECEIVE
 from simtti.workloads.trace import Operator, TensorUse

@@ -12,35 +12,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple, TypeVar
 
-from simtti.errors import InputError
 from simtti.hw_configs.hardware import Hardware
-from simtti.simulator.fusion import NORMALIZATIONS, chains, fused_kernel
 from simtti.simulator.kernel import Kernel
-from simtti.simulator.operators import LOWERINGS, unknown_operator
+from simtti.simulator.lowering.fusion import NORMALIZATIONS, chains, fused_kernel
+from simtti.simulator.lowering.operators import LOWERINGS, unknown_operator
+from simtti.simulator.policy import Policy
 from simtti.workloads.trace import Operator
-
-ATTENTION = ("flash", "efficient", "baseline")
-LAUNCH = ("eager", "graph", "compiled")
-
-
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """How operators become kernels.
-
-    attention: 'flash' (the device's fused kernel), 'efficient' (xformers-style), 'baseline' (scores in HBM).
-    launch: 'eager'; 'graph': the whole inference in CUDA graphs, so that the host costs nothing; 'compiled':
-    torch.compile, which fuses elementwise chains and shortens the host's work (see `fusion`).
-    """
-
-    attention: str = "flash"
-    launch: str = "eager"
-
-    def __post_init__(self) -> None:
-        for field, allowed in (("attention", ATTENTION), ("launch", LAUNCH)):
-            if getattr(self, field) not in allowed:
-                raise InputError(
-                    f"{field} is {getattr(self, field)!r}; it must be one of {', '.join(allowed)}"
-                )
 
 
 @dataclass(frozen=True, slots=True)

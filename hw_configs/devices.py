@@ -1,0 +1,93 @@
+"""The devices there are, and one read from its YAML.
+
+A file states either every datasheet field or a `base:` device and what differs from it. Unknown keys, missing
+sources and values out of bounds are errors that name the file, the field and the value.
+"""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from simtti.errors import InputError, unknown
+from simtti.hw_configs.hardware import Hardware
+
+DIRECTORY = Path(__file__).parent
+LIBRARIES = "libraries"  # the file of what all devices share: parameters of the kernel libraries
+_YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+def names() -> list[str]:
+    """The devices that ship with simtti."""
+    return sorted(path.stem for path in DIRECTORY.glob("*.yaml") if path.stem not in ("hosts", LIBRARIES))
+
+
+def find_reported(product: str) -> Hardware | None:
+    """The shipped device that the driver reports as `product`, as 'NVIDIA H100 80GB HBM3' is; None if there is none."""
+    return next((load(name) for name in names() if load(name).reported_as == product), None)
+
+
+@functools.cache
+def load(name_or_path: str) -> Hardware:
+    """The device called `name_or_path`, or the one a YAML file describes.
+
+    Raises:
+        InputError: unknown name, unreadable file, invalid field; the message names the nearest device or the field.
+    """
+    from simtti.hw_configs import schema  # pydantic is needed only to read a file
+
+    return schema.to_hardware(read(name_or_path), name_or_path)
+
+
+def read(name_or_path: str) -> dict[str, Any]:
+    """The merged YAML of a device, as nested dictionaries: its own keys over those of its `base` over the libraries'."""
+    return _merge(_parse(DIRECTORY / f"{LIBRARIES}.yaml"), _read(name_or_path, ()))
+
+
+def _read(name_or_path: str, seen: tuple[str, ...]) -> dict[str, Any]:
+    shipped = DIRECTORY / f"{name_or_path}.yaml"
+    if shipped.exists() and name_or_path in names():
+        path = shipped
+    elif name_or_path.endswith((".yaml", ".yml")):
+        path = Path(name_or_path)
+        if not path.exists():
+            raise InputError(f"{path}: no such device file")
+    else:
+        raise unknown("device", name_or_path, names())
+    if name_or_path in seen:
+        raise InputError(f"{path}: base: {' -> '.join((*seen, name_or_path))} is a circle")
+    content = _parse(path)
+    base = content.pop("base", None)
+    if base is None:
+        return content
+    inherited = _read(str(base), (*seen, name_or_path))
+    inherited.pop(
+        "fits", None
+    )  # what was fitted to another device's measurements says nothing of this one's error
+    return _merge(inherited, content)
+
+
+def _parse(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.load(path.read_text(), _YAML_LOADER)
+    except yaml.YAMLError as error:
+        raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read: {error}") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: a device file is a mapping of fields, not {type(content).__name__}")
+    return content
+
+
+def _merge(base: dict[str, Any], content: dict[str, Any]) -> dict[str, Any]:
+    """`content` over `base`, section by section."""
+    merged = dict(base)
+    for key, value in content.items():
+        if isinstance(value, dict) and isinstance(merged.get(key), dict):
+            merged[key] = {**merged[key], **value}
+        else:
+            merged[key] = value
+    return merged
