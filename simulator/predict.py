@@ -14,12 +14,12 @@ from concurrent.futures import ProcessPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from simtti.errors import InputError, unknown
+from simtti.files import check_writable, read_table, write_table
 from simtti.hw_configs.hardware import Hardware, load
 from simtti.simulator import power
 from simtti.simulator.device import execution_time_s
 from simtti.simulator.kernel import Kernel, lone_time_s, repeated_hbm_bytes
 from simtti.simulator.operators import FAMILIES
-from simtti.simulator.table import check_writable, read_table, write_table
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -8,8 +8,8 @@ import yaml
 from simtti.errors import InputError
 from simtti.hw_configs import hardware
 from simtti.hw_configs.hardware import load, parameter, with_parameters
-from simtti.validation.calibrate import calibrate, families, in_training, write
-from simtti.validation.prediction import predicted_us
+from simtti.validation.fit.calibrate import calibrate, families, in_training, write
+from simtti.validation.judge.prediction import predicted_us
 
 GEMMS = pd.DataFrame(
     [
