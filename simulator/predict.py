@@ -14,6 +14,7 @@ from concurrent.futures import ProcessPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from simtti.errors import InputError, unknown
+from simtti.files import check_writable, read_table, write_table
 from simtti.hw_configs.devices import load
 from simtti.hw_configs.hardware import Hardware
 from simtti.simulator.closed_form import lone_time_s, repeated_hbm_bytes
@@ -21,7 +22,6 @@ from simtti.simulator.engine import power
 from simtti.simulator.engine.device import execution_time_s
 from simtti.simulator.kernel import Kernel
 from simtti.simulator.lowering.operators import FAMILIES
-from simtti.simulator.table import check_writable, read_table, write_table
 
 if TYPE_CHECKING:
     import pandas as pd

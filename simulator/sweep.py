@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from simtti.errors import InputError, unknown
-from simtti.simulator.table import check_writable, read_table, write_table
+from simtti.files import check_writable, read_table, write_table
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -287,7 +287,8 @@ MEASURED = places.MEASURED
 @pytest.mark.skipif(not MEASURED.exists(), reason="needs ../shared/measured, the timings of others")
 def test_the_ratio_between_measured_devices_is_right():
     """Whole inferences at batch 1, A100 against H100: within 15 % on four of five."""
-    from simtti.validation import measured, sources
+    from simtti.validation.measurements import sources
+    from simtti.validation.measurements import table as measured
 
     runs = measured.runs(sources.import_measurements("folder", str(MEASURED)).table)
     runs = runs[(runs.gpus.fillna(1) == 1) & (runs.batch == 1) & (runs.dtype == "fp16")]

@@ -106,7 +106,7 @@ def denoiser_trace(
 
 
 def _caches(asked: Point, hardware: Hardware) -> dict[str, Any]:
-    from simtti.validation.study.hit_rates import hit_rates
+    from simtti.validation.study.l1.hit_rates import hit_rates
     from simtti.workloads.record import workload_trace
 
     options = dict(asked.options)

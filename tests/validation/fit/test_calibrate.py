@@ -9,8 +9,8 @@ from simtti.errors import InputError
 from simtti.hw_configs import devices
 from simtti.hw_configs.devices import load
 from simtti.hw_configs.hardware import parameter, with_parameters
-from simtti.validation.calibrate import calibrate, families, in_training, write
-from simtti.validation.prediction import predicted_us
+from simtti.validation.fit.calibrate import calibrate, families, in_training, write
+from simtti.validation.judge.prediction import predicted_us
 
 GEMMS = pd.DataFrame(
     [

@@ -12,12 +12,12 @@ from simtti.hw_configs.devices import load
 from simtti.simulator.closed_form import lone_time_s
 from simtti.simulator.kernel import Kernel, ctas_per_sm
 from simtti.simulator.predict import Cells, kernels_of, predict
-from simtti.validation.calibrate import calibrate, in_training
-from simtti.validation.causes import LATENCY, PARTIAL_WAVE, causes
-from simtti.validation.evaluation import evaluate, explain, size_class
-from simtti.validation.measured import check
-from simtti.validation.prediction import predicted_us
-from simtti.validation.roofline import roofline_s
+from simtti.validation.fit.calibrate import calibrate, in_training
+from simtti.validation.judge.causes import LATENCY, PARTIAL_WAVE, causes
+from simtti.validation.judge.kernels import evaluate, explain, size_class
+from simtti.validation.judge.prediction import predicted_us
+from simtti.validation.judge.roofline import roofline_s
+from simtti.validation.measurements.check import check
 
 H100 = load("h100-sxm")
 GEMM = {"op": "gemm", "dtype": "bf16", "m": 4096, "n": 4096, "k": 4096}
@@ -187,7 +187,7 @@ def test_a_device_that_nobody_measured_is_an_error():
 
 def test_every_op_that_predict_knows_can_be_measured_and_has_a_roofline():
     from simtti.simulator.lowering.operators import FAMILIES
-    from simtti.validation.measured import SHAPES
+    from simtti.validation.measurements.table import SHAPES
 
     assert set(SHAPES) == set(FAMILIES)
     for op, shape in SHAPES.items():
