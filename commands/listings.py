@@ -51,10 +51,6 @@ def hardware(name: str | None, as_json: bool) -> None:
         return
     known = {device: devices.load(device) for device in devices.names()}
     if as_json:
-        import dataclasses
-
-        click.echo(
-            json.dumps({device: dataclasses.asdict(found) for device, found in known.items()}, indent=2)
-        )
+        click.echo(json.dumps({device: found.to_dict() for device, found in known.items()}, indent=2))
     else:
         print_devices(known)

@@ -10,7 +10,7 @@ from simtti.errors import InputError
 from simtti.explore import silicon
 from simtti.hw_configs.devices import load
 from simtti.hw_configs.hardware import Hardware
-from simtti.hw_configs.schema import CALIBRATION, DATASHEET, DEVICE_CALIBRATION
+from simtti.hw_configs.schema import DATASHEET, DEVICE_CALIBRATION, calibration
 from simtti.simulator.engine import power
 
 # Parameters that are not a number of the device.
@@ -21,7 +21,7 @@ OTHERS = {
 }
 PARAMETERS: dict[str, str] = {
     **{name: meaning for name, (_, _, _, meaning) in DATASHEET.items()},
-    **{name: CALIBRATION[name][3] for name in DEVICE_CALIBRATION},
+    **{name: DEVICE_CALIBRATION[name][3] for name in DEVICE_CALIBRATION},
     **OTHERS,
 }
 WHOLE = {"gpus", "hbm_stacks", *(name for name, (kind, _, _, _) in DATASHEET.items() if kind is int)}
@@ -58,7 +58,7 @@ def make(base: str, values: Mapping[str, float], name: str = "design") -> Design
         for field in ("hbm_bytes_per_s", "hbm_capacity_bytes"):
             fields.setdefault(field, getattr(origin, field) * stacks / product.stacks)
     for field, value in fields.items():
-        kind, low, high, _ = (DATASHEET.get(field) or CALIBRATION[field])[:4]
+        kind, low, high, _ = (DATASHEET.get(field) or calibration()[field])[:4]
         if not low <= value <= high:
             raise InputError(f"parameter {field!r} is {value:g}; it must be from {low:g} to {high:g}")
         fields[field] = int(value) if kind is int else float(value)
@@ -83,7 +83,7 @@ def device_file(base: str, design: Design, source: str) -> dict[str, Any]:
             value = getattr(design.hardware, field)
             if value != getattr(origin, field):
                 entry: dict[str, Any] = {"value": value, "source": source}
-                changed[field] = entry if section == "datasheet" else {**entry, "status": "uncalibrated"}
+                changed[field] = entry if section == "datasheet" else {**entry, "status": "estimated"}
         if changed:
             content[section] = changed
     return content

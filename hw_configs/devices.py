@@ -10,19 +10,16 @@ import functools
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from simtti.errors import InputError, unknown
+from simtti.hw_configs import families
 from simtti.hw_configs.hardware import Hardware
 
 DIRECTORY = Path(__file__).parent
-LIBRARIES = "libraries"  # the file of what all devices share: parameters of the kernel libraries
-_YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def names() -> list[str]:
     """The devices that ship with simtti."""
-    return sorted(path.stem for path in DIRECTORY.glob("*.yaml") if path.stem not in ("hosts", LIBRARIES))
+    return sorted(path.stem for path in DIRECTORY.glob("*.yaml") if path.stem != "hosts")
 
 
 def find_reported(product: str) -> Hardware | None:
@@ -43,8 +40,9 @@ def load(name_or_path: str) -> Hardware:
 
 
 def read(name_or_path: str) -> dict[str, Any]:
-    """The merged YAML of a device, as nested dictionaries: its own keys over those of its `base` over the libraries'."""
-    return _merge(_parse(DIRECTORY / f"{LIBRARIES}.yaml"), _read(name_or_path, ()))
+    """The merged YAML of a device, as nested dictionaries: its own keys over those of its `base` over the kernel
+    families'."""
+    return _merge({"calibration": families.shared().calibration}, _read(name_or_path, ()))
 
 
 def _read(name_or_path: str, seen: tuple[str, ...]) -> dict[str, Any]:
@@ -59,7 +57,7 @@ def _read(name_or_path: str, seen: tuple[str, ...]) -> dict[str, Any]:
         raise unknown("device", name_or_path, names())
     if name_or_path in seen:
         raise InputError(f"{path}: base: {' -> '.join((*seen, name_or_path))} is a circle")
-    content = _parse(path)
+    content = families.parse(path)
     base = content.pop("base", None)
     if base is None:
         return content
@@ -68,18 +66,6 @@ def _read(name_or_path: str, seen: tuple[str, ...]) -> dict[str, Any]:
         "fits", None
     )  # what was fitted to another device's measurements says nothing of this one's error
     return _merge(inherited, content)
-
-
-def _parse(path: Path) -> dict[str, Any]:
-    try:
-        content = yaml.load(path.read_text(), _YAML_LOADER)
-    except yaml.YAMLError as error:
-        raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read: {error}") from None
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: a device file is a mapping of fields, not {type(content).__name__}")
-    return content
 
 
 def _merge(base: dict[str, Any], content: dict[str, Any]) -> dict[str, Any]:

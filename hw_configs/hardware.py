@@ -1,21 +1,17 @@
-"""A device: datasheet numbers and calibrated parameters, read from validated YAML.
-
-A file states either every datasheet field or a `base:` device and what differs from it. Unknown keys, missing
-sources and values out of bounds are errors that name the file, the field and the value.
-"""
+"""A device: datasheet numbers and calibrated parameters, as the simulation uses them. `devices` reads them from YAML."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from simtti.errors import InputError
-from simtti.hw_configs.parameters import AttentionStyle, Collectives, GemmStyle, SplitKeys, WarpIssue
+from simtti.hw_configs.parameters import GROUPS, Groups, group_values
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Hardware:
+class Hardware(Groups):
     """The numbers the simulation uses, in SI units and cycles of the SM clock. Compared and hashed by identity.
 
     Fields from the datasheet and fields of the calibration stand in one flat record; `DATASHEET` and `CALIBRATION`
@@ -65,18 +61,23 @@ class Hardware:
     gemm_benchmark_activity: float
     benchmark_activity: float
     attention_kernel: str
-    # Calibration of the kernel libraries
-    gemm_mma: GemmStyle
-    gemm_unaligned: GemmStyle
-    gemm_wgmma: GemmStyle
-    flash_2: AttentionStyle
-    flash_3: AttentionStyle
-    flash_4: AttentionStyle
-    trtllm: AttentionStyle
-    efficient: AttentionStyle
-    attention_mma: WarpIssue
-    attention_parts: SplitKeys
-    collectives: Collectives
+    # Calibration of the kernel families: 'group.name' -> value, as stated; `hardware.group.name` reads it.
+    parameters: dict[str, float]
+    _groups: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
+
+    def __getattr__(self, name: str) -> Any:
+        """A group of parameters, made when first asked for."""
+        if name not in GROUPS:
+            raise AttributeError(f"Hardware has no attribute {name!r}")
+        if name not in self._groups:
+            self._groups[name] = group_values(name, self.parameters)
+        return self._groups[name]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every number by name, the groups as mappings, as `simtti hw --json` writes it."""
+        own = {each.name: getattr(self, each.name) for each in fields(self)}
+        del own["parameters"], own["_groups"]
+        return own | {name: getattr(self, name)._asdict() for name in GROUPS}
 
     @property
     def hbm_attained_bytes_per_s(self) -> float:
@@ -123,17 +124,12 @@ class Hardware:
 
 def parameter(hardware: Hardware, name: str) -> float:
     """The calibrated parameter `name` or `group.name`."""
-    group, _, field = name.rpartition(".")
-    return float(getattr(getattr(hardware, group) if group else hardware, field))
+    group, _, own = name.rpartition(".")
+    return float(getattr(getattr(hardware, group) if group else hardware, own))
 
 
 def with_parameters(hardware: Hardware, values: Mapping[str, float]) -> Hardware:
-    """`hardware` with other values of some calibrated parameters, by `name` or `group.name`."""
-    changed: dict[str, Any] = {}
-    for name, value in values.items():
-        group, _, field = name.rpartition(".")
-        if group:
-            changed[group] = changed.get(group, getattr(hardware, group))._replace(**{field: value})
-        else:
-            changed[field] = value
-    return replace(hardware, **changed)
+    """`hardware` with other values of some calibrated parameters, by `name` or `group.name`; what inherits them follows."""
+    own: dict[str, Any] = {name: value for name, value in values.items() if "." not in name}
+    grouped = {name: value for name, value in values.items() if "." in name}
+    return replace(hardware, parameters={**hardware.parameters, **grouped}, **own)

@@ -23,7 +23,7 @@ import yaml
 from simtti.errors import InputError, unknown
 from simtti.hw_configs.devices import load
 from simtti.hw_configs.hardware import Hardware, parameter, with_parameters
-from simtti.hw_configs.schema import CALIBRATION
+from simtti.hw_configs.schema import calibration
 from simtti.validation.fit.energy import EnergyModel
 from simtti.validation.judge.error_figures import Figures, figures
 from simtti.validation.judge.prediction import NOT_SCORED, predicted_us, times_us
@@ -107,7 +107,7 @@ class FamilyFit:
             f"{self.family.name}: {one} and {other} cannot be told apart (correlation {value:+.2f})"
             for one, other, value in self.correlations
         ]
-        bounds = {name: CALIBRATION[name][1:3] for name in (item.name for item in self.parameters)}
+        bounds = {name: calibration()[name][1:3] for name in (item.name for item in self.parameters)}
         found += [
             f"{self.family.name}: {item.name} ends at its bound, {item.value:.4g}"
             for item in self.parameters
@@ -184,9 +184,9 @@ def families(path: Path = FAMILIES) -> tuple[Family, ...]:
             )
         chosen: list[str] = []
         for pattern in fields["parameters"]:
-            matches = fnmatch.filter(CALIBRATION, pattern)
+            matches = fnmatch.filter(calibration(), pattern)
             if not matches:
-                raise unknown(f"parameter in {path}: {name}:", pattern, CALIBRATION)
+                raise unknown(f"parameter in {path}: {name}:", pattern, calibration())
             chosen += matches
         rows = {
             column: tuple(value) if isinstance(value, list) else (value,)
@@ -358,8 +358,8 @@ def solve(
         return Solution(values, {}, ())
     scale = np.array([_scale(name, values[name]) for name in touched])
     x0 = np.array([values[name] for name in touched]) / scale
-    low = np.array([CALIBRATION[name][1] for name in touched]) / scale
-    high = np.array([CALIBRATION[name][2] for name in touched]) / scale
+    low = np.array([calibration()[name][1] for name in touched]) / scale
+    high = np.array([calibration()[name][2] for name in touched]) / scale
     done = 0
 
     def residuals(x: np.ndarray) -> np.ndarray:
@@ -388,8 +388,8 @@ def solve(
     for name, size, unit in zip(touched, deviations, scale, strict=True):
         half = 1.96 * float(size * unit)
         intervals[name] = (
-            _rounded(max(values[name] - half, CALIBRATION[name][1])),
-            _rounded(min(values[name] + half, CALIBRATION[name][2])),
+            _rounded(max(values[name] - half, calibration()[name][1])),
+            _rounded(min(values[name] + half, calibration()[name][2])),
         )
     return Solution(values, intervals, correlations)
 
@@ -404,7 +404,7 @@ def spread(rows: pd.DataFrame, most: int, column: str = "time_us") -> pd.DataFra
 
 def _scale(name: str, value: float) -> float:
     """What one unit of the fit's variable is: the value it starts from, or where that is 0 a tenth of its range."""
-    return value or 0.1 * (CALIBRATION[name][2] - CALIBRATION[name][1])
+    return value or 0.1 * (calibration()[name][2] - calibration()[name][1])
 
 
 def _touched(model: _Predictor | EnergyModel, hardware: Hardware, start: dict[str, float]) -> list[str]:
@@ -412,7 +412,7 @@ def _touched(model: _Predictor | EnergyModel, hardware: Hardware, start: dict[st
     base = model.log_ratios(hardware)
     found = []
     for name, value in start.items():
-        low, high = CALIBRATION[name][1:3]
+        low, high = calibration()[name][1:3]
         step = DIFFERENCE_STEP * _scale(name, value)
         moved = value + step if value + step <= high else max(value - step, low)
         if np.any(model.log_ratios(with_parameters(hardware, {name: moved})) != base):
