@@ -13,6 +13,7 @@ from typing import Any
 from simtti.errors import InputError, unknown
 from simtti.hw_configs import families
 from simtti.hw_configs.hardware import Hardware
+from simtti.hw_configs.voltage import SWITCHED, energy_factor
 
 DIRECTORY = Path(__file__).parent
 
@@ -65,7 +66,28 @@ def _read(name_or_path: str, seen: tuple[str, ...]) -> dict[str, Any]:
     inherited.pop(
         "fits", None
     )  # what was fitted to another device's measurements says nothing of this one's error
-    return _merge(inherited, content)
+    return _at_its_clock(_merge(inherited, content), inherited, content)
+
+
+def _at_its_clock(merged: dict[str, Any], base: dict[str, Any], content: dict[str, Any]) -> dict[str, Any]:
+    """`merged` with the base's switched energies at the voltage of its own clock, unless it states them.
+
+    The same silicon at another clock: a device of another architecture carries the base's energies as they are.
+    """
+    try:
+        clocks = [float(each["datasheet"]["clock_hz"]["value"]) for each in (merged, base)]
+    except (KeyError, TypeError, ValueError):
+        return merged  # the schema will say what is wrong
+    if clocks[0] == clocks[1] or clocks[1] <= 0 or merged.get("architecture") != base.get("architecture"):
+        return merged
+    factor = energy_factor(clocks[0] / clocks[1])
+    scaled = dict(merged["calibration"])
+    for name in SWITCHED:
+        entry = scaled.get(name)
+        if isinstance(entry, dict) and name not in content.get("calibration", {}) and "value" in entry:
+            source = f"{factor:.3g} times the base's, for the voltage at {clocks[0] / 1e9:g} GHz; {entry.get('source')}"
+            scaled[name] = {"value": entry["value"] * factor, "status": "carried", "source": source}
+    return {**merged, "calibration": scaled}
 
 
 def _merge(base: dict[str, Any], content: dict[str, Any]) -> dict[str, Any]:

@@ -56,6 +56,9 @@ class Hardware(Groups):
     static_power_w: float
     tensor_j_per_flop: float
     fp32_j_per_flop: float
+    instruction_j: float
+    sfu_j_per_op: float
+    shared_j_per_byte: float
     l2_j_per_byte: float
     hbm_j_per_byte: float
     gemm_benchmark_activity: float

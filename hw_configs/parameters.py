@@ -61,6 +61,49 @@ class Collectives(NamedTuple):
     latency_s: float
 
 
+class L2Costs(NamedTuple):
+    """What accesses cost of L2's bandwidth."""
+
+    write: float
+    scattered_bytes: float
+
+
+class ElementwiseStyle(NamedTuple):
+    """What the threads of TensorIterator's kernels spend beside arithmetic."""
+
+    thread_slots: float
+    load_slots: float
+    index_element_slots: float
+    index_dimension_slots: float
+    index_operand_slots: float
+    cast_slots: float
+    unrolled_element_slots: float
+    index_stall: float
+    cast_stall: float
+    index_latency_s: float
+    cast_latency_s: float
+
+
+class FunctionSlots(NamedTuple):
+    """What functions of one element cost in instructions."""
+
+    gelu: float
+    silu: float
+    sigmoid: float
+    tanh: float
+    exp: float
+    log: float
+    sin: float
+    cos: float
+    rsqrt: float
+    sqrt: float
+    reciprocal: float
+    div: float
+    pow: float
+    elu: float
+    softplus: float
+
+
 class Group(NamedTuple):
     """A group of parameters: its fields, and the group whose value stands where it states none."""
 
@@ -81,6 +124,9 @@ GROUPS: dict[str, Group] = {
     "attention_mma": Group(WarpIssue),
     "attention_parts": Group(SplitKeys),
     "collectives": Group(Collectives),
+    "l2_costs": Group(L2Costs),
+    "elementwise": Group(ElementwiseStyle),
+    "functions": Group(FunctionSlots),
 }
 
 
@@ -99,6 +145,9 @@ class Groups:
     attention_mma: WarpIssue
     attention_parts: SplitKeys
     collectives: Collectives
+    l2_costs: L2Costs
+    elementwise: ElementwiseStyle
+    functions: FunctionSlots
 
 
 def group_values(group: str, stated: dict[str, float]) -> tuple[Any, ...]:

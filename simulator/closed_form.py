@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from simtti.hw_configs.hardware import Hardware
 from simtti.simulator.kernel import Kernel, ctas_per_sm
+from simtti.simulator.kernels.machine import ISSUE_LANES
 
 
 class Demand(NamedTuple):
@@ -21,6 +22,7 @@ class Demand(NamedTuple):
 
     tensor_s: float
     fp32_s: float
+    issue_s: float
     sfu_s: float
     shared_s: float
     l2_port_s: float
@@ -32,7 +34,7 @@ class Demand(NamedTuple):
     @property
     def sm_s(self) -> tuple[float, ...]:
         """The SM-local part, in the order of `sm.PIPES`."""
-        return (self.tensor_s, self.fp32_s, self.sfu_s, self.shared_s, self.l2_port_s)
+        return (self.tensor_s, self.fp32_s, self.issue_s, self.sfu_s, self.shared_s, self.l2_port_s)
 
 
 def demand(kernel: Kernel, hardware: Hardware, hbm_bytes: float) -> Demand:
@@ -45,9 +47,10 @@ def demand(kernel: Kernel, hardware: Hardware, hbm_bytes: float) -> Demand:
         hardware.tensor_flops_per_cycle_sm(kernel.tensor_dtype) * clock * kernel.tensor_efficiency
     )
     fp32_s = kernel.fp32_flops / (hardware.fp32_flops_per_cycle_sm * clock)
+    issue_s = kernel.issue_slots / (ISSUE_LANES * clock)
     if kernel.hbm_stall:
         at_once = min(kernel.grid, hardware.sm_count)
-        fp32_s += kernel.hbm_stall * hbm_bytes / kernel.grid * at_once / hardware.hbm_attained_bytes_per_s
+        issue_s += kernel.hbm_stall * hbm_bytes / kernel.grid * at_once / hardware.hbm_attained_bytes_per_s
     sfu_s = kernel.sfu_ops / (hardware.sfu_ops_per_cycle_sm * clock)
     shared_s = kernel.shared_bytes / (hardware.shared_memory_bytes_per_cycle_sm * clock)
     l2_bytes = kernel.l2_bytes / kernel.memory_efficiency
@@ -57,6 +60,7 @@ def demand(kernel: Kernel, hardware: Hardware, hbm_bytes: float) -> Demand:
     floor_s = kernel.latency_s + max(
         tensor_s,
         fp32_s,
+        issue_s,
         sfu_s,
         shared_s,
         l2_port_s,
@@ -64,7 +68,9 @@ def demand(kernel: Kernel, hardware: Hardware, hbm_bytes: float) -> Demand:
         l2_bytes / hardware.l2_attained_bytes_per_s,
         hbm / hardware.hbm_attained_bytes_per_s,
     )
-    return Demand(tensor_s, fp32_s, sfu_s, shared_s, l2_port_s, l2_bytes, hbm, floor_s, kernel.latency_s)
+    return Demand(
+        tensor_s, fp32_s, issue_s, sfu_s, shared_s, l2_port_s, l2_bytes, hbm, floor_s, kernel.latency_s
+    )
 
 
 def cold_hbm_bytes(kernel: Kernel) -> float:
@@ -94,7 +100,7 @@ def lone_execution_s(kernel: Kernel, hardware: Hardware, hbm_bytes: float | None
     sms = hardware.sm_count
     slots = ctas_per_sm(kernel, hardware) * sms
     waves, rest = divmod(kernel.grid, slots)
-    local = max(need.tensor_s, need.fp32_s, need.sfu_s, need.shared_s, need.l2_port_s)
+    local = max(need.tensor_s, need.fp32_s, need.issue_s, need.sfu_s, need.shared_s, need.l2_port_s)
     spread = max(
         need.l2_bytes / hardware.l2_attained_bytes_per_s,
         need.hbm_bytes / hardware.hbm_attained_bytes_per_s,
@@ -115,7 +121,7 @@ def link_s(kernel: Kernel, hardware: Hardware) -> float:
     return hardware.start_s + kernel.latency_s + kernel.link_bytes / hardware.link_attained_bytes_per_s
 
 
-RESOURCES = ("tensor", "fp32", "sfu", "shared", "l2_port", "l2", "hbm")
+RESOURCES = ("tensor", "fp32", "issue", "sfu", "shared", "l2_port", "l2", "hbm")
 # A kernel keeps no resource busy for this share of its time: what holds it back is latency, its tail or its start.
 LATENCY_BOUND_BELOW = 0.5
 

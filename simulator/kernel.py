@@ -30,6 +30,7 @@ class Kernel:
     Per CTA (what it demands of the pipes, with the padding of its tile):
       tensor_flops      tensor-core FLOPs, in `tensor_dtype`
       fp32_flops        FP32 FLOPs of the CUDA cores
+      issue_slots       instructions of single threads, whatever they do; an SM issues machine.ISSUE_LANES of them a cycle
       sfu_ops           special-function operations (exponentials, reciprocals)
       shared_bytes      bytes through the SM's shared memory
       l2_bytes          bytes asked of L2, reads and writes
@@ -60,6 +61,7 @@ class Kernel:
     tensor_dtype: str = "fp16"
     tensor_efficiency: float = 1.0
     fp32_flops: float = 0.0
+    issue_slots: float = 0.0
     sfu_ops: float = 0.0
     shared_bytes: float = 0.0
     l2_bytes: float = 0.0

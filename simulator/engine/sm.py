@@ -19,7 +19,7 @@ from simtti.simulator.engine.fair_share import FairShare, Flow
 from simtti.simulator.kernel import Kernel
 
 # What a CTA competes for on its SM, in the order of `Demand.sm_s`. Each pipe serves one pipe-second a second.
-PIPES = ("tensor", "fp32", "sfu", "shared", "l2_port")
+PIPES = ("tensor", "fp32", "issue", "sfu", "shared", "l2_port")
 
 
 @dataclass(eq=False, slots=True)

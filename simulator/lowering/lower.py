@@ -14,8 +14,10 @@ from typing import NamedTuple, TypeVar
 
 from simtti.hw_configs.hardware import Hardware
 from simtti.simulator.kernel import Kernel
+from simtti.simulator.kernels.elementwise import lower_unknown
+from simtti.simulator.kernels.family import Target
 from simtti.simulator.lowering.fusion import NORMALIZATIONS, chains, fused_kernel
-from simtti.simulator.lowering.operators import LOWERINGS, unknown_operator
+from simtti.simulator.lowering.registry import LOWERINGS
 from simtti.simulator.policy import Policy
 from simtti.workloads.trace import Operator
 
@@ -119,6 +121,7 @@ class Lowering:
 
     def __init__(self, hardware: Hardware, policy: Policy) -> None:
         self.hardware, self.policy = hardware, policy
+        self.target = Target(hardware, policy)
         self._known: dict[object, Lowered] = {}
 
     def lower(self, operator: Operator) -> Lowered:
@@ -159,7 +162,7 @@ class Lowering:
             return Lowered((), False, False, waits, 0)  # an empty result launches nothing
         if lowering is not None and not operator.outputs and not _without_result(operator):
             lowering = None  # an imported operator whose result is not known
-        kernels = (lowering or unknown_operator)(operator, self.hardware, self.policy.attention)
+        kernels = (lowering or lower_unknown)(operator, self.target)
         # What one kernel writes and another reads back lives outside the operator's own tensors.
         workspaces: dict[int, float] = {}
         for kernel in kernels:

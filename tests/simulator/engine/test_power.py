@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simtti.hw_configs import devices
+from simtti.hw_configs.voltage import VOLTAGE_FLOOR
 from simtti.simulator.closed_form import lone_time_s
 from simtti.simulator.engine import power
 from simtti.simulator.engine.device import execution_time_s
@@ -50,7 +51,7 @@ def test_a_clock_bound_work_of_twice_the_power_runs_at_the_cube_root():
 
 
 def test_voltage_has_a_floor():
-    assert power.Energy(1.0, 0.0).at(0.2) == power.Energy(1.0, 0.0).at(power.VOLTAGE_FLOOR)
+    assert power.Energy(1.0, 0.0).at(0.2) == power.Energy(1.0, 0.0).at(VOLTAGE_FLOOR)
     assert power.Energy(0.0, 1.0).at(0.2) == 1.0, "HBM has a supply of its own"
 
 

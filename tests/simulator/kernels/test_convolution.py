@@ -15,7 +15,7 @@ from simtti.hw_configs.devices import load
 from simtti.simulator.closed_form import lone_time_s
 from simtti.simulator.kernels.convolution import convolution, output_size
 from simtti.simulator.kernels.data_movement import copy
-from simtti.simulator.kernels.elementwise import Operand, dense
+from simtti.simulator.kernels.layout import Operand, dense
 
 MEASURED = places.MEASURED
 H100, A100 = load("h100-sxm"), load("a100-sxm")

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from simtti.errors import InputError
 from simtti.hw_configs.devices import load
-from simtti.simulator.lowering.operators import FAMILIES
+from simtti.simulator.lowering.registry import FAMILIES
 from simtti.simulator.predict import kernels_of, predict
 from simtti.validation.measurements import campaign
 from simtti.validation.measurements.bench import counters, driver, file, kernels, measure, timing

@@ -8,8 +8,8 @@ from click.testing import CliRunner
 
 from simtti.cli import main
 from simtti.hw_configs.devices import load
+from simtti.simulator.kernels.attention import batches_count_as_one
 from simtti.simulator.lowering.lower import Lowering
-from simtti.simulator.lowering.operators import batches_count_as_one
 from simtti.simulator.policy import Policy
 from simtti.validation.report import markdown
 from simtti.validation.study import accounting, findings, image_sizes, lab, operators, sequences, study, video
