@@ -15,12 +15,13 @@ from collections.abc import Generator
 from typing import Any
 
 import simpy
+from simpy.events import Timeout
 
 from simtti.simulator.engine.device import Device
 from simtti.simulator.engine.outcome import Outcome, Repetition
 from simtti.simulator.engine.preparation import Preparation, Traffic
 from simtti.simulator.engine.program import MAIN, Program
-from simtti.simulator.engine.steady import End, steady
+from simtti.simulator.engine.steady import SAME_PERIOD, End, steady
 from simtti.simulator.engine.stream import Ran
 from simtti.workloads.trace import Step, Trace
 
@@ -48,13 +49,17 @@ class _Issued:
 class _Queue:
     """A stream's launches that it has not taken yet, and its clock.
 
-    taken: when it took each of the last `depth` launches. room: who waits until it takes one.
+    left: how many launches it has not taken, marks not counted. taken: when it took each of the last `depth`. filled: where it waits
+    for something to come; room: where the host waits for it to take one. shift_s: what repetitions that are passed over later in the
+    queue add to the times of `taken`, which are those of their launches then.
     """
 
-    __slots__ = ("ended_s", "filled", "items", "room", "taken")
+    __slots__ = ("ended_s", "filled", "items", "left", "room", "shift_s", "taken")
 
     def __init__(self, depth: int) -> None:
         self.items: deque[Any] = deque()
+        self.left = 0
+        self.shift_s = 0.0
         self.taken: deque[float] = deque([float("-inf")] * depth, maxlen=depth)
         self.ended_s = float("-inf")
         self.filled: simpy.Event | None = None
@@ -176,15 +181,16 @@ class _Inference:
             host_s += before_s
             issued_s[launch] = host_s
             queue = self._queue(program.streams[launch])
+            queue.left += 1
             self._put(program.streams[launch], (whole, launch))
             if program.waits[launch]:
                 yield self._end_of(whole, launch)
                 host_s = whole.ran.end_s[launch]
-            elif len(queue.items) >= self.depth:
-                while len(queue.items) >= self.depth:
-                    queue.room = self.env.event()
-                    yield queue.room
-                host_s = max(host_s, queue.taken[-1])  # the queue was full until then
+            else:
+                if queue.left >= self.depth:
+                    yield from self._room(queue)
+                if queue.taken[queue.left] > host_s:  # the queue was full until then
+                    host_s = queue.taken[queue.left]
         return host_s
 
     def _pass_over(
@@ -193,15 +199,21 @@ class _Inference:
         """Let repetitions of a step pass. Returns when the host has issued the last of them: it is as far ahead then as it was
         before, and no farther than the queue allows."""
         queue = self.queues[MAIN]
-        while len(queue.items) >= self.depth:
-            queue.room = self.env.event()
-            yield queue.room
+        yield from self._room(queue)
+        queue.taken = deque((took_s + seconds for took_s in queue.taken), maxlen=self.depth)
+        queue.shift_s += seconds
         # Of the launches before, the one that had to be taken before the last could be issued.
-        host_s = max(host_s, queue.taken[len(queue.items)] + seconds)
+        host_s = max(host_s, queue.taken[queue.left])
         self._put(MAIN, _Skip(seconds, repetitions))
         if host_s > self.env.now:
             yield self.env.timeout(host_s - self.env.now)
         return host_s
+
+    def _room(self, queue: _Queue) -> Process:
+        """Wait until fewer launches are in a queue than it holds."""
+        while queue.left >= self.depth:
+            queue.room = self.env.event()
+            yield queue.room
 
     def _put(self, stream: int, item: Any) -> None:
         queue = self.queues[stream]
@@ -230,9 +242,10 @@ class _Inference:
                 yield from self._mark(queue, item)
                 continue
             whole, launch = item
+            queue.left -= 1
             ran, traffic, ended_s = whole.ran, whole.traffic, queue.ended_s
             launched_s = ran.issued_s[launch]
-            queue.taken.append(launched_s if launched_s > ended_s else ended_s)
+            queue.taken.append((launched_s if launched_s > ended_s else ended_s) + queue.shift_s)
             if queue.room is not None:
                 queue.room.succeed()
                 queue.room = None
@@ -244,14 +257,19 @@ class _Inference:
                     yield self._end_of(whole, other)
                 if ran.end_s[other] > start_s:
                     start_s = ran.end_s[other]
-            if start_s > env.now:
-                yield env.timeout(start_s - env.now)
-            launched = traffic.launches[launch]
             seconds = traffic.governed.seconds[launch]
-            yield from occupy(launched.kernel, launched.hbm_bytes, seconds, traffic.governed.clocks[launch])
             end_s = start_s + seconds
-            if env.now - end_s > 1e-9 * seconds:  # it had company
-                end_s = env.now
+            if whole.program.is_plain:  # nothing else comes onto the device: the gap and the kernel in one
+                yield Timeout(env, end_s - env.now)
+            else:
+                if start_s > env.now:
+                    yield Timeout(env, start_s - env.now)
+                launched = traffic.launches[launch]
+                yield from occupy(
+                    launched.kernel, launched.hbm_bytes, seconds, traffic.governed.clocks[launch]
+                )
+                if env.now - end_s > SAME_PERIOD * seconds:  # it had company
+                    end_s = env.now
             ran.start_s[launch], ran.end_s[launch] = start_s, end_s
             queue.ended_s = end_s
             whole.left -= 1
@@ -264,7 +282,7 @@ class _Inference:
             begun_s = queue.ended_s
             queue.ended_s += item.seconds
             self.skipped.append((begun_s, queue.ended_s, item.repetitions))
-            queue.taken = deque((took_s + item.seconds for took_s in queue.taken), maxlen=self.depth)
+            queue.shift_s -= item.seconds
             if queue.ended_s > self.env.now:
                 yield self.env.timeout(queue.ended_s - self.env.now)
         else:

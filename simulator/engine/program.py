@@ -35,11 +35,7 @@ class Program(NamedTuple):
     after: dict[int, list[int]]
     tail_s: float
     spans: list[tuple[int, int, int]]
-
-    @property
-    def is_plain(self) -> bool:
-        """Whether everything runs on the main stream."""
-        return not any(self.streams)
+    is_plain: bool = True
 
 
 def program(
@@ -78,7 +74,7 @@ def program(
             spent = 0.0
         found.waits[-1] = one.synchronizes
         found.spans.append((first + at, begin, len(found.kernels)))
-    whole = found._replace(tail_s=spent)
+    whole = found._replace(tail_s=spent, is_plain=not any(found.streams))
     return whole if whole.is_plain else whole._replace(after=_dependencies(whole))
 
 
