@@ -12,7 +12,7 @@ from simtti.errors import InputError
 from simtti.workloads.catalogue import Options, Workload, find
 from simtti.workloads.trace import Trace
 
-TRACES = Path(__file__).parent / "traces"
+TRACES = Path(__file__).parent / "traces" / "recorded"
 _LIBRARIES = ("torch", "diffusers", "transformers")
 
 

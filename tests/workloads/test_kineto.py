@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from simtti.errors import InputError
-from simtti.workloads import aten, kineto
+from simtti.workloads import aten, kineto_file
 from simtti.workloads.chrome import trace_to_chrome
 from simtti.workloads.kineto import import_kineto, summary
 from simtti.workloads.trace import (
@@ -359,7 +359,7 @@ def test_events_may_lie_across_reads(tmp_path, monkeypatch, chunk):
     events = [event("python_function", "nn.Module: Net_0", 0, 90), *json.loads(GOOD)["traceEvents"]]
     whole = imported(tmp_path, *events)
     assert next(whole.operators()).module == "Net_0"
-    monkeypatch.setattr(kineto, "CHUNK_BYTES", chunk)
+    monkeypatch.setattr(kineto_file, "CHUNK_BYTES", chunk)
     assert imported(tmp_path, *events) == whole
 
 

@@ -16,7 +16,6 @@ from simtti.workloads.trace import (
     CATEGORIES,
     ITEM_BYTES,
     KERNEL_KINDS,
-    METADATA_KEY,
     ROLES,
     HostTime,
     Operator,
@@ -28,6 +27,7 @@ from simtti.workloads.trace import (
     Trace,
     row_major,
 )
+from simtti.workloads.trace_file import METADATA_KEY
 
 
 def use(tensor=0, shape=(2, 3), strides=None, dtype="fp16", storage_bytes=64, role="activation"):
