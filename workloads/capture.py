@@ -46,9 +46,9 @@ from typing import Any
 
 from simtti.errors import InputError, unknown
 from simtti.workloads import models
-from simtti.workloads.aten import Call
 from simtti.workloads.catalogue import Options, Workload, find
 from simtti.workloads.kineto import Profile, read_kineto
+from simtti.workloads.kineto_calls import Call
 from simtti.workloads.record import quiet, record
 from simtti.workloads.trace import HostTime, Phase, Step, TimedKernel, Timing, Trace
 

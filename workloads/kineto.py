@@ -8,8 +8,7 @@ give way to what they call, and what lies below the rest is part of them; scaled
 A kernel belongs to the operator around the host's call that launched it, which Kineto ties to the kernel by a
 correlation id. Nothing that the GPU did is dropped: a kernel whose launch lies in no operator is kept without one.
 
-Kineto says what each argument looked like, where shapes were recorded; `simtti.workloads.aten` makes operators of it.
-Only what is listed here is read from a file. Some carry their writer's environment, secrets included.
+Kineto says what each argument looked like, where shapes were recorded; `simtti.workloads.kineto_calls` makes operators of it.
 """
 
 from __future__ import annotations
@@ -26,7 +25,8 @@ from pathlib import Path
 from typing import Any
 
 from simtti.errors import InputError
-from simtti.workloads.aten import ATTENTION_BACKENDS, Call, OperatorMaker, gives_way
+from simtti.workloads.aten import ATTENTION_BACKENDS, gives_way
+from simtti.workloads.kineto_calls import Call, OperatorMaker
 from simtti.workloads.kineto_file import KERNEL, LAUNCH, MEMCPY, MEMSET, MODULE, FileError, Reader
 from simtti.workloads.trace import HostTime, Operator, Phase, Step, TimedKernel, Timing, Trace
 

@@ -15,7 +15,6 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
-from functools import cache
 from typing import Any, TypeVar
 
 import torch
@@ -25,41 +24,10 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from simtti.workloads.aten import ATTENTION, OPERATORS
+from simtti.workloads.torch_calls import DTYPE_NAMES, bind, signature, tensors
 from simtti.workloads.trace import Operator, Phase, Step, TensorUse
 
-DTYPE_NAMES = {
-    torch.float64: "fp64", torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16",
-    torch.float8_e4m3fn: "fp8_e4m3", torch.float8_e5m2: "fp8_e5m2",
-    torch.complex64: "complex64", torch.complex128: "complex128",
-    torch.int64: "int64", torch.int32: "int32", torch.int16: "int16", torch.int8: "int8", torch.uint8: "uint8",
-    torch.bool: "bool",
-}  # fmt: skip
-
-# By the name without 'aten::' and the trailing '_' of the in-place form. What is not here is Elementwise where
-# torch tags it pointwise, and Other where it does not.
-_CATEGORY_OF = {
-    name: category
-    for category, names in {
-        "Convolution": "convolution _convolution",
-        "Linear": "mm addmm bmm baddbmm addbmm mv addmv dot linear",
-        "Attention": "scaled_dot_product_attention",
-        "GroupNorm": "native_group_norm",
-        "LayerNorm": "native_layer_norm _fused_rms_norm rms_norm",
-        "Softmax": "_softmax _log_softmax _safe_softmax",
-        "Elementwise": "randn rand randint normal uniform bernoulli",
-        "Memory": "clone copy _to_copy cat stack repeat constant_pad_nd reflection_pad2d replication_pad2d "
-        "replication_pad3d upsample_nearest1d upsample_nearest2d upsample_nearest3d _upsample_nearest_exact2d "
-        "upsample_bilinear2d upsample_bicubic2d pixel_shuffle pixel_unshuffle index index_select index_put gather "
-        "scatter embedding masked_fill roll flip arange zeros ones full zeros_like ones_like full_like zero fill "
-        "new_zeros new_ones new_full scalar_tensor eye linspace tril triu slice_scatter select_scatter "
-        "_local_scalar_dense",
-    }.items()
-    for name in names.split()
-}
-_ALLOCATIONS = {"empty", "empty_like", "empty_strided", "empty_permuted", "new_empty", "new_empty_strided"}
-# Arguments that do not change the work.
-_IGNORED = {"device", "layout", "pin_memory", "generator", "non_blocking", "names"}
-_RENAMED = {("native_group_norm", "group"): "num_groups"}
 _T = TypeVar("_T")
 # Modules of video models that attend along time, in the diffusers naming.
 _TEMPORAL = ("temporal", "temp_attentions", "motion_modules", "transformer_in")
@@ -100,8 +68,8 @@ class Recorder:
         self._registered.append(module)
         for path, child in module.named_modules():
             self._names[id(child)] = f"{name}.{path}" if path else name
-        for role, tensors in (("parameter", module.parameters()), ("buffer", module.buffers())):
-            for tensor in tensors:
+        for role, stored in (("parameter", module.parameters()), ("buffer", module.buffers())):
+            for tensor in stored:
                 self._stored_as[self._address(tensor)] = role
 
     def on_device(self, tensor: torch.Tensor) -> torch.Tensor:
@@ -272,21 +240,20 @@ class Recorder:
 
     def _aten(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
         """Record one aten call."""
-        schema = _schema(func)
-        read, attributes = _bind(schema, args, kwargs)
-        made = _tensors(result)
+        found = signature(func)
+        read, attributes = bind(found, args, kwargs)
+        made = tensors(result)
         on_device = [tensor for tensor in read if self._is_on_device(tensor)]
         for tensor in made if on_device else ():
             if tensor.device.type == "cpu":
                 self.on_device(tensor)
-        op = f"aten::{schema.name}"
         if not on_device and not any(self._is_on_device(tensor) for tensor in made):
             # Arithmetic on CPU scalars, as schedulers do it: host time, but nothing for the GPU.
             uses = tuple(self._use(tensor, "input") for tensor in read)
             outs = tuple(self._use(tensor, "activation") for tensor in made)
-            self._append(op, "Other", uses, outs, {**attributes, "device": "cpu"}, True)
+            self._append(found.op, "Other", uses, outs, {**attributes, "device": "cpu"}, True)
             return
-        if schema.name == "_to_copy" and read[0].device.type == "cpu":
+        if found.op == "aten::_to_copy" and read[0].device.type == "cpu":
             if on_device and made[0].dtype == read[0].dtype:
                 # Already on the GPU in the pipeline, where .to() returns the tensor itself.
                 self._identities[self._address(made[0])] = self._identity(read[0], "input")
@@ -294,7 +261,7 @@ class Recorder:
             if not on_device:
                 on_device = read
                 attributes["transfer"] = "host_to_device"
-        if schema.name == "_local_scalar_dense":
+        if found.op == "aten::_local_scalar_dense":
             attributes["synchronizes"] = True
         # CUDA kernels take CPU scalars by value, as an argument of the launch.
         if len(on_device) < len(read):
@@ -302,10 +269,10 @@ class Recorder:
         inputs = tuple(self._use(tensor, "input") for tensor in on_device)
         outputs = tuple(self._use(tensor, "activation") for tensor in made)
         viewed = {use.tensor for use in inputs}
-        is_view = schema.name in _ALLOCATIONS or (
-            bool(outputs) and not schema.mutates and all(use.tensor in viewed for use in outputs)
+        is_view = found.known.allocates or (
+            bool(outputs) and not found.mutates and all(use.tensor in viewed for use in outputs)
         )
-        self._append(op, "View" if is_view else schema.category, inputs, outputs, attributes, is_view)
+        self._append(found.op, "View" if is_view else found.category, inputs, outputs, attributes, is_view)
 
     def _attention(
         self,
@@ -343,7 +310,7 @@ class Recorder:
         operands = (query, key, value) if attn_mask is None else (query, key, value, attn_mask)
         inputs = tuple(self._use(tensor, "input") for tensor in operands)
         outputs = (self._use(output, "activation"),)
-        self._append("aten::scaled_dot_product_attention", "Attention", inputs, outputs, attributes, False)
+        self._append(f"aten::{ATTENTION}", OPERATORS[ATTENTION].category, inputs, outputs, attributes, False)
         return output
 
     def _attention_kind(self, queries: int, keys: int) -> str:
@@ -410,57 +377,3 @@ def _as_cudnn_lays_it_out(output: torch.Tensor, image: torch.Tensor, weight: tor
     if not layouts or output.device.type != "meta" or output.dtype == torch.float64:
         return output
     return torch.empty_like(output, memory_format=layouts.pop())
-
-
-class _Schema:
-    """What recording needs of an aten operator's signature."""
-
-    def __init__(self, func: Any):
-        self.name: str = func._schema.name.removeprefix("aten::")
-        self.mutates: bool = func._schema.is_mutable
-        self.arguments: list[tuple[str, Any]] = [
-            (argument.name, argument.default_value if argument.has_default_value() else None)
-            for argument in func._schema.arguments
-        ]
-        base = self.name if self.name.startswith("_") else self.name.rstrip("_")
-        fallback = "Elementwise" if torch.Tag.pointwise in func.tags else "Other"
-        self.category: str = _CATEGORY_OF.get(base, fallback)
-
-
-@cache
-def _schema(func: Any) -> _Schema:
-    return _Schema(func)
-
-
-def _bind(
-    schema: _Schema, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> tuple[list[torch.Tensor], dict[str, Any]]:
-    """A call's tensors in order, and its other arguments by name, defaults included, as JSON values."""
-    tensors: list[torch.Tensor] = []
-    attributes: dict[str, Any] = {}
-    for i, (name, default) in enumerate(schema.arguments):
-        value = args[i] if i < len(args) else kwargs.get(name, default)
-        found = _tensors(value)
-        if found:
-            tensors += found
-        elif value is not None and name not in _IGNORED:
-            attributes[_RENAMED.get((schema.name, name), name)] = _json_value(value)
-    return tensors, attributes
-
-
-def _tensors(value: Any) -> list[torch.Tensor]:
-    if isinstance(value, torch.Tensor):
-        return [value]
-    if isinstance(value, (list, tuple)):
-        return [tensor for item in value for tensor in _tensors(item)]
-    return []
-
-
-def _json_value(value: Any) -> Any:
-    if isinstance(value, (bool, int, float, str)):
-        return value
-    if isinstance(value, (list, tuple)):
-        return [_json_value(item) for item in value]
-    if isinstance(value, torch.dtype):
-        return DTYPE_NAMES[value]
-    return str(value).removeprefix("torch.")

@@ -11,9 +11,9 @@ from simtti.errors import InputError
 from simtti.hw_configs.hardware import load
 from simtti.simulator.replay import replay
 from simtti.workloads import catalogue
-from simtti.workloads.aten import Call
 from simtti.workloads.catalogue import Options, Workload
 from simtti.workloads.kineto import Profile
+from simtti.workloads.kineto_calls import Call
 from simtti.workloads.record import quiet, record
 from simtti.workloads.trace import TimedKernel, Trace
 

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from simtti.errors import InputError
-from simtti.workloads import aten, kineto_file
+from simtti.workloads import kineto_file
 from simtti.workloads.chrome import trace_to_chrome
 from simtti.workloads.kineto import import_kineto, summary
 from simtti.workloads.trace import (
@@ -408,28 +408,6 @@ def test_timesformer_has_spatial_and_temporal_attention():
 
 
 # ---- against torch
-
-
-def test_composites_are_what_torch_takes_apart():
-    torch = pytest.importorskip("torch")
-    composite = {
-        name.removeprefix("aten::").partition(".")[0].rstrip("_")
-        for name in torch._C._dispatch_get_all_op_names()
-        if torch._C._dispatch_has_kernel_for_dispatch_key(name, "CompositeImplicitAutograd")
-    }
-    assert {name.rstrip("_") for name in aten.COMPOSITE} <= composite
-
-
-def test_categories_are_the_recorders():
-    torch = pytest.importorskip("torch")
-    from simtti.workloads import recorder
-
-    for name, category in recorder._CATEGORY_OF.items():
-        assert aten.category_of(f"aten::{name}", name) == category
-    for name in aten.ELEMENTWISE - {"hardswish"}:
-        overloads = getattr(torch.ops.aten, name)
-        tags = {tag for overload in overloads.overloads() for tag in getattr(overloads, overload).tags}
-        assert torch.Tag.pointwise in tags
 
 
 def test_a_profile_comes_out_as_the_recording_does(tmp_path):

@@ -15,7 +15,8 @@ import torch
 
 from simtti.errors import InputError
 from simtti.workloads.catalogue import Options
-from simtti.workloads.recorder import DTYPE_NAMES, Recorder
+from simtti.workloads.recorder import Recorder
+from simtti.workloads.torch_calls import DTYPE_NAMES
 from simtti.workloads.trace import Phase, evaluations
 
 TORCH_DTYPES = {name: dtype for dtype, name in DTYPE_NAMES.items()}
