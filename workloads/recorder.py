@@ -12,10 +12,9 @@ mode, because on `meta` torch would decompose it into the matrix products that a
 """
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import replace
-from typing import Any, TypeVar
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -25,26 +24,19 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from simtti.workloads.aten import ATTENTION, OPERATORS
+from simtti.workloads.recording import Recording
 from simtti.workloads.torch_calls import DTYPE_NAMES, bind, signature, tensors
-from simtti.workloads.trace import Operator, Phase, Step, TensorUse
+from simtti.workloads.trace import Operator, Step, TensorUse
 
-_T = TypeVar("_T")
 # Modules of video models that attend along time, in the diffusers naming.
 _TEMPORAL = ("temporal", "temp_attentions", "motion_modules", "transformer_in")
 
 
-class Recorder:
-    """Collects operators into phases and steps. Tensor identities are numbered as they are met, from 0.
+class Recorder(Recording):
+    """Collects operators into phases and steps. Tensor identities are numbered as they are met, from 0."""
 
-    all_steps: what is done again and again is a step each time, instead of one step with its count (`every_step`).
-    reruns: and is run each time. A recording need not: the later steps are what the first was.
-    """
-
-    all_steps = False
-    reruns = False
-
-    def __init__(self) -> None:
-        self._phases: dict[str, list[Step]] = {}
+    def __init__(self, *, all_steps: bool = False) -> None:
+        super().__init__("meta", all_steps=all_steps)
         self._operators: list[Operator] | None = None
         self._phase = ""
         self._domain = ""
@@ -73,7 +65,7 @@ class Recorder:
                 self._stored_as[self._address(tensor)] = role
 
     def on_device(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Treat a CPU tensor, and what is computed from it, as if the pipeline kept it on the GPU.
+        """The tensor itself, treated, like what is computed from it, as if the pipeline kept it on the GPU.
 
         For values that steer the host, such as a scheduler's timesteps: they must really exist, and on a GPU
         reading them costs a copy and a wait, recorded as aten::_local_scalar_dense.
@@ -88,7 +80,6 @@ class Recorder:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Leave out what the body does: work that is not the inference's."""
         paused, self._paused = self._paused, True
         try:
             yield
@@ -97,7 +88,6 @@ class Recorder:
 
     @contextmanager
     def scope(self, name: str) -> Iterator[None]:
-        """The module path of operators that no module issues: 'pipeline', 'scheduler'."""
         self._stack.append((name, None))
         try:
             yield
@@ -105,16 +95,10 @@ class Recorder:
             self._stack.pop()
 
     def enter_scope(self, name: str) -> None:
-        """A scope that lasts to the end of the step."""
         self._stack.append((name, None))
 
     @contextmanager
     def step(self, phase: str, *, domain: str, count: int = 1, continued: bool = False) -> Iterator[None]:
-        """Record the body as the next step of `phase`; `domain` is what its attention runs over.
-
-        Domains: 'spatial', 'temporal', 'text', 'joint'. Modules known to attend along time say so themselves.
-        continued: within the modules and scopes in which the last step ended.
-        """
         self._phase, self._domain, self._operators = phase, domain, []
         if continued:
             self._stack = self._ended_in
@@ -135,47 +119,6 @@ class Recorder:
             self._operators, self._stack, self._ended_in = None, [], self._stack
         assert number == len(self._phases[phase]), "steps do not nest"
         self._phases[phase].append(Step(count, operators))
-
-    def times(self, phase: str, *, domain: str, count: int) -> Iterator[AbstractContextManager[None]]:
-        """The next step of `phase`, which is done `count` times: a step() for each time that its body is to be run.
-
-        The loop over them must come to its end.
-        """
-        number, runs = self.steps(phase), self.runs(count)
-        for _ in range(runs):
-            yield self.step(phase, domain=domain, count=1 if self.all_steps else count)
-        for _ in range(runs, count if self.all_steps else runs):
-            self.repeat(phase, number)
-
-    def runs(self, count: int) -> int:
-        """How often what is done `count` times is to be run."""
-        return count if self.reruns else 1
-
-    def representatives(self, groups: Iterable[Sequence[_T]]) -> list[tuple[_T, int]]:
-        """Of each group, whose members' steps are alike, the middle one and how many there are: the count of its step.
-
-        Where every step is wanted, each member on its own.
-        """
-        if self.all_steps:
-            return [(member, 1) for group in groups for member in group]
-        return [(group[(len(group) - 1) // 2], len(group)) for group in groups]
-
-    def steps(self, phase: str) -> int:
-        """How many steps of `phase` are complete: the number of the one being recorded."""
-        return len(self._phases.get(phase, ()))
-
-    def repeat(self, phase: str, number: int) -> None:
-        """What a step did is done again: count it once more, or, where every step is wanted, have it once more."""
-        steps = self._phases[phase]
-        count, operators = steps[number].count, steps[number].operators
-        if self.all_steps:
-            steps.append(Step(1, tuple(replace(operator, step=len(steps)) for operator in operators)))
-        else:
-            steps[number] = Step(count + 1, operators)
-
-    def phases(self) -> tuple[Phase, ...]:
-        """What was recorded, in the order in which phases began."""
-        return tuple(Phase(name, tuple(steps)) for name, steps in self._phases.items())
 
     # ---- modules
 
@@ -324,17 +267,6 @@ class Recorder:
     def _attention_domain(self) -> str:
         path = self._stack[-1][0] if self._stack else ""
         return "temporal" if any(mark in path for mark in _TEMPORAL) else self._domain
-
-
-@contextmanager
-def every_step(*, reruns: bool = False) -> Iterator[None]:
-    """Within it, recorders keep each step on its own; with `reruns` builders run each, too."""
-    before = Recorder.all_steps, Recorder.reruns
-    Recorder.all_steps, Recorder.reruns = True, reruns
-    try:
-        yield
-    finally:
-        Recorder.all_steps, Recorder.reruns = before
 
 
 class _Functions(TorchFunctionMode):

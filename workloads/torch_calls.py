@@ -17,6 +17,7 @@ DTYPE_NAMES = {
     torch.int64: "int64", torch.int32: "int32", torch.int16: "int16", torch.int8: "int8", torch.uint8: "uint8",
     torch.bool: "bool",
 }  # fmt: skip
+TORCH_DTYPES = {name: dtype for dtype, name in DTYPE_NAMES.items()}
 
 
 @dataclass(frozen=True)
@@ -35,12 +36,14 @@ def signature(func: Any) -> Signature:
     """Of an overload of torch.ops.aten."""
     op = f"aten::{func._schema.name.removeprefix('aten::')}"
     known = operator(op)
-    pointwise = known.category == "Other" and torch.Tag.pointwise in func.tags
+    # The recorder tells a view by the storage it shares. One in place (squeeze_) counts as a write, like any other.
+    category = "Other" if known.is_view else known.category
+    if category == "Other" and torch.Tag.pointwise in func.tags:
+        category = "Elementwise"
     arguments = tuple(
         (argument.name, argument.default_value if argument.has_default_value() else None)
         for argument in func._schema.arguments
     )
-    category = "Elementwise" if pointwise else known.category
     return Signature(op, known, category, func._schema.is_mutable, arguments)
 
 

@@ -1,17 +1,16 @@
 """The study's systems: published sizes, sequence lengths, caches, and attention in space against attention in time."""
 
-from dataclasses import dataclass
 from functools import cache
 
 import pytest
 
 from simtti.errors import InputError
 from simtti.workloads import record
-from simtti.workloads.catalogue import Options
-from simtti.workloads.catalogue_study import STUDY
+from simtti.workloads.catalogue import WORKLOADS
 from simtti.workloads.flops import flops
 from simtti.workloads.trace import ITEM_BYTES, Trace
 
+STUDY = {name: workload for name, workload in WORKLOADS.items() if workload.group == "study"}
 # The smallest shapes, for what does not depend on the shape.
 SMALL = {
     "imagen": {"height": 128, "width": 256},
@@ -287,8 +286,8 @@ def test_shapes_that_cannot_be(name, options, message):
 
 def test_blocks_cover_every_length():
     pytest.importorskip("torch")
-    with record.quiet():
-        from simtti.workloads.models.llama2 import blocks
+    from simtti.workloads.models.llama2 import blocks
+
     for last in (1, 16, 17, 1024):
         assert [length for block in blocks(1, last, 16) for length in block] == list(range(1, last + 1))
         assert {len(block) for block in blocks(1, last, 16)[:-1]} <= {16}
@@ -300,8 +299,14 @@ def modules():
     import torch
     from diffusers import UNet2DConditionModel
 
-    from simtti.workloads.models import imagen, make_a_video, muse, phenaki, prod_image, pseudo_3d
-    from simtti.workloads.models.latent_diffusion import build
+    from simtti.workloads.models import imagen, make_a_video, muse, prod_image
+    from simtti.workloads.models.networks.imagen import EfficientUNet
+    from simtti.workloads.models.networks.muse import MaskedTransformer
+    from simtti.workloads.models.networks.phenaki import CViViTDecoder, VideoTransformer
+    from simtti.workloads.models.networks.pseudo_3d import UNet
+    from simtti.workloads.recorder import Recorder
+
+    build = Recorder().build
 
     def empty(*shape):
         return torch.empty(shape, dtype=torch.float16, device="meta")
@@ -314,14 +319,14 @@ def modules():
 
     size = make_a_video.SIZES.decoder
     video = build(
-        pseudo_3d.UNet, in_channels=3, widths=size.widths, blocks=size.blocks, attention=size.attention,
+        UNet, in_channels=3, widths=size.widths, blocks=size.blocks, attention=size.attention,
         head_dim=64, condition_width=768, temporal=True, dtype="fp16",
     )  # fmt: skip
-    upsampler = build(imagen.EfficientUNet, self_attention=True, dtype="fp16")
-    last_upsampler = build(imagen.EfficientUNet, self_attention=False, dtype="fp16")
+    upsampler = build(EfficientUNet, self_attention=True, dtype="fp16")
+    last_upsampler = build(EfficientUNet, self_attention=False, dtype="fp16")
     base = build(UNet2DConditionModel, **imagen.BASE, dtype="fp16")
     product = build(UNet2DConditionModel, **prod_image.UNET, dtype="fp16")
-    masked = build(muse.MaskedTransformer, **muse.BASE, dtype="fp16")
+    masked = build(MaskedTransformer, **muse.BASE, dtype="fp16")
     return {
         ("make-a-video", "denoising", "decoder"): lambda: video(
             empty(2, 2, 3, 8, 16), times(2), empty(2, 768), times(2)
@@ -342,12 +347,10 @@ def modules():
             empty(2, 16, 8, 16), times(2), encoder_hidden_states=empty(2, 154, 2048)
         ),
         ("muse", "parallel_decoding", "transformer"): lambda: masked(ids(2, 256), empty(2, 128, 2048)),
-        ("phenaki", "parallel_decoding", "transformer"): lambda: build(
-            phenaki.VideoTransformer, 4, dtype="fp16"
-        )(ids(2, 4), empty(2, 128, 4096)),
-        ("phenaki", "decoder", "decoder"): lambda: build(phenaki.CViViTDecoder, 2, 1, 2, dtype="fp16")(
-            ids(1, 4)
+        ("phenaki", "parallel_decoding", "transformer"): lambda: build(VideoTransformer, 4, dtype="fp16")(
+            ids(2, 4), empty(2, 128, 4096)
         ),
+        ("phenaki", "decoder", "decoder"): lambda: build(CViViTDecoder, 2, 1, 2, dtype="fp16")(ids(1, 4)),
     }
 
 
@@ -385,20 +388,11 @@ def test_flops_of_autoregression_are_two_a_weight_and_token(name, where):
 
 
 def test_prompt_tokens():
-    """Until the catalogue has the option, builders take it from options that do."""
-    pytest.importorskip("torch")
-    with record.quiet():
-        from simtti.workloads.models import llama2, parti
-
-        @dataclass(frozen=True)
-        class Prompted(Options):
-            prompt_tokens: int | None = 96
-
-        llama = llama2.record_7b(Prompted(steps=2)).phases
-        assert lengths(llama[0].steps[0], "self") == [(96, 96)]
-        assert [(lengths(step, "self"), step.count) for step in llama[1].steps] == [([(1, 97)], 1)]
-        images = parti.record_parti(Prompted(height=256, width=256, guidance=1.2)).phases
-        assert lengths(images[1].steps[0], "cross") == [(1, 96)]
+    llama = trace_of("llama2-7b", steps=2, prompt_tokens=96).phases
+    assert lengths(llama[0].steps[0], "self") == [(96, 96)]
+    assert [(lengths(step, "self"), step.count) for step in llama[1].steps] == [([(1, 97)], 1)]
+    images = trace_of("parti", prompt_tokens=96).phases
+    assert lengths(images[1].steps[0], "cross") == [(1, 96)]
 
 
 # ---- on real numbers, on the CPU, much smaller
@@ -409,7 +403,7 @@ def test_decoding_with_the_cache_is_a_pass_over_everything():
     with record.quiet():
         from transformers import LlamaConfig, LlamaForCausalLM
 
-        from simtti.workloads.models.transformer_blocks import KeyValueCache, Layer
+        from simtti.workloads.models.networks.transformer_blocks import KeyValueCache, Layer
 
         config = LlamaConfig(
             hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, vocab_size=11
@@ -445,7 +439,7 @@ def test_decoding_with_the_cache_is_a_pass_over_everything():
 def test_pseudo_3d_convolves_and_attends_along_time():
     torch = pytest.importorskip("torch")
     with record.quiet():
-        from simtti.workloads.models import pseudo_3d
+        from simtti.workloads.models.networks import pseudo_3d
     batch, frames, channels, height, width = 2, 5, 8, 3, 4
     video = torch.randn(batch * frames, channels, height, width)
     conv = pseudo_3d.Conv(channels, channels, temporal=True)
@@ -470,7 +464,7 @@ def test_pseudo_3d_convolves_and_attends_along_time():
 def test_unmasking_keeps_what_is_known_and_masks_the_least_certain():
     torch = pytest.importorskip("torch")
     with record.quiet():
-        from simtti.workloads.models.transformer_blocks import unmask
+        from simtti.workloads.models.pipelines.sampling import unmask
     mask = 9
     tokens = torch.tensor([[1, mask, mask, 4, mask, mask]])
     logits = torch.full((1, 6, 9), -100.0)
@@ -488,7 +482,7 @@ def test_small_networks_run():
     """Every network that is not the libraries', with numbers."""
     torch = pytest.importorskip("torch")
     with record.quiet(), pytest.MonkeyPatch.context() as patch:
-        from simtti.workloads.models import imagen, muse, parti, phenaki, pseudo_3d
+        from simtti.workloads.models.networks import imagen, muse, parti, phenaki, pseudo_3d
 
         for name, value in {
             "WIDTHS": (32, 64),

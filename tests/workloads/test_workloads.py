@@ -11,11 +11,10 @@ import pytest
 from simtti.errors import InputError
 from simtti.workloads import catalogue, record
 from simtti.workloads.catalogue import WORKLOADS
-from simtti.workloads.catalogue_study import STUDY
 from simtti.workloads.flops import flops
 from simtti.workloads.trace import ITEM_BYTES, Trace
 
-NAMES = sorted(set(WORKLOADS) - set(STUDY))
+NAMES = sorted(name for name, workload in WORKLOADS.items() if workload.group == "today")
 
 
 @cache
@@ -321,7 +320,7 @@ def family(request):
     """A workload's trace at its smallest shape, and the calls of the model in its loop."""
     pytest.importorskip("torch")
     with record.quiet():
-        from simtti.workloads.models import latent_diffusion, pipeline
+        from simtti.workloads.models.pipelines import diffusers_run, latent_diffusion
     calls = []
 
     def spied(function, position):
@@ -340,9 +339,9 @@ def family(request):
         return steered
 
     with pytest.MonkeyPatch.context() as patch, record.quiet():
-        steer, sdxl = pipeline.Run._steer_denoiser, latent_diffusion.record_denoising
-        patch.setattr(pipeline.Run, "_steer_denoiser", spied(steer, 1))
-        patch.setattr("simtti.workloads.models.sdxl.record_denoising", spied(sdxl, 3))
+        steer, sdxl = diffusers_run.Run._steer_denoiser, latent_diffusion.record_denoising
+        patch.setattr(diffusers_run.Run, "_steer_denoiser", spied(steer, 1))
+        patch.setattr(latent_diffusion, "record_denoising", spied(sdxl, 3))
         yield request.param, record.record(request.param, **SMALL[request.param]), calls
 
 
@@ -368,10 +367,9 @@ def test_the_smallest_shape_comes_out_as_asked_with_torchs_flops(family):
 
 def test_the_multiples_are_those_of_the_modules():
     """The VAE's factor, times a patch or what a UNet must halve; frames that the VAE makes of a latent frame."""
-    pytest.importorskip("torch")
-    with record.quiet():
-        from simtti.workloads.models import cogvideox, hunyuan_dit, pixart, sana, stable_diffusion
-        from simtti.workloads.models import stable_diffusion_3 as sd3
+    from simtti.workloads.models import cogvideox, hunyuan_dit, pixart, sana, stable_diffusion
+    from simtti.workloads.models import stable_diffusion_3 as sd3
+
     factor = 2 ** (len(stable_diffusion.VAE["block_out_channels"]) - 1)
     unit = {name: workload.size_multiple for name, workload in WORKLOADS.items()}
     limit = {name: workload.max_size for name, workload in WORKLOADS.items()}
