@@ -30,6 +30,8 @@ import gc
 import os
 import statistics
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from difflib import SequenceMatcher
@@ -64,9 +66,10 @@ def capture(
 ) -> Trace:
     """Run a workload on a device and return its trace with times. Options are those of `record`.
 
-    attention: the kernels of scaled-dot-product attention: 'flash', 'efficient', or 'baseline' with the score
-    matrix in memory. all_steps: run every step, not one of those that are alike. repeats: how many clean times to take;
-    their median counts.
+    attention: the kernels of scaled-dot-product attention: 'flash', 'efficient', or 'baseline' with the score matrix in
+        memory, in the operands' dtype.
+    all_steps: run every step, not one of those that are alike.
+    repeats: how many clean times to take; their median counts.
 
     Raises:
         InputError: no such workload, device or option; no torch or no GPU; not enough memory.
@@ -131,18 +134,34 @@ def _runs(
 def _run(workload: Workload, options: Options, run: DeviceRun, attention: str) -> DeviceRun:
     """Run the builder once on a device."""
     import torch
-    from torch.nn.attention import SDPBackend, sdpa_kernel
 
     gc.collect()  # the run before may have left its weights in cycles
     on_gpu = run.device.type == "cuda"
     if on_gpu:
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
-    with sdpa_kernel([getattr(SDPBackend, backend) for backend in ATTENTION[attention]]):
+    with _attention_kernels(attention):
         workload.builder(options, run)
     if on_gpu:
         run.peak_memory_bytes = torch.cuda.max_memory_allocated()
     return run
+
+
+@contextmanager
+def _attention_kernels(attention: str) -> Iterator[None]:
+    """The kernels of torch's scaled-dot-product attention; unfused ones multiply in the operands' own dtype, not in fp32."""
+    import torch
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    settings = torch.backends.cuda
+    allow = getattr(settings, "allow_fp16_bf16_reduction_math_sdp", None)  # since torch 2.5
+    before = allow is not None and settings.fp16_bf16_reduction_math_sdp_allowed()
+    with ExitStack() as stack:
+        if allow is not None:
+            stack.callback(allow, before)
+            allow(True)
+        stack.enter_context(sdpa_kernel([getattr(SDPBackend, backend) for backend in ATTENTION[attention]]))
+        yield
 
 
 # ---- laying times beside operators

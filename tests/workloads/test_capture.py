@@ -11,6 +11,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 
+from simtti.workloads import capture as capturing  # noqa: E402
 from simtti.workloads.capture import capture, match  # noqa: E402
 from simtti.workloads.record import record  # noqa: E402
 
@@ -103,6 +104,23 @@ def test_attention_stays_one_operator_whatever_its_kernels(tiny):
     attention = [time for operator, time in times if operator.category == "Attention"]
     assert len(attention) > 5
     assert None not in attention
+
+
+def test_unfused_attention_multiplies_in_the_operands_dtype():
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    class Products(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            if func is torch.ops.aten.bmm.default:
+                dtypes.append(args[0].dtype)
+            return func(*args, **(kwargs or {}))
+
+    dtypes, query = [], torch.zeros(1, 2, 8, 4, dtype=torch.bfloat16)
+    before = torch.backends.cuda.fp16_bf16_reduction_math_sdp_allowed()
+    with capturing._attention_kernels("baseline"), Products():
+        torch.nn.functional.scaled_dot_product_attention(query, query, query)
+    assert dtypes == [torch.bfloat16, torch.bfloat16]
+    assert torch.backends.cuda.fp16_bf16_reduction_math_sdp_allowed() == before
 
 
 @pytest.mark.parametrize(
