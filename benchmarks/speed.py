@@ -71,11 +71,11 @@ def main() -> None:
     print(
         f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
     )
-    print("import simtti.simulator.api:", end=" ", flush=True)
+    print("import simtti.simulator.run:", end=" ", flush=True)
     found = []
     for _ in range(RUNS):
         began = time.perf_counter()
-        subprocess.run([sys.executable, "-c", "import simtti.simulator.api"], check=True)
+        subprocess.run([sys.executable, "-c", "import simtti.simulator.run"], check=True)
         found.append(time.perf_counter() - began)
     print(f"{statistics.median(found):.2f} s")
     for name in ("stable-diffusion", "sdxl"):

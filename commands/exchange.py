@@ -58,12 +58,12 @@ def import_measurements(kind: str, directory: str, out: str) -> None:
     \b
     simtti import measurements aiconfigurator ~/aiconfigurator --out kernels.parquet
     """
-    from simtti.simulator import table
-    from simtti.validation.sources import import_measurements as read
+    from simtti.files import write_table
+    from simtti.validation.measurements.sources import import_measurements as read
 
     check_outputs(out)
     found = read(kind, directory)
-    table.write_table(found.table, out)
+    write_table(found.table, out)
     for reason, count in found.left_out.most_common():
         if count:
             click.echo(f"  left out: {count} of {reason}", err=True)
@@ -81,10 +81,10 @@ def export() -> None:
 @click.option("-o", "--out", required=True, type=click.Path(), help="The JSON file to write.")
 def export_chrome(trace: str, out: str) -> None:
     """Write a timed TRACE as Chrome trace events, which ui.perfetto.dev and HolisticTraceAnalysis read."""
-    from simtti.simulator import table
+    from simtti.files import write_text
     from simtti.workloads.chrome import trace_to_chrome
     from simtti.workloads.trace import Trace
 
     check_outputs(out)
-    table.write_text(out, trace_to_chrome(Trace.load(trace)))
+    write_text(out, trace_to_chrome(Trace.load(trace)))
     click.echo(f"{out}: open it in ui.perfetto.dev", err=True)

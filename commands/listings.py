@@ -28,7 +28,7 @@ def workloads(as_json: bool) -> None:
         }
         click.echo(json.dumps(listing, indent=2))
         return
-    from simtti.simulator.summary import print_workloads
+    from simtti.commands.terminal import print_workloads
 
     print_workloads(WORKLOADS, ALIASES)
 
@@ -38,8 +38,8 @@ def workloads(as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def hardware(name: str | None, as_json: bool) -> None:
     """List the devices, or show one (NAME or a YAML file) with the source of every number."""
-    from simtti.hw_configs import hardware as devices
-    from simtti.simulator.summary import print_device, print_devices
+    from simtti.commands.terminal import print_device, print_devices
+    from simtti.hw_configs import devices
 
     if name is not None:
         devices.load(name)  # validates
@@ -51,10 +51,6 @@ def hardware(name: str | None, as_json: bool) -> None:
         return
     known = {device: devices.load(device) for device in devices.names()}
     if as_json:
-        import dataclasses
-
-        click.echo(
-            json.dumps({device: dataclasses.asdict(found) for device, found in known.items()}, indent=2)
-        )
+        click.echo(json.dumps({device: found.to_dict() for device, found in known.items()}, indent=2))
     else:
         print_devices(known)

@@ -16,8 +16,8 @@ from simtti.commands.options import (
     print_json,
     workers_option,
 )
+from simtti.commands.progress import progress, stages
 from simtti.errors import InputError
-from simtti.simulator.progress import progress, stages
 
 if TYPE_CHECKING:
     from simtti.validation.report.document import Report
@@ -38,7 +38,9 @@ class _ValidateGroup(click.Group):
 @click.option(
     "-o", "--out", required=True, type=click.Path(), help="The device file to write or update (.yaml)."
 )
-@click.option("--families", help="Only these families, comma-separated (validation/families.yaml has them).")
+@click.option(
+    "--families", help="Only these families, comma-separated (validation/fit/families.yaml has them)."
+)
 @click.option(
     "--parameters", help="Only parameters that match these patterns, as gemm_wgmma.*,hbm_efficiency."
 )
@@ -62,9 +64,9 @@ def calibrate(
     simtti calibrate --hw h100-sxm --measurements measured/ -o my-h100.yaml
     simtti calibrate --hw h200-sxm --measurements gemm.parquet --parameters 'hbm_*' -o my-h200.yaml
     """
-    from simtti.simulator.summary import print_calibration
-    from simtti.validation import calibrate as fitting
-    from simtti.validation.measured import read_measurements
+    from simtti.commands.terminal import print_calibration
+    from simtti.validation.fit import calibrate as fitting
+    from simtti.validation.measurements.read import read_measurements
 
     check_outputs(out)
     with stages() as advance:
@@ -112,9 +114,10 @@ def trace(
     \b
     simtti validate run.pt.trace.json.gz --plot run.png --table run.csv
     """
-    from simtti.hw_configs.hardware import find_reported, load
-    from simtti.simulator import table
-    from simtti.validation.compare import compare, plot
+    from simtti.commands.plots import plot_comparison
+    from simtti.files import write_table
+    from simtti.hw_configs.devices import find_reported, load
+    from simtti.validation.judge.trace import compare
     from simtti.workloads.kineto import import_kineto as read_kineto
     from simtti.workloads.trace import Trace
 
@@ -126,12 +129,12 @@ def trace(
         raise InputError(f"{file}: there is no device file for {name or 'its device'!r}; say which with --hw")
     comparison = compare(trace, hardware)
     if table_path:
-        table.write_table(comparison.table, table_path)
+        write_table(comparison.table, table_path)
     if plot_path:
-        plot(comparison, plot_path)
+        plot_comparison(comparison, plot_path)
     if json_path and print_json(comparison.to_dict(), json_path):
         return
-    from simtti.simulator.summary import print_comparison
+    from simtti.commands.terminal import print_comparison
 
     print_comparison(comparison)
 
@@ -148,9 +151,9 @@ def kernels(hw: str, files: tuple[str, ...], out: str | None, rows: int, workers
     \b
     simtti validate kernels --hw h100-sxm --measurements measured/ -o reports
     """
-    from simtti.simulator import table
-    from simtti.validation.evaluation import evaluate
-    from simtti.validation.measured import read_measurements
+    from simtti.files import write_table
+    from simtti.validation.judge.kernels import evaluate
+    from simtti.validation.measurements.read import read_measurements
     from simtti.validation.report import kernels as content
     from simtti.validation.report.provenance import provenance
 
@@ -159,7 +162,7 @@ def kernels(hw: str, files: tuple[str, ...], out: str | None, rows: int, workers
     with progress("predict", "kernels") as advance:
         found = evaluate(hw, measurements, most_rows=rows, workers=workers, progress=advance)
     if folder:
-        table.write_table(found.table, folder / f"{found.hardware.name}.parquet")
+        write_table(found.table, folder / f"{found.hardware.name}.parquet")
         _write(content.report(found, hw, provenance(files, hw)), folder / found.hardware.name)
     content.print_summary(found)
 
@@ -196,10 +199,10 @@ def runs(
     simtti validate runs runs.csv -o reports
     simtti validate runs runs.csv -o reports --leave-one-model-out
     """
-    from simtti.validation.measured import read_measurements
+    from simtti.validation.judge.runs import evaluate_runs
+    from simtti.validation.measurements.read import read_measurements
     from simtti.validation.report import runs as content
     from simtti.validation.report.provenance import provenance
-    from simtti.validation.runs import evaluate_runs
 
     folder = _folder(out)
     measurements = read_measurements(list(files))
@@ -254,20 +257,20 @@ def _folder(out: str | None) -> Path | None:
     """The folder to write to, made if need be, and what a report needs there."""
     if out is None:
         return None
-    from simtti.simulator import table
+    from simtti.files import check_writable
     from simtti.validation.report.page import plotly_js
 
     plotly_js()
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
-    table.check_writable(folder / "report.html")
+    check_writable(folder / "report.html")
     return folder
 
 
 def _write(report: Report, stem: Path) -> None:
-    from simtti.simulator import table
+    from simtti.files import write_text
     from simtti.validation.report import markdown, page
 
     for suffix, text in ((".html", page.html(report)), (".md", markdown.text(report))):
-        table.write_text(f"{stem}{suffix}", text)
+        write_text(f"{stem}{suffix}", text)
     click.echo(f"{stem}.html: open it in a browser", err=True)

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from simtti.errors import InputError
-from simtti.simulator import table
+from simtti.files import check_writable, write_text
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -67,11 +67,11 @@ def check_outputs(*paths: str | None) -> None:
     """Fail before the work, not after it, where a file could not be written; '-' and None are none.
 
     Raises:
-        InputError: see `table.check_writable`.
+        InputError: see `check_writable`.
     """
     for path in paths:
         if path not in (None, "-"):
-            table.check_writable(path)
+            check_writable(path)
 
 
 def print_json(found: Any, path: str) -> bool:
@@ -81,7 +81,7 @@ def print_json(found: Any, path: str) -> bool:
     if path == "-":
         click.echo(text, nl=False)
         return True
-    table.write_text(path, text)
+    write_text(path, text)
     return False
 
 

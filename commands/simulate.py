@@ -19,8 +19,8 @@ from simtti.commands.options import (
     whole_numbers,
     workers_option,
 )
+from simtti.commands.progress import progress
 from simtti.errors import InputError
-from simtti.simulator.progress import progress
 
 
 @click.command()
@@ -64,7 +64,7 @@ def run(
     simtti run --trace captured.parquet --hw a100-sxm --timing hybrid
     """
     import simtti
-    from simtti.simulator import table
+    from simtti.files import write_text
     from simtti.simulator.timeline import chrome_trace
 
     if workload is None and options["trace"] is None:
@@ -75,10 +75,10 @@ def run(
         return
     result = simtti.run(workload or "", hw, **options)
     if timeline:
-        table.write_text(timeline, chrome_trace(result))
+        write_text(timeline, chrome_trace(result))
     if json_path and print_json(result.to_dict(), json_path):
         return
-    from simtti.simulator.summary import print_result
+    from simtti.commands.terminal import print_result
 
     print_result(result)
     if timeline:
@@ -86,8 +86,8 @@ def run(
 
 
 def _replay(trace_path: str | None, hw: str, timing: str, json_path: str | None) -> None:
-    from simtti.hw_configs.hardware import find_reported, load
-    from simtti.simulator.replay import replay
+    from simtti.hw_configs.devices import find_reported, load
+    from simtti.simulator.engine.replay import replay
     from simtti.workloads.trace import Trace
 
     if trace_path is None:
@@ -97,7 +97,7 @@ def _replay(trace_path: str | None, hw: str, timing: str, json_path: str | None)
     result = replay(trace, load(hw), timing, find_reported(reported))
     if json_path and print_json(result.to_dict(), json_path):
         return
-    from simtti.simulator.summary import print_replay
+    from simtti.commands.terminal import print_replay
 
     print_replay(result)
 
@@ -181,10 +181,10 @@ def compare(
     simtti compare sdxl --hw a100-sxm,h100-sxm,h200-sxm --batch 1,4,16 --plot sdxl.png
     simtti compare svd --hw l40s,my-chip.yaml --launch graph --out svd.csv
     """
-    from simtti.simulator import table
+    from simtti.commands.plots import plot_comparison_of_devices
+    from simtti.commands.terminal import print_comparison_of_devices
+    from simtti.files import write_table
     from simtti.simulator.compare import compare as compare_devices
-    from simtti.simulator.compare import plot_comparison
-    from simtti.simulator.summary import print_comparison_of_devices
 
     check_outputs(plot_path, out)
     batches: list[int | None] = list(whole_numbers("--batch", batch)) or [None]
@@ -192,9 +192,9 @@ def compare(
     with progress("compare", "runs") as advance:
         found = compare_devices(workload, names(hw), batches, progress=advance, **chosen)
     if out:
-        table.write_table(found, out)
+        write_table(found, out)
     if plot_path:
-        plot_comparison(found, plot_path, workload)
+        plot_comparison_of_devices(found, plot_path, workload)
     print_comparison_of_devices(found, workload)
 
 
@@ -226,8 +226,8 @@ def explore(spec: str, out: str, numbers: tuple[int, ...], **options: Any) -> No
     """
     from pathlib import Path
 
+    from simtti.commands.terminal import print_exploration
     from simtti.explore import api
-    from simtti.simulator.summary import print_exploration
 
     with progress("explore", "designs") as advance:
         result = api.explore(spec, out, progress=advance, **options)

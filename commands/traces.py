@@ -7,8 +7,8 @@ from typing import Any
 import click
 
 from simtti.commands.options import check_outputs, json_option, print_json, shape_options, whole_numbers
+from simtti.commands.progress import progress
 from simtti.errors import InputError
-from simtti.simulator.progress import progress
 
 
 @click.command()
@@ -69,7 +69,7 @@ def capture(workload: str, out: str, device: str, **options: Any) -> None:
     check_outputs(out)
     measuring = {name: options.pop(name) for name in ("suite", "budget_s", "families", "skip", "counters")}
     if workload == "kernels":
-        from simtti.validation.measure import measure_suite
+        from simtti.validation.measurements.bench.measure import measure_suite
 
         families = measuring["families"].split(",") if measuring["families"] else None
         with progress("measure", "cases") as advance:

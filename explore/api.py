@@ -13,9 +13,9 @@ from simtti.errors import InputError
 from simtti.explore import analysis, search
 from simtti.explore.design import device_file, make
 from simtti.explore.engines import engine as engine_called
+from simtti.explore.journal import Study
 from simtti.explore.spec import Spec, read
-from simtti.explore.study import Study
-from simtti.simulator.table import write_table, write_text
+from simtti.files import write_table, write_text
 
 if TYPE_CHECKING:
     import pandas as pd

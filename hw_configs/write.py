@@ -49,7 +49,7 @@ def update_device_file(
     Raises:
         InputError: the file is not a device file, or cannot be written.
     """
-    from simtti.simulator.table import write_text
+    from simtti.files import write_text
 
     file = Path(path)
     head: list[str] = []

@@ -44,7 +44,7 @@ def compare(
     """
     import pandas as pd
 
-    from simtti.hw_configs.hardware import load
+    from simtti.hw_configs.devices import load
 
     if not hws:
         raise InputError("no device to compare; --hw takes names with commas between")
@@ -64,7 +64,7 @@ def compare(
 
 
 def _row(point: dict[str, Any]) -> dict[str, Any]:
-    from simtti.simulator.api import run
+    from simtti.simulator.run import run
 
     options = dict(point)
     row = {"hw": options["hw"], "batch": options["batch"]}
@@ -88,37 +88,3 @@ def _row(point: dict[str, Any]) -> dict[str, Any]:
         "host_bound_share": result.host_bound_share,
         "error": "",
     }
-
-
-def plot_comparison(table: pd.DataFrame, path: str, title: str) -> None:
-    """Latency, throughput and energy an output against the batch, a line a device, as PNG or SVG by the extension.
-
-    Raises:
-        InputError: matplotlib is not installed, or the file cannot be written.
-    """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise InputError("plots need matplotlib; run: pip install 'simtti[report]'") from None
-    figure = Figure(figsize=(11, 3.8), layout="constrained")
-    panels = figure.subplots(1, 3)
-    shown = (
-        ("latency_s", "latency, s"),
-        ("outputs_per_s", "outputs per second"),
-        ("energy_per_output_j", "energy per output, J"),
-    )
-    for axes, (column, label) in zip(panels, shown, strict=True):
-        for hw, part in table.dropna(subset=["latency_s"]).groupby("hw", sort=False):
-            fits = part[part.fits != False]  # noqa: E712 (None: not known)
-            axes.plot(part.batch, part[column], linewidth=1, alpha=0.5, label="_")
-            axes.plot(fits.batch, fits[column], "o", color=axes.lines[-1].get_color(), label=str(hw))
-        axes.set(xlabel="batch", ylabel=label, xscale="log", ylim=(0, None))
-        axes.set_xticks(sorted(table.batch.unique()), [str(b) for b in sorted(table.batch.unique())])
-        axes.xaxis.minorticks_off()
-        axes.grid(alpha=0.25)
-    panels[0].legend(fontsize=8)
-    figure.suptitle(f"{title}; a line without a marker does not fit into memory", fontsize=10)
-    try:
-        figure.savefig(path, dpi=140)
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot write {path}: {error}") from None

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from simtti.errors import InputError, unknown
-from simtti.simulator.table import check_writable, read_table, write_table
+from simtti.files import check_writable, read_table, write_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -119,7 +119,7 @@ def _key(row: dict[str, Any]) -> str:
 
 
 def _run_row(options: dict[str, Any]) -> dict[str, Any]:
-    from simtti.simulator.api import run
+    from simtti.simulator.run import run
 
     options = dict(options)
     try:

@@ -1,1 +1,1 @@
-"""Measurements to hold the simulator against: microbenchmarks of single operators, and a campaign that takes them."""
+"""The simulator beside reality: measurements, parameters fitted to them, predictions judged by them, reports, the study."""

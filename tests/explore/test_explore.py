@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import pandas as pd
 import places
@@ -25,10 +25,10 @@ from simtti.explore.api import explore
 from simtti.explore.design import device_file, make
 from simtti.explore.evaluate import evaluate, limits
 from simtti.explore.spec import EXAMPLES, parse, read
-from simtti.hw_configs.hardware import load
-from simtti.simulator.host import load_host
-from simtti.simulator.lower import Policy
-from simtti.simulator.simulation import simulate
+from simtti.hw_configs.devices import load
+from simtti.hw_configs.hosts import load_host
+from simtti.simulator.engine.simulation import simulate
+from simtti.simulator.policy import Policy
 from simtti.workloads.record import workload_trace
 
 SPEC = {
@@ -164,7 +164,7 @@ def test_a_design_s_file_is_the_same_device(tmp_path):
 
 def test_a_design_like_its_base_is_its_base():
     base, same = load("h100-sxm"), make("h100-sxm", {})
-    assert asdict(replace(same.hardware, name=base.name, reported_as=base.reported_as)) == asdict(base)
+    assert replace(same.hardware, name=base.name, reported_as=base.reported_as).to_dict() == base.to_dict()
     assert same.chip.area_mm2 == pytest.approx(814)
 
 
@@ -287,7 +287,8 @@ MEASURED = places.MEASURED
 @pytest.mark.skipif(not MEASURED.exists(), reason="needs ../shared/measured, the timings of others")
 def test_the_ratio_between_measured_devices_is_right():
     """Whole inferences at batch 1, A100 against H100: within 15 % on four of five."""
-    from simtti.validation import measured, sources
+    from simtti.validation.measurements import sources
+    from simtti.validation.measurements import table as measured
 
     runs = measured.runs(sources.import_measurements("folder", str(MEASURED)).table)
     runs = runs[(runs.gpus.fillna(1) == 1) & (runs.batch == 1) & (runs.dtype == "fp16")]

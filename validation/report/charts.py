@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from simtti.validation.evaluation import dimensions as varying
-from simtti.validation.evaluation import shape_text, size_order
+from simtti.validation.judge.kernels import dimensions as varying
+from simtti.validation.judge.kernels import shape_text, size_order
 from simtti.validation.report.document import Chart
 
 if TYPE_CHECKING:

@@ -7,30 +7,27 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from simtti.errors import InputError
-from simtti.simulator.summary import seconds
-from simtti.validation.figures import Figures, figures
-from simtti.validation.leave_out import LEAST_RUNS
-from simtti.validation.measured import RUN_COLUMNS
-from simtti.validation.report import charts, tables
-from simtti.validation.report.document import Fact, Report, Section, Table, table
-from simtti.validation.report.terminal import print_lines, print_table
-from simtti.validation.report.words import (
-    BIAS_LIMIT,
-    MAPE_LIMIT,
-    bias_cell,
-    count,
-    error_cell,
-    joined,
-    percent,
-    signed,
-)
-from simtti.validation.runs import (
+from simtti.validation.fit.leave_out import LEAST_RUNS
+from simtti.validation.judge.error_figures import Figures, figures
+from simtti.validation.judge.runs import (
     attention_ratios,
     batch_scaling,
     breakdown,
     device_ratios,
     two_sources,
     unknown_devices,
+)
+from simtti.validation.measurements.table import RUN_COLUMNS
+from simtti.validation.report import charts, tables
+from simtti.validation.report.document import Fact, Report, Section, Table, table
+from simtti.validation.report.tables import BIAS_LIMIT, MAPE_LIMIT, bias_cell, error_cell
+from simtti.validation.report.terminal import print_lines, print_table
+from simtti.words import (
+    count,
+    joined,
+    percent,
+    seconds,
+    signed,
 )
 
 if TYPE_CHECKING:

@@ -5,18 +5,29 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from simtti.validation.evaluation import explain, noise, shape_text, size_order
-from simtti.validation.figures import Figures, figures
+from simtti.validation.judge.error_figures import Figures, figures
+from simtti.validation.judge.kernels import explain, noise, shape_text, size_order
 from simtti.validation.report.document import Cell, Table, table
-from simtti.validation.report.words import bias_cell, count, error_cell, number, percent, signed
+from simtti.words import count, number, percent, signed
 
 if TYPE_CHECKING:
     import pandas as pd
 
+# Bias beyond which a group of rows is marked, and a MAPE beyond which it is not to be trusted.
+BIAS_LIMIT = 0.05
+MAPE_LIMIT = 0.15
 FIGURE_COLUMNS = ("Rows", "MAPE", "Median", "90th pct", "Bias")
 ALL = "all"
 WORST_ROWS = 20
 SPLITS = ("train", "test", "unseen")
+
+
+def error_cell(value: float) -> Cell:
+    return Cell(percent(value), "bad" if value > MAPE_LIMIT else "")
+
+
+def bias_cell(value: float) -> Cell:
+    return Cell(signed(value), "bad" if abs(value) > BIAS_LIMIT else "")
 
 
 def figure_cells(found: Figures, judged: bool = True) -> list[Cell]:

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from simtti.validation.report.document import Cell, Section, Table
-from simtti.validation.report.words import count, number
 from simtti.validation.study.points import Point
+from simtti.words import count, number
 
 Rows = list[dict[str, Any]]
 

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from simtti.hw_configs.hardware import Hardware
-from simtti.validation.report.words import number, percent
 from simtti.validation.study import image_sizes, operators, roofline, sequences, video
 from simtti.validation.study.experiment import Rows, slope
 from simtti.validation.study.plan import Plan
 from simtti.validation.study.points import POLICIES, Point, point
+from simtti.words import number, percent
 
 NOT_RUN = "not run"
 

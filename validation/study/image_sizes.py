@@ -7,11 +7,11 @@ from itertools import pairwise
 from typing import Any
 
 from simtti.validation.report.document import Section
-from simtti.validation.report.words import number
 from simtti.validation.study.charts import lines
 from simtti.validation.study.experiment import Experiment, Rows, got, shown, slope
 from simtti.validation.study.plan import Plan
 from simtti.validation.study.points import POLICIES, Point
+from simtti.words import number
 
 
 def times(found: Mapping[Point, dict[str, Any]], plan: Plan) -> Rows:

@@ -10,8 +10,8 @@ from typing import Any
 
 from simtti.errors import InputError
 from simtti.hw_configs.hardware import Hardware
+from simtti.jobs import as_done
 from simtti.simulator.sweep import code_hash
-from simtti.validation.processes import as_done
 from simtti.validation.study.points import Point, measure
 
 JOURNAL = "points.jsonl"
@@ -70,6 +70,6 @@ def _append(journal: Path, code: str, point: Point, found: dict[str, Any]) -> No
 def _fingerprint(hardware: Hardware) -> str:
     """Of the simulator, the study and the device: what other code or numbers left is not taken."""
     digest = hashlib.sha256(f"{code_hash()} {hardware}".encode())
-    for path in sorted(Path(__file__).parent.glob("*.py")):
+    for path in sorted(Path(__file__).parent.rglob("*.py")):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]

@@ -11,7 +11,7 @@ from simtti.validation.report.document import Section, Table
 from simtti.validation.study.accounting import domain_sum
 from simtti.validation.study.charts import bars, lines
 from simtti.validation.study.experiment import Experiment, Rows, got, shown, slope
-from simtti.validation.study.hit_rates import summarised
+from simtti.validation.study.l1.hit_rates import summarised
 from simtti.validation.study.plan import Plan
 from simtti.validation.study.points import POLICIES, Point, point
 

@@ -8,11 +8,14 @@ from click.testing import CliRunner
 
 from simtti.cli import main
 from simtti.errors import InputError
-from simtti.hw_configs.hardware import load, with_parameters
-from simtti.validation import energy, leave_out, runs
-from simtti.validation.measured import check, read_measurements
+from simtti.hw_configs.devices import load
+from simtti.hw_configs.hardware import with_parameters
+from simtti.validation.fit import energy, leave_out
+from simtti.validation.judge import runs
+from simtti.validation.judge.recordings import record_all, with_trace
+from simtti.validation.measurements.check import check
+from simtti.validation.measurements.read import read_measurements
 from simtti.validation.report import runs as content
-from simtti.validation.traces import record_all, with_trace
 from simtti.workloads.trace import Trace
 
 
@@ -109,7 +112,7 @@ def test_a_run_that_was_interrupted_goes_on(whole_runs):
     journal = whole_runs / ".resumed.csv.partial.jsonl"
     assert not journal.exists()
     from simtti.simulator.sweep import code_hash
-    from simtti.validation.measured import options
+    from simtti.validation.measurements.table import options
 
     asked = with_trace(options(table.iloc[0]), whole_runs / "traces")
     entry = {"code": code_hash(), "key": json.dumps(asked, sort_keys=True), "figures": {"latency_s": 42.0}}
@@ -168,7 +171,9 @@ def closed_form(monkeypatch):
     def work_of(asked, hardware):
         busy_s = asked["batch"] * {"sdxl": 1.0, "svd": 2.0, "flux-dev": 5.0}[asked["workload"]]
         tensor = {"sdxl": 1e14, "svd": 2e14, "flux-dev": 0.5e14}[asked["workload"]]
-        return energy.Work(busy_s, 1.2 * busy_s, tensor * busy_s, 1e12 * busy_s, 4e12 * busy_s, 1e12 * busy_s)
+        return energy.Work(
+            busy_s, 1.2 * busy_s, tensor * busy_s, 1e12 * busy_s, 0, 0, 0, 4e12 * busy_s, 1e12 * busy_s
+        )
 
     def serially(function, jobs, workers=None):
         return ((key, function(*arguments)) for key, arguments in jobs.items())

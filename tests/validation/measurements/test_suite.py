@@ -15,12 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from simtti.errors import InputError
-from simtti.hw_configs.hardware import load
-from simtti.simulator.operators import FAMILIES
+from simtti.hw_configs.devices import load
+from simtti.simulator.lowering.registry import FAMILIES
 from simtti.simulator.predict import kernels_of, predict
-from simtti.validation import campaign, measure
-from simtti.validation.measuring import counters, driver, file, kernels, timing
-from simtti.validation.microbenchmarks import (
+from simtti.validation.measurements import campaign
+from simtti.validation.measurements.bench import counters, driver, file, kernels, measure, timing
+from simtti.validation.measurements.suite import (
     WORTH,
     batches,
     counter_cases,
@@ -569,7 +569,7 @@ def test_ncu_that_read_nothing_says_why(text, reason):
 def test_the_ncu_command_leaves_the_clocks_alone_and_names_the_cases():
     command = counters.ncu_command([0, 3], "log.csv")
     assert command[0] == "ncu"
-    assert command[-5:] == [sys.executable, "-m", "simtti.validation.measuring.counters", "0", "3"]
+    assert command[-5:] == [sys.executable, "-m", "simtti.validation.measurements.bench.counters", "0", "3"]
     assert command[command.index("--clock-control") + 1] == "none"
     assert "lts__t_sector_hit_rate.pct" in command[command.index("--metrics") + 1]
 
@@ -672,7 +672,7 @@ def test_a_piece_stops_when_its_files_are_full_or_its_time_is_up(tmp_path, monke
 def test_the_campaign_runs_from_a_checkout_that_is_not_installed(tmp_path):
     """`check` on what a CPU measured, through the script itself."""
     pytest.importorskip("torch")
-    script = campaign.ROOT / "validation" / "campaign.py"
+    script = campaign.ROOT / "validation" / "measurements" / "campaign.py"
     measure.measure_suite("cpu", tmp_path / "kernels-1.parquet", budget_s=20, families=["launch"])
     done = subprocess.run(
         [sys.executable, str(script), "check", "--results", str(tmp_path)],

@@ -10,9 +10,11 @@ from click.testing import CliRunner
 from simtti.cli import main
 from simtti.errors import InputError
 from simtti.simulator.predict import predict
-from simtti.validation import measured, sources
-from simtti.validation.sources import names
-from simtti.validation.sources.ml_energy import DEFAULTS
+from simtti.validation.measurements import sources
+from simtti.validation.measurements import table as measured
+from simtti.validation.measurements.read import read_measurements
+from simtti.validation.measurements.sources import names
+from simtti.validation.measurements.sources.ml_energy import DEFAULTS
 from simtti.workloads.catalogue import WORKLOADS
 
 MEASURED = places.MEASURED
@@ -36,7 +38,7 @@ def write(tmp_path, rows, name="table.csv"):
 
 @pytest.mark.parametrize("name", ["table.csv", "table.parquet"])
 def test_a_table_reads_back_as_rows_of_predict_and_of_sweep(tmp_path, name):
-    table = measured.read_measurements(write(tmp_path, [GEMM, ATTENTION, RUN], name))
+    table = read_measurements(write(tmp_path, [GEMM, ATTENTION, RUN], name))
     assert list(table.columns) == list(measured.COLUMNS)
     gemm, attention = measured.operators(table, "gemm"), measured.operators(table, "attention")
     answer = predict(pd.concat([gemm, attention]), "h100-sxm")
@@ -48,7 +50,7 @@ def test_a_table_reads_back_as_rows_of_predict_and_of_sweep(tmp_path, name):
 
 def test_several_files_are_one_table(tmp_path):
     one, two = write(tmp_path, [GEMM], "one.csv"), write(tmp_path, [RUN, RUN], "two.parquet")
-    assert len(measured.read_measurements([one, two])) == 3
+    assert len(read_measurements([one, two])) == 3
 
 
 @pytest.mark.parametrize(
@@ -73,11 +75,11 @@ def test_several_files_are_one_table(tmp_path):
 def test_a_row_that_is_no_measurement_is_named(tmp_path, change, message):
     path = write(tmp_path, [GEMM, GEMM | change])
     with pytest.raises(InputError, match=message):
-        measured.read_measurements(path)
+        read_measurements(path)
 
 
 def test_every_family_of_predict_has_its_columns():
-    from simtti.simulator.operators import FAMILIES
+    from simtti.simulator.lowering.registry import FAMILIES
 
     assert set(measured.SHAPES) == set(FAMILIES)
     for op, shape in measured.SHAPES.items():
@@ -255,7 +257,7 @@ def test_lambda_diffusers_gives_runs_by_attention_each_once(tmp_path):
 
 def test_thirty_evaluations_are_what_is_simulated():
     """DDIM evaluates the network as often as it has steps, the sampler of the workload once more."""
-    from simtti.validation.sources.lambda_diffusers import _COMMON
+    from simtti.validation.measurements.sources.lambda_diffusers import _COMMON
     from simtti.workloads.record import workload_trace
 
     trace = workload_trace(_COMMON["workload"], steps=_COMMON["steps"])
@@ -300,7 +302,7 @@ def test_the_command_writes_a_table_that_reads_back(tmp_path):
     assert done.exit_code == 0
     assert "2 measurements on a100-sxm-40gb, h100-sxm" in done.stderr
     assert "left out: 1 of no workload for stabilityai/stable-cascade" in done.stderr
-    assert len(measured.read_measurements(out)) == 2
+    assert len(read_measurements(out)) == 2
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,11 @@ import pytest
 from click.testing import CliRunner
 
 from simtti.cli import main
-from simtti.hw_configs.hardware import load
-from simtti.validation.prediction import predicted_us
+from simtti.hw_configs.devices import load
+from simtti.validation.judge.prediction import predicted_us
 from simtti.validation.report import charts, markdown, page
 from simtti.validation.report.document import Cell, Report, Section, table
-from simtti.validation.report.words import joined, number, percent, signed
+from simtti.words import joined, number, percent, signed
 
 pytest.importorskip("plotly")
 

@@ -7,16 +7,17 @@ import pytest
 from click.testing import CliRunner
 
 from simtti.cli import main
-from simtti.hw_configs.hardware import load
-from simtti.simulator.lower import Lowering, Policy
-from simtti.simulator.operators import batches_count_as_one
+from simtti.hw_configs.devices import load
+from simtti.simulator.kernels.attention import batches_count_as_one
+from simtti.simulator.lowering.lower import Lowering
+from simtti.simulator.policy import Policy
 from simtti.validation.report import markdown
-from simtti.validation.report.words import number
 from simtti.validation.study import accounting, findings, image_sizes, lab, operators, sequences, study, video
 from simtti.validation.study.experiment import slope
-from simtti.validation.study.hit_rates import hit_rates, summarised
+from simtti.validation.study.l1.hit_rates import hit_rates, summarised
 from simtti.validation.study.plan import Assumption, Plan
 from simtti.validation.study.points import denoiser_trace, measure, point
+from simtti.words import number
 from simtti.workloads.record import workload_trace
 from simtti.workloads.trace import TensorUse
 

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from simtti.hw_configs.hardware import load
-from simtti.simulator import access_pattern as pattern
-from simtti.simulator.cache import LINE_BYTES, SECTORS, Cache, l1_bytes, set_of
+from simtti.hw_configs.devices import load
 from simtti.simulator.kernel import Kernel
+from simtti.validation.study.l1 import access_pattern as pattern
+from simtti.validation.study.l1.cache import LINE_BYTES, SECTORS, Cache, l1_bytes, set_of
 
 
 def exact_hits(sectors, capacity_bytes, sets):

@@ -1,0 +1,81 @@
+"""Plots beside the numbers that a command prints, as PNG or SVG by the extension."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from simtti.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from simtti.validation.judge.trace import Comparison
+
+
+def plot_comparison(comparison: Comparison, path: str) -> None:
+    """Scatter of predicted against measured time by category.
+
+    Raises:
+        InputError: matplotlib is not installed, or the file cannot be written.
+    """
+    figure = _figure(6.4, 6)
+    axes = figure.add_subplot()
+    table = comparison.table
+    for name, part in table.groupby("category"):
+        axes.scatter(part.measured_us, part.predicted_us, s=14, alpha=0.6, label=f"{name} ({len(part)})")
+    low = min(table.measured_us.min(), table.predicted_us.min()) * 0.8
+    high = max(table.measured_us.max(), table.predicted_us.max()) * 1.25
+    axes.plot([low, high], [low, high], color="black", linewidth=0.8)
+    axes.fill_between(
+        [low, high], [low * 0.8, high * 0.8], [low * 1.25, high * 1.25], color="black", alpha=0.07
+    )
+    axes.set(xscale="log", yscale="log", xlim=(low, high), ylim=(low, high))
+    axes.set(xlabel="measured, µs", ylabel="predicted, µs")
+    axes.set_title(
+        f"{comparison.trace.workload} on {comparison.hardware.name}; band: -20 to +25 %", fontsize=10
+    )
+    axes.legend(fontsize=8)
+    _save(figure, path)
+
+
+def plot_comparison_of_devices(table: pd.DataFrame, path: str, title: str) -> None:
+    """Latency, throughput and energy an output against the batch, a line a device.
+
+    Raises:
+        InputError: matplotlib is not installed, or the file cannot be written.
+    """
+    figure = _figure(11, 3.8)
+    panels = figure.subplots(1, 3)
+    shown = (
+        ("latency_s", "latency, s"),
+        ("outputs_per_s", "outputs per second"),
+        ("energy_per_output_j", "energy per output, J"),
+    )
+    for axes, (column, label) in zip(panels, shown, strict=True):
+        for hw, part in table.dropna(subset=["latency_s"]).groupby("hw", sort=False):
+            fits = part[part.fits != False]  # noqa: E712 (None: not known)
+            axes.plot(part.batch, part[column], linewidth=1, alpha=0.5, label="_")
+            axes.plot(fits.batch, fits[column], "o", color=axes.lines[-1].get_color(), label=str(hw))
+        axes.set(xlabel="batch", ylabel=label, xscale="log", ylim=(0, None))
+        axes.set_xticks(sorted(table.batch.unique()), [str(b) for b in sorted(table.batch.unique())])
+        axes.xaxis.minorticks_off()
+        axes.grid(alpha=0.25)
+    panels[0].legend(fontsize=8)
+    figure.suptitle(f"{title}; a line without a marker does not fit into memory", fontsize=10)
+    _save(figure, path)
+
+
+def _figure(width: float, height: float) -> Any:
+    """An empty figure, in inches."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise InputError("plots need matplotlib; run: pip install 'simtti[report]'") from None
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _save(figure: Any, path: str) -> None:
+    try:
+        figure.savefig(path, dpi=140)
+    except (OSError, ValueError) as error:  # matplotlib's ValueError: an extension that it does not write
+        raise InputError(f"cannot write {path}: {error}") from None

@@ -1,0 +1,325 @@
+"""What the command line prints for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from simtti.hw_configs.hardware import Hardware
+from simtti.hw_configs.schema import DATASHEET, calibration
+from simtti.simulator.result import Result
+from simtti.words import seconds
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from simtti.explore.api import Exploration
+    from simtti.simulator.engine.replay import Replay
+    from simtti.validation.fit.calibrate import Calibration
+    from simtti.validation.judge.trace import Comparison
+
+_BAR = 32
+_MOST_PARETO = 15  # rows of a Pareto set on the terminal
+
+
+def _console() -> Console:
+    return Console(highlight=False, soft_wrap=False)
+
+
+def _bar(share: float) -> Text:
+    full = share * _BAR
+    blocks = "█" * int(full) + ("▌" if full - int(full) >= 0.5 else "")
+    return Text(blocks or ("▏" if share > 0 else ""), style="cyan")
+
+
+def print_result(result: Result) -> None:
+    """Latency by phase, breakdown by category, attention's sequence lengths, memory, energy, speed."""
+    console, options = _console(), result.trace.options
+    console.print(
+        f"[bold]{result.trace.workload}[/] on [bold]{result.hardware.name}[/]   {shape_text(options)}"
+    )
+    console.print(
+        f"[bold]{seconds(result.latency_s)}[/]   {result.energy_j:,.0f} J   "
+        f"attention {result.policy.attention}, launch {result.policy.launch}\n"
+    )
+    phases = Table("Phase", "Steps", "Latency", "Per step", box=None, pad_edge=False, header_style="dim")
+    for column in phases.columns[1:]:
+        column.justify = "right"
+    for phase in result.phases:
+        phases.add_row(phase.name, str(phase.steps), seconds(phase.latency_s), seconds(phase.step_s))
+    console.print(phases)
+    console.print()
+    parts = Table("Category", "Time", "Share", "", box=None, pad_edge=False, header_style="dim")
+    parts.columns[1].justify = parts.columns[2].justify = "right"
+    for category, time_s in result.breakdown.items():
+        share = time_s / result.latency_s
+        parts.add_row(category, seconds(time_s), f"{share:.1%}", _bar(share))
+    console.print(parts)
+    console.print()
+    use = result.utilisation
+    facts = {
+        "Waiting for the host": f"{result.host_bound_share:.1%} of the time",
+        "Tensor cores busy": f"{use['tensor_cores']:.0%}; {use['peak_flops']:.0%} of the peak FLOP/s attained",
+        "HBM busy": f"{use['hbm']:.0%} of {result.hardware.hbm_bytes_per_s / 1e12:.2f} TB/s",
+        "Power": _power(result),
+        "Self-attention tokens": _lengths(result.sequence_lengths),
+        "Peak memory": _memory(result),
+        "Simulated": f"{result.speed:.1f} s of inference per second",
+    }
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="dim", no_wrap=True)
+    for name, value in facts.items():
+        table.add_row(name, value)
+    console.print(table)
+    if result.several_gpus:
+        many = result.several_gpus
+        console.print(
+            f"\nOn [bold]{many.gpus} GPUs[/] (ulysses {many.ulysses}, ring {many.ring}): "
+            f"[bold]{seconds(many.latency_s)}[/], {many.one_gpu_s / many.latency_s:.2f}x, of which communication "
+            f"{seconds(many.communication_s)}; {many.energy_j:,.0f} J"
+        )
+    if result.unlowered:
+        named = ", ".join(f"{op} ({share:.2%} of bytes)" for op, share in result.unlowered.items())
+        console.print(f"[yellow]No kernel model for[/] {named}: timed as a stream of their bytes.")
+
+
+def _power(result: Result) -> str:
+    found, limit_w = result.power, result.hardware.power_limit_w
+    text = f"{found['average_w']:.0f} W on average, {found['peak_w']:.0f} W at most, of {limit_w:.0f} W"
+    return text if found["clock"] > 0.9995 else f"{text}, which lowers the clock to {found['clock']:.0%}"
+
+
+def _lengths(lengths: list[int]) -> str:
+    """Runs of equal lengths in order, as 4096x2 1024x2 ..."""
+    runs: list[tuple[int, int]] = []
+    for length in lengths:
+        if runs and runs[-1][0] == length:
+            runs[-1] = (length, runs[-1][1] + 1)
+        else:
+            runs.append((length, 1))
+    text = " ".join(f"{length}×{count}" if count > 1 else str(length) for length, count in runs)
+    return f"{text}  (one pass, in order)" if text else "none"
+
+
+def _memory(result: Result) -> str:
+    used, capacity = result.peak_memory_bytes, result.hardware.hbm_capacity_bytes
+    if used is None:
+        return "not known: an imported trace does not say which tensors are the same"
+    text = f"{used / 2**30:.1f} of {capacity / 2**30:.0f} GiB"
+    if used <= capacity:
+        return text
+    weights = sum(result.trace.parameter_bytes.values())
+    if result.largest_batch:
+        return f"{text}: does not fit; a batch of {result.largest_batch} would"
+    if weights > capacity:
+        return f"{text}: does not fit; the weights alone take {weights / 2**30:.1f} GiB: load one component at a time"
+    return f"{text}: does not fit at any batch; take a smaller image, fewer frames, or decode in tiles"
+
+
+def print_replay(result: Replay) -> None:
+    """Replayed and measured span, and the time by category."""
+    console = _console()
+    change = result.latency_s / result.measured_s
+    console.print(
+        f"[bold]{result.trace.workload}[/] on [bold]{result.hardware.name}[/], kernels {result.timing}"
+    )
+    console.print(
+        f"[bold]{seconds(result.latency_s)}[/]   measured {seconds(result.measured_s)}, ratio {change:.4f}\n"
+    )
+    parts = Table("Category", "Time", "Share", "", box=None, pad_edge=False, header_style="dim")
+    parts.columns[1].justify = parts.columns[2].justify = "right"
+    for category, time_s in result.breakdown.items():
+        share = time_s / result.latency_s
+        parts.add_row(category, seconds(time_s), f"{share:.1%}", _bar(share))
+    console.print(parts)
+    if result.unscaled_s:
+        console.print(
+            f"{seconds(result.unscaled_s)} of kernels have no model: scaled as the others on average",
+            style="yellow",
+        )
+
+
+def print_comparison(comparison: Comparison) -> None:
+    """Predicted against measured by category, and what could not be compared."""
+    console = _console()
+    console.print(
+        f"[bold]{comparison.trace.workload}[/], predicted for [bold]{comparison.hardware.name}[/]\n"
+    )
+    table = Table(
+        "Category", "Operators", "Measured", "Predicted", "Ratio", "MAPE", "Median", "Bias", box=None, pad_edge=False,
+        header_style="dim",
+    )  # fmt: skip
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for row in comparison.summary.to_dict("records"):
+        table.add_row(
+            str(row["category"]), str(row["operators"]), seconds(row["measured_us"] / 1e6),
+            seconds(row["predicted_us"] / 1e6), f"{row['ratio']:.2f}", f"{row['mape']:.1%}", f"{row['median']:.1%}",
+            f"{row['bias']:+.1%}",
+        )  # fmt: skip
+    console.print(table)
+    for reason, time_us in comparison.unmodelled_us.items():
+        console.print(f"not compared: {seconds(time_us / 1e6)} of {reason}", style="yellow")
+
+
+def print_comparison_of_devices(found: pd.DataFrame, workload: str) -> None:
+    """One row a device and batch; the fastest, the most efficient and what does not fit stand out."""
+    console = _console()
+    console.print(f"[bold]{workload}[/]\n")
+    table = Table(
+        "Device", "Batch", "Latency", "Outputs/s", "J/output", "Power", "Memory", "Bottleneck", box=None,
+        pad_edge=False, header_style="dim",
+    )  # fmt: skip
+    for column in table.columns[1:7]:
+        column.justify = "right"
+    rows: list[dict[str, Any]] = found.to_dict("records")  # type: ignore[assignment]
+    fitting = [row for row in rows if not row["error"] and row["fits"] is not False]
+    most = max((row["outputs_per_s"] for row in fitting), default=None)
+    least = min((row["energy_per_output_j"] for row in fitting), default=None)
+    for row in rows:
+        if row["error"]:
+            table.add_row(row["hw"], "", Text(row["error"], style="yellow"))
+            continue
+        best = "bold green" if row["outputs_per_s"] == most else ""
+        leanest = "bold green" if row["energy_per_output_j"] == least else ""
+        energy_j = row["energy_per_output_j"]
+        table.add_row(
+            row["hw"],
+            str(row["batch"]),
+            seconds(row["latency_s"]),
+            Text(f"{row['outputs_per_s']:.3g}", style=best),
+            Text(f"{energy_j:,.0f}" if energy_j >= 100 else f"{energy_j:.3g}", style=leanest),
+            f"{row['average_w']:.0f} W",
+            Text(f"{row['peak_memory_bytes'] / 2**30:.1f} GiB", style="red" if row["fits"] is False else ""),
+            f"{row['bottleneck']} {row['bottleneck_share']:.0%}",
+        )
+    console.print(table)
+    for row in rows:
+        if row["fits"] is False:
+            needs = f"{row['peak_memory_bytes'] / 2**30:.1f} GiB does not fit into memory"
+            console.print(f"{row['hw']} at batch {row['batch']}: {needs}", style="red")
+
+
+def print_calibration(calibration: Calibration) -> None:
+    """Each family's parameters, before and after, its error on the held-out rows, and what to be careful about."""
+    console = _console()
+    for fit in calibration.fits:
+        console.print(
+            f"[bold]{fit.family.name}[/] on [bold]{calibration.measured_on}[/]: MAPE {fit.test.mape:.1%} "
+            f"(bias {fit.test.bias:+.1%}) on {fit.test.rows:,} rows held out; {fit.before.mape:.1%} before; "
+            f"{fit.train.mape:.1%} on {fit.train.rows:,} training rows, {fit.used_rows:,} of them used"
+        )
+        table = Table("Parameter", "Before", "After", "95 % interval", box=None, header_style="dim")
+        for column in table.columns[1:]:
+            column.justify = "right"
+        for item in fit.parameters:
+            if item.interval is not None:
+                low, high = item.interval
+                table.add_row(
+                    item.name, f"{item.before:.4g}", f"{item.value:.4g}", f"{low:.4g} to {high:.4g}"
+                )
+        console.print(table)
+        for text in fit.warnings():
+            console.print(text, style="yellow")
+        console.print()
+
+
+def shape_text(options: Mapping[str, Any]) -> str:
+    """An inference's shape in a few words.
+
+    >>> shape_text({"height": 512, "width": 768, "batch": 2, "steps": 30, "dtype": "fp16"})
+    '512x768, batch 2, 30 steps, fp16'
+    """
+    words = {
+        "frames": "{} frames",
+        "batch": "batch {}",
+        "steps": "{} steps",
+        "prompt_tokens": "{} prompt tokens",
+        "dtype": "{}",
+        "guidance": "guidance {}",
+    }
+    size = [f"{options['height']}x{options['width']}"] if "height" in options and "width" in options else []
+    return ", ".join(
+        size + [text.format(options[name]) for name, text in words.items() if options.get(name) is not None]
+    )
+
+
+def print_workloads(workloads: Mapping[str, Any], aliases: Mapping[str, str]) -> None:
+    """Two lines a workload: what it is and its default shape; where its numbers come from."""
+    console = _console()
+    for name, item in workloads.items():
+        also = "".join(f" ({alias})" for alias, of in aliases.items() if of == name)
+        size = sum(item.parameters.values()) / 1e6
+        console.print(f"[bold]{name}[/]{also}  {item.task}, {item.architecture}, {size:,.0f} M parameters")
+        console.print(f"  {shape_text(item.defaults.given())}", style="cyan")
+        console.print(f"  {item.source}", style="dim")
+
+
+def print_devices(devices: Mapping[str, Hardware]) -> None:
+    """One row a device."""
+    table = Table(
+        "Device", "SMs", "Clock", "FP16 peak", "HBM", "Bandwidth", "L2", "Power", box=None, header_style="dim"
+    )
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for name, device in devices.items():
+        table.add_row(
+            name,
+            str(device.sm_count),
+            f"{device.clock_hz / 1e9:.2f} GHz",
+            f"{device.peak_flops() / 1e12:.0f} TFLOP/s",
+            f"{device.hbm_capacity_bytes / 2**30:.0f} GiB",
+            f"{device.hbm_bytes_per_s / 1e12:.2f} TB/s",
+            f"{device.l2_capacity_bytes / 2**20:.0f} MiB",
+            f"{device.power_limit_w:.0f} W",
+        )
+    _console().print(table)
+
+
+def print_device(content: dict[str, Any]) -> None:
+    """Every number of a device with its meaning and source."""
+    console = _console()
+    console.print(
+        f"[bold]{content['name']}[/]  {content['architecture']}; attention {content['attention_kernel']}"
+    )
+    for section, fields in (("datasheet", DATASHEET), ("calibration", calibration())):
+        table = Table(section, "Value", "Meaning", "Source", box=None, header_style="dim", pad_edge=False)
+        table.columns[1].justify = "right"
+        for name, (_, _, _, meaning) in fields.items():
+            entry = content[section].get(name)
+            if entry is None:
+                continue  # inherited from another group
+            status = f" [yellow]({entry['status']})[/]" if entry.get("status", "fitted") != "fitted" else ""
+            table.add_row(name, f"{float(entry['value']):g}", meaning, entry["source"] + status)
+        console.print()
+        console.print(table)
+
+
+def print_exploration(result: Exploration) -> None:
+    """The Pareto set, first rows, and what each parameter does to each objective."""
+    console, spec, table = _console(), result.spec, result.table
+    console.print(f"[bold]{spec.question or 'Exploration'}[/]   base {spec.base}")
+    failed = table[table.error != ""]
+    console.print(
+        f"{len(table)} designs, {int(table.feasible.sum())} feasible, {int(table.pareto.sum())} in the Pareto set"
+        + (f", {len(failed)} could not be evaluated: {failed.error.iloc[0]}" if len(failed) else "")
+        + "\n"
+    )
+    front = table[table.pareto].sort_values(spec.objectives[0])
+    columns = ["design", *spec.varied, *spec.objectives]
+    shown = Table(*columns, box=None, pad_edge=False, header_style="dim")
+    for _, row in front.head(_MOST_PARETO).iterrows():
+        shown.add_row(*(f"{row[name]:.4g}" for name in columns))
+    console.print(shown)
+    if len(front) > _MOST_PARETO:
+        console.print(f"[dim]... and {len(front) - _MOST_PARETO} more in pareto.csv[/]")
+    console.print("\nChange of an objective, in % for each % of a parameter, about the middle of the space")
+    shown = Table("Parameter", *spec.objectives, box=None, pad_edge=False, header_style="dim")
+    for name, rows in result.sensitivity.groupby("parameter", sort=False):
+        by = rows.set_index("objective").elasticity
+        shown.add_row(str(name), *(f"{by[objective]:+.2f}" for objective in spec.objectives))
+    console.print(shown)

@@ -1,0 +1,110 @@
+"""The governor: at which clock each kernel of an inference runs, so that the board stays within its power limit.
+
+The limit holds for the mean over some tens of milliseconds (`power.RESPONSE_S`), whatever runs in them: large products
+beside elementwise kernels, and waiting for the host. So the launches of a step are cut into windows of that length, and
+each window gets the highest clock at which its mean power is within the limit; a step that is shorter is a window of its
+own, since it repeats.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from simtti.hw_configs.hardware import Hardware
+from simtti.simulator.closed_form import lone_execution_s
+from simtti.simulator.engine import power
+from simtti.simulator.kernel import Kernel
+
+
+class Launched(NamedTuple):
+    """A kernel as it would run at the boost clock: what it moves to and from HBM, its time and its energy. Launches that are
+    alike share one."""
+
+    kernel: Kernel
+    hbm_bytes: float
+    boost_s: float
+    energy: power.Energy
+
+
+class Governed(NamedTuple):
+    """Of each launch: its time in seconds at the clock it gets, and that clock as a share of the boost clock. energy_j: of all
+    of them, beside the board's static power."""
+
+    seconds: list[float]
+    clocks: list[float]
+    energy_j: float
+
+
+def govern(launches: Sequence[Launched], host_s: Sequence[float], hardware: Hardware) -> Governed:
+    """Times, clocks and energy of a step's launches in order; host_s: what the host spends before each."""
+    seconds: list[float] = []
+    clocks: list[float] = []
+    energy_j = 0.0
+    for begin, end in _windows(launches, host_s, hardware.launch_s):
+        window = launches[begin:end]
+        spent = power.total(launch.energy for launch in window)
+        clock = _window_clock(window, spent, sum(host_s[begin:end]), hardware)
+        energy_j += spent.at(clock)
+        clocks += [clock] * len(window)
+        if clock == 1.0:
+            seconds += [launch.boost_s for launch in window]
+        else:
+            slower = _at(window, clock, hardware)
+            seconds += [slower[id(launch)] for launch in window]
+    return Governed(seconds, clocks, energy_j)
+
+
+def _windows(
+    launches: Sequence[Launched], host_s: Sequence[float], gap_s: float
+) -> Iterator[tuple[int, int]]:
+    """The launches in runs of about RESPONSE_S, as (first, one after the last); a rest that is shorter belongs to the run
+    before."""
+    cuts, since_s = [0], 0.0
+    for index, (launch, before_s) in enumerate(zip(launches, host_s, strict=True), 1):
+        busy_s = launch.boost_s + gap_s
+        since_s += busy_s if busy_s > before_s else before_s
+        if since_s >= power.RESPONSE_S:
+            cuts.append(index)
+            since_s = 0.0
+    if len(cuts) > 1:
+        cuts[-1] = len(launches)
+    else:
+        cuts.append(len(launches))
+    return ((begin, end) for begin, end in itertools.pairwise(cuts) if end > begin)
+
+
+def _window_clock(
+    window: Sequence[Launched], spent: power.Energy, host_s: float, hardware: Hardware
+) -> float:
+    """The highest clock, as a share of boost, at which the window's mean power is within the limit."""
+    gaps_s = len(window) * hardware.launch_s
+    boost_s = sum(launch.boost_s for launch in window)
+    whole_s = max(boost_s + gaps_s, host_s)
+    if power.power_w(spent, whole_s, hardware) <= power.held_power_w(hardware):
+        return 1.0
+    # Each kernel's time is near enough linear in the clock's period between boost and half of it.
+    half = _at(window, 0.5, hardware)
+    slope_s = sum(half[id(launch)] for launch in window) - boost_s  # a period more
+
+    def time_s(clock_hz: float) -> float:
+        return max(boost_s + slope_s * (hardware.clock_hz / clock_hz - 1) + gaps_s, host_s)
+
+    return power.sustained_clock_hz(spent, time_s, hardware) / hardware.clock_hz
+
+
+def _at(window: Sequence[Launched], clock: float, hardware: Hardware) -> dict[int, float]:
+    """Seconds at `clock` of each launch, by its identity: those that are alike are one."""
+    distinct = {id(launch): launch for launch in window}
+    return {key: launch.boost_s * _stretch(launch, hardware, clock) for key, launch in distinct.items()}
+
+
+def _stretch(launch: Launched, hardware: Hardware, clock: float) -> float:
+    """How much longer a kernel takes at `clock`: the closed form's, with which the simulation agrees."""
+    slowed = lone_execution_s(
+        power.slowed(launch.kernel, clock),
+        power.at_clock(hardware, clock * hardware.clock_hz),
+        launch.hbm_bytes,
+    )
+    return slowed / lone_execution_s(launch.kernel, hardware, launch.hbm_bytes)

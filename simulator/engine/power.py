@@ -1,0 +1,111 @@
+"""Power: what a kernel's work costs in energy, and the clock at which the board stays within its power limit.
+
+Energy. Each FLOP, instruction, special function and byte costs its own energy at the boost clock's voltage (`Hardware`:
+tensor_j_per_flop, fp32_j_per_flop, instruction_j, sfu_j_per_op, shared_j_per_byte, l2_j_per_byte, hbm_j_per_byte), beside
+the board's static power.
+
+Clock. What energies are at another clock says `hw_configs.voltage`. So at clock f, as a share of the boost clock, the cores' energy is max(f, floor)² of what it is at boost, and a kernel that the
+cores bind draws f³ of its dynamic power: one that would draw half as much again runs at 0.87 of the clock. A kernel
+that the memory binds loses nothing until the clock binds it.
+
+Time. The limit is held over tens of milliseconds. On A100, H100 and H200 alike the rate of large matrix products falls
+where the runs that time them get longer than about that (aiconfigurator database: products of up to 0.5 ms, timed 36
+in a row, run at the boost clock, those over 1.5 ms do not).
+
+`sustained_clock_hz` is for a kernel, an operator, or the mean of a whole inference: it takes energies and a function
+that gives the time at a clock.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import NamedTuple
+
+from simtti.hw_configs.hardware import Hardware
+from simtti.hw_configs.voltage import energy_factor
+from simtti.simulator.kernel import Kernel
+
+LOWEST_CLOCK = 0.1  # of the boost clock; where even that draws too much the limit is not met
+# How long a board draws more than its limit before the clock falls. Fitted [0.01, 0.2]: see above.
+RESPONSE_S = 0.030
+
+
+# Of the limit, the mean power at which a board that is held back settles: 388 of 400 W (Stable Diffusion 3 on A100), 678 of
+# 700 W (Wan 2.1 on H100), as ML.ENERGY measured them [0.9, 1].
+HELD_SHARE = 0.97
+
+
+class Energy(NamedTuple):
+    """Dynamic energy at the boost clock, in joules: the SMs' and L2's, which falls with the voltage, and HBM's."""
+
+    core_j: float
+    memory_j: float
+
+    def at(self, clock: float) -> float:
+        """Joules at `clock`, a share of the boost clock."""
+        return self.core_j * energy_factor(clock) + self.memory_j
+
+
+def energy(kernel: Kernel, hbm_bytes: float, hardware: Hardware) -> Energy:
+    """What one launch of `kernel` adds to the board's static power; hbm_bytes: what it moves to and from HBM."""
+    per_cta = (
+        kernel.tensor_flops * hardware.tensor_j_per_flop
+        + kernel.fp32_flops * hardware.fp32_j_per_flop
+        + kernel.issue_slots * hardware.instruction_j
+        + kernel.sfu_ops * hardware.sfu_j_per_op
+        + kernel.shared_bytes * hardware.shared_j_per_byte
+        + kernel.l2_bytes * hardware.l2_j_per_byte
+    )
+    return Energy(kernel.grid * per_cta, hbm_bytes * hardware.hbm_j_per_byte)
+
+
+def total(energies: Iterable[Energy]) -> Energy:
+    cores, memories = zip(*energies, strict=True)
+    return Energy(sum(cores), sum(memories))
+
+
+def held_power_w(hardware: Hardware) -> float:
+    """The mean power at which the power limit holds a board."""
+    return HELD_SHARE * hardware.power_limit_w
+
+
+def power_w(spent: Energy, time_s: float, hardware: Hardware) -> float:
+    """Board power of work that takes `time_s` at the hardware's clock, whatever the limit."""
+    return hardware.static_power_w + (spent.core_j + spent.memory_j) / time_s
+
+
+def sustained_clock_hz(spent: Energy, time_s: Callable[[float], float], hardware: Hardware) -> float:
+    """The highest clock at which work repeated without a pause stays within the power limit.
+
+    Args:
+        spent: its energy at the boost clock.
+        time_s: its time in seconds at a clock in Hz.
+    """
+    budget_w = held_power_w(hardware) - hardware.static_power_w
+
+    def within(clock: float) -> bool:
+        return spent.at(clock) <= budget_w * time_s(clock * hardware.clock_hz)
+
+    if within(1.0):
+        return hardware.clock_hz
+    low, high = LOWEST_CLOCK, 1.0
+    while high - low > 1e-3:
+        middle = (low + high) / 2
+        if within(middle):
+            low = middle
+        else:
+            high = middle
+    return low * hardware.clock_hz
+
+
+@functools.lru_cache(maxsize=4096)  # the search for a clock halves the same range each time
+def at_clock(hardware: Hardware, clock_hz: float) -> Hardware:
+    """The same device at another SM clock."""
+    return replace(hardware, clock_hz=clock_hz)
+
+
+def slowed(kernel: Kernel, clock: float) -> Kernel:
+    """`kernel` at `clock`, a share of the clock it was lowered for: its latencies are mostly cycles of the SM."""
+    return replace(kernel, latency_s=kernel.latency_s / clock)

@@ -1,0 +1,177 @@
+"""Lowering: from an operator of a trace to the kernels PyTorch launches for it on CUDA.
+
+Kernels name their tensors by slot (the operator's inputs in order, then its outputs; negative for workspaces), so that
+operators alike in shape, layout and attributes share their kernels.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple, TypeVar
+
+from simtti.hw_configs.hardware import Hardware
+from simtti.simulator.kernel import Kernel
+from simtti.simulator.kernels.elementwise import lower_unknown
+from simtti.simulator.kernels.family import Target
+from simtti.simulator.lowering.fusion import NORMALIZATIONS, chains, fused_kernel
+from simtti.simulator.lowering.registry import LOWERINGS
+from simtti.simulator.policy import Policy
+from simtti.workloads.trace import Operator
+
+
+@dataclass(frozen=True, slots=True)
+class Lowered:
+    """An operator's kernels; operators that are alike share one.
+
+    unknown: there is no kernel model for it; it is timed as a stream of its bytes.
+    synchronizes: the host waits for it.
+    by_identity: its kernels name tensors by their identity in the trace, not by the operator's slots.
+    """
+
+    kernels: tuple[Kernel, ...]
+    is_view: bool
+    unknown: bool
+    synchronizes: bool
+    workspace_bytes: int
+    by_identity: bool = False
+
+
+_VIEW = Lowered((), True, False, False, 0)
+_FUSED = Lowered((), False, False, False, 0, by_identity=True)
+
+
+class Slots(dict[int, int]):
+    """The tensor that a slot of an operator's kernels stands for; a workspace (below 0) stands for itself."""
+
+    def __missing__(self, slot: int) -> int:
+        return slot
+
+
+class Alike(NamedTuple):
+    """What is the same for every device in a list of operators.
+
+    group: for each operator the number of its group, -1 for a view. members: the first operator of each group, with the
+    key its kind has everywhere. slots: for each operator the tensors behind its kernels' slots.
+    """
+
+    group: list[int]
+    members: list[tuple[object, Operator]]
+    slots: list[Slots]
+
+
+_Found = TypeVar("_Found")
+_MOST_REMEMBERED = 64
+
+
+def remembered(
+    function: Callable[[tuple[Operator, ...]], _Found],
+) -> Callable[[tuple[Operator, ...]], _Found]:
+    """`function` of a step's operators, kept for the steps met last: what does not depend on the device is found once, however
+    many devices run the step. A step is known by its identity, which the entry keeps alive."""
+    kept: OrderedDict[int, tuple[tuple[Operator, ...], _Found]] = OrderedDict()
+
+    @functools.wraps(function)
+    def find(operators: tuple[Operator, ...]) -> _Found:
+        entry = kept.get(id(operators))
+        if entry is None:
+            entry = kept[id(operators)] = operators, function(operators)
+            if len(kept) > _MOST_REMEMBERED:
+                kept.popitem(last=False)
+        return entry[1]
+
+    return find
+
+
+@remembered
+def alike(operators: tuple[Operator, ...]) -> Alike:
+    """Which of `operators` have the same kernels on any device."""
+    numbers: dict[object, int] = {}
+    group: list[int] = []
+    members: list[tuple[object, Operator]] = []
+    slots: list[Slots] = []
+    for operator in operators:
+        uses = (*operator.inputs, *operator.outputs)
+        slots.append(Slots(enumerate(use.tensor for use in uses)))
+        if operator.is_view:
+            group.append(-1)
+            continue
+        key = _key(operator)
+        number = numbers.setdefault(key, len(members))
+        if number == len(members):
+            members.append((key, operator))
+        group.append(number)
+    return Alike(group, members, slots)
+
+
+def _key(operator: Operator) -> object:
+    """Equal for operators that launch the same kernels."""
+    uses = (*operator.inputs, *operator.outputs)
+    return (
+        operator.op,
+        str(operator.attributes),
+        tuple((use.shape, use.strides, use.dtype) for use in uses),
+    )
+
+
+class Lowering:
+    """Lowers operators for one device and policy, each distinct shape once."""
+
+    def __init__(self, hardware: Hardware, policy: Policy) -> None:
+        self.hardware, self.policy = hardware, policy
+        self.target = Target(hardware, policy)
+        self._known: dict[object, Lowered] = {}
+
+    def lower(self, operator: Operator) -> Lowered:
+        """The kernels of `operator`, none if it is a view."""
+        return _VIEW if operator.is_view else self._of_key(_key(operator), operator)
+
+    def lower_all(self, operators: tuple[Operator, ...]) -> list[Lowered]:
+        """`lower` of each operator of a step."""
+        same = alike(operators)
+        lowered = [self._of_key(key, operator) for key, operator in same.members]
+        lowered.append(_VIEW)  # at -1
+        found = [lowered[number] for number in same.group]
+        if self.policy.launch == "compiled":
+            self._fuse(operators, found)
+        return found
+
+    def _of_key(self, key: object, operator: Operator) -> Lowered:
+        known = self._known.get(key)
+        if known is None:
+            known = self._known[key] = self._lower(operator)
+        return known
+
+    def _fuse(self, operators: Sequence[Operator], lowered: list[Lowered]) -> None:
+        """Put the kernel of each chain that torch.compile fuses in the place of its last operator."""
+        for chain in chains(operators):
+            if len(chain) == 1 and operators[chain[0]].category in NORMALIZATIONS:
+                continue  # the library's kernel does not differ
+            kernel = fused_kernel(operators, chain, self.hardware)
+            for index in chain:
+                lowered[index] = _FUSED
+            if kernel is not None:
+                lowered[chain[-1]] = replace(_FUSED, kernels=(kernel,))
+
+    def _lower(self, operator: Operator) -> Lowered:
+        lowering = LOWERINGS.get(operator.op)
+        waits = bool(operator.attributes.get("synchronizes"))
+        if operator.outputs and not any(use.numel for use in operator.outputs):
+            return Lowered((), False, False, waits, 0)  # an empty result launches nothing
+        if lowering is not None and not operator.outputs and not _without_result(operator):
+            lowering = None  # an imported operator whose result is not known
+        kernels = (lowering or lower_unknown)(operator, self.target)
+        # What one kernel writes and another reads back lives outside the operator's own tensors.
+        workspaces: dict[int, float] = {}
+        for kernel in kernels:
+            for access in kernel.writes:
+                if access.tensor < 0:
+                    workspaces[access.tensor] = max(workspaces.get(access.tensor, 0.0), access.nbytes)
+        return Lowered(tuple(kernels), False, lowering is None, waits, int(sum(workspaces.values())))
+
+
+def _without_result(operator: Operator) -> bool:
+    """Whether it leaves nothing on the device by its nature: a copy to the host, a number read by it."""
+    return bool(operator.attributes.get("transfer") or operator.attributes.get("synchronizes"))

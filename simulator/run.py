@@ -1,0 +1,94 @@
+"""The verbs: run, predict, sweep, record. The command line is a thin layer over these."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any
+
+from simtti.errors import InputError
+from simtti.hw_configs.devices import load
+from simtti.hw_configs.hardware import Hardware
+from simtti.hw_configs.hosts import load_host
+from simtti.simulator.engine.simulation import simulate
+from simtti.simulator.policy import Policy
+from simtti.simulator.result import Result
+from simtti.simulator.several_gpus import degrees_of, several_gpus
+from simtti.workloads.trace import Trace
+
+
+def run(
+    workload: str | Trace,
+    hw: str | Hardware,
+    *,
+    batch: int | None = None,
+    steps: int | None = None,
+    height: int | None = None,
+    width: int | None = None,
+    frames: int | None = None,
+    prompt_tokens: int | None = None,
+    dtype: str | None = None,
+    attention: str = "flash",
+    launch: str = "eager",
+    host: str = "default",
+    trace: str | os.PathLike[str] | None = None,
+    fidelity: str = "wave",
+    gpus: int = 1,
+    ulysses: int | None = None,
+    ring: int | None = None,
+) -> Result:
+    """Simulate one inference.
+
+    Args:
+        workload: a workload's name, or a Trace of your own.
+        hw: a device's name, the path of a device YAML, or a Hardware.
+        batch, steps, height, width, frames, prompt_tokens, dtype: what differs from the workload's default.
+        attention: 'flash', 'efficient' or 'baseline' (scores in device memory).
+        launch: 'eager'; 'graph' for a CUDA graph, which takes the host out; 'compiled' for torch.compile, which fuses
+            elementwise chains.
+        host: the host machine (hw_configs/hosts.yaml).
+        trace: a trace file to run instead of the workload's own.
+        fidelity: 'wave', or 'cta' to simulate every CTA.
+        gpus, ulysses, ring: GPUs that share the tokens, and the degrees of sequence parallelism. The Result is one
+            GPU's; its `several_gpus` holds what all of them make of it.
+
+    Returns:
+        The Result; its `breakdown`, `phases`, `intervals` and `to_dict()` hold what was found.
+
+    Raises:
+        InputError: a name, option, file or shape that cannot be used.
+
+    >>> result = run("stable-diffusion", hw="h100-sxm", steps=2)
+    >>> result.latency_s > 0
+    True
+    """
+    began = time.perf_counter()
+    if fidelity not in ("wave", "cta"):
+        raise InputError(f"fidelity is {fidelity!r}; it must be 'wave' or 'cta'")
+    hardware = hw if isinstance(hw, Hardware) else load(hw)
+    policy = Policy(attention=attention, launch=launch)
+    shape = {"batch": batch, "height": height, "width": width, "frames": frames, "dtype": dtype}
+    shape["prompt_tokens"] = prompt_tokens
+    degrees = degrees_of(gpus, ulysses, ring, hardware)
+    found, machine = _trace(workload, trace, steps, shape), load_host(host)
+    result = simulate(found, hardware, machine, policy, fidelity)
+    if degrees.gpus > 1:
+        result.several_gpus = several_gpus(found, hardware, machine, policy, degrees, result)
+    result.wall_s = time.perf_counter() - began
+    return result
+
+
+def _trace(
+    workload: str | Trace, path: str | os.PathLike[str] | None, steps: int | None, shape: dict[str, Any]
+) -> Trace:
+    if path is not None or isinstance(workload, Trace):
+        given = [name for name, value in shape.items() if value is not None]
+        if given:
+            raise InputError(f"--{given[0]} cannot change a recorded trace; record one with it instead")
+        found = workload if isinstance(workload, Trace) else Trace.load(path)  # type: ignore[arg-type]
+        return found if steps is None else found.with_steps(steps)
+    from simtti.workloads.record import workload_trace
+
+    return workload_trace(
+        workload, steps=steps, **{key: value for key, value in shape.items() if value is not None}
+    )

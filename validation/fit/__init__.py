@@ -1,0 +1,1 @@
+"""Parameters from measurements: of kernels by their times, of devices by the energy of whole inferences."""

@@ -1,0 +1,93 @@
+"""What the model says of a measured row: the time that the row's `what_is_timed` has to be held against.
+
+back-to-back    every launch with its gap, operands from a cold L2: what `simtti predict` predicts
+kernels         the kernels' execution without the gaps before them, operands in L2 where they fit
+wall            as back-to-back; the host's share of such a time is not in it, so it is shown, never scored or fitted
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from simtti.errors import InputError
+from simtti.hw_configs.hardware import Hardware
+from simtti.simulator.engine.device import execution_time_s
+from simtti.simulator.kernel import Kernel
+from simtti.simulator.predict import kernels_of, operator_time_s
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Row = dict[str, Any]
+T = TypeVar("T")
+NOT_SCORED = "wall"
+_CHUNK_ROWS = 1000
+
+
+def predicted_us(
+    rows: pd.DataFrame,
+    hardware: Hardware,
+    workers: int | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> np.ndarray:
+    """The model's time of each row in microseconds, NaN where it has none."""
+    return np.array(by_rows(times_us, rows, hardware, workers, progress), float)
+
+
+def times_us(rows: list[Row], hardware: Hardware) -> list[float]:
+    """As predicted_us, in this process."""
+    return [time_us(row, hardware) for row in rows]
+
+
+def time_us(row: Row, hardware: Hardware) -> float:
+    try:
+        return prediction_s(row, kernels_of(row, hardware), hardware) * 1e6
+    except (InputError, ValueError):
+        return math.nan
+
+
+def prediction_s(row: Row, kernels: list[Kernel], hardware: Hardware) -> float:
+    """Seconds of a row's kernels, by its what_is_timed; back-to-back where it has none."""
+    if row.get("what_is_timed") == "kernels":
+        return sum(warm_time_s(kernel, hardware) for kernel in kernels)
+    return operator_time_s(kernels, hardware)
+
+
+def warm_time_s(kernel: Kernel, hardware: Hardware) -> float:
+    """Seconds of a kernel without the launch gap, as a profiler sees it among others: operands that fit L2 are there."""
+    return execution_time_s(kernel, hardware, warm_hbm_bytes(kernel, hardware))
+
+
+def warm_hbm_bytes(kernel: Kernel, hardware: Hardware) -> float | None:
+    """HBM bytes of a kernel that finds its operands in L2 if they fit; None, a cold L2, if they do not."""
+    return 0.0 if kernel.unique_bytes <= hardware.l2_usable_bytes else None
+
+
+def by_rows(
+    function: Callable[[list[Row], Hardware], list[T]],
+    rows: pd.DataFrame,
+    hardware: Hardware,
+    workers: int | None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[T]:
+    """`function` over the rows, in order, by several processes where there are many rows."""
+    records: list[Row] = rows.drop(columns=["time_us"], errors="ignore").to_dict("records")  # type: ignore[assignment]
+    chunks = [records[at : at + _CHUNK_ROWS] for at in range(0, len(records), _CHUNK_ROWS)]
+    count = min(workers or os.cpu_count() or 1, len(chunks))
+    found: list[T] = []
+    if count > 1:
+        with ProcessPoolExecutor(count) as pool:
+            for part in pool.map(function, chunks, [hardware] * len(chunks)):
+                found += part
+                progress(len(found), len(records))
+    else:
+        for chunk in chunks:
+            found += function(chunk, hardware)
+            progress(len(found), len(records))
+    return found

@@ -1,0 +1,168 @@
+"""Whole inferences beside their measurements, through `sweep`: the errors of latency and energy, of the scaling with the
+batch, and of the ratios between two kinds of attention and between two devices."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from simtti.errors import InputError
+from simtti.hw_configs.devices import load, names
+from simtti.simulator.sweep import sweep
+from simtti.validation.fit.energy import simulate_one
+from simtti.validation.fit.leave_out import left_out
+from simtti.validation.judge.recordings import record_all, with_trace
+from simtti.validation.measurements.table import RUN_COLUMNS, options, points, runs
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def evaluate_runs(
+    measurements: pd.DataFrame,
+    out: str | os.PathLike[str],
+    *,
+    traces: str | os.PathLike[str],
+    leave_one_model_out: bool = False,
+    workers: int | None = None,
+    progress: Callable[[str, int, int], None] = lambda what, done, total: None,
+) -> pd.DataFrame:
+    """Simulate every measured inference and write the table to `out` (.csv or .parquet).
+
+    Interrupted, the finished runs are kept beside `out`; the same call does the rest.
+
+    Args:
+        traces: a folder where the traces that are recorded for this are kept for the next time.
+        leave_one_model_out: see validation.leave_out; three more simulations a run.
+        progress: called with (stage, done, total).
+
+    Returns:
+        One row a measurement: the options of `sweep` that are filled, latency_s, energy_j, source (measured);
+        predicted_s, predicted_j, peak_memory_bytes, host_bound_share, error (predicted); ratio, energy_ratio;
+        with leave_one_model_out also left_out_s and left_out_j.
+
+    Raises:
+        InputError: no whole inference among the measurements.
+    """
+    import pandas as pd
+
+    from simtti.files import write_table
+
+    measured = runs(measurements)
+    if measured.empty:
+        raise InputError("no whole inference among the measurements (rows with a workload)")
+    asked = points(measurements)
+    asked = asked.astype(object).where(asked.notna() & (asked != ""), None)
+    rows = [options(row) for row in asked.to_dict("records")]
+    folder = Path(traces)
+    known = [row for row in rows if row["hw"] in names()]
+    record_all(known, folder, workers, lambda done, total: progress("record", done, total))
+    recorded = pd.DataFrame([with_trace(row, folder) for row in rows]).astype(object)
+    found = sweep(
+        recorded.where(recorded.notna(), None),
+        out,
+        workers=workers,
+        progress=lambda done, total: progress("simulate", done, total),
+    )
+    table = asked.assign(
+        latency_s=measured.latency_s,
+        energy_j=measured.energy_j,
+        source=measured.source,
+        predicted_s=found.latency_s.astype(float),
+        predicted_j=found.energy_j.astype(float),
+        peak_memory_bytes=found.peak_memory_bytes.astype(float),
+        host_bound_share=found.host_bound_share.astype(float),
+        error=found.error.fillna(""),
+    )
+    if "gpus" not in table:
+        table.insert(2, "gpus", 1)
+    table["gpus"] = table.gpus.fillna(1).astype(int)
+    for name in ("batch", "steps", "height", "width", "frames", "ulysses", "ring"):
+        if name in table:
+            table[name] = table[name].astype(float if table[name].isna().any() else int)
+    table["ratio"] = table.predicted_s / table.latency_s
+    table["energy_ratio"] = table.predicted_j / table.energy_j
+    write_table(table, out)
+    if leave_one_model_out:
+        done = recorded.assign(
+            op="",
+            gpus=table.gpus,
+            attention=measured.attention,
+            launch=measured.launch,
+            energy_j=measured.energy_j,
+        )[table.error == ""]
+        table = table.join(left_out(done, workers=workers, progress=progress))
+        write_table(table, out)
+    return table
+
+
+def unknown_devices(table: pd.DataFrame) -> list[str]:
+    """Devices of the measurements that simtti has no file for: their runs say nothing of the model."""
+    return sorted(set(table.hw) - set(names())) if len(table) else []
+
+
+def batch_scaling(table: pd.DataFrame) -> pd.DataFrame:
+    """latency(batch) / latency(1), measured and predicted, of each run that was measured at batch 1 as well."""
+    return _against(table, "batch", lambda part: part[part.batch == 1])
+
+
+def device_ratios(table: pd.DataFrame) -> pd.DataFrame:
+    """Latency of a run on one device over that on another (the alphabetically first), measured and predicted."""
+    return _against(table, "hw", lambda part: part[part.hw == part.hw.min()])
+
+
+def attention_ratios(table: pd.DataFrame) -> pd.DataFrame:
+    """Latency of a run with one kind of attention over that with another, a fused one, measured and predicted."""
+    if "attention" not in table:
+        return _against(table, "attention", lambda part: part)  # none
+    filled = table.assign(attention=table.attention.astype(object).where(table.attention.notna(), "flash"))
+    fused = filled.attention != "baseline"
+    return _against(filled, "attention", lambda part: part[fused[part.index]].sort_values("attention"))
+
+
+def two_sources(table: pd.DataFrame) -> pd.DataFrame:
+    """Runs that more than one source measured, side by side."""
+    columns = _options(table)
+    keys = table[columns].astype(object).where(table[columns].notna(), "")
+    several = keys.assign(source=table.source).groupby(columns, sort=False).source.transform("nunique") > 1
+    return table[several].sort_values([*columns, "source"], kind="stable")
+
+
+def _options(table: pd.DataFrame) -> list[str]:
+    return [name for name in RUN_COLUMNS if name in table]
+
+
+def _against(table: pd.DataFrame, varies: str, base: Callable[[Any], Any]) -> pd.DataFrame:
+    """Each row over the base row of its group: the runs of one source that differ in the column `varies` alone."""
+    import pandas as pd
+
+    columns = [*(name for name in _options(table) if name != varies), "source"]
+    done = table[table.predicted_s.notna()]
+    if varies not in done or done.empty:
+        return pd.DataFrame(columns=[*columns, varies, "base", "measured", "predicted", "ratio"])
+    keys = done[columns].astype(object).where(done[columns].notna(), "")
+    found = []
+    for _, part in done.groupby([keys[name] for name in columns], sort=False):
+        first = base(part)
+        if first.empty:
+            continue
+        start = first.iloc[0]
+        for row in part.to_dict("records"):
+            if row[varies] != start[varies]:
+                measured, predicted = (
+                    row["latency_s"] / start.latency_s,
+                    row["predicted_s"] / start.predicted_s,
+                )
+                found.append(
+                    {name: row[name] for name in columns}
+                    | {varies: row[varies], "base": start[varies], "measured": measured, "predicted": predicted,
+                       "ratio": predicted / measured}
+                )  # fmt: skip
+    return pd.DataFrame(found, columns=[*columns, varies, "base", "measured", "predicted", "ratio"])
+
+
+def breakdown(row: dict[str, Any], traces: Path | None = None) -> dict[str, float]:
+    """Seconds by category of a row's inference, on one of its GPUs, as simulated alone. traces: as for evaluate_runs."""
+    return dict(simulate_one(with_trace(options(row), traces), load(row["hw"])).breakdown)

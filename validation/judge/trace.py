@@ -1,0 +1,132 @@
+"""Predicted against measured, operator by operator, for a timed trace.
+
+Each operator's kernels are timed by the model as they would run one after another on the device the trace was taken
+on, or on another one asked for, and compared with the sum of the kernels it launched. Imported traces know no tensor
+identities, so the model cannot know what an operator found in L2: operands that fit there are taken as found, since
+the operator before has usually written them.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from simtti.errors import InputError
+from simtti.hw_configs.hardware import Hardware
+from simtti.simulator.lowering.lower import Lowering
+from simtti.simulator.policy import Policy
+from simtti.validation.judge.prediction import warm_time_s
+from simtti.workloads.trace import Operator, Trace
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(eq=False)
+class Comparison:
+    """The operators of a trace with both times.
+
+    rows: one a compared operator: module, op, category, kernels, measured_us, predicted_us.
+    unmodelled_us: measured time of kernels that could not be compared, by the reason.
+    """
+
+    trace: Trace
+    hardware: Hardware
+    rows: list[dict[str, Any]]
+    unmodelled_us: dict[str, float]
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        import pandas as pd
+
+        return pd.DataFrame(self.rows)
+
+    @cached_property
+    def summary(self) -> pd.DataFrame:
+        """By category and in all: operators, measured and predicted time in us, their ratio, MAPE, median error and
+        bias (exp of the mean log ratio, less 1)."""
+        import pandas as pd
+
+        groups = [(str(name), part) for name, part in self.table.groupby("category")]
+        rows = [_figures(name, part) for name, part in groups] + [_figures("all", self.table)]
+        return pd.DataFrame(rows).sort_values("measured_us", ascending=False, ignore_index=True)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "workload": self.trace.workload,
+            "hw": self.hardware.name,
+            "device": self.trace.timing.device.get("name") if self.trace.timing else None,
+            "by_category": self.summary.to_dict("records"),
+            "unmodelled_us": self.unmodelled_us,
+        }
+
+
+def _figures(name: str, part: pd.DataFrame) -> dict[str, Any]:
+    ratio = (part.predicted_us / part.measured_us).to_numpy(float)
+    error = np.abs(ratio - 1)
+    return {
+        "category": name,
+        "operators": len(part),
+        "measured_us": float(part.measured_us.sum()),
+        "predicted_us": float(part.predicted_us.sum()),
+        "ratio": float(part.predicted_us.sum() / part.measured_us.sum()),
+        "mape": float(error.mean()),
+        "median": float(np.median(error)),
+        "bias": float(np.exp(np.log(ratio).mean()) - 1),
+    }
+
+
+def compare(trace: Trace, hardware: Hardware) -> Comparison:
+    """Compare every operator of `trace` whose kernels were measured and whose shapes are known.
+
+    Raises:
+        InputError: the trace holds no measured kernels, or none that can be compared.
+    """
+    if trace.timing is None or not trace.timing.kernels:
+        raise InputError(f"the trace of {trace.workload} holds no measured kernels to compare with")
+    operators = list(trace.operators())
+    measured: dict[int, float] = defaultdict(float)
+    kernels: dict[int, int] = defaultdict(int)
+    left_out: dict[str, float] = defaultdict(float)
+    for kernel in trace.timing.kernels:
+        if kernel.operator is None:
+            left_out["kernels of no operator"] += kernel.duration_us
+        elif kernel.kind == "memcpy" and _to_host(operators[kernel.operator], kernel.name):
+            left_out["copies between host and device"] += kernel.duration_us
+        else:
+            measured[kernel.operator] += kernel.duration_us
+            kernels[kernel.operator] += 1
+    lowering = Lowering(hardware, Policy())
+    rows = []
+    for row in sorted(measured):
+        operator = operators[row]
+        lowered = lowering.lower(operator)
+        if lowered.unknown or not lowered.kernels:
+            reason = (
+                "operators without shapes" if not operator.outputs else f"no kernel model for {operator.op}"
+            )
+            left_out[reason] += measured[row]
+            continue
+        predicted_s = sum(warm_time_s(kernel, hardware) for kernel in lowered.kernels)
+        rows.append(
+            {
+                "module": operator.module,
+                "op": operator.op,
+                "category": operator.category,
+                "shapes": str([list(use.shape) for use in operator.inputs]),
+                "kernels": kernels[row],
+                "measured_us": measured[row],
+                "predicted_us": predicted_s * 1e6,
+            }
+        )
+    if not rows:
+        raise InputError(f"no operator of the trace of {trace.workload} has both shapes and measured kernels")
+    return Comparison(trace, hardware, rows, dict(sorted(left_out.items(), key=lambda item: -item[1])))
+
+
+def _to_host(operator: Operator, name: str) -> bool:
+    return "HtoD" in name or "DtoH" in name or bool(operator.attributes.get("transfer"))

@@ -1,0 +1,1 @@
+"""Measurements of GPUs: the table they stand in, readers of others' files, the suite that takes one's own."""

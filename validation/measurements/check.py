@@ -1,0 +1,133 @@
+"""Whether a table holds measurements: its columns, words and numbers, with the row that does not."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from simtti.errors import InputError, unknown
+from simtti.validation.measurements.table import (
+    COLUMNS,
+    FLAGS,
+    FROM_ZERO,
+    RUN_ONLY,
+    SHAPE_COLUMNS,
+    SHAPES,
+    WHOLE,
+    WORDS,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def check(table: pd.DataFrame, origin: str) -> pd.DataFrame:
+    """`table` with every column of COLUMNS, texts as text ('' where empty), numbers as floats (NaN where empty), flags as True, False or None.
+
+    Raises:
+        InputError: an unknown column; a row that is no measurement: the message names `origin`, the row (the first is 1),
+            the column and the value.
+    """
+    import pandas as pd
+
+    for name in table.columns:
+        if name not in COLUMNS:
+            raise unknown(f"column in {origin}:", str(name), COLUMNS)
+    for name in ("hw", "dtype", "source", "what_is_timed"):
+        if name not in table.columns:
+            raise InputError(f"{origin}: column {name!r} is missing")
+    if "op" not in table.columns and "workload" not in table.columns:
+        raise InputError(
+            f"{origin}: columns 'op' and 'workload' are missing; a measurement needs one of them"
+        )
+    checked: dict[str, pd.Series[Any]] = {}
+    numbers = (*WHOLE, "time_us", "power_w", "latency_s", "energy_j")
+    for name in COLUMNS:
+        if name not in table.columns:
+            empty, kind = (
+                (float("nan"), float) if name in numbers else (None, object) if name in FLAGS else ("", str)
+            )
+            checked[name] = pd.Series(empty, index=table.index, dtype=kind)
+        elif name in numbers:
+            checked[name] = _numbers(table[name], name, origin)
+        elif name in FLAGS:
+            checked[name] = _flags(table[name], name, origin)
+        else:
+            text = table[name].astype(object)
+            checked[name] = text.where(text.notna(), "").astype(str)
+    result = pd.DataFrame(checked).reset_index(drop=True)
+    _check_words(result, origin)
+    _check_numbers(result, origin)
+    return result
+
+
+def _numbers(column: pd.Series[Any], name: str, origin: str) -> pd.Series[Any]:
+    import pandas as pd
+
+    found = pd.to_numeric(column, errors="coerce").astype(float)
+    bad = found.isna() & column.notna() & (column.astype(str).str.strip() != "")
+    _first(bad, column, name, origin, "it must be a number")
+    return found
+
+
+def _flags(column: pd.Series[Any], name: str, origin: str) -> pd.Series[Any]:
+    """True, False, or None for an empty cell."""
+    words = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
+    empty = ("", "nan", "none", "<na>")
+    text = column.astype(object).map(lambda cell: str(cell).strip().lower())
+    _first(~text.isin([*words, *empty]), column, name, origin, "it must be true or false")
+    return text.map(words).astype(object).where(~text.isin(empty), None)
+
+
+def _check_words(table: pd.DataFrame, origin: str) -> None:
+    single, whole = table["op"] != "", table["workload"] != ""
+    _first(single == whole, table["op"], "op", origin, "a row has either an op or a workload")
+    _first(
+        single & ~table["op"].isin(list(SHAPES)),
+        table["op"],
+        "op",
+        origin,
+        f"it must be one of {', '.join(SHAPES)}",
+    )
+    for name in ("hw", "dtype", "source", "what_is_timed"):
+        _first(table[name] == "", table[name], name, origin, "it must not be empty")
+    for name, words in WORDS.items():
+        bad = ~table[name].isin([*words, ""])
+        _first(bad, table[name], name, origin, f"it must be one of {', '.join(words)}")
+
+
+def _check_numbers(table: pd.DataFrame, origin: str) -> None:
+    for name in WHOLE:
+        least = 0 if name in FROM_ZERO else 1
+        value = table[name]
+        bad = value.notna() & ((value < least) | (value % 1 != 0))
+        _first(bad, value, name, origin, f"it must be a whole number of at least {least}")
+    for op, shape in SHAPES.items():
+        chosen = table["op"] == op
+        if not chosen.any():
+            continue
+        for name in shape.needed:
+            _first(chosen & table[name].isna(), table[name], name, origin, f"{op} needs it")
+        for name in (*SHAPE_COLUMNS, *RUN_ONLY):
+            if name not in shape.needed + shape.optional:
+                filled = table[name].notna() & (table[name] != "")
+                _first(chosen & filled, table[name], name, origin, f"{op} has no such column")
+    single, whole = table["op"] != "", table["workload"] != ""
+    for chosen, name, needed in (
+        (single, "time_us", True), (single, "power_w", False), (whole, "latency_s", True), (whole, "energy_j", False),
+    ):  # fmt: skip
+        value = table[name]
+        bad = chosen & ((value <= 0) | (value == float("inf")) | (needed & value.isna()))
+        _first(bad, value, name, origin, "it must be a number above 0")
+
+
+def _first(bad: pd.Series[Any], values: pd.Series[Any], name: str, origin: str, rule: str) -> None:
+    """Raise for the first bad row, if there is one."""
+    if bad.any():
+        at = int(bad.to_numpy().argmax())
+        value = values.iloc[at]
+        shown = (
+            "empty"
+            if value != value or value == ""
+            else repr(value.item() if hasattr(value, "item") else value)
+        )
+        raise InputError(f"{origin}: row {at + 1}: column {name!r} is {shown}; {rule}")

@@ -1,0 +1,94 @@
+"""What sources call devices, models and precisions, and what is read of their files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from simtti.errors import InputError
+from simtti.files import read_table
+from simtti.hw_configs.devices import find_reported
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# Model identifiers at the sources: simtti's workloads.
+WORKLOADS = {
+    "CompVis/stable-diffusion-v1-4": "stable-diffusion-1.5",  # the same network, other weights
+    "prompthero/openjourney-v4": "stable-diffusion-1.5",
+    "stabilityai/stable-diffusion-2-1": "stable-diffusion-2.1",
+    "stabilityai/stable-diffusion-xl-base-1.0": "sdxl",
+    "stabilityai/sdxl-turbo": "sdxl-turbo",
+    "segmind/SSD-1B": "ssd-1b",
+    "stabilityai/stable-diffusion-3-medium-diffusers": "sd3-medium",
+    "stabilityai/stable-diffusion-3.5-medium": "sd3.5-medium",
+    "stabilityai/stable-diffusion-3.5-large": "sd3.5-large",
+    "kandinsky-community/kandinsky-2-2-decoder": "kandinsky-2.2",
+    "kandinsky-community/kandinsky-3": "kandinsky-3",
+    "PixArt-alpha/PixArt-Sigma-XL-2-1024-MS": "pixart-sigma",
+    "Efficient-Large-Model/SANA1.5_1.6B_1024px_diffusers": "sana-1.6b",
+    "Efficient-Large-Model/SANA1.5_4.8B_1024px_diffusers": "sana-4.8b",
+    "Tencent-Hunyuan/HunyuanDiT-v1.2-Diffusers": "hunyuan-dit",
+    "black-forest-labs/FLUX.1-dev": "flux-dev",
+    "ali-vilab/text-to-video-ms-1.7b": "modelscope-t2v",
+    "guoyww/animatediff-motion-adapter-v1-5-3": "animatediff",
+    "ali-vilab/i2vgen-xl": "i2vgen-xl",
+    "stabilityai/stable-video-diffusion-img2vid": "svd",
+    "stabilityai/stable-video-diffusion-img2vid-xt": "svd-xt",
+    "zai-org/CogVideoX-2b": "cogvideox-2b",
+    "zai-org/CogVideoX1.5-5B": "cogvideox1.5-5b",
+    "tencent/HunyuanVideo": "hunyuan-video",
+    "Wan-AI/Wan2.1-T2V-1.3B-Diffusers": "wan2.1-1.3b",
+    "Wan-AI/Wan2.1-T2V-14B-Diffusers": "wan2.1-14b",
+}
+# How sources call devices, where the driver's product name does not tell.
+DEVICES = {
+    "H100": "h100-sxm",
+    "H200": "h200-sxm",
+    "B200": "b200-sxm",
+    "A100": "a100-sxm",
+    "A100 80GB": "a100-sxm",
+    "A100 (80GB SXM per paper)": "a100-sxm",
+    "H100 SXM 80GB HBM3": "h100-sxm",
+    "H100 80GB HBM3": "h100-sxm",
+    "A100-SXM4-40GB": "a100-sxm-40gb",
+    "A100 80GB SXM (400W)": "a100-sxm",
+    "V100": "v100-sxm",
+    "V100-SXM2-16GB": "v100-sxm",
+    "V100 (DGX-1, SXM2)": "v100-sxm",
+    "T4": "t4",
+    "rtx_pro_6000_server": "rtx-pro-6000",
+}
+DTYPES = {
+    "bfloat16": "bf16", "float16": "fp16", "float32": "fp32", "fp16_tc_fp32acc": "fp16",
+    "c10::BFloat16": "bf16", "c10::Half": "fp16", "float": "fp32", "bf16": "bf16", "fp16": "fp16", "fp32": "fp32",
+}  # fmt: skip
+
+
+def device(name: str) -> str | None:
+    """simtti's device for a source's name of it, None if there is none."""
+    found = find_reported(name)
+    return found.name if found else DEVICES.get(name)
+
+
+def read_csv_or_parquet(path: Path) -> pd.DataFrame:
+    """A file of the database: Parquet, or CSV under whatever name."""
+    import pandas as pd
+
+    with path.open("rb") as file:
+        if file.read(40).startswith(b"version https://git-lfs"):
+            raise InputError(f"{path}: a Git LFS pointer, not the data; run `git lfs pull` in the clone")
+    if path.suffix == ".parquet":
+        return read_table(path)
+    try:
+        return pd.read_csv(path)
+    except (OSError, ValueError, UnicodeDecodeError, pd.errors.ParserError) as error:
+        raise InputError(f"{path}: not readable as CSV: {str(error).splitlines()[0]}") from None
+
+
+def need(table: pd.DataFrame, origin: str, columns: tuple[str, ...]) -> None:
+    for name in columns:
+        if name not in table.columns:
+            raise InputError(
+                f"{origin}: column {name!r} is missing; it has {', '.join(map(str, table.columns))}"
+            )

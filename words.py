@@ -1,0 +1,44 @@
+"""Numbers and times as people read them: one word for one thing, on the terminal, in reports and in errors."""
+
+from __future__ import annotations
+
+
+def seconds(value: float) -> str:
+    """A time with the unit that keeps three figures.
+
+    >>> seconds(0.0123)
+    '12.3 ms'
+    """
+    for unit, scale in (("s", 1.0), ("ms", 1e-3), ("us", 1e-6)):
+        if value >= scale:
+            return f"{value / scale:.3g} {unit}" if value / scale < 1000 else f"{value / scale:.0f} {unit}"
+    return f"{value * 1e9:.3g} ns"
+
+
+def percent(value: float, digits: int = 1) -> str:
+    """'6.5 %', '' for NaN."""
+    return f"{100 * value:.{digits}f} %" if value == value else ""
+
+
+def signed(value: float, digits: int = 1) -> str:
+    """'+6.5 %', '' for NaN."""
+    return f"{100 * value:+.{digits}f} %" if value == value else ""
+
+
+def number(value: float) -> str:
+    """Three significant digits: '12.3', '1,230', '0.00123'."""
+    if value != value:
+        return ""
+    if value and not 1e-3 <= abs(value) < 1e6:
+        return f"{value:.3g}"
+    whole = len(str(int(abs(value)))) if abs(value) >= 1 else 0
+    return f"{value:,.{max(0, 3 - whole)}f}" if whole else f"{value:.3g}"
+
+
+def count(value: int) -> str:
+    return f"{value:,}"
+
+
+def joined(items: list[str]) -> str:
+    """'a, b and c'."""
+    return items[0] if len(items) == 1 else ", ".join(items[:-1]) + " and " + items[-1]
