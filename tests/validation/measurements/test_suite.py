@@ -101,7 +101,7 @@ def test_copies_reach_from_inside_the_l2_to_far_beyond():
 
 def test_the_typical_convolutions_are_those_of_stable_diffusion():
     """Every convolution of the shipped trace's denoising step, but for what is no UNet's, is a typical case."""
-    trace = Trace.load(campaign.ROOT / "workloads" / "traces" / "stable-diffusion-1.5.parquet")
+    trace = Trace.load(campaign.ROOT / "workloads" / "traces" / "recorded" / "stable-diffusion-1.5.parquet")
     step = next(phase for phase in trace.phases if phase.name == "denoising").steps[0]
     names = ("n", "c", "h", "w", "oc", "kh", "stride", "padding")
     typical = values([case for case in family_cases("conv2d") if case.typical], *names)
