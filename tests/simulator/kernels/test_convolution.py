@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from simtti.hw_configs.devices import load
 from simtti.simulator.closed_form import lone_time_s
-from simtti.simulator.kernels.convolution import convolution, output_size
+from simtti.simulator.kernels.convolution import Convolution, convolution, output_size
 from simtti.simulator.kernels.data_movement import copy
 from simtti.simulator.kernels.layout import Operand, dense
 
@@ -23,20 +23,10 @@ H100, A100 = load("h100-sxm"), load("a100-sxm")
 
 def conv(n, c, spatial, oc, kernel, stride=1, padding=0, groups=1, dtype="fp16", hardware=H100, **options):
     rank = len(spatial)
-    return convolution(
-        n,
-        c,
-        spatial,
-        oc,
-        kernel,
-        (stride,) * rank,
-        (padding,) * rank,
-        (1,) * rank,
-        groups,
-        dtype,
-        hardware,
-        **options,
+    problem = Convolution(
+        n, c, spatial, oc, kernel, (stride,) * rank, (padding,) * rank, (1,) * rank, groups, dtype, **options
     )
+    return convolution(problem, hardware)
 
 
 def warm_us(kernels, hardware):
@@ -286,20 +276,11 @@ def test_accuracy_on_h100_operators():
             ast.literal_eval(each) for each in ast.literal_eval(row.concrete_inputs)[3:6]
         )
         bias = "CUDAFunctor_add" in row.kernels
-        kernels = convolution(
-            data[0],
-            data[1],
-            data[2:],
-            weight[0],
-            weight[2:],
-            stride,
-            padding,
-            dilation,
-            1,
-            "bf16",
-            H100,
+        problem = Convolution(
+            data[0], data[1], data[2:], weight[0], weight[2:], tuple(stride), tuple(padding), tuple(dilation), 1, "bf16",
             bias=bias,
-        )
+        )  # fmt: skip
+        kernels = convolution(problem, H100)
         strides = ast.literal_eval(row.input_strides)[0]
         if "direct_copy" in row.kernels:
             kernels += copy(data, Operand(0, strides, "bf16"), dense(-9, data, "bf16"), H100)
@@ -333,20 +314,10 @@ def test_sanity_on_a100_conv3d():
         layout = "nhwc" if "channels_last" in row.layout else "nchw"
         spatial, kernel = sizes(row.input), sizes(row.kernel)
         stride, padding, dilation = sizes(row.stride), sizes(row.padding), sizes(row.dilation)
-        kernels = convolution(
-            row.n,
-            row.c,
-            spatial,
-            row.oc,
-            kernel,
-            stride,
-            padding,
-            dilation,
-            1,
-            "fp16",
-            hardware,
-            layout=layout,
+        problem = Convolution(
+            row.n, row.c, spatial, row.oc, kernel, stride, padding, dilation, 1, "fp16", layout=layout
         )
+        kernels = convolution(problem, hardware)
         predicted.append(warm_us(kernels, hardware) + len(kernels) * hardware.launch_s * 1e6)
     error, bias = figures(predicted, data.time_us)
     assert error < 0.18
