@@ -96,8 +96,9 @@ class Problem:
 class Tile:
     """A convolution kernel of cuDNN's: rows and columns of its output tile, and what a CTA takes of an SM.
 
-    persistent: its CTAs work through many tiles each. half_step: it exists with half of PERSISTENT_STEP_BYTES too. warps: rows and columns of warps that divide the tile of
-    an mma.sync kernel. Each row of warps reads the tile's columns from shared memory, each column its rows.
+    persistent: its CTAs work through many tiles each. half_step: it exists with half of PERSISTENT_STEP_BYTES too. warps:
+    rows and columns of warps that divide the tile of an mma.sync kernel. Each row of warps reads the tile's columns from
+    shared memory, each column its rows.
     """
 
     name: str
