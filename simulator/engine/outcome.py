@@ -61,6 +61,11 @@ class Repetition(NamedTuple):
     governed: Governed
     ran: Ran
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether everything ran on one stream."""
+        return not any(self.streams)
+
     def kernels(self) -> Iterator[KernelInterval]:
         ran = self.ran
         for row, launched, clock, free_s, start_s, end_s, stream in zip(

@@ -15,6 +15,7 @@ from simtti.simulator.closed_form import busy, lone_execution_s, tail_s
 from simtti.simulator.engine import power
 from simtti.simulator.engine.governor import Governed, Launched, govern
 from simtti.simulator.engine.l2 import L2
+from simtti.simulator.engine.measured_streams import Streams
 from simtti.simulator.engine.program import Program, program
 from simtti.simulator.kernel import Kernel
 from simtti.simulator.lowering.lower import Lowered, Lowering
@@ -42,20 +43,26 @@ class Preparation:
     """Lowers steps and runs them through L2, in order. rows: the trace's operators so far, each with its kernels."""
 
     def __init__(
-        self, hardware: Hardware, host: Host, policy: Policy, alone_s: AloneS = lone_execution_s
+        self,
+        hardware: Hardware,
+        host: Host,
+        policy: Policy,
+        alone_s: AloneS = lone_execution_s,
+        streams: Streams | None = None,
     ) -> None:
         self.hardware, self.host, self.policy, self.alone_s = hardware, host, policy, alone_s
+        self.streams = streams
         self.rows: list[tuple[Operator, Lowered]] = []
         self._l2 = L2(hardware.l2_usable_bytes)
         self._lowering = Lowering(hardware, policy)
         self._known: dict[tuple[int, int], Launched] = {}
 
-    def program(self, step: Step, streams: list[int] | None = None) -> Program:
-        """Lower the step and add its operators to the rows. streams: of each, where a trace says it."""
+    def program(self, step: Step) -> Program:
+        """Lower the step and add its operators to the rows."""
         first = len(self.rows)
         lowered = self._lowering.lower_all(step.operators)
         self.rows.extend(zip(step.operators, lowered, strict=True))
-        return program(step.operators, lowered, first, self.host, self.policy, streams)
+        return program(step.operators, lowered, first, self.host, self.policy, self.streams)
 
     def traffic(self, step: Program, before: Traffic | None) -> Traffic:
         """Run a repetition's kernels through L2. From where L2 is in the state of the repetition before, all is as then."""

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from simtti.hw_configs.hosts import Host
 from simtti.simulator.engine.host import issue_s
+from simtti.simulator.engine.measured_streams import Streams
 from simtti.simulator.kernel import Kernel
 from simtti.simulator.lowering.lower import Lowered, Slots, alike
 from simtti.simulator.policy import Policy
@@ -44,12 +45,12 @@ def program(
     first: int,
     host: Host,
     policy: Policy,
-    streams: Sequence[int] | None = None,
+    measured: Streams | None = None,
 ) -> Program:
     """The launches of a step.
 
-    first: the row of its first operator. streams: of each operator, where a trace says it; else the main one, and
-    NCCL's for what is overlapped.
+    first: the row of its first operator. measured: the streams of a timed trace; else everything runs on the main one, and on
+    NCCL's what is overlapped.
     """
     costs = _issue_s(operators, lowered, host, policy)
     launch_s = 0.0 if policy.launch == "graph" else host.launch_s
@@ -60,8 +61,8 @@ def program(
         if not one.kernels:
             continue
         operator, begin = operators[at], len(found.kernels)
-        if streams is not None:
-            stream = streams[at]
+        if measured is not None:
+            stream = measured.of.get(first + at, MAIN)
         else:
             stream = COMMUNICATION if operator.attributes.get("overlapped") else MAIN
         for kernel in one.kernels:
@@ -75,7 +76,9 @@ def program(
         found.waits[-1] = one.synchronizes
         found.spans.append((first + at, begin, len(found.kernels)))
     whole = found._replace(tail_s=spent, is_plain=not any(found.streams))
-    return whole if whole.is_plain else whole._replace(after=_dependencies(whole))
+    if whole.is_plain:
+        return whole
+    return whole._replace(after=_measured_order(whole, measured) if measured else _dependencies(whole))
 
 
 def _issue_s(
@@ -87,6 +90,16 @@ def _issue_s(
     if policy.launch == "compiled":  # generated code: a call for each that launches something
         return [host.operator_s if one.kernels else 0.0 for one in lowered]
     return [0.0] * len(lowered)
+
+
+def _measured_order(whole: Program, measured: Streams) -> dict[int, list[int]]:
+    """Of the first launch of each operator the last ones of the operators that had ended before it."""
+    last = {row: end - 1 for row, _, end in whole.spans}
+    return {
+        begin: [last[other] for other in measured.after[row] if other in last]
+        for row, begin, _ in whole.spans
+        if row in measured.after
+    }
 
 
 def _dependencies(whole: Program) -> dict[int, list[int]]:

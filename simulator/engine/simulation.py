@@ -14,6 +14,7 @@ from simtti.hw_configs.hosts import Host
 from simtti.simulator.closed_form import lone_execution_s
 from simtti.simulator.engine.device import execution_time_s
 from simtti.simulator.engine.in_one_go import run_in_one_go
+from simtti.simulator.engine.measured_streams import measured_streams
 from simtti.simulator.engine.peak_memory import peak_memory_bytes
 from simtti.simulator.engine.preparation import Preparation
 from simtti.simulator.engine.processes import run_processes
@@ -39,12 +40,13 @@ def simulate(
     """
     if fidelity not in FIDELITIES:
         raise InputError(f"fidelity is {fidelity!r}; it must be one of {', '.join(FIDELITIES)}")
-    policy = policy or Policy()
+    policy, streams = policy or Policy(), measured_streams(trace)
     if fidelity == "closed":
-        prepared = Preparation(hardware, host, policy, lone_execution_s)
+        prepared = Preparation(hardware, host, policy, lone_execution_s, streams)
         outcome = run_in_one_go(trace, prepared)
     else:
-        prepared = Preparation(hardware, host, policy, functools.partial(execution_time_s, fidelity=fidelity))
+        alone_s = functools.partial(execution_time_s, fidelity=fidelity)
+        prepared = Preparation(hardware, host, policy, alone_s, streams)
         outcome = run_processes(trace, prepared, fidelity)
     # An imported trace does not say which tensors are the same.
     imported = trace.provenance.get("kind") == "imported"

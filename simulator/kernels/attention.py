@@ -431,10 +431,6 @@ def _lower(operator: Operator, target: Target) -> list[Kernel]:
         batch, heads, query.shape[-2], key.shape[-2], query.shape[-1], bool(operator.attributes.get("causal")),
         query.dtype, hardware, kernel, q=q, k=k, v=v, out=out,
     )  # fmt: skip
-    received = operator.attributes.get("receives_bytes")
-    if received:  # the ring's next keys and values arrive while these are attended to
-        main = max(range(len(found)), key=lambda index: found[index].flops)
-        found[main] = dataclasses.replace(found[main], link_bytes=float(received))
     return [*before, *found, *after]
 
 
