@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from simtti.hw_configs.hardware import DIRECTORY, LIBRARIES
-from simtti.simulator.sweep import code_hash
+from simtti.jobs import code_hash
 
 _PACKAGES = ("simtti", "numpy", "pandas", "simpy", "scipy", "plotly")
 _TABLES = (".csv", ".parquet")

@@ -11,7 +11,8 @@ from simtti.errors import InputError
 from simtti.hw_configs.hardware import load
 from simtti.simulator.kernel import Kernel, ctas_per_sm, lone_time_s
 from simtti.simulator.predict import Cells, kernels_of, predict
-from simtti.validation.fit.calibrate import calibrate, in_training
+from simtti.validation.fit.calibrate import calibrate
+from simtti.validation.fit.families import in_training
 from simtti.validation.judge.causes import LATENCY, PARTIAL_WAVE, causes
 from simtti.validation.judge.kernels import evaluate, explain, size_class
 from simtti.validation.judge.prediction import predicted_us
