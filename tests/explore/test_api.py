@@ -1,36 +1,25 @@
 """A whole study: its files, and what survives a kill."""
 
-import itertools
 import json
-import math
 import os
 import signal
 import subprocess
 import sys
 import time
-from dataclasses import asdict, replace
 
 import pandas as pd
-import places
 import pytest
-from explored import SPEC, spec
 import yaml
-from click.testing import CliRunner
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from explored import SPEC
 
-from simtti.cli import main
-from simtti.errors import InputError
-from simtti.explore import analysis, formula, search, silicon
 from simtti.explore.api import explore
-from simtti.explore.design import device_file, make
-from simtti.explore.evaluate import evaluate, limits
-from simtti.explore.spec import EXAMPLES, parse, read
+from simtti.explore.spec import parse
 from simtti.hw_configs.hardware import load
 from simtti.simulator.host import load_host
 from simtti.simulator.lower import Policy
 from simtti.simulator.simulation import simulate
 from simtti.workloads.record import workload_trace
+
 
 def write(tmp_path, content):
     path = tmp_path / "spec.yaml"

@@ -1,36 +1,13 @@
 """Designs: devices made of a base and what differs."""
 
-import itertools
-import json
-import math
-import os
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import asdict, replace
 
-import pandas as pd
-import places
 import pytest
-from explored import SPEC, spec
 import yaml
-from click.testing import CliRunner
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from simtti.cli import main
-from simtti.errors import InputError
-from simtti.explore import analysis, formula, search, silicon
-from simtti.explore.api import explore
 from simtti.explore.design import device_file, make
-from simtti.explore.evaluate import evaluate, limits
-from simtti.explore.spec import EXAMPLES, parse, read
 from simtti.hw_configs.hardware import load
-from simtti.simulator.host import load_host
-from simtti.simulator.lower import Policy
-from simtti.simulator.simulation import simulate
-from simtti.workloads.record import workload_trace
+
 
 def test_a_design_s_file_is_the_same_device(tmp_path):
     design = make("h100-sxm", {"sm_count": 99, "hbm_stacks": 6, "clock_hz": 1.5e9}, "mine")

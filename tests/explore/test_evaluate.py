@@ -1,31 +1,15 @@
 """One design's figures: better hardware is never slower, measured ratios come out, limits add up."""
 
-import itertools
-import json
 import math
-import os
-import signal
-import subprocess
-import sys
-import time
-from dataclasses import asdict, replace
+from dataclasses import replace
 
-import pandas as pd
 import places
 import pytest
-from explored import SPEC, spec
-import yaml
-from click.testing import CliRunner
+from explored import spec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simtti.cli import main
-from simtti.errors import InputError
-from simtti.explore import analysis, formula, search, silicon
-from simtti.explore.api import explore
-from simtti.explore.design import device_file, make
 from simtti.explore.evaluate import evaluate, limits
-from simtti.explore.spec import EXAMPLES, parse, read
 from simtti.hw_configs.hardware import load
 from simtti.simulator.host import load_host
 from simtti.simulator.lower import Policy
