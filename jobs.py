@@ -15,6 +15,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -155,6 +156,15 @@ def _start_worker() -> None:
     """Interrupts are the parent's; recording on the meta device has no use for threads."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ["OMP_NUM_THREADS"] = "1"
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A parent that is killed cannot end its workers: they end themselves."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def in_chunks(
@@ -322,10 +332,10 @@ def _ends_with_newline(path: Path) -> bool:
 
 def _started(pid: int) -> str:
     """When a process of this machine began, in the kernel's ticks, so that a number used again is not mistaken; empty when
-    there is none."""
+    there is none, or a dead one that nobody has buried."""
     try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-        return stat.rpartition(")")[2].split()[19]
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return "" if fields[0] == "Z" else fields[19]
     except OSError:
         return "" if not _alive(pid) else "0"
 

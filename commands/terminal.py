@@ -17,7 +17,7 @@ from simtti.words import gib, inference_shape, seconds
 if TYPE_CHECKING:
     import pandas as pd
 
-    from simtti.explore.api import Exploration
+    from simtti.explore.exploration import Exploration
     from simtti.simulator.replay import Replay
     from simtti.validation.fit.calibrate import Calibration
     from simtti.validation.judge.trace import Comparison

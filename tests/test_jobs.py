@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -114,6 +115,30 @@ def test_an_interrupt_ends_the_workers_at_once(interrupted):
         interrupted()
     while set(multiprocessing.active_children()) - before:
         assert time.monotonic() - began < 20
+        time.sleep(0.02)
+
+
+def test_workers_end_with_a_parent_that_is_killed(tmp_path):
+    script = tmp_path / "parent.py"
+    script.write_text(
+        "import os, sys, time\n"
+        "from simtti.jobs import Pool\n"
+        "def nap(number):\n"
+        "    open(os.path.join(sys.argv[1], f'worker{os.getpid()}'), 'w').close()\n"
+        "    time.sleep(120)\n"
+        "if __name__ == '__main__':\n"
+        "    with Pool(2) as pool:\n"
+        "        list(pool.as_done(nap, {0: (0,), 1: (1,)}))\n"
+    )
+    parent = subprocess.Popen([sys.executable, script, tmp_path])
+    deadline = time.monotonic() + 60
+    while len(workers := list(tmp_path.glob("worker*"))) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    parent.kill()
+    parent.wait()
+    while any(jobs._started(int(mark.name.removeprefix("worker"))) for mark in workers):
+        assert time.monotonic() < deadline
         time.sleep(0.02)
 
 
