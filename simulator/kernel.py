@@ -240,7 +240,7 @@ def busy_s(kernel: Kernel, hardware: Hardware, hbm_bytes: float) -> dict[str, fl
 
 def bottleneck(kernel: Kernel, hardware: Hardware, hbm_bytes: float, duration_s: float) -> str:
     """What limits `kernel` in an inference: the busiest of RESOURCES over its simulated `duration_s`, or 'latency' where
-    none is busy half of the time. Cheap, for every kernel of every design; `validation.causes` divides the time of a
+    none is busy half of the time. Cheap, for every kernel of every design; `validation.judge.causes` divides the time of a
     kernel alone among its causes, partial waves among them, at twenty times the cost."""
     busy = busy_s(kernel, hardware, hbm_bytes)
     name = max(busy, key=lambda resource: busy[resource])

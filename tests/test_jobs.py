@@ -7,50 +7,13 @@ import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 
 import pytest
+from chores import deadly, deadly_once, faulty, nap, place, square, squares
 
 from simtti import jobs
 from simtti.errors import InputError
 from simtti.jobs import Journal, Pool, in_chunks
-
-
-def square(number):
-    return number * number
-
-
-def place(_):
-    return os.getpid()
-
-
-def deadly_once(number, folder):
-    """As square, but the first process that is asked for 3 dies of it."""
-    mark = Path(folder, "died")
-    if number == 3 and not mark.exists():
-        mark.touch()
-        os.kill(os.getpid(), signal.SIGKILL)
-    return square(number)
-
-
-def deadly(number):
-    if number == 3:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return square(number)
-
-
-def faulty(number):
-    if number == 3:
-        raise ValueError("a bug")
-    return square(number)
-
-
-def nap(seconds):
-    time.sleep(seconds)
-
-
-def squares(items, more=0):
-    return [square(item) + more for item in items]
 
 
 def test_every_job_gives_its_result_once():

@@ -60,14 +60,15 @@ def solve(
     from scipy.optimize import least_squares
 
     values = {name: parameter(hardware, name) for name in wanted}
-    known = np.isfinite(model.log_ratios(hardware))
+    start = model.log_ratios(hardware)
+    known = np.isfinite(start)
     unpredicted = int((~known).sum())
 
     def log_ratios(device: Hardware) -> np.ndarray:
         logs = model.log_ratios(device)[known]
         return np.where(np.isfinite(logs), logs, UNPREDICTED_LOG_RATIO)
 
-    touched = _touched(log_ratios, hardware, values) if known.any() else []
+    touched = _touched(log_ratios, start[known], hardware, values) if known.any() else []
     if not touched:
         return Solution(values, {}, (), unpredicted)
     scale = np.array([_scale(name, values[name]) for name in touched])
@@ -114,12 +115,14 @@ def _scale(name: str, value: float) -> float:
 
 
 def _touched(
-    log_ratios: Callable[[Hardware], np.ndarray], hardware: Hardware, start: dict[str, float]
+    log_ratios: Callable[[Hardware], np.ndarray],
+    base: np.ndarray,
+    hardware: Hardware,
+    values: dict[str, float],
 ) -> list[str]:
-    """The parameters that change any prediction at all."""
-    base = log_ratios(hardware)
+    """The parameters that change any prediction at all. base: the log ratios with the values as they are."""
     found = []
-    for name, value in start.items():
+    for name, value in values.items():
         low, high = CALIBRATION[name][1:3]
         step = DIFFERENCE_STEP * _scale(name, value)
         moved = value + step if value + step <= high else max(value - step, low)
