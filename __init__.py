@@ -10,21 +10,22 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from simtti.errors import InputError
-    from simtti.hw_configs.hardware import Hardware, load
-    from simtti.simulator.api import run
+    from simtti.hw_configs.devices import load
+    from simtti.hw_configs.hardware import Hardware
     from simtti.simulator.predict import predict
     from simtti.simulator.result import Result
+    from simtti.simulator.run import run
     from simtti.simulator.sweep import sweep
     from simtti.workloads.record import record
     from simtti.workloads.trace import Trace
 
 # What is public, and where it lives. Loaded when first asked for: `simtti --help` needs none of it.
 _PUBLIC = {
-    "run": "simtti.simulator.api",
+    "run": "simtti.simulator.run",
     "predict": "simtti.simulator.predict",
     "sweep": "simtti.simulator.sweep",
     "record": "simtti.workloads.record",
-    "load": "simtti.hw_configs.hardware",
+    "load": "simtti.hw_configs.devices",
     "Hardware": "simtti.hw_configs.hardware",
     "Result": "simtti.simulator.result",
     "Trace": "simtti.workloads.trace",

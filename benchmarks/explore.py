@@ -19,9 +19,10 @@ from pathlib import Path
 
 from simtti.explore.api import explore
 from simtti.explore.spec import parse
-from simtti.hw_configs.hardware import Hardware, load
-from simtti.simulator.host import load_host
-from simtti.simulator.simulation import simulate
+from simtti.hw_configs.devices import load
+from simtti.hw_configs.hardware import Hardware
+from simtti.hw_configs.hosts import load_host
+from simtti.simulator.engine.simulation import simulate
 from simtti.workloads.record import workload_trace
 from simtti.workloads.trace import Trace
 

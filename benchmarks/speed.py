@@ -38,7 +38,7 @@ def predict_rows_per_second(rows: int = 8000) -> float:
     """Distinct GEMMs a second of `simtti predict`'s inner loop, one process."""
     code = f"""
 import time
-from simtti.hw_configs.hardware import load
+from simtti.hw_configs.devices import load
 from simtti.simulator.predict import predict_rows
 rows = [dict(op='gemm', dtype='bf16', m=1 + i % 97 * 41, n=64 + i % 89 * 93, k=32 + i % 83 * 67) for i in range({rows})]
 began = time.perf_counter()
@@ -71,11 +71,11 @@ def main() -> None:
     print(
         f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
     )
-    print("import simtti.simulator.api:", end=" ", flush=True)
+    print("import simtti.simulator.run:", end=" ", flush=True)
     found = []
     for _ in range(RUNS):
         began = time.perf_counter()
-        subprocess.run([sys.executable, "-c", "import simtti.simulator.api"], check=True)
+        subprocess.run([sys.executable, "-c", "import simtti.simulator.run"], check=True)
         found.append(time.perf_counter() - began)
     print(f"{statistics.median(found):.2f} s")
     for name in ("stable-diffusion", "sdxl"):

@@ -39,7 +39,7 @@ def workloads(as_json: bool) -> None:
 def hardware(name: str | None, as_json: bool) -> None:
     """List the devices, or show one (NAME or a YAML file) with the source of every number."""
     from simtti.commands.terminal import print_device, print_devices
-    from simtti.hw_configs import hardware as devices
+    from simtti.hw_configs import devices
 
     if name is not None:
         devices.load(name)  # validates
@@ -51,10 +51,6 @@ def hardware(name: str | None, as_json: bool) -> None:
         return
     known = {device: devices.load(device) for device in devices.names()}
     if as_json:
-        import dataclasses
-
-        click.echo(
-            json.dumps({device: dataclasses.asdict(found) for device, found in known.items()}, indent=2)
-        )
+        click.echo(json.dumps({device: found.to_dict() for device, found in known.items()}, indent=2))
     else:
         print_devices(known)

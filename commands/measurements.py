@@ -116,7 +116,7 @@ def trace(
     """
     from simtti.commands.plots import plot_comparison
     from simtti.files import write_table
-    from simtti.hw_configs.hardware import find_reported, load
+    from simtti.hw_configs.devices import find_reported, load
     from simtti.validation.judge.trace import compare
     from simtti.workloads.kineto import import_kineto as read_kineto
     from simtti.workloads.trace import Trace

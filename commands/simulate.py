@@ -86,8 +86,8 @@ def run(
 
 
 def _replay(trace_path: str | None, hw: str, timing: str, json_path: str | None) -> None:
-    from simtti.hw_configs.hardware import find_reported, load
-    from simtti.simulator.replay import replay
+    from simtti.hw_configs.devices import find_reported, load
+    from simtti.simulator.engine.replay import replay
     from simtti.workloads.trace import Trace
 
     if trace_path is None:

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from simtti.hw_configs.hardware import Hardware
-from simtti.hw_configs.schema import CALIBRATION, DATASHEET
+from simtti.hw_configs.schema import DATASHEET, calibration
 from simtti.simulator.result import Result
 from simtti.words import gib, inference_shape, seconds
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from simtti.explore.exploration import Exploration
-    from simtti.simulator.replay import Replay
+    from simtti.simulator.engine.replay import Replay
     from simtti.validation.fit.calibrate import Calibration
     from simtti.validation.judge.trace import Comparison
 
@@ -266,12 +266,14 @@ def print_device(content: dict[str, Any]) -> None:
     console.print(
         f"[bold]{content['name']}[/]  {content['architecture']}; attention {content['attention_kernel']}"
     )
-    for section, fields in (("datasheet", DATASHEET), ("calibration", CALIBRATION)):
+    for section, fields in (("datasheet", DATASHEET), ("calibration", calibration())):
         table = Table(section, "Value", "Meaning", "Source", box=None, header_style="dim", pad_edge=False)
         table.columns[1].justify = "right"
         for name, (_, _, _, meaning) in fields.items():
-            entry = content[section][name]
-            status = f" [yellow]({entry['status']})[/]" if entry.get("status") == "uncalibrated" else ""
+            entry = content[section].get(name)
+            if entry is None:
+                continue  # inherited from another group
+            status = f" [yellow]({entry['status']})[/]" if entry.get("status", "fitted") != "fitted" else ""
             table.add_row(name, f"{float(entry['value']):g}", meaning, entry["source"] + status)
         console.print()
         console.print(table)

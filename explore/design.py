@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 
 from simtti.errors import InputError
 from simtti.explore import silicon
-from simtti.hw_configs.hardware import Hardware, load
-from simtti.hw_configs.schema import CALIBRATION, DATASHEET, DEVICE_CALIBRATION
-from simtti.simulator import power
+from simtti.hw_configs.devices import load
+from simtti.hw_configs.hardware import Hardware
+from simtti.hw_configs.schema import DATASHEET, DEVICE_CALIBRATION, calibration
+from simtti.hw_configs.voltage import SWITCHED, energy_factor, voltage
 
 # Parameters that are not a number of the device.
 OTHERS = {
@@ -20,11 +21,10 @@ OTHERS = {
 }
 PARAMETERS: dict[str, str] = {
     **{name: meaning for name, (_, _, _, meaning) in DATASHEET.items()},
-    **{name: CALIBRATION[name][3] for name in DEVICE_CALIBRATION},
+    **{name: DEVICE_CALIBRATION[name][3] for name in DEVICE_CALIBRATION},
     **OTHERS,
 }
 WHOLE = {"gpus", "hbm_stacks", *(name for name, (kind, _, _, _) in DATASHEET.items() if kind is int)}
-_SWITCHED = ("tensor_j_per_flop", "fp32_j_per_flop", "l2_j_per_byte")  # energies of logic on the die
 
 
 class Design(NamedTuple):
@@ -40,7 +40,7 @@ def make(base: str, values: Mapping[str, float], name: str = "design") -> Design
     """The device `base` with `values` in place of its own.
 
     What follows from them where they do not say it themselves: bandwidth and capacity from HBM stacks; the energy of an
-    operation from the square of the voltage that the clock needs (`power.voltage`); static power in proportion to the area.
+    operation from the square of the voltage that the clock needs (`hw_configs.voltage`); static power in proportion to the area.
 
     Raises:
         InputError: a value out of the bounds that a device file has.
@@ -57,18 +57,18 @@ def make(base: str, values: Mapping[str, float], name: str = "design") -> Design
         for field in ("hbm_bytes_per_s", "hbm_capacity_bytes"):
             fields.setdefault(field, getattr(origin, field) * stacks / product.stacks)
     for field, value in fields.items():
-        kind, low, high, _ = (DATASHEET.get(field) or CALIBRATION[field])[:4]
+        kind, low, high, _ = (DATASHEET.get(field) or calibration()[field])[:4]
         if not low <= value <= high:
             raise InputError(f"parameter {field!r} is {value:g}; it must be from {low:g} to {high:g}")
         fields[field] = int(value) if kind is int else float(value)
-    voltage = power.voltage(fields.get("clock_hz", origin.clock_hz) / origin.clock_hz)
-    for field in _SWITCHED:
-        fields.setdefault(field, getattr(origin, field) * voltage**2)
+    clock = fields.get("clock_hz", origin.clock_hz) / origin.clock_hz
+    for field in SWITCHED:
+        fields.setdefault(field, getattr(origin, field) * energy_factor(clock))
     hardware = replace(origin, name=name, reported_as="", **fields)
     chip = silicon.chip(hardware, base, origin, stacks)
     if "static_power_w" not in fields:
         area = chip.area_mm2 / silicon.chip(origin, base, origin).area_mm2
-        hardware = replace(hardware, static_power_w=origin.static_power_w * area * voltage)
+        hardware = replace(hardware, static_power_w=origin.static_power_w * area * voltage(clock))
     return Design(hardware, chip, float(values.get("host_speed", 1.0)), int(values.get("gpus", 1)))
 
 
@@ -82,7 +82,7 @@ def device_file(base: str, design: Design, source: str) -> dict[str, Any]:
             value = getattr(design.hardware, field)
             if value != getattr(origin, field):
                 entry: dict[str, Any] = {"value": value, "source": source}
-                changed[field] = entry if section == "datasheet" else {**entry, "status": "uncalibrated"}
+                changed[field] = entry if section == "datasheet" else {**entry, "status": "estimated"}
         if changed:
             content[section] = changed
     return content

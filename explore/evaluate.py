@@ -12,12 +12,12 @@ from typing import Any
 from simtti.errors import InputError
 from simtti.explore.design import Design, make
 from simtti.explore.spec import Spec, Workload, parse
-from simtti.simulator.host import Host, load_host
-from simtti.simulator.kernel import RESOURCES, bottleneck
-from simtti.simulator.lower import Policy
-from simtti.simulator.parallel import degrees_of, several_gpus
+from simtti.hw_configs.hosts import Host, load_host
+from simtti.simulator.closed_form import RESOURCES, bottleneck
+from simtti.simulator.engine.simulation import simulate
+from simtti.simulator.policy import Policy
 from simtti.simulator.result import HOST_IDLE, LAUNCH_GAP, Result
-from simtti.simulator.simulation import simulate
+from simtti.simulator.several_gpus import degrees_of, several_gpus
 from simtti.workloads.record import workload_trace
 from simtti.workloads.trace import Trace
 

@@ -15,7 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from simtti.errors import InputError, unknown
 from simtti.explore import formula
 from simtti.explore.design import PARAMETERS, WHOLE
-from simtti.hw_configs.hardware import Hardware, load
+from simtti.hw_configs.devices import load
+from simtti.hw_configs.hardware import Hardware
 
 EXAMPLES = Path(__file__).with_name("examples")
 # objective: whether more is better, and what it is. A workload's own latency is `latency_s.NAME`.

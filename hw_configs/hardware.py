@@ -1,29 +1,17 @@
-"""A device: datasheet numbers and calibrated parameters, read from validated YAML.
-
-A file states either every datasheet field or a `base:` device and what differs from it. Unknown keys, missing
-sources and values out of bounds are errors that name the file, the field and the value.
-"""
+"""A device: datasheet numbers and calibrated parameters, as the simulation uses them. `devices` reads them from YAML."""
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-import yaml
-
-from simtti.errors import InputError, unknown
-from simtti.hw_configs.parameters import AttentionStyle, Collectives, GemmStyle, SplitKeys, WarpIssue
-
-DIRECTORY = Path(__file__).parent
-LIBRARIES = "libraries"  # the file of what all devices share: parameters of the kernel libraries
-_YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+from simtti.errors import InputError
+from simtti.hw_configs.parameters import GROUPS, Groups, group_values
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Hardware:
+class Hardware(Groups):
     """The numbers the simulation uses, in SI units and cycles of the SM clock. Compared and hashed by identity.
 
     Fields from the datasheet and fields of the calibration stand in one flat record; `DATASHEET` and `CALIBRATION`
@@ -68,23 +56,31 @@ class Hardware:
     static_power_w: float
     tensor_j_per_flop: float
     fp32_j_per_flop: float
+    instruction_j: float
+    sfu_j_per_op: float
+    shared_j_per_byte: float
     l2_j_per_byte: float
     hbm_j_per_byte: float
     gemm_benchmark_activity: float
     benchmark_activity: float
     attention_kernel: str
-    # Calibration of the kernel libraries
-    gemm_mma: GemmStyle
-    gemm_unaligned: GemmStyle
-    gemm_wgmma: GemmStyle
-    flash_2: AttentionStyle
-    flash_3: AttentionStyle
-    flash_4: AttentionStyle
-    trtllm: AttentionStyle
-    efficient: AttentionStyle
-    attention_mma: WarpIssue
-    attention_parts: SplitKeys
-    collectives: Collectives
+    # Calibration of the kernel families: 'group.name' -> value, as stated; `hardware.group.name` reads it.
+    parameters: dict[str, float]
+    _groups: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
+
+    def __getattr__(self, name: str) -> Any:
+        """A group of parameters, made when first asked for."""
+        if name not in GROUPS:
+            raise AttributeError(f"Hardware has no attribute {name!r}")
+        if name not in self._groups:
+            self._groups[name] = group_values(name, self.parameters)
+        return self._groups[name]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every number by name, the groups as mappings, as `simtti hw --json` writes it."""
+        own = {each.name: getattr(self, each.name) for each in fields(self)}
+        del own["parameters"], own["_groups"]
+        return own | {name: getattr(self, name)._asdict() for name in GROUPS}
 
     @property
     def hbm_attained_bytes_per_s(self) -> float:
@@ -131,90 +127,12 @@ class Hardware:
 
 def parameter(hardware: Hardware, name: str) -> float:
     """The calibrated parameter `name` or `group.name`."""
-    group, _, field = name.rpartition(".")
-    return float(getattr(getattr(hardware, group) if group else hardware, field))
+    group, _, own = name.rpartition(".")
+    return float(getattr(getattr(hardware, group) if group else hardware, own))
 
 
 def with_parameters(hardware: Hardware, values: Mapping[str, float]) -> Hardware:
-    """`hardware` with other values of some calibrated parameters, by `name` or `group.name`."""
-    changed: dict[str, Any] = {}
-    for name, value in values.items():
-        group, _, field = name.rpartition(".")
-        if group:
-            changed[group] = changed.get(group, getattr(hardware, group))._replace(**{field: value})
-        else:
-            changed[field] = value
-    return replace(hardware, **changed)
-
-
-def names() -> list[str]:
-    """The devices that ship with simtti."""
-    return sorted(path.stem for path in DIRECTORY.glob("*.yaml") if path.stem not in ("hosts", LIBRARIES))
-
-
-def find_reported(product: str) -> Hardware | None:
-    """The shipped device that the driver reports as `product`, as 'NVIDIA H100 80GB HBM3' is; None if there is none."""
-    return next((load(name) for name in names() if load(name).reported_as == product), None)
-
-
-@functools.cache
-def load(name_or_path: str) -> Hardware:
-    """The device called `name_or_path`, or the one a YAML file describes.
-
-    Raises:
-        InputError: unknown name, unreadable file, invalid field; the message names the nearest device or the field.
-    """
-    from simtti.hw_configs import schema  # pydantic is needed only to read a file
-
-    return schema.to_hardware(read(name_or_path), name_or_path)
-
-
-def read(name_or_path: str) -> dict[str, Any]:
-    """The merged YAML of a device, as nested dictionaries: its own keys over those of its `base` over the libraries'."""
-    return _merge(_parse(DIRECTORY / f"{LIBRARIES}.yaml"), _read(name_or_path, ()))
-
-
-def _read(name_or_path: str, seen: tuple[str, ...]) -> dict[str, Any]:
-    shipped = DIRECTORY / f"{name_or_path}.yaml"
-    if shipped.exists() and name_or_path in names():
-        path = shipped
-    elif name_or_path.endswith((".yaml", ".yml")):
-        path = Path(name_or_path)
-        if not path.exists():
-            raise InputError(f"{path}: no such device file")
-    else:
-        raise unknown("device", name_or_path, names())
-    if name_or_path in seen:
-        raise InputError(f"{path}: base: {' -> '.join((*seen, name_or_path))} is a circle")
-    content = _parse(path)
-    base = content.pop("base", None)
-    if base is None:
-        return content
-    inherited = _read(str(base), (*seen, name_or_path))
-    inherited.pop(
-        "fits", None
-    )  # what was fitted to another device's measurements says nothing of this one's error
-    return _merge(inherited, content)
-
-
-def _parse(path: Path) -> dict[str, Any]:
-    try:
-        content = yaml.load(path.read_text(), _YAML_LOADER)
-    except yaml.YAMLError as error:
-        raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read: {error}") from None
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: a device file is a mapping of fields, not {type(content).__name__}")
-    return content
-
-
-def _merge(base: dict[str, Any], content: dict[str, Any]) -> dict[str, Any]:
-    """`content` over `base`, section by section."""
-    merged = dict(base)
-    for key, value in content.items():
-        if isinstance(value, dict) and isinstance(merged.get(key), dict):
-            merged[key] = {**merged[key], **value}
-        else:
-            merged[key] = value
-    return merged
+    """`hardware` with other values of some calibrated parameters, by `name` or `group.name`; what inherits them follows."""
+    own: dict[str, Any] = {name: value for name, value in values.items() if "." not in name}
+    grouped = {name: value for name, value in values.items() if "." in name}
+    return replace(hardware, parameters={**hardware.parameters, **grouped}, **own)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+import functools
+from collections.abc import Collection, Iterable, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from simtti.errors import InputError
+from simtti.hw_configs import families
 from simtti.hw_configs.hardware import Hardware
-from simtti.hw_configs.parameters import GROUPS, group_bounds
+from simtti.hw_configs.parameters import GROUPS, Group
 
 _STRICT = ConfigDict(extra="forbid", frozen=True)
+_NO_GROUP = Group(tuple)
 
 # field: (type, lowest, highest, meaning). Bounds are physical sense, wide enough for devices that do not exist yet.
 DATASHEET: dict[str, tuple[type, float, float, str]] = {
@@ -59,7 +62,7 @@ DATASHEET: dict[str, tuple[type, float, float, str]] = {
     ),
     "power_limit_w": (float, 1, 1e5, "board power limit"),
 }
-CALIBRATION: dict[str, tuple[type, float, float, str]] = {
+DEVICE_CALIBRATION: dict[str, tuple[type, float, float, str]] = {
     "tensor_efficiency": (float, 0.1, 1.0, "share of the tensor cores' peak that the best kernels sustain"),
     "hbm_efficiency": (float, 0.1, 1.0, "share of the HBM bandwidth that a long stream attains"),
     "l2_efficiency": (float, 0.05, 1.0, "share of the L2 bandwidth that all SMs together attain"),
@@ -88,9 +91,17 @@ CALIBRATION: dict[str, tuple[type, float, float, str]] = {
         float,
         0,
         1e-9,
-        "energy of a tensor-core FLOP with its operands' way from shared memory",
+        "energy of a tensor-core FLOP, its operands from shared memory not counted",
     ),
-    "fp32_j_per_flop": (float, 0, 1e-9, "energy of an FP32 FLOP with its instruction"),
+    "fp32_j_per_flop": (float, 0, 1e-9, "energy of an FP32 FLOP beside its instruction's"),
+    "instruction_j": (
+        float,
+        0,
+        1e-9,
+        "energy of an instruction of one thread: fetch, issue, registers, integer arithmetic",
+    ),
+    "sfu_j_per_op": (float, 0, 1e-9, "energy of a special-function result"),
+    "shared_j_per_byte": (float, 0, 1e-6, "energy of a byte to or from shared memory"),
     "l2_j_per_byte": (float, 0, 1e-6, "energy of a byte from L2 to an SM"),
     "hbm_j_per_byte": (float, 0, 1e-6, "energy of a byte from HBM to L2"),
     "gemm_benchmark_activity": (
@@ -102,8 +113,12 @@ CALIBRATION: dict[str, tuple[type, float, float, str]] = {
     ),
     "benchmark_activity": (float, 0.2, 1.2, "the same of other kernels, whose benchmarks set their operands"),
 }
-DEVICE_CALIBRATION = tuple(CALIBRATION)
-CALIBRATION |= {name: (float, *bounds) for name, bounds in group_bounds().items()}
+
+
+@functools.cache
+def calibration() -> dict[str, tuple[type, float, float, str]]:
+    """Every parameter that a calibration may set, the device's own and the kernel families': type, bounds, meaning."""
+    return DEVICE_CALIBRATION | {name: (float, *bounds) for name, bounds in families.shared().bounds.items()}
 
 
 class _Quantity(BaseModel):
@@ -113,7 +128,9 @@ class _Quantity(BaseModel):
 
 
 class _Parameter(_Quantity):
-    status: Literal["uncalibrated", "fitted"]
+    status: Literal[
+        "fitted", "carried", "estimated", "uncalibrated"
+    ]  # the last is how files said 'estimated' once
     interval: tuple[float, float] | None = None  # 95 % confidence, where it was fitted
 
 
@@ -153,32 +170,38 @@ def to_hardware(content: dict[str, Any], origin: str) -> Hardware:
     except ValidationError as error:
         raise InputError(f"{origin}: {explain(error)}") from None
     faults = _faults("datasheet", device.datasheet, DATASHEET)
-    faults += _faults("calibration", device.calibration, CALIBRATION)
+    known = calibration()
+    optional = {name for name in known if GROUPS.get(name.partition(".")[0], _NO_GROUP).inherits}
+    faults += _faults("calibration", device.calibration, known, optional)
     if faults:
         raise InputError(f"{origin}: {_line(faults)}")
     flat: dict[str, Any] = {
         key: kind(device.datasheet[key].value) for key, (kind, _, _, _) in DATASHEET.items()
     }
-    calibrated = {key: device.calibration[key].value for key in CALIBRATION}
-    flat |= {key: calibrated[key] for key in DEVICE_CALIBRATION}
-    for group, fields in GROUPS.items():
-        flat[group] = fields._make(calibrated[f"{group}.{name}"] for name in fields._fields)  # type: ignore[attr-defined]
+    calibrated = {key: entry.value for key, entry in device.calibration.items()}
+    flat |= {key: calibrated.pop(key) for key in DEVICE_CALIBRATION}
     return Hardware(
         name=device.name,
         architecture=device.architecture,
         reported_as=device.reported_as,
         attention_kernel=device.attention_kernel,
+        parameters=calibrated,
         **flat,
     )
 
 
 def _faults(
-    section: str, given: Mapping[str, _Quantity], fields: dict[str, tuple[type, float, float, str]]
+    section: str,
+    given: Mapping[str, _Quantity],
+    fields: dict[str, tuple[type, float, float, str]],
+    optional: Collection[str] = (),
 ) -> list[str]:
     """What is wrong with a section's fields: unknown, missing, out of bounds."""
     faults = [_unknown(f"{section}.{name}", name, fields) for name in given if name not in fields]
     for name, (kind, low, high, _) in fields.items():
         if name not in given:
+            if name in optional:
+                continue
             faults.append(f"field '{section}.{name}' is missing")
             continue
         value = given[name].value

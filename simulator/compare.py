@@ -43,7 +43,7 @@ def compare(
     """
     import pandas as pd
 
-    from simtti.hw_configs.hardware import load
+    from simtti.hw_configs.devices import load
 
     if not hws:
         raise InputError("no device to compare; --hw takes names with commas between")
@@ -62,7 +62,7 @@ def _rows(points: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _row(point: dict[str, Any]) -> dict[str, Any]:
-    from simtti.simulator.api import run
+    from simtti.simulator.run import run
 
     options = dict(point)
     row = {"hw": options["hw"], "batch": options["batch"]}

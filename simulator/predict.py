@@ -13,14 +13,16 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from simtti.errors import InputError, unknown
+from simtti.errors import InputError
 from simtti.files import check_writable, read_table, write_table
-from simtti.hw_configs.hardware import Hardware, load
+from simtti.hw_configs.devices import load
+from simtti.hw_configs.hardware import Hardware
 from simtti.jobs import in_chunks
-from simtti.simulator import power
-from simtti.simulator.device import execution_time_s
-from simtti.simulator.kernel import Kernel, lone_time_s, repeated_hbm_bytes
-from simtti.simulator.operators import FAMILIES
+from simtti.simulator.closed_form import lone_time_s, repeated_hbm_bytes
+from simtti.simulator.engine import power
+from simtti.simulator.engine.device import execution_time_s
+from simtti.simulator.kernel import Kernel
+from simtti.simulator.lowering.registry import kernels_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -124,58 +126,3 @@ def benchmark_energy(kernels: list[Kernel], hardware: Hardware) -> power.Energy:
     activity = hardware.gemm_benchmark_activity if products else hardware.benchmark_activity
     whole = power.total(power.energy(kernel, repeated_hbm_bytes(kernel), hardware) for kernel in kernels)
     return power.Energy(activity * whole.core_j, activity * whole.memory_j)
-
-
-def kernels_of(row: dict[str, Any], hardware: Hardware) -> list[Kernel]:
-    """The kernels of a table's row.
-
-    Raises:
-        InputError: unknown op, a missing or unusable cell; the message names the column and the value.
-    """
-    op = row.get("op")
-    if op not in FAMILIES:
-        raise unknown("op", str(op), FAMILIES)
-    return FAMILIES[op](Cells(row), hardware)
-
-
-class Cells:
-    """The cells of a row, read by column with their type and default; a NaN cell counts as empty."""
-
-    def __init__(self, row: dict[str, Any]) -> None:
-        self.row = {name: value for name, value in row.items() if value is not None and value == value}
-
-    def whole(self, column: str, default: int | None = None, least: int = 1) -> int:
-        value = self.row.get(column, default)
-        if value is None:
-            raise InputError(f"column {column!r} is empty or missing; {self.row['op']} needs it")
-        try:
-            number = float(value)
-        except (TypeError, ValueError):
-            raise InputError(f"column {column!r} is {value!r}; it must be a whole number") from None
-        if not number.is_integer() or number < least:
-            raise InputError(f"column {column!r} is {value!r}; it must be a whole number of at least {least}")
-        return int(number)
-
-    def text(self, column: str, default: str | None, allowed: tuple[str, ...] = ()) -> str | None:
-        value = self.row.get(column, default)
-        if value is None or value == "":
-            return default
-        if allowed and value not in allowed:
-            raise InputError(f"column {column!r} is {value!r}; it must be one of {', '.join(allowed)}")
-        return str(value)
-
-    def flag(self, column: str, default: bool = False) -> bool:
-        value = self.row.get(column, default)
-        if isinstance(value, str):
-            if value.lower() not in ("true", "false", "0", "1"):
-                raise InputError(f"column {column!r} is {value!r}; it must be true or false")
-            return value.lower() in ("true", "1")
-        return bool(value)
-
-    @property
-    def dtype(self) -> str:
-        return self.text("dtype", None, ("fp16", "bf16", "fp32")) or _missing_dtype()
-
-
-def _missing_dtype() -> str:
-    raise InputError("column 'dtype' is empty or missing; it must be one of fp16, bf16, fp32")

@@ -13,18 +13,20 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from simtti.hw_configs.hardware import Hardware
-from simtti.simulator import power
-from simtti.simulator.governor import Governed, Launched
-from simtti.simulator.host import Host
-from simtti.simulator.kernel import Kernel, bottleneck, demand
-from simtti.simulator.lower import Lowered, Policy
-from simtti.simulator.stream import Ran
+from simtti.hw_configs.hosts import Host
+from simtti.simulator.closed_form import bottleneck, demand
+from simtti.simulator.engine import power
+from simtti.simulator.engine.governor import Governed, Launched
+from simtti.simulator.engine.stream import Ran
+from simtti.simulator.kernel import Kernel
+from simtti.simulator.lowering.lower import Lowered
+from simtti.simulator.policy import Policy
 from simtti.workloads.trace import Operator, Trace
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from simtti.simulator.parallel import SeveralGPUs
+    from simtti.simulator.several_gpus import SeveralGPUs
 
 # Time of the stream that no kernel fills.
 HOST_IDLE = "Host-idle"  # the GPU waited for the host

@@ -124,7 +124,7 @@ def _key(row: dict[str, Any]) -> str:
 
 
 def _run_row(options: dict[str, Any]) -> dict[str, Any]:
-    from simtti.simulator.api import run
+    from simtti.simulator.run import run
 
     options = dict(options)
     try:

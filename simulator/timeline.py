@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from simtti.simulator.kernel import demand
+from simtti.simulator.closed_form import demand
 from simtti.simulator.result import Result
 
 _DEVICE, _HOST = 0, 1

@@ -16,8 +16,9 @@ from pathlib import Path
 import pytest
 
 import simtti
-from simtti.hw_configs.hardware import load
-from simtti.simulator.predict import benchmark_energy, kernels_of, operator_time_s
+from simtti.hw_configs.devices import load
+from simtti.simulator.lowering.registry import kernels_of
+from simtti.simulator.predict import benchmark_energy, operator_time_s
 from simtti.workloads.catalogue import WORKLOADS
 from simtti.workloads.record import workload_trace
 

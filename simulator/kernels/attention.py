@@ -25,13 +25,18 @@ What each library's kernels are, and the constants fitted for them, stands in at
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from typing import NamedTuple
 
 from simtti.errors import unknown
 from simtti.hw_configs.hardware import Hardware
 from simtti.simulator.kernel import Access, Kernel
-from simtti.simulator.kernels.attention_libraries import (
+from simtti.simulator.kernels.data_movement import copy
+from simtti.simulator.kernels.family import Cells, Column, Family, Target, Work, lowered_by, needed
+from simtti.simulator.kernels.gemm import ELEMENT_BYTES, gemm
+from simtti.simulator.kernels.layout import as_it_lies, dense
+from simtti.simulator.kernels.libraries import (
     LIBRARIES,
     ON_BLACKWELL,
     Block,
@@ -42,8 +47,9 @@ from simtti.simulator.kernels.attention_libraries import (
     key_splits,
     shared_memory_bytes,
 )
-from simtti.simulator.kernels.gemm import ELEMENT_BYTES, gemm, has_wgmma
+from simtti.simulator.kernels.machine import has_wgmma
 from simtti.simulator.kernels.normalization import softmax
+from simtti.workloads.trace import Operator, TensorUse
 
 KERNELS = (*LIBRARIES, "baseline")
 
@@ -215,6 +221,7 @@ def _fused(
         tensor_flops=0.0 if cuda_cores else flops,
         # An instruction of the softmax counts as a fused multiply-add.
         fp32_flops=2.0 * style.softmax_slots * exponentials + (flops if cuda_cores else 0.0),
+        issue_slots=style.softmax_slots * exponentials + (flops / 2 if cuda_cores else 0.0),
         tensor_dtype="fp16" if cuda_cores else problem.dtype,
         tensor_efficiency=tensor_share,
         sfu_ops=exponentials,
@@ -402,3 +409,92 @@ def _baseline(
     last = gemm(q_len, problem.head_dim, kv_len, sequences, dtype, hardware, reads=(*weights, reads[2]), writes=writes,
                 workspace=workspace - 2, name="values", family=family)  # fmt: skip
     return [*first, *(dataclasses.replace(each, family=family) for each in middle), *last]
+
+
+# ---- operators of a trace
+
+
+def _lower(operator: Operator, target: Target) -> list[Kernel]:
+    query, key, _ = operator.inputs[:3]
+    batch, heads = math.prod(query.shape[:-3]), query.shape[-3] if len(query.shape) > 2 else 1
+    policy, hardware = target.policy.attention, target.hardware
+    kernel = None if policy == "flash" else policy
+    if kernel is None and operator.attributes.get("has_mask"):
+        kernel = "efficient"  # PyTorch's flash kernel takes no mask (native/transformers/cuda/sdp_utils.cpp)
+    slots = [0, 1, 2, len(operator.inputs)]
+    before: list[Kernel] = []
+    after: list[Kernel] = []
+    if kernel == "baseline":
+        slots, before, after = _made_dense(operator, hardware)
+    q, k, v, out = slots
+    found = attention(
+        batch, heads, query.shape[-2], key.shape[-2], query.shape[-1], bool(operator.attributes.get("causal")),
+        query.dtype, hardware, kernel, q=q, k=k, v=v, out=out,
+    )  # fmt: skip
+    received = operator.attributes.get("receives_bytes")
+    if received:  # the ring's next keys and values arrive while these are attended to
+        main = max(range(len(found)), key=lambda index: found[index].flops)
+        found[main] = dataclasses.replace(found[main], link_bytes=float(received))
+    return [*before, *found, *after]
+
+
+def _made_dense(operator: Operator, hardware: Hardware) -> tuple[list[int], list[Kernel], list[Kernel]]:
+    """What unfused attention copies before its batched products and after: one stride has to count batches and heads
+    (aten::bmm takes three dimensions), and the result comes out by batch and head, where the trace's lies by token.
+
+    Returns the slots of queries, keys, values and result as the products see them, and the copies on either side.
+    """
+    slots: list[int] = []
+    before: list[Kernel] = []
+    after: list[Kernel] = []
+    for slot, use in enumerate((*operator.inputs[:3], operator.outputs[0])):
+        is_result = slot == 3
+        own = len(operator.inputs) if is_result else slot
+        if batches_count_as_one(use):
+            slots.append(own)
+            continue
+        lies, workspace = as_it_lies(use, own), dense(-20 - slot, use.shape, use.dtype)
+        slots.append(workspace.tensor)
+        if is_result:
+            after += copy(use.shape, workspace, lies, hardware)
+        else:
+            before += copy(use.shape, lies, workspace, hardware)
+    return slots, before, after
+
+
+def batches_count_as_one(use: TensorUse) -> bool:
+    """Whether a single stride steps through all dimensions before the last two."""
+    outer = [(size, step) for size, step in zip(use.shape[:-2], use.strides[:-2], strict=True) if size > 1]
+    return all(step == size * inner for (_, step), (size, inner) in itertools.pairwise(outer))
+
+
+# ---- rows of a table
+
+
+def _kernels(cells: Cells, hardware: Hardware) -> list[Kernel]:
+    return attention(
+        cells.whole("batch"), cells.whole("heads"), cells.whole("q_len"), cells.whole("kv_len"),
+        cells.whole("head_dim"), cells.flag("causal"), cells.dtype, hardware, cells.text("kernel"),
+    )  # fmt: skip
+
+
+def _work(cells: Cells) -> Work:
+    heads = cells.whole("batch") * cells.whole("heads")
+    queries, keys, width = (cells.whole(name) for name in ("q_len", "kv_len", "head_dim"))
+    visible = 0.5 if cells.flag("causal") else 1.0
+    return Work(4.0 * heads * queries * keys * width * visible, 2.0 * heads * width * (queries + keys))
+
+
+ATTENTION = Family(
+    op="attention",
+    columns=(
+        *needed("heads q_len kv_len head_dim"),
+        Column("batch", 1),
+        Column("causal", False, bool),
+        Column("kernel", None, str, words=KERNELS),
+    ),
+    note=f"kernel: {' '.join(KERNELS)}",
+    kernels=_kernels,
+    work=_work,
+    aten=lowered_by(_lower, "scaled_dot_product_attention"),
+)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from simtti.hw_configs.hardware import Hardware
 from simtti.simulator.kernel import Access, Kernel
+from simtti.simulator.kernels.family import Lower, Target
+from simtti.workloads.shard import ALL_TO_ALL, SEND_RECEIVE
+from simtti.workloads.trace import Operator
 
 # NCCL's send and receive kernels: CTAs (channels) and threads on NVLink (ncclDevKernel_SendRecv; NCCL 2.18 and later).
 CHANNELS, THREADS = 24, 544
@@ -25,3 +28,19 @@ def all_to_all(nbytes: float, ranks: int, sent: int, received: int, hardware: Ha
             writes=(Access(received, nbytes),),
         )
     ]
+
+
+# ---- operators of a trace
+
+
+def _lower_all_to_all(operator: Operator, target: Target) -> list[Kernel]:
+    nbytes, ranks = float(operator.inputs[0].nbytes), int(operator.attributes["ranks"])
+    return all_to_all(nbytes, ranks, 0, 1, target.hardware)
+
+
+def _overlapped(operator: Operator, target: Target) -> list[Kernel]:
+    """Sends and receives on a stream of their own: what they hold up is in the kernel they run beside (`receives_bytes`)."""
+    return []
+
+
+COLLECTIVES: dict[str, Lower] = {ALL_TO_ALL: _lower_all_to_all, SEND_RECEIVE: _overlapped}

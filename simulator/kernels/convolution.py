@@ -22,9 +22,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
+from simtti.dtypes import ITEM_BYTES
+from simtti.errors import InputError
 from simtti.hw_configs.hardware import Hardware
 from simtti.simulator.kernel import Access, Kernel
-from simtti.simulator.kernels.elementwise import ITEM_BYTES, Operand, dense, issue_flops, walk
+from simtti.simulator.kernels.data_movement import memset
+from simtti.simulator.kernels.elementwise import Walk, walk
+from simtti.simulator.kernels.family import Cells, Column, Family, Target, Work, lowered_by, needed
 from simtti.simulator.kernels.implicit_gemm import (
     SHORT_LATENCY_S,
     Problem,
@@ -33,7 +37,8 @@ from simtti.simulator.kernels.implicit_gemm import (
     tensor_core_kernels,
     writes_nchw,
 )
-from simtti.simulator.kernels.memory import memset
+from simtti.simulator.kernels.layout import Operand, dense
+from simtti.workloads.trace import Operator
 
 CHANNEL_ALIGNMENT = 8  # channels of a 16-byte vector in fp16; cuDNN pads to it
 
@@ -215,7 +220,7 @@ def _layout_kernel(
         threads=LAYOUT_THREADS,
         registers=LAYOUT_REGISTERS[name],
         shared_memory_bytes=LAYOUT_TILE * (LAYOUT_TILE + 1) * item,
-        fp32_flops=issue_flops(LAYOUT_THREADS * LAYOUT_SLOTS[name], hardware),
+        issue_slots=LAYOUT_THREADS * LAYOUT_SLOTS[name],
         l2_bytes=(source.nbytes + target.nbytes) / grid,
         latency_s=hardware.hbm_latency_s + SHORT_LATENCY_S,
         memory_efficiency=HALF_LINE_EFFICIENCY if LAYOUT_TILE * item < 128 else 1.0,
@@ -233,7 +238,7 @@ def _pad_weights(tensor: int, nbytes: float, target: Access, hardware: Hardware)
         grid=grid,
         threads=256,
         registers=40,
-        fp32_flops=issue_flops(256 * LAYOUT_SLOTS["nchwToNhwc"], hardware),
+        issue_slots=256 * LAYOUT_SLOTS["nchwToNhwc"],
         l2_bytes=2 * nbytes / grid,
         latency_s=WEIGHT_PAD_LATENCY_S,
         reads=(Access(tensor, nbytes),),
@@ -258,7 +263,7 @@ def _add_bias(
     if layout == "nhwc":
         result = Operand(target, (oc * positions, 1, oc), dtype)
     channel = Operand(bias_tensor, (0, 1, 0), dtype)
-    return walk("add", shape, (result, channel), result, hardware, family="convolution_bias")
+    return walk(Walk("add", shape, (result, channel), result, family="convolution_bias"), hardware)
 
 
 def _depthwise(
@@ -284,7 +289,7 @@ def _depthwise(
         grid=grid,
         threads=DEPTHWISE_THREADS,
         registers=40,
-        fp32_flops=issue_flops(DEPTHWISE_THREADS * (DEPTHWISE_SLOTS + DEPTHWISE_TAP_SLOTS * taps), hardware),
+        issue_slots=DEPTHWISE_THREADS * (DEPTHWISE_SLOTS + DEPTHWISE_TAP_SLOTS * taps),
         l2_bytes=(n * c * in_positions * item + outputs * item) / grid,
         latency_s=hardware.hbm_latency_s + 1.0e-6,
         reads=(
@@ -294,3 +299,96 @@ def _depthwise(
         writes=(Access(target, float(outputs * item)),),
         flops=2.0 * outputs * taps,
     )
+
+
+# ---- operators of a trace
+
+
+def _lower(operator: Operator, target: Target) -> list[Kernel]:
+    x, weight = operator.inputs[:2]
+    attributes = operator.attributes
+    spatial = x.shape[2:]
+    channels_last = x.channels_last or weight.channels_last
+    if channels_last and x.contiguous and not x.channels_last:
+        channels_last = weight.channels_last and not weight.contiguous
+    transposed = bool(attributes.get("transposed", False))
+    return convolution(
+        x.shape[0],
+        x.shape[1],
+        spatial,
+        operator.outputs[0].shape[1],
+        weight.shape[2:],
+        tuple(attributes.get("stride", [1] * len(spatial))),
+        tuple(attributes.get("padding", [0] * len(spatial))),
+        tuple(attributes.get("dilation", [1] * len(spatial))),
+        int(attributes.get("groups", 1)),
+        x.dtype,
+        target.hardware,
+        layout="nhwc" if channels_last else "nchw",
+        bias=len(operator.inputs) > 2,
+        transposed=transposed,
+        out_spatial=operator.outputs[0].shape[2:],
+        source=0,
+        weight=1,
+        bias_tensor=2,
+        target=len(operator.inputs),
+    )
+
+
+# ---- rows of a table
+
+
+def _of_row(cells: Cells, hardware: Hardware, axes: str) -> list[Kernel]:
+    kernel = tuple(cells.whole(f"k{axis}") for axis in axes)
+    stride, padding, layout = cells.whole("stride"), cells.whole("padding"), cells.text("layout")
+    spatial = tuple(cells.whole(axis) for axis in axes)
+    for axis, size, taps in zip(axes, spatial, kernel, strict=True):
+        if size + 2 * padding < taps:
+            raise InputError(
+                f"column 'k{axis}' is {taps}; it is larger than the padded input of {size + 2 * padding}"
+            )
+    channels, outputs, groups = cells.whole("c"), cells.whole("oc"), cells.whole("groups")
+    if channels % groups or outputs % groups:
+        raise InputError(f"column 'groups' is {groups}; it must divide c, {channels}, and oc, {outputs}")
+    return convolution(
+        cells.whole("n"), channels, spatial, outputs, kernel, (stride,) * len(axes),
+        (padding,) * len(axes), (1,) * len(axes), groups, cells.dtype, hardware,
+        layout="nchw" if layout in ("nchw", "ncdhw") else "nhwc", bias=cells.flag("bias"),
+    )  # fmt: skip
+
+
+def _work_of_row(cells: Cells, axes: str) -> Work:
+    batch, channels, out = cells.whole("n"), cells.whole("c"), cells.whole("oc")
+    stride, padding = cells.whole("stride"), cells.whole("padding")
+    positions = results = taps = 1
+    for axis in axes:
+        size, tap = cells.whole(axis), cells.whole(f"k{axis}")
+        positions *= size
+        taps *= tap
+        results *= (size + 2 * padding - tap) // stride + 1
+    depth = channels // cells.whole("groups") * taps
+    flops = 2.0 * batch * results * out * depth
+    return Work(flops, float(batch * channels * positions + out * depth + batch * out * results))
+
+
+_OPTIONAL = (
+    Column("stride", 1),
+    Column("padding", 0, least=0),
+    Column("groups", 1),
+    Column("layout", "nchw", str, words=("nchw", "nhwc", "ncdhw", "ndhwc")),
+    Column("bias", False, bool),
+)
+CONV2D = Family(
+    op="conv2d",
+    columns=(*needed("n c h w oc kh kw"), *_OPTIONAL),
+    note="layout: nchw or nhwc",
+    kernels=lambda cells, hardware: _of_row(cells, hardware, "hw"),
+    work=lambda cells: _work_of_row(cells, "hw"),
+    aten=lowered_by(_lower, "convolution _convolution"),
+)
+CONV3D = Family(
+    op="conv3d",
+    columns=(*needed("n c d h w oc kd kh kw"), *_OPTIONAL),
+    kernels=lambda cells, hardware: _of_row(cells, hardware, "dhw"),
+    work=lambda cells: _work_of_row(cells, "dhw"),
+)

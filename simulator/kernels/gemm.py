@@ -34,8 +34,21 @@ from typing import NamedTuple
 
 from simtti.hw_configs.hardware import Hardware
 from simtti.hw_configs.parameters import GemmStyle
-from simtti.simulator.kernel import Access, Kernel, lone_time_s
-from simtti.simulator.kernels.elementwise import fma_flops, issue_flops
+from simtti.simulator.closed_form import lone_time_s
+from simtti.simulator.kernel import Access, Kernel
+from simtti.simulator.kernels.family import (
+    Cells,
+    Column,
+    Family,
+    Target,
+    Work,
+    lowered_by,
+    needed,
+    reads_of,
+    writes_of,
+)
+from simtti.simulator.kernels.machine import FusedMultiplyAdds, fused_multiply_adds, has_wgmma
+from simtti.workloads.trace import Operator
 
 ELEMENT_BYTES = {"fp16": 2, "bf16": 2, "fp32": 4, "fp8": 1}
 
@@ -238,7 +251,8 @@ def gemm(
         registers=tile.registers,
         shared_memory_bytes=tile.ring_bytes,
         tensor_flops=0.0 if cuda_cores else work.flops,
-        fp32_flops=_sgemm_flops(work.flops / 2, hardware) if cuda_cores else 0.0,
+        fp32_flops=_sgemm_products(work.flops / 2).flops if cuda_cores else 0.0,
+        issue_slots=_sgemm_products(work.flops / 2).slots if cuda_cores else 0.0,
         tensor_dtype="fp16" if cuda_cores else dtype,
         tensor_efficiency=_tensor_share(style, hardware),
         shared_bytes=work.shared_bytes,
@@ -458,7 +472,7 @@ def _catalogue(hardware: Hardware, dtype: str, aligned: bool) -> tuple[GemmStyle
             continue
         macs = float(tile.m * tile.n)
         if cuda_cores:
-            products = _sgemm_flops(macs, hardware) / hardware.fp32_flops_per_cycle_sm
+            products = _sgemm_products(macs).cycles(hardware)
         else:
             rate = hardware.tensor_flops_per_cycle_sm(dtype) * _tensor_share(style, hardware)
             products = 2.0 * macs / rate
@@ -489,13 +503,6 @@ def _catalogue(hardware: Hardware, dtype: str, aligned: bool) -> tuple[GemmStyle
     return style, tuple(fitted)
 
 
-def has_wgmma(hardware: Hardware) -> bool:
-    """Hopper and the data-centre Blackwell: the parts that have the shared memory for it (Blackwell's others do not)."""
-    return hardware.architecture in ("hopper", "blackwell", "hypothetical") and (
-        hardware.shared_memory_per_sm_bytes >= 200 * 1024
-    )
-
-
 def _tensor_share(style: GemmStyle, hardware: Hardware) -> float:
     """Share of the tensor cores' rate, the same for each type, that the instructions of a style reach."""
     if style is hardware.gemm_wgmma or not hardware.tensor_fp16_flops_per_cycle_sm:
@@ -507,8 +514,8 @@ def _on_cuda_cores(hardware: Hardware, dtype: str) -> bool:
     return dtype == "fp32" and not hardware.tensor_tf32_flops_per_cycle_sm
 
 
-def _sgemm_flops(macs: float, hardware: Hardware) -> float:
-    return fma_flops(macs, SGEMM_EFFICIENCY, SGEMM_OVERHEAD, hardware)
+def _sgemm_products(macs: float) -> FusedMultiplyAdds:
+    return fused_multiply_adds(macs, SGEMM_EFFICIENCY, SGEMM_OVERHEAD)
 
 
 class _Work(NamedTuple):
@@ -713,7 +720,7 @@ def _tiny_kernel(
         shared_memory_bytes=4096,
         tensor_flops=2.0 * TINY * TINY * (-(-k // TINY) * TINY),
         tensor_dtype=dtype,
-        fp32_flops=issue_flops(32 * TINY_SLOTS, hardware),
+        issue_slots=32 * TINY_SLOTS,
         l2_bytes=operand_bytes + m / down * n / across * size,
         latency_s=TINY_LATENCY_S,
         bytes_in_flight=operand_bytes,
@@ -768,3 +775,65 @@ def _best_gemv(outputs: int, k: int, size: int, hardware: Hardware, hbm_bytes: f
         ),
         key=lambda plan: plan.time_s,
     )
+
+
+# ---- operators of a trace
+
+
+def _lower_product(operator: Operator, target: Target) -> list[Kernel]:
+    """mm, bmm, addmm, baddbmm: the two matrices are the last inputs; a bias before them goes into the epilogue."""
+    a, b = operator.inputs[-2:]
+    batch = math.prod(a.shape[:-2])
+    if batch > 1 and not b.strides[0]:  # one matrix for all: the rows stand in one taller product
+        m, batch = a.shape[-2] * batch, 1
+    else:
+        m = a.shape[-2]
+    return gemm(
+        m,
+        b.shape[-1],
+        a.shape[-1],
+        batch,
+        a.dtype,
+        target.hardware,
+        reads=reads_of(operator),
+        writes=writes_of(operator),
+    )
+
+
+def _lower_linear(operator: Operator, target: Target) -> list[Kernel]:
+    x, weight = operator.inputs[:2]
+    rows = math.prod(x.shape[:-1])
+    return gemm(
+        rows,
+        weight.shape[0],
+        weight.shape[1],
+        1,
+        x.dtype,
+        target.hardware,
+        reads=reads_of(operator),
+        writes=writes_of(operator),
+    )
+
+
+# ---- rows of a table
+
+
+def _kernels(cells: Cells, hardware: Hardware) -> list[Kernel]:
+    return gemm(
+        cells.whole("m"), cells.whole("n"), cells.whole("k"), cells.whole("batch"), cells.dtype, hardware
+    )
+
+
+def _roofline_work(cells: Cells) -> Work:
+    batch, m, n, k = (cells.whole(name) for name in ("batch", "m", "n", "k"))
+    return Work(2.0 * batch * m * n * k, float(batch * (m * k + k * n + m * n)))
+
+
+GEMM = Family(
+    op="gemm",
+    columns=(*needed("m n k"), Column("batch", 1)),
+    note="C[m,n] = A[m,k] B[k,n]",
+    kernels=_kernels,
+    work=_roofline_work,
+    aten=lowered_by(_lower_product, "mm bmm addmm baddbmm addbmm") | lowered_by(_lower_linear, "linear"),
+)

@@ -30,11 +30,12 @@ import math
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+from simtti.dtypes import HALF_TYPES, ITEM_BYTES
 from simtti.hw_configs.hardware import Hardware
-from simtti.simulator.kernel import Access, Kernel, ctas_per_sm, lone_time_s
-from simtti.simulator.kernels.elementwise import HALF_TYPES, ITEM_BYTES, fma_flops, issue_flops
-from simtti.simulator.kernels.gemm import has_wgmma
-from simtti.simulator.kernels.memory import memset
+from simtti.simulator.closed_form import lone_time_s
+from simtti.simulator.kernel import Access, Kernel, ctas_per_sm
+from simtti.simulator.kernels.data_movement import memset
+from simtti.simulator.kernels.machine import fused_multiply_adds, has_wgmma
 
 MMA_STEP_BYTES = 64  # bytes of a row of the operand tiles in one step of the k loop
 WGMMA_STEP_BYTES = 128
@@ -359,7 +360,7 @@ def _reduction(problem: Problem, hardware: Hardware, partial: Access, split: int
         grid=grid,
         threads=128,
         registers=32,
-        fp32_flops=issue_flops(slots, hardware),
+        issue_slots=slots,
         l2_bytes=(partial.nbytes + problem.write.nbytes) / grid,
         latency_s=hardware.hbm_latency_s + SHORT_LATENCY_S,
         reads=(partial,),
@@ -380,6 +381,7 @@ def _sgemm(problem: Problem, hardware: Hardware, tile: Tile) -> Kernel:
     k = -(-problem.channels * problem.taps // CUDA_CORE_STEP) * CUDA_CORE_STEP
     grid = _tiles(problem, tile)
     outputs = tile.m * tile.n
+    products = fused_multiply_adds(outputs * k, CUDA_CORE_EFFICIENCY, CUDA_CORE_OVERHEAD)
     return Kernel(
         name=f"{tile.name}_implicit_gemm",
         family="convolution",
@@ -387,8 +389,8 @@ def _sgemm(problem: Problem, hardware: Hardware, tile: Tile) -> Kernel:
         threads=tile.threads,
         registers=tile.registers,
         shared_memory_bytes=tile.shared_memory_bytes,
-        fp32_flops=fma_flops(outputs * k, CUDA_CORE_EFFICIENCY, CUDA_CORE_OVERHEAD, hardware)
-        + issue_flops(outputs * CUDA_CORE_OUTPUT_SLOTS, hardware),
+        fp32_flops=products.flops,
+        issue_slots=products.slots + outputs * CUDA_CORE_OUTPUT_SLOTS,
         l2_bytes=4.0 * (tile.m + tile.n) * k + problem.write.nbytes / grid,
         latency_s=MMA_REGISTERS.latency_s,
         reads=problem.reads,
@@ -408,7 +410,7 @@ def _winograd_fused(problem: Problem, hardware: Hardware, workspace: int) -> lis
     data, weights = problem.reads
     filters = Access(workspace, 16 / 9 * weights.nbytes)
     grid = -(-_winograd_tiles(problem, 2) // 32) * -(-problem.n // 32)
-    macs = 16.0 * 32 * 32 * problem.channels
+    products = fused_multiply_adds(16.0 * 32 * 32 * problem.channels, WINOGRAD_EFFICIENCY, CUDA_CORE_OVERHEAD)
     product = Kernel(
         name="winograd_128x128",
         family="convolution",
@@ -416,7 +418,8 @@ def _winograd_fused(problem: Problem, hardware: Hardware, workspace: int) -> lis
         threads=256,
         registers=126,
         shared_memory_bytes=49152,
-        fp32_flops=fma_flops(macs, WINOGRAD_EFFICIENCY, CUDA_CORE_OVERHEAD, hardware),
+        fp32_flops=products.flops,
+        issue_slots=products.slots,
         l2_bytes=4.0 * problem.channels * 16 * (32 + 32) + problem.write.nbytes / grid,
         latency_s=MMA_REGISTERS.latency_s,
         reads=(data, filters),
@@ -451,10 +454,11 @@ def _winograd_nonfused(problem: Problem, hardware: Hardware, workspace: int) -> 
 
 def _sgemm_of(gemms: Problem, hardware: Hardware, tile: Tile) -> Kernel:
     """The batched SGEMM of Winograd: dense operands, no gather."""
-    flops = fma_flops(
-        tile.m * tile.n * gemms.channels, WINOGRAD_GEMM_EFFICIENCY, CUDA_CORE_OVERHEAD, hardware
+    products = fused_multiply_adds(
+        tile.m * tile.n * gemms.channels, WINOGRAD_GEMM_EFFICIENCY, CUDA_CORE_OVERHEAD
     )
-    return replace(_sgemm(gemms, hardware, tile), name=f"{tile.name}_nn", fp32_flops=flops)
+    dense = _sgemm(gemms, hardware, tile)
+    return replace(dense, name=f"{tile.name}_nn", fp32_flops=products.flops, issue_slots=products.slots)
 
 
 def _transform(name: str, source: Access, target: Access, hardware: Hardware) -> Kernel:
@@ -467,7 +471,7 @@ def _transform(name: str, source: Access, target: Access, hardware: Hardware) ->
         grid=grid,
         threads=256,
         registers=64,
-        fp32_flops=issue_flops(elements / grid * WINOGRAD_SLOTS, hardware),
+        issue_slots=elements / grid * WINOGRAD_SLOTS,
         l2_bytes=(source.nbytes + target.nbytes) / grid,
         latency_s=hardware.hbm_latency_s + SHORT_LATENCY_S,
         reads=(source,),

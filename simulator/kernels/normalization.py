@@ -21,19 +21,17 @@ the GroupNorm timings of sgl-project/sglang#23938 and #26045 (H200) and pytorch/
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from simtti.dtypes import ITEM_BYTES
+from simtti.errors import InputError
 from simtti.hw_configs.hardware import Hardware
 from simtti.simulator.kernel import Access, Kernel
-from simtti.simulator.kernels.elementwise import (
-    ITEM_BYTES,
-    L2_WRITE_COST,
-    Operand,
-    dense,
-    issue_flops,
-    walk,
-)
-from simtti.simulator.kernels.memory import copy
+from simtti.simulator.kernels.data_movement import copy
+from simtti.simulator.kernels.elementwise import Walk, walk
+from simtti.simulator.kernels.family import Cells, Column, Family, Target, Work, lowered_by, needed
+from simtti.simulator.kernels.layout import Operand, as_it_lies, dense
+from simtti.workloads.trace import Operator
 
 MOMENTS_THREADS = 512  # kCUDABlockReduceNumThreads in native/cuda/block_reduce.h
 MOMENTS_SLOTS = 40  # issue slots of one Welford update, with its division; on the chain, not hidden; fitted
@@ -99,7 +97,7 @@ def _rows_kernel(
 ) -> Kernel:
     """A kernel over rows; `slots` are issue slots of the whole CTA, `sfu_ops` of the CTA."""
     read = read_passes * sum(access.nbytes for access in reads)
-    written = L2_WRITE_COST * sum(access.nbytes for access in writes)
+    written = hardware.l2_costs.write * sum(access.nbytes for access in writes)
     return Kernel(
         name=name,
         family=family,
@@ -107,7 +105,7 @@ def _rows_kernel(
         threads=threads,
         registers=registers,
         shared_memory_bytes=shared_memory_bytes,
-        fp32_flops=issue_flops(slots, hardware),
+        issue_slots=slots,
         sfu_ops=sfu_ops,
         l2_bytes=(read + written) / grid,
         latency_s=latency_s,
@@ -153,13 +151,10 @@ def group_norm(
         inputs = (dense(source, rows, dtype), row, row)
         kernels.append(
             walk(
-                "group_norm",
-                rows,
-                inputs,
-                dense(target, rows, dtype),
+                Walk(
+                    "group_norm", rows, inputs, dense(target, rows, dtype), typed=True, family="normalization"
+                ),
                 hardware,
-                typed=True,
-                family="normalization",
             )
         )
         return kernels
@@ -185,13 +180,8 @@ def group_norm(
     inputs = (dense(source, rows, dtype), column, column)
     kernels.append(
         walk(
-            "group_norm",
-            rows,
-            inputs,
-            dense(target, rows, dtype),
+            Walk("group_norm", rows, inputs, dense(target, rows, dtype), typed=True, family="normalization"),
             hardware,
-            typed=True,
-            family="normalization",
         )
     )
     return kernels
@@ -284,7 +274,7 @@ def _unvectorized_layer_norm(
     column = [Operand(access.tensor, (0, 1), dtype) for access in parameters]
     inputs = (dense(source, shape, dtype), row, row, *column)
     result = dense(target, shape, dtype)
-    apply = walk("layer_norm", shape, inputs, result, hardware, typed=True, family="normalization")
+    apply = walk(Walk("layer_norm", shape, inputs, result, typed=True, family="normalization"), hardware)
     return [_moments(rows, columns, MOMENTS_THREADS, dtype, hardware, source, moments), apply]
 
 
@@ -459,3 +449,113 @@ def reduce(
             family="reduction",
         )
     ]
+
+
+# ---- operators of a trace
+
+
+def _lower_group_norm(operator: Operator, target: Target) -> list[Kernel]:
+    x = operator.inputs[0]
+    spatial = math.prod(x.shape[2:])
+    return group_norm(
+        x.shape[0], x.shape[1], spatial, int(operator.attributes["num_groups"]), x.dtype, target.hardware,
+        channels_last=x.channels_last and not x.contiguous, affine=len(operator.inputs) > 1, source=0, weight=1,
+        bias=2, target=len(operator.inputs),
+    )  # fmt: skip
+
+
+def _lower_layer_norm(operator: Operator, target: Target) -> list[Kernel]:
+    x = operator.inputs[0]
+    columns = math.prod(operator.attributes["normalized_shape"])
+    slots: dict[str, Any] = {
+        "weight": 1,
+        "bias": 2 if len(operator.inputs) > 2 else None,
+        "target": len(operator.inputs),
+        "affine": len(operator.inputs) > 1,
+        "rms": "rms_norm" in operator.op,
+    }
+    if x.contiguous:
+        return layer_norm(x.numel // columns, columns, x.dtype, target.hardware, source=0, **slots)
+    # Strided input is made contiguous below the aten level (native/layer_norm.cpp).
+    dense_copy = copy(x.shape, as_it_lies(x, 0), dense(-9, x.shape, x.dtype), target.hardware)
+    return dense_copy + layer_norm(x.numel // columns, columns, x.dtype, target.hardware, source=-9, **slots)
+
+
+def _lower_softmax(operator: Operator, target: Target) -> list[Kernel]:
+    x = operator.inputs[0]
+    columns = x.shape[int(operator.attributes.get("dim", -1))]
+    return softmax(x.numel // columns, columns, x.dtype, target.hardware, source=0, target=1)
+
+
+def _lower_reduction(operator: Operator, target: Target) -> list[Kernel]:
+    x, y = operator.inputs[0], operator.outputs[0]
+    dims = operator.attributes.get("dim")
+    dims = [dims] if isinstance(dims, int) else dims
+    inner = not dims or (len(x.shape) - 1) in [dim % len(x.shape) for dim in dims]
+    outputs = max(y.numel, 1)
+    name = operator.op.removeprefix("aten::")
+    return reduce(
+        outputs,
+        x.numel // outputs,
+        x.dtype,
+        target.hardware,
+        inner=inner,
+        name=name,
+        source=0,
+        target=len(operator.inputs),
+    )
+
+
+# ---- rows of a table
+
+
+def _group_norm_kernels(cells: Cells, hardware: Hardware) -> list[Kernel]:
+    channels, groups = cells.whole("c"), cells.whole("groups")
+    if channels % groups:
+        raise InputError(f"column 'groups' is {groups}; it must divide c, {channels}")
+    return group_norm(
+        cells.whole("n"), channels, cells.whole("spatial"), groups, cells.dtype, hardware,
+        channels_last=cells.text("layout") == "nhwc",
+    )  # fmt: skip
+
+
+def _rows_work(cells: Cells) -> Work:
+    return Work(0.0, 2.0 * cells.whole("rows") * cells.whole("cols"))
+
+
+_ROWS = needed("rows cols")
+_REDUCTIONS = "mean sum amax amin max min argmax argmin any all var std linalg_vector_norm norm prod cumsum"
+GROUP_NORM = Family(
+    op="group_norm",
+    columns=(
+        *needed("n c spatial"),
+        Column("groups", 32),
+        Column("layout", "nchw", str, words=("nchw", "nhwc")),
+    ),
+    note="spatial: the elements of a channel",
+    kernels=_group_norm_kernels,
+    work=lambda cells: Work(0.0, 2.0 * cells.whole("n") * cells.whole("c") * cells.whole("spatial")),
+    aten=lowered_by(_lower_group_norm, "native_group_norm"),
+)
+LAYER_NORM = Family(
+    op="layer_norm",
+    columns=_ROWS,
+    kernels=lambda cells, hardware: layer_norm(
+        cells.whole("rows"), cells.whole("cols"), cells.dtype, hardware
+    ),
+    work=_rows_work,
+    aten=lowered_by(_lower_layer_norm, "native_layer_norm rms_norm _fused_rms_norm"),
+)
+RMS_NORM = Family(
+    op="rms_norm",
+    columns=_ROWS,
+    kernels=lambda cells, hardware: rms_norm(cells.whole("rows"), cells.whole("cols"), cells.dtype, hardware),
+    work=_rows_work,
+)
+SOFTMAX = Family(
+    op="softmax",
+    columns=_ROWS,
+    kernels=lambda cells, hardware: softmax(cells.whole("rows"), cells.whole("cols"), cells.dtype, hardware),
+    work=_rows_work,
+    aten=lowered_by(_lower_softmax, "_softmax _safe_softmax") | lowered_by(_lower_reduction, _REDUCTIONS),
+)

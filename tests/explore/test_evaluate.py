@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simtti.explore.evaluate import evaluate, limits
-from simtti.hw_configs.hardware import load
-from simtti.simulator.host import load_host
-from simtti.simulator.lower import Policy
-from simtti.simulator.simulation import simulate
+from simtti.hw_configs.devices import load
+from simtti.hw_configs.hosts import load_host
+from simtti.simulator.engine.simulation import simulate
+from simtti.simulator.policy import Policy
 from simtti.workloads.record import workload_trace
 
 RESOURCES = (

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from simtti.explore import analysis, search
 from simtti.explore.evaluate import evaluate
-from simtti.hw_configs.hardware import load
+from simtti.hw_configs.devices import load
 
 COSTS = st.lists(st.tuples(*[st.integers(0, 6)] * 3), max_size=40)
 

@@ -10,7 +10,7 @@ from simtti.errors import InputError
 from simtti.explore import search
 from simtti.explore.design import make
 from simtti.explore.spec import EXAMPLES, read
-from simtti.hw_configs.hardware import load
+from simtti.hw_configs.devices import load
 
 
 @pytest.mark.parametrize(

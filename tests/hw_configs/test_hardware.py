@@ -5,7 +5,7 @@ import pytest
 import yaml
 
 from simtti.errors import InputError
-from simtti.hw_configs import hardware
+from simtti.hw_configs import devices
 
 
 def write(tmp_path, **content):
@@ -29,28 +29,28 @@ def quantity(value):
     ],
 )
 def test_shipped_devices_have_their_datasheet_figures(name, peak_tflops, bandwidth, gib):
-    device = hardware.load(name)
+    device = devices.load(name)
     assert device.peak_flops() / 1e12 == pytest.approx(peak_tflops, rel=0.001)
     assert device.hbm_bytes_per_s == bandwidth
     assert device.hbm_capacity_bytes == gib * 2**30
 
 
 def test_every_number_has_a_source():
-    for name in hardware.names():
-        content = hardware.read(name)
+    for name in devices.names():
+        content = devices.read(name)
         for section in ("datasheet", "calibration"):
             assert all(len(entry["source"]) > 3 for entry in content[section].values())
 
 
 def test_a_device_of_your_own_says_what_differs(tmp_path):
     path = write(tmp_path, base="h100-sxm", name="big", datasheet={"sm_count": quantity(264)})
-    assert hardware.load(path).sm_count == 264
-    assert hardware.load(path).clock_hz == hardware.load("h100-sxm").clock_hz
+    assert devices.load(path).sm_count == 264
+    assert devices.load(path).clock_hz == devices.load("h100-sxm").clock_hz
 
 
 def test_an_unknown_device_names_the_nearest():
     with pytest.raises(InputError, match=r"unknown device 'h100'.*'h100-sxm'"):
-        hardware.load("h100")
+        devices.load("h100")
 
 
 @pytest.mark.parametrize(
@@ -73,28 +73,28 @@ def test_an_unknown_device_names_the_nearest():
 def test_a_bad_device_names_the_field_and_the_value(tmp_path, content, message):
     path = write(tmp_path, **{"base": "h100-sxm", "name": "x", **content})
     with pytest.raises(InputError, match=message) as caught:
-        hardware.load(path)
+        devices.load(path)
     assert "\n" not in str(caught.value)
 
 
 def test_a_missing_field_is_named(tmp_path):
     path = write(tmp_path, name="x", architecture="hopper", attention_kernel="flash-attention-2")
     with pytest.raises(InputError, match=r"chip.yaml: field 'datasheet' is missing"):
-        hardware.load(path)
+        devices.load(path)
 
 
 def test_what_is_not_yaml_is_said_to_be_so(tmp_path):
     path = tmp_path / "chip.yaml"
     path.write_text("a: [1,\n b: }")
     with pytest.raises(InputError, match="not valid YAML"):
-        hardware.load(str(path))
+        devices.load(str(path))
 
 
 def test_a_circle_of_bases_is_refused(tmp_path):
     path = tmp_path / "chip.yaml"
     path.write_text(f"base: {path}\n")
     with pytest.raises(InputError, match="is a circle"):
-        hardware.load(str(path))
+        devices.load(str(path))
 
 
 # Datasheet: dense fp16 TFLOP/s with FP32 accumulate at its own clock in GHz, FP32 TFLOP/s at that clock, bytes/s of memory.
@@ -114,7 +114,7 @@ DATASHEETS = {
 @pytest.mark.parametrize("name", sorted(DATASHEETS))
 def test_devices_never_measured_have_their_datasheet_figures(name):
     tflops, ghz, fp32_tflops, bandwidth = DATASHEETS[name]
-    device = hardware.load(name)
+    device = devices.load(name)
     assert device.peak_flops() / device.clock_hz * ghz * 1e9 / 1e12 == pytest.approx(tflops, rel=0.002)
     fp32 = device.fp32_flops_per_cycle_sm * device.sm_count * ghz * 1e9 / 1e12
     assert fp32 == pytest.approx(fp32_tflops, rel=0.01)
@@ -123,7 +123,7 @@ def test_devices_never_measured_have_their_datasheet_figures(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "dtypes"), [(name, ("fp16", "fp32")) for name in hardware.names()], ids=hardware.names()
+    ("name", "dtypes"), [(name, ("fp16", "fp32")) for name in devices.names()], ids=devices.names()
 )
 def test_every_device_times_every_family(name, dtypes):
     """Every kernel family fits the device, with and without tensor cores for the type."""
@@ -168,7 +168,7 @@ def test_stable_diffusion_runs_on_every_device_and_the_order_is_sensible():
 
     time_s = {
         name: simtti.run("stable-diffusion", hw=name, steps=4, launch="graph").latency_s
-        for name in hardware.names()
+        for name in devices.names()
     }
     slow_to_fast = [
         "t4",

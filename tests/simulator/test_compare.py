@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 
 from simtti.errors import InputError
-from simtti.simulator.api import run
 from simtti.simulator.compare import compare
+from simtti.simulator.run import run
 
 
 def simtti(*arguments):

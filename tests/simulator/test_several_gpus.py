@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import simtti
-from simtti.hw_configs.hardware import load
-from simtti.simulator.host import load_host
-from simtti.simulator.lower import Policy
-from simtti.simulator.parallel import degrees_of
-from simtti.simulator.simulation import simulate
+from simtti.hw_configs.devices import load
+from simtti.hw_configs.hosts import load_host
+from simtti.simulator.engine.simulation import simulate
+from simtti.simulator.policy import Policy
+from simtti.simulator.several_gpus import degrees_of
 from simtti.workloads.record import workload_trace
 from simtti.workloads.shard import ALL_TO_ALL, SEND_RECEIVE, WHOLE, Degrees, is_shared, shard
 

@@ -9,8 +9,8 @@ import pytest
 from simtti.errors import InputError
 from simtti.explore.evaluate import evaluate
 from simtti.explore.spec import parse
-from simtti.hw_configs.hardware import load
-from simtti.simulator import api, predict
+from simtti.hw_configs.devices import load
+from simtti.simulator import predict
 from simtti.simulator.compare import compare
 from simtti.simulator.sweep import sweep
 from simtti.validation.judge import kernels, prediction
@@ -59,7 +59,7 @@ needs_fork = pytest.mark.skipif(
 
 @pytest.mark.parametrize("workers", [1, pytest.param(2, marks=needs_fork)])
 def test_a_bug_in_a_run_is_raised_even_out_of_a_process(tmp_path, monkeypatch, workers):
-    monkeypatch.setattr(api, "simulate", bug)
+    monkeypatch.setattr("simtti.simulator.run.simulate", bug)
     rows = pd.DataFrame({"workload": "stable-diffusion", "hw": ["h100-sxm", "a100-sxm"], "steps": 2})
     with pytest.raises(ValueError, match="a bug"):
         sweep(rows, tmp_path / "out.csv", workers=workers)

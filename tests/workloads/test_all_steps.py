@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 
 from simtti.errors import InputError
-from simtti.hw_configs.hardware import load
-from simtti.simulator.replay import replay
+from simtti.hw_configs.devices import load
+from simtti.simulator.engine.replay import replay
 from simtti.workloads import catalogue
 from simtti.workloads.aten import Call
 from simtti.workloads.catalogue import Options, Workload

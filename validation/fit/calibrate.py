@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from simtti.errors import InputError, unknown
-from simtti.hw_configs.hardware import Hardware, load, parameter, with_parameters
-from simtti.hw_configs.schema import CALIBRATION
+from simtti.hw_configs.devices import load
+from simtti.hw_configs.hardware import Hardware, parameter, with_parameters
+from simtti.hw_configs.schema import calibration
 from simtti.hw_configs.write import update_device_file
 from simtti.jobs import Pool
 from simtti.validation.fit.energy import EnergyModel
@@ -79,7 +80,7 @@ class Fit:
             f"{self.family.name}: {one} and {other} cannot be told apart (correlation {value:+.2f})"
             for one, other, value in self.correlations
         ]
-        bounds = {name: CALIBRATION[name][1:3] for name in (item.name for item in self.parameters)}
+        bounds = {name: calibration()[name][1:3] for name in (item.name for item in self.parameters)}
         if self.unpredicted_rows:
             found.append(
                 f"{self.family.name}: training rows without a prediction, which took no part: {self.unpredicted_rows:,}"

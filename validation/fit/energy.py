@@ -16,7 +16,7 @@ import numpy as np
 
 from simtti.hw_configs.hardware import Hardware
 from simtti.jobs import Pool
-from simtti.simulator import power
+from simtti.simulator.engine import power
 from simtti.validation.judge.recordings import SHAPE
 from simtti.validation.measurements.table import options
 
@@ -35,6 +35,9 @@ class Work(NamedTuple):
     slow_s: float
     tensor_flops: float
     fp32_flops: float
+    issue_slots: float
+    sfu_ops: float
+    shared_bytes: float
     l2_bytes: float
     hbm_bytes: float
 
@@ -47,17 +50,24 @@ def work_of(asked: dict[str, Any], hardware: Hardware) -> Work:
     same = {name: value for name, value in asked.items() if name not in (*SHAPE, "trace")}
     slower = replace(free, clock_hz=hardware.clock_hz * SLOW_CLOCK)
     slow = simulate_one(same | {"workload": fast.trace}, slower)
-    sums = np.zeros(4)
+    sums = np.zeros(7)
     for interval, times in fast.distinct_kernels:
         kernel = interval.kernel
-        per_cta = (kernel.tensor_flops, kernel.fp32_flops, kernel.l2_bytes)
+        per_cta = (
+            kernel.tensor_flops,
+            kernel.fp32_flops,
+            kernel.issue_slots,
+            kernel.sfu_ops,
+            kernel.shared_bytes,
+            kernel.l2_bytes,
+        )
         sums += times * np.array([*(kernel.grid * each for each in per_cta), interval.hbm_bytes])
     return Work(fast.latency_s, slow.latency_s, *sums.tolist())
 
 
 def simulate_one(asked: dict[str, Any], hardware: Hardware) -> Result:
     """The run of those options of `simtti run` on `hardware`, whatever device and number of GPUs they name."""
-    from simtti.simulator.api import run
+    from simtti.simulator.run import run
 
     chosen = {name: value for name, value in asked.items() if name not in ("hw", "gpus", "ulysses", "ring")}
     return run(chosen.pop("workload"), hardware, **chosen)
@@ -68,6 +78,9 @@ def energy_j(work: Work, hardware: Hardware) -> float:
     core_j = (
         work.tensor_flops * hardware.tensor_j_per_flop
         + work.fp32_flops * hardware.fp32_j_per_flop
+        + work.issue_slots * hardware.instruction_j
+        + work.sfu_ops * hardware.sfu_j_per_op
+        + work.shared_bytes * hardware.shared_j_per_byte
         + work.l2_bytes * hardware.l2_j_per_byte
     )
     spent = power.Energy(core_j, work.hbm_bytes * hardware.hbm_j_per_byte)

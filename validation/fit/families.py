@@ -17,7 +17,7 @@ import numpy as np
 import yaml
 
 from simtti.errors import InputError, unknown
-from simtti.hw_configs.schema import CALIBRATION
+from simtti.hw_configs.schema import calibration
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -65,9 +65,9 @@ def families(path: Path = FAMILIES) -> tuple[FitFamily, ...]:
             )
         chosen: list[str] = []
         for pattern in fields["parameters"]:
-            matches = fnmatch.filter(CALIBRATION, pattern)
+            matches = fnmatch.filter(calibration(), pattern)
             if not matches:
-                raise unknown(f"parameter in {path}: {name}:", pattern, CALIBRATION)
+                raise unknown(f"parameter in {path}: {name}:", pattern, calibration())
             chosen += matches
         rows = {
             column: tuple(value) if isinstance(value, list) else (value,)

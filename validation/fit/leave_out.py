@@ -13,7 +13,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from simtti.hw_configs.hardware import Hardware, load, names, with_parameters
+from simtti.hw_configs.devices import load, names
+from simtti.hw_configs.hardware import Hardware, with_parameters
 from simtti.jobs import Pool
 from simtti.validation.fit.energy import EnergyModel, simulate_one
 from simtti.validation.fit.families import FitFamily, families, family_of

@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from simtti.hw_configs.hardware import Hardware, parameter, with_parameters
-from simtti.hw_configs.schema import CALIBRATION
+from simtti.hw_configs.schema import calibration
 from simtti.validation.fit.families import FitFamily
 
 # Log ratio beyond which a residual counts linearly, not squared: about the noise between two measurements of a call.
@@ -73,8 +73,8 @@ def solve(
         return Solution(values, {}, (), unpredicted)
     scale = np.array([_scale(name, values[name]) for name in touched])
     x0 = np.array([values[name] for name in touched]) / scale
-    low = np.array([CALIBRATION[name][1] for name in touched]) / scale
-    high = np.array([CALIBRATION[name][2] for name in touched]) / scale
+    low = np.array([calibration()[name][1] for name in touched]) / scale
+    high = np.array([calibration()[name][2] for name in touched]) / scale
     done = 0
 
     def residuals(x: np.ndarray) -> np.ndarray:
@@ -103,15 +103,15 @@ def solve(
     for name, size, unit in zip(touched, deviations, scale, strict=True):
         half = 1.96 * float(size * unit)
         intervals[name] = (
-            _rounded(max(values[name] - half, CALIBRATION[name][1])),
-            _rounded(min(values[name] + half, CALIBRATION[name][2])),
+            _rounded(max(values[name] - half, calibration()[name][1])),
+            _rounded(min(values[name] + half, calibration()[name][2])),
         )
     return Solution(values, intervals, correlations, unpredicted)
 
 
 def _scale(name: str, value: float) -> float:
     """What one unit of the fit's variable is: the value it starts from, or where that is 0 a tenth of its range."""
-    return value or 0.1 * (CALIBRATION[name][2] - CALIBRATION[name][1])
+    return value or 0.1 * (calibration()[name][2] - calibration()[name][1])
 
 
 def _touched(
@@ -123,7 +123,7 @@ def _touched(
     """The parameters that change any prediction at all. base: the log ratios with the values as they are."""
     found = []
     for name, value in values.items():
-        low, high = CALIBRATION[name][1:3]
+        low, high = calibration()[name][1:3]
         step = DIFFERENCE_STEP * _scale(name, value)
         moved = value + step if value + step <= high else max(value - step, low)
         if np.any(log_ratios(with_parameters(hardware, {name: moved})) != base):

@@ -15,7 +15,8 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from simtti.hw_configs.hardware import Hardware
-from simtti.simulator.kernel import Kernel, ctas_per_sm, lone_time_s, repeated_hbm_bytes
+from simtti.simulator.closed_form import lone_time_s, repeated_hbm_bytes
+from simtti.simulator.kernel import Kernel, ctas_per_sm
 from simtti.validation.judge.prediction import warm_hbm_bytes
 
 SLOWER = 1.1

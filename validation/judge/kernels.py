@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from simtti.errors import InputError
-from simtti.hw_configs.hardware import Hardware, load, names, read
+from simtti.hw_configs.devices import load, names, read
+from simtti.hw_configs.hardware import Hardware
 from simtti.hw_configs.schema import DATASHEET
-from simtti.simulator.predict import Cells, kernels_of
+from simtti.simulator.lowering.registry import kernels_of
 from simtti.validation.fit.families import families, family_of, in_training, shapes, spread
 from simtti.validation.judge.causes import LATENCY, PARTIAL_WAVE, Causes, causes
 from simtti.validation.judge.error_figures import Figures, figures
@@ -249,7 +250,7 @@ def _judge_row(row: Row, hardware: Hardware) -> Row:
     try:
         kernels = kernels_of(row, hardware)
         found["predicted_us"] = prediction_s(row, kernels, hardware) * 1e6
-        found["roofline_us"] = roofline_s(Cells(row), hardware) * 1e6
+        found["roofline_us"] = roofline_s(row, hardware) * 1e6
         found |= causes(kernels, hardware, warm=row["what_is_timed"] == "kernels")._asdict()
     except InputError as error:
         found["error"] = str(error)

@@ -16,9 +16,10 @@ import numpy as np
 from simtti.errors import InputError
 from simtti.hw_configs.hardware import Hardware
 from simtti.jobs import in_chunks
-from simtti.simulator.device import execution_time_s
+from simtti.simulator.engine.device import execution_time_s
 from simtti.simulator.kernel import Kernel
-from simtti.simulator.predict import kernels_of, operator_time_s
+from simtti.simulator.lowering.registry import kernels_of
+from simtti.simulator.predict import operator_time_s
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from simtti.errors import InputError
-from simtti.hw_configs.hardware import load, names
+from simtti.hw_configs.devices import load, names
 from simtti.simulator.sweep import sweep
 from simtti.validation.fit.energy import simulate_one
 from simtti.validation.fit.leave_out import left_out

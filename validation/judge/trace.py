@@ -17,7 +17,8 @@ import numpy as np
 
 from simtti.errors import InputError
 from simtti.hw_configs.hardware import Hardware
-from simtti.simulator.lower import Lowering, Policy
+from simtti.simulator.lowering.lower import Lowering
+from simtti.simulator.policy import Policy
 from simtti.validation.judge.prediction import warm_time_s
 from simtti.workloads.trace import Operator, Trace
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from simtti.errors import InputError
 from simtti.files import read_table
-from simtti.hw_configs.hardware import find_reported
+from simtti.hw_configs.devices import find_reported
 from simtti.validation.measurements.bench.file import read_measurements as read_capture
 from simtti.validation.measurements.check import check
 from simtti.validation.measurements.sources import import_measurements

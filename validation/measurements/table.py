@@ -26,6 +26,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from simtti.simulator.kernels.attention import KERNELS as ATTENTION_KERNELS
+from simtti.simulator.kernels.family import NEEDED
+from simtti.simulator.lowering.registry import FAMILIES
 from simtti.simulator.sweep import OPTIONS
 
 if TYPE_CHECKING:
@@ -47,22 +49,12 @@ class Shape(NamedTuple):
     optional: tuple[str, ...] = ()
 
 
-_CONVOLUTION = ("stride", "padding", "groups", "layout", "bias")
 SHAPES: dict[str, Shape] = {
-    "gemm": Shape(("m", "n", "k"), ("batch",)),
-    "attention": Shape(("heads", "q_len", "kv_len", "head_dim"), ("batch", "causal", "kernel")),
-    "conv2d": Shape(("n", "c", "h", "w", "oc", "kh", "kw"), _CONVOLUTION),
-    "conv3d": Shape(("n", "c", "d", "h", "w", "oc", "kd", "kh", "kw"), _CONVOLUTION),
-    "group_norm": Shape(("n", "c", "spatial"), ("groups",)),
-    "layer_norm": Shape(("rows", "cols")),
-    "rms_norm": Shape(("rows", "cols")),
-    "softmax": Shape(("rows", "cols")),
-    "elementwise": Shape(("numel",), ("inputs", "function")),
-    "copy": Shape(("numel",)),
-    "permute": Shape(("rows", "cols"), ("batch", "inner")),
-    "cat": Shape(("n", "c", "c2", "spatial")),
-    "embedding": Shape(("rows", "cols"), ("table_rows",)),
-    "upsample": Shape(("n", "c", "h", "w"), ("scale",)),
+    op: Shape(
+        tuple(column.name for column in family.columns if column.default is NEEDED),
+        tuple(column.name for column in family.columns if column.default is not NEEDED),
+    )
+    for op, family in FAMILIES.items()
 }
 RUN_COLUMNS = tuple(name for name in OPTIONS if name not in ("trace", "fidelity"))
 WORDS = {

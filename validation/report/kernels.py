@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from simtti.hw_configs.hardware import read
-from simtti.hw_configs.schema import CALIBRATION
+from simtti.hw_configs.devices import read
+from simtti.hw_configs.schema import calibration
 from simtti.validation.judge.kernels import Evaluation, noise, size_order
 from simtti.validation.report import charts, tables
 from simtti.validation.report.document import Cell, Fact, Report, Section, Table, table
@@ -92,7 +92,7 @@ def report(found: Evaluation, hw: str, inputs: tuple[tuple[str, str], ...]) -> R
         Section(
             "The device's parameters",
             (
-                "fitted: set by measurements; uncalibrated: from the source named, without a fit. The interval is 95 %.",
+                "fitted: set by measurements; carried: another device's; estimated: from the source named, without a fit. The interval is 95 %.",
             ),
             (*_fits(content), _parameters(content)),
             folded=True,
@@ -217,7 +217,7 @@ def _parameter_warnings(content: dict[str, Any]) -> tuple[str, ...]:
     """What `calibrate` would say of the fitted parameters: hardly known, or at a bound."""
     lines = []
     for name, entry in content["calibration"].items():
-        _, low, high, _ = CALIBRATION[name]
+        _, low, high, _ = calibration()[name]
         interval = entry.get("interval")
         if interval and interval[1] - interval[0] > WIDE_INTERVAL * abs(entry["value"]):
             lines.append(
@@ -247,8 +247,10 @@ def _fits(content: dict[str, Any]) -> tuple[Table, ...]:
 
 def _parameters(content: dict[str, Any]) -> Table:
     rows = []
-    for name, (_, _, _, meaning) in CALIBRATION.items():
-        entry = content["calibration"][name]
+    for name, (_, _, _, meaning) in calibration().items():
+        entry = content["calibration"].get(name)
+        if entry is None:
+            continue  # another group's value stands there
         interval = entry.get("interval")
         rows.append(
             [

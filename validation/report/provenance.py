@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from simtti.hw_configs.hardware import DIRECTORY, LIBRARIES
+from simtti.hw_configs.devices import DIRECTORY
+from simtti.hw_configs.families import FILES
 from simtti.jobs import code_hash
 
 _PACKAGES = ("simtti", "numpy", "pandas", "simpy", "scipy", "plotly")
@@ -27,10 +28,8 @@ def provenance(files: Sequence[str], hw: str | None = None) -> tuple[tuple[str, 
         found += [(f"measurements {item.name}", f"sha256 {_sha256(item)}") for item in inside]
     if hw is not None:
         device = Path(hw) if hw.endswith((".yaml", ".yml")) else DIRECTORY / f"{hw}.yaml"
-        found += [
-            (f"device {path.name}", f"sha256 {_sha256(path)}")
-            for path in (device, DIRECTORY / f"{LIBRARIES}.yaml")
-        ]
+        found.append((f"device {device.name}", f"sha256 {_sha256(device)}"))
+        found += [(f"kernels {path.name}", f"sha256 {_sha256(path)}") for path in FILES]
     found.append(("simulator, devices and workloads", f"sha256 {code_hash()} (first 16 digits)"))
     found.append(("Python", platform.python_version()))
     found += [(name, _version(name)) for name in _PACKAGES]

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 
 from simtti.errors import InputError
 from simtti.hw_configs.hardware import Hardware
-from simtti.simulator.host import load_host
-from simtti.simulator.lower import Policy
-from simtti.simulator.simulation import simulate
+from simtti.hw_configs.hosts import load_host
+from simtti.simulator.engine.simulation import simulate
+from simtti.simulator.policy import Policy
 from simtti.validation.study.accounting import account
 from simtti.workloads.profile import AttentionCall, attention_calls, main_phase, scaling
 from simtti.workloads.trace import Trace

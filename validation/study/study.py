@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from simtti.files import write_text
-from simtti.hw_configs.hardware import Hardware, load
+from simtti.hw_configs.devices import load
+from simtti.hw_configs.hardware import Hardware
 from simtti.validation.report.document import Cell, Fact, Report, Section, Table, table
 from simtti.validation.study import image_sizes, operators, roofline, sequences, video
 from simtti.validation.study.experiment import Experiment

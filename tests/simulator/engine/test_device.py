@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simtti.errors import InputError
-from simtti.hw_configs.hardware import load
-from simtti.simulator.device import Device, execution_time_s
-from simtti.simulator.kernel import Access, Kernel, ctas_per_sm, demand, lone_time_s
+from simtti.hw_configs.devices import load
+from simtti.simulator.closed_form import demand, lone_time_s
+from simtti.simulator.engine.device import Device, execution_time_s
+from simtti.simulator.kernel import Access, Kernel, ctas_per_sm
 
 H100 = load("h100-sxm")
 SMALL = dataclasses.replace(H100, name="small", sm_count=20)

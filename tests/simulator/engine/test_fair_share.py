@@ -5,7 +5,7 @@ import simpy
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simtti.simulator.fair_share import FairShare
+from simtti.simulator.engine.fair_share import FairShare
 
 
 def ends(capacity, flows):

@@ -8,10 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import simtti
-from simtti.hw_configs.hardware import load
-from simtti.simulator import power
-from simtti.simulator.governor import Launched, govern
-from simtti.simulator.kernel import Kernel, lone_execution_s
+from simtti.hw_configs.devices import load
+from simtti.simulator.closed_form import lone_execution_s
+from simtti.simulator.engine import power
+from simtti.simulator.engine.governor import Launched, govern
+from simtti.simulator.kernel import Kernel
 
 H100 = load("h100-sxm")
 # A kernel that keeps all tensor cores busy for 5 ms, and one that streams through HBM for 4 ms.

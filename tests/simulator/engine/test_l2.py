@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from simtti.simulator.engine.l2 import L2
 from simtti.simulator.kernel import Access, Kernel
-from simtti.simulator.l2 import L2
-from simtti.simulator.lower import Slots
+from simtti.simulator.lowering.lower import Slots
 
 SAME = Slots()
 

@@ -7,14 +7,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simtti.hw_configs import hardware
-from simtti.simulator import power
-from simtti.simulator.device import execution_time_s
-from simtti.simulator.kernel import Kernel, lone_time_s
+from simtti.hw_configs import devices
+from simtti.hw_configs.voltage import VOLTAGE_FLOOR
+from simtti.simulator.closed_form import lone_time_s
+from simtti.simulator.engine import power
+from simtti.simulator.engine.device import execution_time_s
+from simtti.simulator.kernel import Kernel
 from simtti.simulator.kernels.gemm import gemm
 from simtti.simulator.predict import benchmark_energy, operator_time_s, sustained_clock_hz, time_at_clock_s
 
-A100, H100, H200 = hardware.load("a100-sxm"), hardware.load("h100-sxm"), hardware.load("h200-sxm")
+A100, H100, H200 = devices.load("a100-sxm"), devices.load("h100-sxm"), devices.load("h200-sxm")
 MEASURED = places.MEASURED
 
 devices = st.sampled_from([A100, H100, H200])
@@ -49,7 +51,7 @@ def test_a_clock_bound_work_of_twice_the_power_runs_at_the_cube_root():
 
 
 def test_voltage_has_a_floor():
-    assert power.Energy(1.0, 0.0).at(0.2) == power.Energy(1.0, 0.0).at(power.VOLTAGE_FLOOR)
+    assert power.Energy(1.0, 0.0).at(0.2) == power.Energy(1.0, 0.0).at(VOLTAGE_FLOOR)
     assert power.Energy(0.0, 1.0).at(0.2) == 1.0, "HBM has a supply of its own"
 
 

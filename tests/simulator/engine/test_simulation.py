@@ -6,12 +6,12 @@ import itertools
 import pytest
 
 import simtti
-from simtti.hw_configs.hardware import load
-from simtti.simulator import simulation
-from simtti.simulator.device import execution_time_s
-from simtti.simulator.host import load_host
-from simtti.simulator.lower import Policy
-from simtti.simulator.simulation import simulate
+from simtti.hw_configs.devices import load
+from simtti.hw_configs.hosts import load_host
+from simtti.simulator.engine import simulation
+from simtti.simulator.engine.device import execution_time_s
+from simtti.simulator.engine.simulation import simulate
+from simtti.simulator.policy import Policy
 from simtti.workloads.catalogue import WORKLOADS as ALL
 from simtti.workloads.flops import flops
 from simtti.workloads.record import TRACES

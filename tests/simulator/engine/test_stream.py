@@ -5,7 +5,7 @@ import simpy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simtti.simulator.stream import Stream
+from simtti.simulator.engine.stream import Stream
 
 MICROSECONDS = st.integers(0, 50).map(lambda us: us * 1e-6)
 LAUNCHES = st.lists(

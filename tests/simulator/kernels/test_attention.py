@@ -10,18 +10,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simtti.errors import InputError
-from simtti.hw_configs import hardware
-from simtti.simulator.kernel import Access, ctas_per_sm, lone_time_s
+from simtti.hw_configs import devices
+from simtti.simulator.closed_form import lone_time_s
+from simtti.simulator.kernel import Access, ctas_per_sm
 from simtti.simulator.kernels.attention import KERNELS, attention
-from simtti.simulator.kernels.attention_libraries import dynamic_splits, flash_2_block, key_splits
+from simtti.simulator.kernels.libraries import dynamic_splits, flash_2_block, key_splits
 from simtti.simulator.predict import operator_time_s
 
-A100, H100 = hardware.load("a100-sxm"), hardware.load("h100-sxm")
+A100, H100 = devices.load("a100-sxm"), devices.load("h100-sxm")
 FIXED = dataclasses.replace(H100, clock_hz=1.83e9)  # as flash-attention's figures were taken
 MEASURED = places.MEASURED / "attention.parquet"
 PUBLISHED = MEASURED.with_name("attention_published.csv")
 
-devices = st.sampled_from([A100, H100])
+ampere_or_hopper = st.sampled_from([A100, H100])
 lengths = st.integers(1, 5000)
 heads = st.integers(1, 32)
 dims = st.sampled_from([16, 40, 64, 72, 80, 128, 160, 256, 512])
@@ -42,7 +43,7 @@ def benchmark_s(*shape, device, kernel, **options):
 
 
 @some
-@given(st.integers(1, 8), heads, lengths, lengths, dims, devices, st.sampled_from(KERNELS))
+@given(st.integers(1, 8), heads, lengths, lengths, dims, ampere_or_hopper, st.sampled_from(KERNELS))
 def test_flops_and_unique_bytes_are_the_problems(batch, heads, q_len, kv_len, head_dim, device, kernel):
     shape = (batch, heads, q_len, kv_len, head_dim)
     kernels = kernels_of(*shape, device, kernel, q=1, k=2, v=3, out=4, workspace=-9)
@@ -63,7 +64,7 @@ def test_flops_and_unique_bytes_are_the_problems(batch, heads, q_len, kv_len, he
     heads,
     lengths,
     dims,
-    devices,
+    ampere_or_hopper,
     st.sampled_from(KERNELS),
     st.sampled_from(["sm_count", "clock_hz", "hbm_bytes_per_s"]),
 )
@@ -235,7 +236,7 @@ def test_accuracy_on_measured_rows(name, kernel):
 
     table = pd.read_parquet(MEASURED)
     table = table[(table.hw == name) & (table.kernel == kernel)].sample(900, random_state=11)
-    device = hardware.load(name)
+    device = devices.load(name)
     shapes = zip(table.batch, table.heads, table.seq_len, table.seq_len, table.head_dim, strict=True)
     predicted = [1e6 * benchmark_s(*shape, device=device, kernel=kernel, dtype="bf16") for shape in shapes]
     table = table.assign(predicted=predicted)
@@ -279,7 +280,7 @@ def test_accuracy_on_published_rows(backend, kernel, device, percent):
 def test_hoppers_kernels_give_way_to_blackwells_own():
     """wgmma is Hopper's alone: on Blackwell its libraries run kernels made of tcgen05."""
     shape = 1, 16, 4096, 4096, 128
-    b200 = hardware.load("b200-sxm")
+    b200 = devices.load("b200-sxm")
     names = {
         kernel: [each.name.partition("_")[0] for each in kernels_of(*shape, b200, kernel)]
         for kernel in ("flash-attention-3", "trtllm-fmha")
@@ -292,7 +293,7 @@ def test_hoppers_kernels_give_way_to_blackwells_own():
 @pytest.mark.parametrize(("board", "limit_w", "sfu"), [("GB200", 1200.0, 16), ("GB300", 1400.0, 32)])
 def test_long_attention_on_blackwell_loses_the_clock_that_its_power_costs(board, limit_w, sfu):
     """The boards of the published rates have other limits than a B200 (from memory), and GB300 twice its SFUs."""
-    device = dataclasses.replace(hardware.load("b200-sxm"), power_limit_w=limit_w, sfu_ops_per_cycle_sm=sfu)
+    device = dataclasses.replace(devices.load("b200-sxm"), power_limit_w=limit_w, sfu_ops_per_cycle_sm=sfu)
     rows = pd.read_csv(PUBLISHED)
     rows = rows[(rows.gpu == board) & (rows.dtype == "bfloat16") & (rows.Dv == rows.D) & (rows.D > 64)]
     rows = rows[rows.time_us > 10_000]

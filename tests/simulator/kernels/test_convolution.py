@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simtti.hw_configs.hardware import load
-from simtti.simulator.kernel import lone_time_s
+from simtti.hw_configs.devices import load
+from simtti.simulator.closed_form import lone_time_s
 from simtti.simulator.kernels.convolution import convolution, output_size
-from simtti.simulator.kernels.elementwise import Operand, dense
-from simtti.simulator.kernels.memory import copy
+from simtti.simulator.kernels.data_movement import copy
+from simtti.simulator.kernels.layout import Operand, dense
 
 MEASURED = places.MEASURED
 H100, A100 = load("h100-sxm"), load("a100-sxm")

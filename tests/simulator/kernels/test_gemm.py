@@ -7,15 +7,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simtti.hw_configs import hardware
-from simtti.simulator.kernel import Access, ctas_per_sm, lone_time_s
+from simtti.hw_configs import devices
+from simtti.simulator.closed_form import lone_time_s
+from simtti.simulator.kernel import Access, ctas_per_sm
 from simtti.simulator.kernels.gemm import Traffic, choose, gemm
 from simtti.simulator.predict import operator_time_s
 
-A100, H100, V100 = (hardware.load(name) for name in ("a100-sxm", "h100-sxm", "v100-sxm"))
+A100, H100, V100 = (devices.load(name) for name in ("a100-sxm", "h100-sxm", "v100-sxm"))
 MEASURED = places.MEASURED / "gemm.parquet"
 
-devices = st.sampled_from([A100, H100])
+ampere_or_hopper = st.sampled_from([A100, H100])
 rows = st.integers(1, 5000)
 eights = st.integers(1, 1024).map(lambda eight: 8 * eight)
 some = settings(max_examples=60, deadline=None, derandomize=True)
@@ -26,7 +27,7 @@ def time_s(m, n, k, device, batch=1, dtype="fp16"):
 
 
 @some
-@given(rows, eights, eights, st.integers(1, 4), devices)
+@given(rows, eights, eights, st.integers(1, 4), ampere_or_hopper)
 def test_flops_and_unique_bytes_are_the_problems(m, n, k, batch, device):
     kernels = gemm(m, n, k, batch, "bf16", device, a=7, b=8, c=9)
     first, last = kernels[0], kernels[-1]
@@ -42,7 +43,7 @@ def test_flops_and_unique_bytes_are_the_problems(m, n, k, batch, device):
 
 
 @some
-@given(rows, eights, eights, devices, st.sampled_from(["fp16", "fp32"]))
+@given(rows, eights, eights, ampere_or_hopper, st.sampled_from(["fp16", "fp32"]))
 def test_the_estimate_is_the_closed_form_of_the_kernels(m, n, k, device, dtype):
     size = 4 if dtype == "fp32" else 2
     plan = choose(m, n, k, 1, dtype, device, Traffic(size * m * k, size * n * k, size * m * n))
@@ -50,7 +51,7 @@ def test_the_estimate_is_the_closed_form_of_the_kernels(m, n, k, device, dtype):
 
 
 @some
-@given(rows, eights, eights, devices)
+@given(rows, eights, eights, ampere_or_hopper)
 def test_time_does_not_fall_as_the_problem_grows(m, n, k, device):
     before = time_s(m, n, k, device)
     for larger in ((m + 64, n, k), (m, n + 64, k), (m, n, k + 64)):
@@ -62,7 +63,7 @@ def test_time_does_not_fall_as_the_problem_grows(m, n, k, device):
     rows,
     eights,
     eights,
-    devices,
+    ampere_or_hopper,
     st.sampled_from(["sm_count", "clock_hz", "hbm_bytes_per_s", "l2_bytes_per_s"]),
 )
 def test_a_better_device_is_not_slower(m, n, k, device, field):
@@ -105,7 +106,7 @@ def test_few_tiles_of_a_long_k_are_split():
 
 
 @some
-@given(rows, eights, eights, devices)
+@given(rows, eights, eights, ampere_or_hopper)
 def test_a_repeated_product_finds_in_l2_what_fits(m, n, k, device):
     usable, once = device.l2_usable_bytes, 2.0 * (m * k + n * k + m * n)
     first, *rest = gemm(m, n, k, 1, "bf16", device)
@@ -159,7 +160,7 @@ def test_accuracy_on_measured_rows(name, percent):
 
     table = pd.read_parquet(MEASURED)
     table = table[table.hw == name].sample(800, random_state=11)
-    device = hardware.load(name)
+    device = devices.load(name)
     predicted = [
         1e6 * operator_time_s(gemm(row.m, row.n, row.k, 1, "bf16", device), device)
         for row in table.itertuples()

@@ -12,15 +12,30 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simtti.hw_configs.hardware import load
-from simtti.simulator.kernel import lone_time_s
-from simtti.simulator.kernels import elementwise, memory, normalization
-from simtti.simulator.predict import kernels_of, predict
+from simtti.dtypes import ITEM_BYTES
+from simtti.hw_configs.devices import load
+from simtti.simulator.closed_form import lone_time_s
+from simtti.simulator.kernels import data_movement as memory
+from simtti.simulator.kernels import layout, normalization
+from simtti.simulator.kernels.elementwise import Walk, walk
+from simtti.simulator.lowering.registry import kernels_of
+from simtti.simulator.predict import predict
 
 MEASURED = places.MEASURED
 H100, A100 = load("h100-sxm"), load("a100-sxm")
 DEVICES = st.sampled_from([H100, A100])
 DTYPES = st.sampled_from(["fp16", "fp32"])
+SCATTERED_BYTES = H100.l2_costs.scattered_bytes
+
+
+def seen(tensor, use, shape):
+    """A use (shape, dtype, strides) under the shape of a walk, by NumPy's rules."""
+    strides = tuple(0 if size == 1 else stride for size, stride in zip(use[0], use[2], strict=True))
+    return layout.Operand(tensor, (0,) * (len(shape) - len(use[0])) + strides, use[1])
+
+
+def pointwise(name, shape, inputs, output, hardware):
+    return [walk(Walk(name, tuple(shape), tuple(inputs), output), hardware)]
 
 
 def cold_s(kernels, hardware):
@@ -44,23 +59,23 @@ def moved(kernels, tensor):
 
 
 def add(shape, dtype, hardware):
-    operands = [elementwise.dense(tensor, shape, dtype) for tensor in range(3)]
-    return elementwise.elementwise("add", shape, operands[:2], operands[2], hardware)
+    operands = [layout.dense(tensor, shape, dtype) for tensor in range(3)]
+    return pointwise("add", shape, operands[:2], operands[2], hardware)
 
 
 CASES = {
     "add": lambda rows, columns, dtype, hw: add((rows, columns), dtype, hw),
-    "silu": lambda rows, columns, dtype, hw: elementwise.elementwise(
+    "silu": lambda rows, columns, dtype, hw: pointwise(
         "silu",
         (rows, columns),
-        [elementwise.dense(0, (rows, columns), dtype)],
-        elementwise.dense(1, (rows, columns), dtype),
+        [layout.dense(0, (rows, columns), dtype)],
+        layout.dense(1, (rows, columns), dtype),
         hw,
     ),
     "transpose": lambda rows, columns, dtype, hw: memory.copy(
         (rows, columns),
-        elementwise.Operand(0, (1, rows), dtype),
-        elementwise.dense(1, (rows, columns), dtype),
+        layout.Operand(0, (1, rows), dtype),
+        layout.dense(1, (rows, columns), dtype),
         hw,
     ),
     "layer_norm": lambda rows, columns, dtype, hw: normalization.layer_norm(rows, columns, dtype, hw),
@@ -92,7 +107,7 @@ def test_a_faster_device_is_never_slower(case, rows, columns, dtype, hardware):
 @given(SIZES, SIZES, DTYPES, DEVICES)
 @settings(deadline=None)
 def test_unique_bytes_are_the_tensors(rows, columns, dtype, hardware):
-    nbytes = rows * columns * elementwise.ITEM_BYTES[dtype]
+    nbytes = rows * columns * ITEM_BYTES[dtype]
     for case in ("add", "silu", "transpose", "layer_norm", "softmax"):
         kernels = CASES[case](rows, columns, dtype, hardware)
         reads = 2 if case == "layer_norm" and columns % 4 else 1  # without vectors: moments, then application
@@ -105,12 +120,12 @@ def test_unique_bytes_are_the_tensors(rows, columns, dtype, hardware):
 
 def test_broadcast_counts_the_small_operand_once():
     shape = (8, 64, 1024)
-    channel = elementwise.broadcast(1, (64, 1), (1, 1), "fp16", shape)
-    (kernel,) = elementwise.elementwise(
+    channel = layout.Operand(1, (0, 1, 0), "fp16")
+    (kernel,) = pointwise(
         "mul",
         shape,
-        [elementwise.dense(0, shape, "fp16"), channel],
-        elementwise.dense(2, shape, "fp16"),
+        [layout.dense(0, shape, "fp16"), channel],
+        layout.dense(2, shape, "fp16"),
         H100,
     )
     assert moved([kernel], 1) == [128]
@@ -123,9 +138,7 @@ def test_long_streams_attain_hbm_bandwidth(hardware):
     kernels = add(shape, "fp32", hardware)
     nbytes = sum(kernel.unique_bytes for kernel in kernels)
     assert nbytes / cold_s(kernels, hardware) == pytest.approx(hardware.hbm_attained_bytes_per_s, rel=0.1)
-    copy = memory.copy(
-        shape, elementwise.dense(0, shape, "fp16"), elementwise.dense(1, shape, "fp16"), hardware
-    )
+    copy = memory.copy(shape, layout.dense(0, shape, "fp16"), layout.dense(1, shape, "fp16"), hardware)
     nbytes = sum(kernel.unique_bytes for kernel in copy)
     assert nbytes / cold_s(copy, hardware) == pytest.approx(hardware.hbm_attained_bytes_per_s, rel=0.1)
 
@@ -156,25 +169,16 @@ def test_predict_times_the_families_by_shape():
 
 def test_the_kernel_follows_from_layout_and_dtype():
     shape = (4, 64, 256)
-    half, single = elementwise.dense(0, shape, "fp16"), elementwise.dense(1, shape, "fp32")
-    transposed = elementwise.Operand(2, (16384, 1, 64), "fp16")
+    half, single = layout.dense(0, shape, "fp16"), layout.dense(1, shape, "fp32")
+    transposed = layout.Operand(2, (16384, 1, 64), "fp16")
 
     def name(kernels):
         return kernels[0].name.split("<")[0]
 
-    assert (
-        name(elementwise.elementwise("add", shape, [half, half], half, H100))
-        == "vectorized_elementwise_kernel"
-    )
-    assert (
-        name(elementwise.elementwise("silu", shape, [transposed], transposed, H100))
-        == "vectorized_elementwise_kernel"
-    )
-    assert (
-        name(elementwise.elementwise("add", shape, [half, single], single, H100))
-        == "unrolled_elementwise_kernel"
-    )
-    assert name(elementwise.elementwise("add", shape, [half, transposed], half, H100)) == "elementwise_kernel"
+    assert name(pointwise("add", shape, [half, half], half, H100)) == "vectorized_elementwise_kernel"
+    assert name(pointwise("silu", shape, [transposed], transposed, H100)) == "vectorized_elementwise_kernel"
+    assert name(pointwise("add", shape, [half, single], single, H100)) == "unrolled_elementwise_kernel"
+    assert name(pointwise("add", shape, [half, transposed], half, H100)) == "elementwise_kernel"
     assert name(memory.copy(shape, single, half, H100)) == "vectorized_elementwise_kernel"
     assert name(memory.copy(shape, half, single, H100)) == "unrolled_elementwise_kernel"
     assert name(memory.copy(shape, half, half, H100)) == "Memcpy DtoD"
@@ -183,10 +187,10 @@ def test_the_kernel_follows_from_layout_and_dtype():
 
 def test_a_transposed_read_costs_a_sector_an_element():
     steps_in, steps_out = (4096,), (1,)
-    assert elementwise.l2_bytes_per_element((4096,), steps_in, 2) == elementwise.SCATTERED_BYTES
-    assert elementwise.l2_bytes_per_element((4096,), steps_out, 2) == 2
+    assert layout.l2_bytes_per_element((4096,), steps_in, 2, SCATTERED_BYTES) == SCATTERED_BYTES
+    assert layout.l2_bytes_per_element((4096,), steps_out, 2, SCATTERED_BYTES) == 2
     assert (
-        elementwise.l2_bytes_per_element((8, 64), (64, 1), 2) < elementwise.SCATTERED_BYTES
+        layout.l2_bytes_per_element((8, 64), (64, 1), 2, SCATTERED_BYTES) < SCATTERED_BYTES
     )  # four lanes share each of 8 sectors
 
 
@@ -221,24 +225,24 @@ def test_sectors_that_l2_loses_before_their_other_elements_are_needed_come_again
 
     def add(heads, tokens):
         shape = (heads, tokens * tokens)
-        scores = elementwise.dense(0, shape, "bf16")
-        bias = elementwise.Operand(1, (1, heads), "bf16")
-        return elementwise.elementwise("add", shape, [scores, bias], scores, H100)
+        scores = layout.dense(0, shape, "bf16")
+        bias = layout.Operand(1, (1, heads), "bf16")
+        return pointwise("add", shape, [scores, bias], scores, H100)
 
     assert add(64, 256)[0].hbm_reread_bytes == 0
     (kernel,) = add(64, 512)
     assert kernel.hbm_reread_bytes == 64 * 512 * 512 * 30
     assert warm_us([kernel], H100) == pytest.approx(197, rel=0.05)
     more = dataclasses.replace(H100, l2_capacity_bytes=2 * H100.l2_capacity_bytes)
-    assert elementwise.refetched_bytes((4096, 64), (64, 1), 2, 6.0, more.l2_usable_bytes) == 0
+    assert layout.refetched_bytes((4096, 64), (64, 1), 2, 6.0, more.l2_usable_bytes) == 0
 
 
 def test_group_norm_of_a_vae_is_bound_by_32_ctas():
     """sgl-project/sglang#26045: GroupNorm(32) and SiLU of 1x512x16x90x160 take 3,468 us on Hopper."""
     hardware = load("h200-sxm")
     shape = (1, 512, 16 * 90 * 160)
-    silu = elementwise.elementwise(
-        "silu", shape, [elementwise.dense(1, shape, "bf16")], elementwise.dense(4, shape, "bf16"), hardware
+    silu = pointwise(
+        "silu", shape, [layout.dense(1, shape, "bf16")], layout.dense(4, shape, "bf16"), hardware
     )
     kernels = normalization.group_norm(1, 512, shape[2], 32, "bf16", hardware)
     assert [kernel.grid for kernel in kernels][:2] == [32, 2]
@@ -250,7 +254,7 @@ def test_instructions_wait_for_hbm_but_not_for_l2():
 
     def cast(numel):
         return memory.copy(
-            (numel,), elementwise.dense(0, (numel,), "fp16"), elementwise.dense(1, (numel,), "fp32"), H100
+            (numel,), layout.dense(0, (numel,), "fp16"), layout.dense(1, (numel,), "fp32"), H100
         )[0]
 
     kernel = cast(1 << 18)
@@ -286,12 +290,12 @@ def test_group_norm_of_channels_last_copies_first():
 
 def test_cat_of_five_dimensions_is_a_copy_per_input():
     shapes = [(1, 96, 2, 64, 64), (1, 96, 4, 64, 64)]
-    target = elementwise.dense(9, (1, 96, 6, 64, 64), "bf16")
-    inputs = [elementwise.dense(index, shape, "bf16") for index, shape in enumerate(shapes)]
+    target = layout.dense(9, (1, 96, 6, 64, 64), "bf16")
+    inputs = [layout.dense(index, shape, "bf16") for index, shape in enumerate(shapes)]
     assert len(memory.cat(shapes, inputs, target, H100)) == 2
     flat = [(96, 2, 4096), (96, 4, 4096)]
-    inputs = [elementwise.dense(index, shape, "bf16") for index, shape in enumerate(flat)]
-    (kernel,) = memory.cat(flat, inputs, elementwise.dense(9, (96, 6, 4096), "bf16"), H100)
+    inputs = [layout.dense(index, shape, "bf16") for index, shape in enumerate(flat)]
+    (kernel,) = memory.cat(flat, inputs, layout.dense(9, (96, 6, 4096), "bf16"), H100)
     assert kernel.name == "CatArrayBatchedCopy_contig"
 
 
@@ -319,8 +323,8 @@ def result_of(shape, operands, dtype):
             strides, step = [0] * len(shape), 1
             for index in reversed(order):
                 strides[index], step = step, step * shape[index]
-            return elementwise.Operand(99, tuple(strides), dtype)
-    return elementwise.dense(99, shape, dtype)
+            return layout.Operand(99, tuple(strides), dtype)
+    return layout.dense(99, shape, dtype)
 
 
 def lower(row):
@@ -337,8 +341,8 @@ def lower(row):
         dtype = "fp32" if "4u" in row.kernels else "bf16"
         out = list(shapes[0])
         out[dim] = sum(shape[dim] for shape in shapes)
-        inputs = [elementwise.Operand(index, each, dtype) for index, each in enumerate(strides[0])]
-        return memory.cat(shapes, inputs, elementwise.dense(99, out, dtype), H100)
+        inputs = [layout.Operand(index, each, dtype) for index, each in enumerate(strides[0])]
+        return memory.cat(shapes, inputs, layout.dense(99, out, dtype), H100)
     uses = [
         (shape, TYPES[dtype], stride)
         for shape, dtype, stride in zip(dims, types, strides, strict=True)
@@ -347,24 +351,20 @@ def lower(row):
     if not uses:
         return None
     shape, dtype, stride = uses[0]
-    first = elementwise.Operand(0, stride, dtype)
+    first = layout.Operand(0, stride, dtype)
     if op == "fill_":
         return memory.fill(shape, first, H100)
     if op == "copy_":
-        return memory.copy(
-            shape, elementwise.broadcast(1, uses[1][0], uses[1][2], uses[1][1], shape), first, H100
-        )
+        return memory.copy(shape, seen(1, uses[1], shape), first, H100)
     if op in UNARY:
-        return elementwise.elementwise(op, shape, [first], result_of(shape, [first], dtype), H100)
+        return pointwise(op, shape, [first], result_of(shape, [first], dtype), H100)
     if op in BINARY:
         walk = np.broadcast_shapes(*(use[0] for use in uses))
-        operands = [
-            elementwise.broadcast(index, use[0], use[2], use[1], walk) for index, use in enumerate(uses)
-        ]
+        operands = [seen(index, use, walk) for index, use in enumerate(uses)]
         wide = max((use[1] for use in uses), key=WIDTH.index)
         name = "mul" if op == "div" and len(uses) == 1 else op
         result = first if op == "add_" else result_of(walk, operands, wide)
-        return elementwise.elementwise(name, walk, operands, result, H100)
+        return pointwise(name, walk, operands, result, H100)
     if "upsample_nearest_exact2d" in op:
         return memory.upsample_nearest(math.prod(shape), 4 * math.prod(shape), dtype, H100)
     if op == "index_select":
@@ -373,7 +373,7 @@ def lower(row):
     if op == "layer_norm":
         copy = []
         if len(json.loads(row.kernels)) == 2:
-            copy = memory.copy(shape, first, elementwise.dense(1, shape, dtype), H100)
+            copy = memory.copy(shape, first, layout.dense(1, shape, dtype), H100)
         return [*copy, *normalization.layer_norm(math.prod(shape[:-1]), shape[-1], dtype, H100)]
     if op == "_softmax":
         return normalization.softmax(math.prod(shape[:-1]), shape[-1], dtype, H100)

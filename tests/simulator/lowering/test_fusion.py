@@ -2,11 +2,11 @@
 
 import pytest
 
-from simtti.hw_configs.hardware import load
-from simtti.simulator.fusion import chains, fused_kernel
-from simtti.simulator.host import load_host
-from simtti.simulator.lower import Policy
-from simtti.simulator.simulation import simulate
+from simtti.hw_configs.devices import load
+from simtti.hw_configs.hosts import load_host
+from simtti.simulator.engine.simulation import simulate
+from simtti.simulator.lowering.fusion import chains, fused_kernel
+from simtti.simulator.policy import Policy
 from simtti.workloads.trace import Operator, TensorUse, row_major
 
 H100 = load("h100-sxm")

@@ -6,8 +6,9 @@ import pytest
 import yaml
 
 from simtti.errors import InputError
-from simtti.hw_configs import hardware
-from simtti.hw_configs.hardware import load, parameter, with_parameters
+from simtti.hw_configs import devices
+from simtti.hw_configs.devices import load
+from simtti.hw_configs.hardware import parameter, with_parameters
 from simtti.validation.fit.calibrate import calibrate, write
 from simtti.validation.fit.families import FitFamily, families, in_training
 from simtti.validation.fit.solve import solve
@@ -147,5 +148,5 @@ def test_a_family_file_with_an_unknown_parameter_is_refused(tmp_path):
 def test_every_parameter_of_a_family_exists_on_every_device():
     for family in families():
         for name in family.parameters:
-            for device in hardware.names():
+            for device in devices.names():
                 assert parameter(load(device), name) >= 0

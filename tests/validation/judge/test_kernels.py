@@ -8,9 +8,11 @@ import pytest
 import yaml
 
 from simtti.errors import InputError
-from simtti.hw_configs.hardware import load
-from simtti.simulator.kernel import Kernel, ctas_per_sm, lone_time_s
-from simtti.simulator.predict import Cells, kernels_of, predict
+from simtti.hw_configs.devices import load
+from simtti.simulator.closed_form import lone_time_s
+from simtti.simulator.kernel import Kernel, ctas_per_sm
+from simtti.simulator.lowering.registry import FAMILIES, kernels_of
+from simtti.simulator.predict import predict
 from simtti.validation.fit.calibrate import calibrate
 from simtti.validation.fit.families import in_training
 from simtti.validation.judge.causes import LATENCY, PARTIAL_WAVE, causes
@@ -50,17 +52,17 @@ def test_operands_too_large_for_l2_come_from_hbm_in_a_profile_too():
 
 def test_roofline_is_the_datasheet_and_nothing_else():
     flops = 2 * 4096**3 / H100.peak_flops("bf16")
-    assert roofline_s(Cells(GEMM), H100) == pytest.approx(flops)
+    assert roofline_s(GEMM, H100) == pytest.approx(flops)
     copy = {"op": "copy", "dtype": "fp32", "numel": 10**9}
-    assert roofline_s(Cells(copy), H100) == pytest.approx(8e9 / 3.35e12)
+    assert roofline_s(copy, H100) == pytest.approx(8e9 / 3.35e12)
     convolution = {"op": "conv2d", "dtype": "fp16", "n": 2, "c": 64, "h": 32, "w": 32, "oc": 64, "kh": 3, "kw": 3,
                    "padding": 1}  # fmt: skip
     cat = {"op": "cat", "dtype": "fp16", "n": 2, "c": 3, "c2": 5, "spatial": 10**8}
-    assert roofline_s(Cells(cat), H100) == pytest.approx(2 * 2 * 2 * 8 * 1e8 / 3.35e12)
+    assert roofline_s(cat, H100) == pytest.approx(2 * 2 * 2 * 8 * 1e8 / 3.35e12)
     elements = 2 * (2 * 64 * 32 * 32) + 64 * 64 * 9
-    assert roofline_s(Cells(convolution), H100) == pytest.approx(2 * elements / 3.35e12)
+    assert roofline_s(convolution, H100) == pytest.approx(2 * elements / 3.35e12)
     half = replace(H100, tensor_efficiency=0.5)
-    assert roofline_s(Cells(GEMM), half) == pytest.approx(flops)
+    assert roofline_s(GEMM, half) == pytest.approx(flops)
 
 
 @pytest.mark.parametrize(
@@ -186,13 +188,12 @@ def test_a_device_that_nobody_measured_is_an_error():
 
 
 def test_every_op_that_predict_knows_can_be_measured_and_has_a_roofline():
-    from simtti.simulator.operators import FAMILIES
     from simtti.validation.measurements.table import SHAPES
 
     assert set(SHAPES) == set(FAMILIES)
     for op, shape in SHAPES.items():
         row = {"op": op, "dtype": "fp16", **dict.fromkeys(shape.needed, 64)}
-        assert roofline_s(Cells(row), H100) > 0
+        assert roofline_s(row, H100) > 0
 
 
 def test_predictions_key_on_no_row_of_the_data():

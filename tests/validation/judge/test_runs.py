@@ -8,7 +8,8 @@ from click.testing import CliRunner
 
 from simtti.cli import main
 from simtti.errors import InputError
-from simtti.hw_configs.hardware import load, with_parameters
+from simtti.hw_configs.devices import load
+from simtti.hw_configs.hardware import with_parameters
 from simtti.validation.fit import energy, leave_out
 from simtti.validation.judge import runs
 from simtti.validation.judge.recordings import record_all, with_trace
@@ -170,7 +171,9 @@ def closed_form(monkeypatch):
     def work_of(asked, hardware):
         busy_s = asked["batch"] * {"sdxl": 1.0, "svd": 2.0, "flux-dev": 5.0}[asked["workload"]]
         tensor = {"sdxl": 1e14, "svd": 2e14, "flux-dev": 0.5e14}[asked["workload"]]
-        return energy.Work(busy_s, 1.2 * busy_s, tensor * busy_s, 1e12 * busy_s, 4e12 * busy_s, 1e12 * busy_s)
+        return energy.Work(
+            busy_s, 1.2 * busy_s, tensor * busy_s, 1e12 * busy_s, 0, 0, 0, 4e12 * busy_s, 1e12 * busy_s
+        )
 
     def simulate(asked, hardware):
         return 1.0, energy.energy_j(work_of(asked, hardware), hardware)

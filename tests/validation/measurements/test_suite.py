@@ -7,9 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from simtti.errors import InputError
-from simtti.hw_configs.hardware import load
-from simtti.simulator.operators import FAMILIES
-from simtti.simulator.predict import kernels_of
+from simtti.hw_configs.devices import load
+from simtti.simulator.lowering.registry import FAMILIES, kernels_of
 from simtti.validation.measurements.suite import (
     WORTH,
     batches,

@@ -79,7 +79,7 @@ def test_a_row_that_is_no_measurement_is_named(tmp_path, change, message):
 
 
 def test_every_family_of_predict_has_its_columns():
-    from simtti.simulator.operators import FAMILIES
+    from simtti.simulator.lowering.registry import FAMILIES
 
     assert set(measured.SHAPES) == set(FAMILIES)
     for op, shape in measured.SHAPES.items():

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from simtti.cli import main
-from simtti.hw_configs.hardware import load
+from simtti.hw_configs.devices import load
 from simtti.validation.judge.prediction import predicted_us
 from simtti.validation.report import charts, markdown, page
 from simtti.validation.report.document import Cell, Report, Section, table

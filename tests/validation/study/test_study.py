@@ -7,9 +7,10 @@ import pytest
 from click.testing import CliRunner
 
 from simtti.cli import main
-from simtti.hw_configs.hardware import load
-from simtti.simulator.lower import Lowering, Policy
-from simtti.simulator.operators import batches_count_as_one
+from simtti.hw_configs.devices import load
+from simtti.simulator.kernels.attention import batches_count_as_one
+from simtti.simulator.lowering.lower import Lowering
+from simtti.simulator.policy import Policy
 from simtti.validation.report import markdown
 from simtti.validation.study import accounting, findings, image_sizes, lab, operators, sequences, study, video
 from simtti.validation.study.experiment import slope

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from simtti.errors import InputError
 from simtti.files import read_table
-from simtti.hw_configs.hardware import find_reported
+from simtti.hw_configs.devices import find_reported
 
 if TYPE_CHECKING:
     import pandas as pd

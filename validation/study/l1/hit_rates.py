@@ -17,8 +17,10 @@ from typing import Any, NamedTuple
 
 from simtti.hw_configs.hardware import Hardware
 from simtti.simulator.kernel import Kernel
-from simtti.simulator.kernels.elementwise import THREADS, dense_strides, merge_dimensions
-from simtti.simulator.lower import Lowering, Policy
+from simtti.simulator.kernels.elementwise import THREADS
+from simtti.simulator.kernels.layout import dense_strides, merge_dimensions
+from simtti.simulator.lowering.lower import Lowering
+from simtti.simulator.policy import Policy
 from simtti.validation.study.accounting import (
     ELEMENTWISE,
     GEMM,

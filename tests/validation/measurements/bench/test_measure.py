@@ -10,7 +10,7 @@ import pytest
 from fake_gpu import FakeTorch
 
 from simtti.errors import InputError
-from simtti.simulator.operators import FAMILIES
+from simtti.simulator.lowering.registry import FAMILIES
 from simtti.simulator.predict import predict
 from simtti.validation.measurements.bench import file, measure, timing
 from simtti.validation.measurements.suite import WORTH, batches, suite

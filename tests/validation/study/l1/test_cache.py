@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from simtti.hw_configs.hardware import load
+from simtti.hw_configs.devices import load
 from simtti.simulator.kernel import Kernel
 from simtti.validation.study.l1 import access_pattern as pattern
 from simtti.validation.study.l1.cache import LINE_BYTES, SECTORS, Cache, l1_bytes, set_of

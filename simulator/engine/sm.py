@@ -14,11 +14,12 @@ from typing import Any
 import simpy
 
 from simtti.hw_configs.hardware import Hardware
-from simtti.simulator.fair_share import FairShare, Flow
-from simtti.simulator.kernel import Demand, Kernel
+from simtti.simulator.closed_form import Demand
+from simtti.simulator.engine.fair_share import FairShare, Flow
+from simtti.simulator.kernel import Kernel
 
 # What a CTA competes for on its SM, in the order of `Demand.sm_s`. Each pipe serves one pipe-second a second.
-PIPES = ("tensor", "fp32", "sfu", "shared", "l2_port")
+PIPES = ("tensor", "fp32", "issue", "sfu", "shared", "l2_port")
 
 
 @dataclass(eq=False, slots=True)

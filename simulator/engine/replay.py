@@ -17,8 +17,9 @@ import simpy
 
 from simtti.errors import InputError
 from simtti.hw_configs.hardware import Hardware
-from simtti.simulator.device import execution_time_s
-from simtti.simulator.lower import Lowering, Policy
+from simtti.simulator.engine.device import execution_time_s
+from simtti.simulator.lowering.lower import Lowering
+from simtti.simulator.policy import Policy
 from simtti.simulator.result import HOST_IDLE
 from simtti.workloads.trace import Operator, TimedKernel, Trace
 

@@ -7,12 +7,13 @@ import time
 from typing import Any
 
 from simtti.errors import InputError
-from simtti.hw_configs.hardware import Hardware, load
-from simtti.simulator.host import load_host
-from simtti.simulator.lower import Policy
-from simtti.simulator.parallel import degrees_of, several_gpus
+from simtti.hw_configs.devices import load
+from simtti.hw_configs.hardware import Hardware
+from simtti.hw_configs.hosts import load_host
+from simtti.simulator.engine.simulation import simulate
+from simtti.simulator.policy import Policy
 from simtti.simulator.result import Result
-from simtti.simulator.simulation import simulate
+from simtti.simulator.several_gpus import degrees_of, several_gpus
 from simtti.workloads.trace import Trace
 
 

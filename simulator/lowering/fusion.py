@@ -18,7 +18,7 @@ from collections.abc import Sequence
 
 from simtti.hw_configs.hardware import Hardware
 from simtti.simulator.kernel import Access, Kernel
-from simtti.simulator.kernels.elementwise import COST, L2_WRITE_COST, THREAD_SLOTS, issue_flops
+from simtti.simulator.kernels.elementwise import SPECIAL_FUNCTIONS, function_slots
 from simtti.workloads.trace import Operator, TensorUse
 
 FUSIBLE = ("Elementwise", "LayerNorm", "GroupNorm", "Softmax", "Memory")
@@ -105,10 +105,12 @@ def fused_kernel(operators: Sequence[Operator], chain: Chain, hardware: Hardware
             passes = max(passes, 1 + (row > ROW_ELEMENTS))
     read = tuple(Access(tensor, float(min(use.nbytes, use.storage_bytes))) for tensor, use in reads.items())
     written = tuple(Access(tensor, float(use.nbytes)) for tensor, use in kept_writes.items())
-    costs = [COST.get(operator.op.removeprefix("aten::").rstrip("_"), (0.0, 0.0)) for operator in members]
-    slots = ELEMENT_SLOTS + OPERATOR_SLOTS * len(members) + sum(slots for slots, _ in costs)
+    names = [operator.op.removeprefix("aten::").rstrip("_") for operator in members]
+    slots = (
+        ELEMENT_SLOTS + OPERATOR_SLOTS * len(members) + sum(function_slots(name, hardware) for name in names)
+    )
     grid = -(-elements // (THREADS * THREAD_ELEMENTS))
-    moved = passes * sum(a.nbytes for a in read) + L2_WRITE_COST * sum(a.nbytes for a in written)
+    moved = passes * sum(a.nbytes for a in read) + hardware.l2_costs.write * sum(a.nbytes for a in written)
     norms = sum(operator.category in NORMALIZATIONS for operator in members)
     return Kernel(
         name=f"triton_fused<{len(members)}>",
@@ -116,8 +118,8 @@ def fused_kernel(operators: Sequence[Operator], chain: Chain, hardware: Hardware
         grid=grid,
         threads=THREADS,
         registers=40,
-        fp32_flops=issue_flops(THREADS * (THREAD_SLOTS + THREAD_ELEMENTS * slots * passes), hardware),
-        sfu_ops=sum(sfu for _, sfu in costs) * THREADS * THREAD_ELEMENTS,
+        issue_slots=THREADS * (hardware.elementwise.thread_slots + THREAD_ELEMENTS * slots * passes),
+        sfu_ops=float(sum(SPECIAL_FUNCTIONS.get(name, 0) for name in names)) * THREADS * THREAD_ELEMENTS,
         l2_bytes=moved / grid,
         latency_s=hardware.hbm_latency_s * (1 + norms),
         reads=read,

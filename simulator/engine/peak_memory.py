@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from simtti.simulator.lower import Lowered, remembered
+from simtti.simulator.lowering.lower import Lowered, remembered
 from simtti.workloads.trace import Operator, Trace
 
 # PyTorch's caching allocator hands out multiples of 512 bytes (c10/cuda/CUDACachingAllocator.cpp, kMinBlockSize).

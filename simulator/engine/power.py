@@ -1,11 +1,10 @@
 """Power: what a kernel's work costs in energy, and the clock at which the board stays within its power limit.
 
-Energy. Each FLOP and each byte costs its own energy at the boost clock's voltage (`Hardware`: tensor_j_per_flop,
-fp32_j_per_flop, l2_j_per_byte, hbm_j_per_byte), beside the board's static power.
+Energy. Each FLOP, instruction, special function and byte costs its own energy at the boost clock's voltage (`Hardware`:
+tensor_j_per_flop, fp32_j_per_flop, instruction_j, sfu_j_per_op, shared_j_per_byte, l2_j_per_byte, hbm_j_per_byte), beside
+the board's static power.
 
-Clock. Switching energy goes with the square of the voltage (CV²), and the voltage that a clock needs is about
-proportional to the clock, down to a floor below which it is not lowered any more. HBM has a supply of its own. So at
-clock f, as a share of the boost clock, the cores' energy is max(f, floor)² of what it is at boost, and a kernel that the
+Clock. What energies are at another clock says `hw_configs.voltage`. So at clock f, as a share of the boost clock, the cores' energy is max(f, floor)² of what it is at boost, and a kernel that the
 cores bind draws f³ of its dynamic power: one that would draw half as much again runs at 0.87 of the clock. A kernel
 that the memory binds loses nothing until the clock binds it.
 
@@ -25,11 +24,9 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from simtti.hw_configs.hardware import Hardware
+from simtti.hw_configs.voltage import energy_factor
 from simtti.simulator.kernel import Kernel
 
-# Voltage at low clocks as a share of that at boost: at nominal voltage 0.6-0.7 V against 1.0-1.1 V. Reasoning; no
-# measured kernel comes near it.
-VOLTAGE_FLOOR = 0.6
 LOWEST_CLOCK = 0.1  # of the boost clock; where even that draws too much the limit is not met
 # How long a board draws more than its limit before the clock falls. Fitted [0.01, 0.2]: see above.
 RESPONSE_S = 0.030
@@ -48,12 +45,7 @@ class Energy(NamedTuple):
 
     def at(self, clock: float) -> float:
         """Joules at `clock`, a share of the boost clock."""
-        return self.core_j * voltage(clock) ** 2 + self.memory_j
-
-
-def voltage(clock: float) -> float:
-    """Supply voltage that `clock` needs, both as shares of their values at the boost clock."""
-    return max(clock, VOLTAGE_FLOOR)
+        return self.core_j * energy_factor(clock) + self.memory_j
 
 
 def energy(kernel: Kernel, hbm_bytes: float, hardware: Hardware) -> Energy:
@@ -61,6 +53,9 @@ def energy(kernel: Kernel, hbm_bytes: float, hardware: Hardware) -> Energy:
     per_cta = (
         kernel.tensor_flops * hardware.tensor_j_per_flop
         + kernel.fp32_flops * hardware.fp32_j_per_flop
+        + kernel.issue_slots * hardware.instruction_j
+        + kernel.sfu_ops * hardware.sfu_j_per_op
+        + kernel.shared_bytes * hardware.shared_j_per_byte
         + kernel.l2_bytes * hardware.l2_j_per_byte
     )
     return Energy(kernel.grid * per_cta, hbm_bytes * hardware.hbm_j_per_byte)

@@ -12,35 +12,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple, TypeVar
 
-from simtti.errors import InputError
 from simtti.hw_configs.hardware import Hardware
-from simtti.simulator.fusion import NORMALIZATIONS, chains, fused_kernel
 from simtti.simulator.kernel import Kernel
-from simtti.simulator.operators import LOWERINGS, unknown_operator
+from simtti.simulator.kernels.elementwise import lower_unknown
+from simtti.simulator.kernels.family import Target
+from simtti.simulator.lowering.fusion import NORMALIZATIONS, chains, fused_kernel
+from simtti.simulator.lowering.registry import LOWERINGS
+from simtti.simulator.policy import Policy
 from simtti.workloads.trace import Operator
-
-ATTENTION = ("flash", "efficient", "baseline")
-LAUNCH = ("eager", "graph", "compiled")
-
-
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """How operators become kernels.
-
-    attention: 'flash' (the device's fused kernel), 'efficient' (xformers-style), 'baseline' (scores in HBM).
-    launch: 'eager'; 'graph': the whole inference in CUDA graphs, so that the host costs nothing; 'compiled':
-    torch.compile, which fuses elementwise chains and shortens the host's work (see `fusion`).
-    """
-
-    attention: str = "flash"
-    launch: str = "eager"
-
-    def __post_init__(self) -> None:
-        for field, allowed in (("attention", ATTENTION), ("launch", LAUNCH)):
-            if getattr(self, field) not in allowed:
-                raise InputError(
-                    f"{field} is {getattr(self, field)!r}; it must be one of {', '.join(allowed)}"
-                )
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +121,7 @@ class Lowering:
 
     def __init__(self, hardware: Hardware, policy: Policy) -> None:
         self.hardware, self.policy = hardware, policy
+        self.target = Target(hardware, policy)
         self._known: dict[object, Lowered] = {}
 
     def lower(self, operator: Operator) -> Lowered:
@@ -182,7 +162,7 @@ class Lowering:
             return Lowered((), False, False, waits, 0)  # an empty result launches nothing
         if lowering is not None and not operator.outputs and not _without_result(operator):
             lowering = None  # an imported operator whose result is not known
-        kernels = (lowering or unknown_operator)(operator, self.hardware, self.policy.attention)
+        kernels = (lowering or lower_unknown)(operator, self.target)
         # What one kernel writes and another reads back lives outside the operator's own tensors.
         workspaces: dict[int, float] = {}
         for kernel in kernels:

@@ -11,10 +11,10 @@ from typing import Any
 
 from simtti.errors import InputError
 from simtti.hw_configs.hardware import Hardware
-from simtti.simulator.host import Host
-from simtti.simulator.lower import Policy
+from simtti.hw_configs.hosts import Host
+from simtti.simulator.engine.simulation import simulate
+from simtti.simulator.policy import Policy
 from simtti.simulator.result import Result
-from simtti.simulator.simulation import simulate
 from simtti.workloads.shard import Degrees, shard
 from simtti.workloads.trace import Trace
 

@@ -15,16 +15,18 @@ from typing import Any, NamedTuple
 import simpy
 
 from simtti.hw_configs.hardware import Hardware
-from simtti.simulator import power
-from simtti.simulator.device import execution_time_s
-from simtti.simulator.governor import Governed, Launched, govern
-from simtti.simulator.host import Host
-from simtti.simulator.kernel import Kernel, lone_execution_s
-from simtti.simulator.l2 import L2
-from simtti.simulator.lower import Lowered, Lowering, Policy, Slots, alike
-from simtti.simulator.memory import peak_memory_bytes
+from simtti.hw_configs.hosts import Host
+from simtti.simulator.closed_form import lone_execution_s
+from simtti.simulator.engine import power
+from simtti.simulator.engine.device import execution_time_s
+from simtti.simulator.engine.governor import Governed, Launched, govern
+from simtti.simulator.engine.l2 import L2
+from simtti.simulator.engine.peak_memory import peak_memory_bytes
+from simtti.simulator.engine.stream import Stream
+from simtti.simulator.kernel import Kernel
+from simtti.simulator.lowering.lower import Lowered, Lowering, Slots, alike
+from simtti.simulator.policy import Policy
 from simtti.simulator.result import Repetition, Result
-from simtti.simulator.stream import Stream
 from simtti.workloads.trace import Operator, Step, Trace
 
 # Two repetitions of a step take the same time when they differ by less: rounding, not physics.

@@ -10,7 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from simtti.errors import InputError, unknown
-from simtti.hw_configs.hardware import DIRECTORY
+from simtti.hw_configs.devices import DIRECTORY
 from simtti.workloads.trace import Operator
 
 

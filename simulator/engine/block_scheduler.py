@@ -8,9 +8,10 @@ import simpy
 
 from simtti.errors import InputError
 from simtti.hw_configs.hardware import Hardware
-from simtti.simulator.fair_share import FairShare
-from simtti.simulator.kernel import Kernel, demand
-from simtti.simulator.sm import Cohort, KernelRun, Room, SMGroup
+from simtti.simulator.closed_form import demand
+from simtti.simulator.engine.fair_share import FairShare
+from simtti.simulator.engine.sm import Cohort, KernelRun, Room, SMGroup
+from simtti.simulator.kernel import Kernel
 
 
 class BlockScheduler:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import simpy
 
 from simtti.hw_configs.hardware import Hardware
-from simtti.simulator.block_scheduler import BlockScheduler
-from simtti.simulator.fair_share import FairShare
-from simtti.simulator.kernel import Kernel, link_s, repeated_hbm_bytes
+from simtti.simulator.closed_form import link_s, repeated_hbm_bytes
+from simtti.simulator.engine.block_scheduler import BlockScheduler
+from simtti.simulator.engine.fair_share import FairShare
+from simtti.simulator.kernel import Kernel
 
 FIDELITIES = ("wave", "cta")
 

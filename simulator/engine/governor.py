@@ -13,8 +13,9 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from simtti.hw_configs.hardware import Hardware
-from simtti.simulator import power
-from simtti.simulator.kernel import Kernel, lone_execution_s
+from simtti.simulator.closed_form import lone_execution_s
+from simtti.simulator.engine import power
+from simtti.simulator.kernel import Kernel
 
 
 class Launched(NamedTuple):

@@ -1,0 +1,47 @@
+"""The data types: what they are called, how many bytes they take, which of a device's rates they run at.
+
+A new one is an entry here and its rate in the device files (docs/extend.md).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class DType(NamedTuple):
+    """A data type.
+
+    item_bytes: of one element. tensor_rate: the datasheet's number of tensor-core FLOPs a cycle and SM it is multiplied
+    at; '' where tensor cores do not take it. predicted: whether a table of single operators may name it.
+    """
+
+    item_bytes: int
+    tensor_rate: str = ""
+    predicted: bool = False
+
+
+# fp32 means TF32 on tensor cores, as cuDNN does by default (and every measured fp32 pipeline on an Ampere: see kernels/gemm.py).
+DTYPES: dict[str, DType] = {
+    "fp64": DType(8),
+    "fp32": DType(4, "tensor_tf32_flops_per_cycle_sm", predicted=True),
+    "bf16": DType(2, "tensor_fp16_flops_per_cycle_sm", predicted=True),
+    "fp16": DType(2, "tensor_fp16_flops_per_cycle_sm", predicted=True),
+    "fp8": DType(1, "tensor_fp8_flops_per_cycle_sm"),
+    "fp8_e4m3": DType(1, "tensor_fp8_flops_per_cycle_sm"),
+    "fp8_e5m2": DType(1, "tensor_fp8_flops_per_cycle_sm"),
+    "complex64": DType(8),
+    "complex128": DType(16),
+    "int64": DType(8),
+    "int32": DType(4),
+    "int16": DType(2),
+    "int8": DType(1),
+    "uint8": DType(1),
+    "bool": DType(1),
+}
+ITEM_BYTES = {name: each.item_bytes for name, each in DTYPES.items()}
+HALF_TYPES = ("fp16", "bf16")
+
+
+def predicted() -> tuple[str, ...]:
+    """The types that a table of single operators may name."""
+    return tuple(sorted(name for name, each in DTYPES.items() if each.predicted))

@@ -1,0 +1,101 @@
+"""The devices there are, and one read from its YAML.
+
+A file states either every datasheet field or a `base:` device and what differs from it. Unknown keys, missing
+sources and values out of bounds are errors that name the file, the field and the value.
+"""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any
+
+from simtti.errors import InputError, unknown
+from simtti.hw_configs import families
+from simtti.hw_configs.hardware import Hardware
+from simtti.hw_configs.voltage import SWITCHED, energy_factor
+
+DIRECTORY = Path(__file__).parent
+
+
+def names() -> list[str]:
+    """The devices that ship with simtti."""
+    return sorted(path.stem for path in DIRECTORY.glob("*.yaml") if path.stem != "hosts")
+
+
+def find_reported(product: str) -> Hardware | None:
+    """The shipped device that the driver reports as `product`, as 'NVIDIA H100 80GB HBM3' is; None if there is none."""
+    return next((load(name) for name in names() if load(name).reported_as == product), None)
+
+
+@functools.cache
+def load(name_or_path: str) -> Hardware:
+    """The device called `name_or_path`, or the one a YAML file describes.
+
+    Raises:
+        InputError: unknown name, unreadable file, invalid field; the message names the nearest device or the field.
+    """
+    from simtti.hw_configs import schema  # pydantic is needed only to read a file
+
+    return schema.to_hardware(read(name_or_path), name_or_path)
+
+
+def read(name_or_path: str) -> dict[str, Any]:
+    """The merged YAML of a device, as nested dictionaries: its own keys over those of its `base` over the kernel
+    families'."""
+    return _merge({"calibration": families.shared().calibration}, _read(name_or_path, ()))
+
+
+def _read(name_or_path: str, seen: tuple[str, ...]) -> dict[str, Any]:
+    shipped = DIRECTORY / f"{name_or_path}.yaml"
+    if shipped.exists() and name_or_path in names():
+        path = shipped
+    elif name_or_path.endswith((".yaml", ".yml")):
+        path = Path(name_or_path)
+        if not path.exists():
+            raise InputError(f"{path}: no such device file")
+    else:
+        raise unknown("device", name_or_path, names())
+    if name_or_path in seen:
+        raise InputError(f"{path}: base: {' -> '.join((*seen, name_or_path))} is a circle")
+    content = families.parse(path)
+    base = content.pop("base", None)
+    if base is None:
+        return content
+    inherited = _read(str(base), (*seen, name_or_path))
+    inherited.pop(
+        "fits", None
+    )  # what was fitted to another device's measurements says nothing of this one's error
+    return _at_its_clock(_merge(inherited, content), inherited, content)
+
+
+def _at_its_clock(merged: dict[str, Any], base: dict[str, Any], content: dict[str, Any]) -> dict[str, Any]:
+    """`merged` with the base's switched energies at the voltage of its own clock, unless it states them.
+
+    The same silicon at another clock: a device of another architecture carries the base's energies as they are.
+    """
+    try:
+        clocks = [float(each["datasheet"]["clock_hz"]["value"]) for each in (merged, base)]
+    except (KeyError, TypeError, ValueError):
+        return merged  # the schema will say what is wrong
+    if clocks[0] == clocks[1] or clocks[1] <= 0 or merged.get("architecture") != base.get("architecture"):
+        return merged
+    factor = energy_factor(clocks[0] / clocks[1])
+    scaled = dict(merged["calibration"])
+    for name in SWITCHED:
+        entry = scaled.get(name)
+        if isinstance(entry, dict) and name not in content.get("calibration", {}) and "value" in entry:
+            source = f"{factor:.3g} times the base's, for the voltage at {clocks[0] / 1e9:g} GHz; {entry.get('source')}"
+            scaled[name] = {"value": entry["value"] * factor, "status": "carried", "source": source}
+    return {**merged, "calibration": scaled}
+
+
+def _merge(base: dict[str, Any], content: dict[str, Any]) -> dict[str, Any]:
+    """`content` over `base`, section by section."""
+    merged = dict(base)
+    for key, value in content.items():
+        if isinstance(value, dict) and isinstance(merged.get(key), dict):
+            merged[key] = {**merged[key], **value}
+        else:
+            merged[key] = value
+    return merged

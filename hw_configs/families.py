@@ -1,0 +1,79 @@
+"""What the YAML files of the kernel families say: bounds and meaning of each parameter, and the values all devices share.
+
+`fields:` has bounds and meaning by style, a class of `parameters`; `calibration:` the values by `group.name`, in the form
+of a device file.
+"""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from simtti.errors import InputError, unknown
+from simtti.hw_configs.parameters import GROUPS
+
+_YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+FILES = sorted((Path(__file__).parent / "families").glob("*.yaml"))  # and those that a program adds
+
+
+class Bounds(NamedTuple):
+    """Physical limits of a parameter, and what it means, with its unit."""
+
+    low: float
+    high: float
+    meaning: str
+
+
+class Shared(NamedTuple):
+    """What all families' files say: `bounds` of each 'group.name', and the `calibration` entries as YAML has them."""
+
+    bounds: dict[str, Bounds]
+    calibration: dict[str, dict[str, Any]]
+
+
+def parse(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file.
+
+    Raises:
+        InputError: the file cannot be read, or holds something else.
+    """
+    try:
+        content = yaml.load(path.read_text(), _YAML_LOADER)
+    except yaml.YAMLError as error:
+        raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read: {error}") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: a device file is a mapping of fields, not {type(content).__name__}")
+    return content
+
+
+@functools.cache
+def shared() -> Shared:
+    """What the families' files say together.
+
+    Raises:
+        InputError: a group without bounds of all its fields, a value of no group.
+    """
+    fields: dict[str, dict[str, Any]] = {}
+    calibration: dict[str, dict[str, Any]] = {}
+    for path in FILES:
+        content = parse(path)
+        fields |= content.get("fields", {})
+        calibration |= content.get("calibration", {})
+    bounds = {}
+    for name, group in GROUPS.items():
+        for field in group.style._fields:  # type: ignore[attr-defined]
+            said = fields.get(group.style.__name__, {}).get(field)
+            if said is None:
+                raise InputError(f"hw_configs/families: no bounds of {group.style.__name__}.{field}")
+            bounds[f"{name}.{field}"] = Bounds(
+                float(said["bounds"][0]), float(said["bounds"][1]), said["meaning"]
+            )
+    for name in calibration:
+        if name not in bounds:
+            raise unknown("parameter in hw_configs/families:", name, bounds)
+    return Shared(bounds, calibration)

@@ -1,0 +1,131 @@
+"""How tensors lie and how kernels walk over them: operands, merged dimensions, sectors, what L2 loses on the way."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from simtti.dtypes import ITEM_BYTES
+from simtti.simulator.kernels.machine import LANES, LINE_BYTES, SECTOR_BYTES
+from simtti.workloads.trace import TensorUse
+
+
+@dataclass(frozen=True, slots=True)
+class Operand:
+    """A tensor as a kernel walks it: its storage's identity, dtype and stride in each dimension of the walk.
+
+    A stride of 0 broadcasts. `strides` are in elements and as long as the shape of the walk.
+    """
+
+    tensor: int
+    strides: tuple[int, ...]
+    dtype: str
+
+    @property
+    def item_bytes(self) -> int:
+        return ITEM_BYTES[self.dtype]
+
+
+def dense_strides(shape: Sequence[int]) -> tuple[int, ...]:
+    """Row-major strides of a tensor without gaps."""
+    strides, step = [], 1
+    for size in reversed(shape):
+        strides.append(step)
+        step *= size
+    return tuple(reversed(strides))
+
+
+def dense(tensor: int, shape: Sequence[int], dtype: str) -> Operand:
+    """A tensor that lies in row-major order."""
+    return Operand(tensor, dense_strides(shape), dtype)
+
+
+def as_it_lies(use: TensorUse, slot: int) -> Operand:
+    """A tensor of a trace in its own shape; slot: its place among the operator's tensors."""
+    return Operand(slot, use.strides, use.dtype)
+
+
+def broadcast(use: TensorUse, slot: int, walk: Sequence[int]) -> Operand:
+    """A tensor of a trace seen under the (longer or larger) shape of the walk, by NumPy's rules."""
+    missing = len(walk) - len(use.shape)
+    seen = tuple(0 if size == 1 else stride for size, stride in zip(use.shape, use.strides, strict=True))
+    return Operand(slot, (0,) * missing + seen, use.dtype)
+
+
+def unique_bytes(shape: Sequence[int], operand: Operand) -> float:
+    """Bytes of the distinct elements that a walk over `shape` touches."""
+    elements = 1
+    for size, stride in zip(shape, operand.strides, strict=True):
+        if stride:
+            elements *= size
+    return float(elements * operand.item_bytes)
+
+
+@functools.lru_cache(4096)
+def merge_dimensions(
+    shape: tuple[int, ...], strides: tuple[tuple[int, ...], ...]
+) -> tuple[tuple[int, ...], tuple[tuple[int, ...], ...]]:
+    """The walk as TensorIterator runs it: fastest dimension first, merged where all operands are dense.
+
+    The first operand (the result) gives the order; broadcast dimensions of it, the next one.
+    """
+    order = sorted(
+        (index for index, size in enumerate(shape) if size != 1),
+        key=lambda index: tuple(operand[index] for operand in strides),
+    )
+    sizes: list[int] = []
+    steps: list[list[int]] = []
+    for index in order:
+        step = [operand[index] for operand in strides]
+        if sizes and all(now == sizes[-1] * before for now, before in zip(step, steps[-1], strict=True)):
+            sizes[-1] *= shape[index]
+        else:
+            sizes.append(shape[index])
+            steps.append(step)
+    if not sizes:
+        return (1,), tuple((1,) for _ in strides)
+    return tuple(sizes), tuple(tuple(step[operand] for step in steps) for operand in range(len(strides)))
+
+
+@functools.lru_cache(4096)
+def l2_bytes_per_element(
+    sizes: tuple[int, ...], steps: tuple[int, ...], item_bytes: int, scattered_bytes: float
+) -> float:
+    """Bytes of L2 bandwidth that an element costs: the sectors of a warp's 32 lanes, over the lanes.
+
+    sizes, steps: the merged walk, fastest dimension first. Lanes side by side share a sector, a broadcast
+    operand is one sector for all, and a transposed one is a sector for each lane. scattered_bytes: what a lone sector costs.
+    """
+    if steps[0] == 1 and sizes[0] % LANES == 0:
+        return float(item_bytes)
+    offsets = [0]
+    for size, step in zip(sizes, steps, strict=True):
+        offsets = [index * step + offset for index in range(min(size, LANES)) for offset in offsets][:LANES]
+        if len(offsets) == LANES:
+            break
+    sectors = len({offset * item_bytes // SECTOR_BYTES for offset in offsets})
+    requests = len({offset * item_bytes // (2 * SECTOR_BYTES) for offset in offsets})
+    return max(sectors * SECTOR_BYTES, requests * scattered_bytes) / len(offsets)
+
+
+def refetched_bytes(
+    sizes: tuple[int, ...], steps: tuple[int, ...], item_bytes: int, stream_bytes: float, l2_bytes: float
+) -> float:
+    """Bytes that come from HBM again because L2 has lost a sector before the walk needs its other elements.
+
+    A walk along another dimension than the one that lies dense uses an element of each sector and comes back to it after
+    all of the dimensions in between. Meanwhile L2 keeps whole lines, whatever part of them is asked for.
+
+    sizes, steps: the merged walk, fastest dimension first. stream_bytes: what an element moves of other operands. l2_bytes:
+    what L2 holds; least recently used out first, so that a round trip longer than that finds nothing.
+    """
+    if 1 not in steps or steps[0] in (0, 1):
+        return 0.0
+    dense_dimension = steps.index(1)
+    visits = math.prod(sizes[:dense_dimension])
+    lines = math.prod(size for size, step in zip(sizes[:dense_dimension], steps, strict=False) if step)
+    if lines * min(LINE_BYTES, steps[0] * item_bytes) + visits * stream_bytes <= l2_bytes:
+        return 0.0
+    return math.prod(sizes) * float(SECTOR_BYTES - item_bytes)

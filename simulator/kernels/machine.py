@@ -1,0 +1,40 @@
+"""What kernels are made for: exact facts of NVIDIA's SMs that every family counts with."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from simtti.hw_configs.hardware import Hardware
+
+ISSUE_LANES = 128  # exact: instructions of threads that an SM issues a cycle, 4 schedulers of 32 lanes, Volta to Blackwell
+LANES = 32  # exact: threads of a warp
+SECTOR_BYTES = 32  # exact: what L2 moves at least (CUDA C++ Best Practices Guide, coalesced access)
+LINE_BYTES = 128  # exact: what L2 makes room for, of four sectors (same guide)
+VECTOR_BYTES = 16  # exact: the widest load and store of a thread
+FP32_BYTES = 4  # exact
+WGMMA_SHARED_MEMORY_BYTES = (
+    200 * 1024
+)  # exact: the parts with wgmma or tcgen05 have 227 KB, the others 100 KB and less
+
+
+class FusedMultiplyAdds(NamedTuple):
+    """What the products of a matrix kernel on the CUDA cores demand: FP32 FLOPs, and instructions of threads."""
+
+    flops: float
+    slots: float
+
+    def cycles(self, hardware: Hardware) -> float:
+        """Cycles for which an SM is occupied by them."""
+        return max(self.flops / hardware.fp32_flops_per_cycle_sm, self.slots / ISSUE_LANES)
+
+
+def fused_multiply_adds(macs: float, efficiency: float, overhead: float) -> FusedMultiplyAdds:
+    """`macs` products at `efficiency`, a share of the FP32 pipe's peak, with `overhead` other instructions beside each."""
+    return FusedMultiplyAdds(2.0 * macs / efficiency, macs * (1 + overhead))
+
+
+def has_wgmma(hardware: Hardware) -> bool:
+    """Hopper and the data-centre Blackwell: the parts that have the shared memory for it (Blackwell's others do not)."""
+    return hardware.architecture in ("hopper", "blackwell", "hypothetical") and (
+        hardware.shared_memory_per_sm_bytes >= WGMMA_SHARED_MEMORY_BYTES
+    )

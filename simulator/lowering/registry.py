@@ -1,0 +1,93 @@
+"""Every kernel family: the one list from which `predict`, lowering, measurements, the roofline and the help derive."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from simtti.errors import InputError, unknown
+from simtti.hw_configs import devices, families, parameters, schema
+from simtti.hw_configs.hardware import Hardware
+from simtti.simulator.kernel import Kernel
+from simtti.simulator.kernels.attention import ATTENTION
+from simtti.simulator.kernels.communication import COLLECTIVES
+from simtti.simulator.kernels.convolution import CONV2D, CONV3D
+from simtti.simulator.kernels.data_movement import CAT, COPY, EMBEDDING, PERMUTE, UPSAMPLE
+from simtti.simulator.kernels.elementwise import ELEMENTWISE
+from simtti.simulator.kernels.family import Cells, Family, Lower
+from simtti.simulator.kernels.gemm import GEMM
+from simtti.simulator.kernels.normalization import GROUP_NORM, LAYER_NORM, RMS_NORM, SOFTMAX
+
+# By op, in the order of the help.
+FAMILIES: dict[str, Family] = {}
+# aten's name, of both forms, -> the lowering.
+LOWERINGS: dict[str, Lower] = {}
+
+
+def add(family: Family) -> None:
+    """Make a family known everywhere: `predict`, traces, measurements, calibration, validation.
+
+    Raises:
+        InputError: another family has its op, lowers one of its operators, or has one of its groups.
+    """
+    if family.op in FAMILIES:
+        raise InputError(f"there is a family {family.op!r} already")
+    lowerings: dict[str, Lower] = {}
+    for name, lower in family.aten.items():
+        full = name if "::" in name else f"aten::{name}"
+        lowerings |= {full: lower, f"{full}_": lower}
+    for name in (*lowerings, *family.groups):
+        if name in LOWERINGS or name in parameters.GROUPS:
+            raise InputError(f"family {family.op!r}: {name!r} belongs to another family")
+    FAMILIES[family.op] = family
+    LOWERINGS.update(lowerings)
+    parameters.GROUPS.update({name: parameters.Group(style) for name, style in family.groups.items()})
+    if family.values:
+        families.FILES.append(Path(family.values))
+    if family.groups or family.values:
+        for kept in (families.shared, schema.calibration, devices.load):
+            kept.cache_clear()
+
+
+def remove(family: Family) -> None:
+    """Forget a family that `add` made known."""
+    del FAMILIES[family.op]
+    for name in [name for name, lower in LOWERINGS.items() if lower in family.aten.values()]:
+        del LOWERINGS[name]
+    for name in family.groups:
+        del parameters.GROUPS[name]
+    if family.values:
+        families.FILES.remove(Path(family.values))
+    for kept in (families.shared, schema.calibration, devices.load):
+        kept.cache_clear()
+
+
+def cells_of(row: Mapping[str, Any]) -> Cells:
+    """The cells of a table's row.
+
+    Raises:
+        InputError: no such op.
+    """
+    op = row.get("op")
+    if op not in FAMILIES:
+        raise unknown("op", str(op), FAMILIES)
+    return FAMILIES[str(op)].cells(row)
+
+
+def kernels_of(row: Mapping[str, Any], hardware: Hardware) -> list[Kernel]:
+    """The kernels of a table's row.
+
+    Raises:
+        InputError: unknown op, a missing or unusable cell; the message names the column and the value.
+    """
+    cells = cells_of(row)
+    return FAMILIES[cells.row["op"]].kernels(cells, hardware)
+
+
+for _family in (
+    GEMM, ATTENTION, CONV2D, CONV3D, GROUP_NORM, LAYER_NORM, RMS_NORM, SOFTMAX, ELEMENTWISE, COPY, PERMUTE, CAT, EMBEDDING,
+    UPSAMPLE,
+):  # fmt: skip
+    add(_family)
+LOWERINGS.update(COLLECTIVES)

@@ -1,0 +1,30 @@
+"""How operators become kernels: which attention, which way of launching."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from simtti.errors import InputError
+
+ATTENTION = ("flash", "efficient", "baseline")
+LAUNCH = ("eager", "graph", "compiled")
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How operators become kernels.
+
+    attention: 'flash' (the device's fused kernel), 'efficient' (xformers-style), 'baseline' (scores in HBM).
+    launch: 'eager'; 'graph': the whole inference in CUDA graphs, so that the host costs nothing; 'compiled':
+    torch.compile, which fuses elementwise chains and shortens the host's work (see `fusion`).
+    """
+
+    attention: str = "flash"
+    launch: str = "eager"
+
+    def __post_init__(self) -> None:
+        for field, allowed in (("attention", ATTENTION), ("launch", LAUNCH)):
+            if getattr(self, field) not in allowed:
+                raise InputError(
+                    f"{field} is {getattr(self, field)!r}; it must be one of {', '.join(allowed)}"
+                )
