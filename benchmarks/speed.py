@@ -38,7 +38,7 @@ def predict_rows_per_second(rows: int = 8000) -> float:
     """Distinct GEMMs a second of `simtti predict`'s inner loop, one process."""
     code = f"""
 import time
-from simtti.hw_configs.hardware import load
+from simtti.hw_configs.devices import load
 from simtti.simulator.predict import predict_rows
 rows = [dict(op='gemm', dtype='bf16', m=1 + i % 97 * 41, n=64 + i % 89 * 93, k=32 + i % 83 * 67) for i in range({rows})]
 began = time.perf_counter()
