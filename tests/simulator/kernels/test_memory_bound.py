@@ -18,7 +18,8 @@ from simtti.simulator.closed_form import lone_time_s
 from simtti.simulator.kernels import data_movement as memory
 from simtti.simulator.kernels import layout, normalization
 from simtti.simulator.kernels.elementwise import Walk, walk
-from simtti.simulator.predict import kernels_of, predict
+from simtti.simulator.lowering.registry import kernels_of
+from simtti.simulator.predict import predict
 
 MEASURED = places.MEASURED
 H100, A100 = load("h100-sxm"), load("a100-sxm")
