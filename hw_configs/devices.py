@@ -13,6 +13,7 @@ from typing import Any
 from simtti.errors import InputError, unknown
 from simtti.hw_configs import families
 from simtti.hw_configs.hardware import Hardware
+from simtti.hw_configs.parameters import GROUPS
 from simtti.hw_configs.voltage import SWITCHED, energy_factor
 
 DIRECTORY = Path(__file__).parent
@@ -38,6 +39,28 @@ def load(name_or_path: str) -> Hardware:
     from simtti.hw_configs import schema  # pydantic is needed only to read a file
 
     return schema.to_hardware(read(name_or_path), name_or_path)
+
+
+def add_values(path: str) -> None:
+    """Take a further file of kernel families' values in: devices read from now on have them."""
+    families.FILES.append(Path(path))
+    _forget()
+
+
+def remove_values(path: str) -> None:
+    """Leave a file out that `add_values` took in, and the groups that it names."""
+    for name in families.parse(Path(path)).get("groups", {}):
+        GROUPS.pop(name, None)
+    families.FILES.remove(Path(path))
+    _forget()
+
+
+def _forget() -> None:
+    """Read all files again when they are asked for."""
+    from simtti.hw_configs import schema
+
+    for kept in (families.shared, schema.calibration, load):
+        kept.cache_clear()
 
 
 def read(name_or_path: str) -> dict[str, Any]:
@@ -66,6 +89,8 @@ def _read(name_or_path: str, seen: tuple[str, ...]) -> dict[str, Any]:
     inherited.pop(
         "fits", None
     )  # what was fitted to another device's measurements says nothing of this one's error
+    if "architecture" in content:
+        inherited.pop("matrix_unit", None)
     return _at_its_clock(_merge(inherited, content), inherited, content)
 
 

@@ -1,7 +1,8 @@
 """What the YAML files of the kernel families say: bounds and meaning of each parameter, and the values all devices share.
 
 `fields:` has bounds and meaning by style, a class of `parameters`; `calibration:` the values by `group.name`, in the form
-of a device file.
+of a device file. `groups:` may name groups that `parameters` does not, with the style of each and what it inherits from, and
+`attention_kernels:` the attention libraries, which device files and policies name.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from typing import Any, NamedTuple
 import yaml
 
 from simtti.errors import InputError, unknown
-from simtti.hw_configs.parameters import GROUPS
+from simtti.hw_configs import parameters
+from simtti.hw_configs.parameters import GROUPS, Group
 
 _YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 FILES = sorted((Path(__file__).parent / "families").glob("*.yaml"))  # and those that a program adds
@@ -28,10 +30,12 @@ class Bounds(NamedTuple):
 
 
 class Shared(NamedTuple):
-    """What all families' files say: `bounds` of each 'group.name', and the `calibration` entries as YAML has them."""
+    """What all families' files say: `bounds` of each 'group.name', the `calibration` entries as YAML has them, and the names of
+    the attention libraries."""
 
     bounds: dict[str, Bounds]
     calibration: dict[str, dict[str, Any]]
+    attention_kernels: tuple[str, ...]
 
 
 def parse(path: Path) -> dict[str, Any]:
@@ -53,17 +57,20 @@ def parse(path: Path) -> dict[str, Any]:
 
 @functools.cache
 def shared() -> Shared:
-    """What the families' files say together.
+    """What the families' files say together. The groups that they name are in GROUPS from then on.
 
     Raises:
-        InputError: a group without bounds of all its fields, a value of no group.
+        InputError: a group without bounds of all its fields, a value of no group, a group of no style.
     """
     fields: dict[str, dict[str, Any]] = {}
     calibration: dict[str, dict[str, Any]] = {}
+    kernels: list[str] = []
     for path in FILES:
         content = parse(path)
         fields |= content.get("fields", {})
         calibration |= content.get("calibration", {})
+        kernels += content.get("attention_kernels", [])
+        GROUPS.update({name: _group(path, name, said) for name, said in content.get("groups", {}).items()})
     bounds = {}
     for name, group in GROUPS.items():
         for field in group.style._fields:  # type: ignore[attr-defined]
@@ -76,4 +83,13 @@ def shared() -> Shared:
     for name in calibration:
         if name not in bounds:
             raise unknown("parameter in hw_configs/families:", name, bounds)
-    return Shared(bounds, calibration)
+    return Shared(bounds, calibration, tuple(dict.fromkeys(kernels)))
+
+
+def _group(path: Path, name: str, said: Any) -> Group:
+    """A group as a file names it: its style, or a mapping of style and the group it inherits from."""
+    style, inherits = (said.get("style"), said.get("inherits", "")) if isinstance(said, dict) else (said, "")
+    found: Any = getattr(parameters, str(style), None)
+    if not hasattr(found, "_fields"):
+        raise InputError(f"{path}: field 'groups.{name}': no style {style!r} in hw_configs/parameters.py")
+    return Group(found, inherits)

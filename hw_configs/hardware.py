@@ -9,6 +9,24 @@ from typing import Any
 from simtti.errors import InputError
 from simtti.hw_configs.parameters import GROUPS, Groups, group_values
 
+# What feeds the tensor cores: instructions of a warp that take operands from registers filled by plain loads (Volta, Turing); the
+# same with copies straight to shared memory, cp.async (Ampere, Ada, the other Blackwell); instructions of four warps that read
+# shared memory (Hopper); instructions of one thread for an SM or two, results in tensor memory (data-centre Blackwell).
+MATRIX_UNITS = ("mma_registers", "mma", "wgmma", "tcgen05")
+# Of architectures: with little shared memory, and with much. A device file of another architecture says it.
+_UNIT_OF = {
+    "volta": ("mma_registers", "mma_registers"),
+    "turing": ("mma_registers", "mma_registers"),
+    "ampere": ("mma", "mma"),
+    "ada": ("mma", "mma"),
+    "hopper": ("mma", "wgmma"),
+    "blackwell": ("mma", "tcgen05"),
+    "hypothetical": ("mma", "wgmma"),
+}
+ARCHITECTURES = tuple(_UNIT_OF)
+# exact: the parts with wgmma or tcgen05 have 227 KB, the others 100 KB and less
+MUCH_SHARED_MEMORY_BYTES = 200 * 1024
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Hardware(Groups):
@@ -66,6 +84,7 @@ class Hardware(Groups):
     attention_kernel: str
     # Calibration of the kernel families: 'group.name' -> value, as stated; `hardware.group.name` reads it.
     parameters: dict[str, float]
+    stated_matrix_unit: str = ""  # of MATRIX_UNITS; '' where the architecture says it
     _groups: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
 
     def __getattr__(self, name: str) -> Any:
@@ -79,8 +98,16 @@ class Hardware(Groups):
     def to_dict(self) -> dict[str, Any]:
         """Every number by name, the groups as mappings, as `simtti hw --json` writes it."""
         own = {each.name: getattr(self, each.name) for each in fields(self)}
-        del own["parameters"], own["_groups"]
+        del own["parameters"], own["_groups"], own["stated_matrix_unit"]
+        own["matrix_unit"] = self.matrix_unit
         return own | {name: getattr(self, name)._asdict() for name in GROUPS}
+
+    @property
+    def matrix_unit(self) -> str:
+        """Which of MATRIX_UNITS the device has: what its file says, or what its architecture and shared memory do."""
+        if self.stated_matrix_unit:
+            return self.stated_matrix_unit
+        return _UNIT_OF[self.architecture][self.shared_memory_per_sm_bytes >= MUCH_SHARED_MEMORY_BYTES]
 
     @property
     def hbm_attained_bytes_per_s(self) -> float:

@@ -22,6 +22,42 @@ class GemmStyle(NamedTuple):
     exposed_fill: float
     chain_cycles: float
     reuse_preference: float
+    most_flops_per_cycle: float
+
+
+class SplitProducts(NamedTuple):
+    """Products whose k is split, and the kernel that sums the parts."""
+
+    least_steps: float
+    most_slices: float
+    most_waves: float
+    reduction_loads: float
+    reduction_latency_s: float
+
+
+class CudaCoreProducts(NamedTuple):
+    """Products on the CUDA cores."""
+
+    efficiency: float
+    overhead_slots: float
+
+
+class TinyProducts(NamedTuple):
+    """Batched products of matrices with a side up to 16, a warp to each tile."""
+
+    most_macs: float
+    thread_slots: float
+    efficiency: float
+    latency_s: float
+
+
+class VectorProducts(NamedTuple):
+    """Products of a matrix and a vector."""
+
+    latency_cycles: float
+    efficiency: float
+    conversion_flops: float
+    loads_in_flight: float
 
 
 class AttentionStyle(NamedTuple):
@@ -52,6 +88,7 @@ class SplitKeys(NamedTuple):
     partial_bytes_per_cycle: float
     combine_latency_s: float
     repack_latency_s: float
+    combine_loads: float
 
 
 class Collectives(NamedTuple):
@@ -204,16 +241,16 @@ class Group(NamedTuple):
     inherits: str = ""
 
 
-# The names stand before the dot in a device file.
+# The names stand before the dot in a device file. Groups of attention libraries are named in families/attention.yaml, beside
+# their values: a library is a record (kernels/libraries.py) and a group.
 GROUPS: dict[str, Group] = {
     "gemm_mma": Group(GemmStyle),
     "gemm_unaligned": Group(GemmStyle, inherits="gemm_mma"),
     "gemm_wgmma": Group(GemmStyle),
-    "flash_2": Group(AttentionStyle),
-    "flash_3": Group(AttentionStyle),
-    "flash_4": Group(AttentionStyle),
-    "trtllm": Group(AttentionStyle),
-    "efficient": Group(AttentionStyle),
+    "gemm_split": Group(SplitProducts),
+    "gemm_cuda_cores": Group(CudaCoreProducts),
+    "gemm_tiny": Group(TinyProducts),
+    "gemm_vector": Group(VectorProducts),
     "attention_mma": Group(WarpIssue),
     "attention_parts": Group(SplitKeys),
     "collectives": Group(Collectives),
@@ -248,11 +285,10 @@ class Groups:
     gemm_mma: GemmStyle
     gemm_unaligned: GemmStyle
     gemm_wgmma: GemmStyle
-    flash_2: AttentionStyle
-    flash_3: AttentionStyle
-    flash_4: AttentionStyle
-    trtllm: AttentionStyle
-    efficient: AttentionStyle
+    gemm_split: SplitProducts
+    gemm_cuda_cores: CudaCoreProducts
+    gemm_tiny: TinyProducts
+    gemm_vector: VectorProducts
     attention_mma: WarpIssue
     attention_parts: SplitKeys
     collectives: Collectives

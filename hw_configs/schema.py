@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from simtti.errors import InputError
 from simtti.hw_configs import families
-from simtti.hw_configs.hardware import Hardware
+from simtti.hw_configs.hardware import ARCHITECTURES, Hardware
 from simtti.hw_configs.parameters import GROUPS, Group
 
 _STRICT = ConfigDict(extra="forbid", frozen=True)
@@ -151,9 +151,10 @@ class _Fit(BaseModel):
 class _Device(BaseModel):
     model_config = _STRICT
     name: Annotated[str, Field(min_length=1)]
-    architecture: Literal["volta", "turing", "ampere", "ada", "hopper", "blackwell", "hypothetical"]
+    architecture: Annotated[str, Field(min_length=1)]
+    matrix_unit: Literal["", "mma_registers", "mma", "wgmma", "tcgen05"] = ""  # hardware.MATRIX_UNITS
     reported_as: str = ""  # how the driver names the product; ties a measured trace to its device
-    attention_kernel: Literal["flash-attention-2", "flash-attention-3"]
+    attention_kernel: str  # one of families.shared().attention_kernels
     datasheet: dict[str, _Quantity]
     calibration: dict[str, _Parameter]
     fits: dict[str, _Fit] = {}
@@ -169,7 +170,8 @@ def to_hardware(content: dict[str, Any], origin: str) -> Hardware:
         device = _Device.model_validate(content)
     except ValidationError as error:
         raise InputError(f"{origin}: {explain(error)}") from None
-    faults = _faults("datasheet", device.datasheet, DATASHEET)
+    faults = _unknown_words(device)
+    faults += _faults("datasheet", device.datasheet, DATASHEET)
     known = calibration()
     optional = {name for name in known if GROUPS.get(name.partition(".")[0], _NO_GROUP).inherits}
     faults += _faults("calibration", device.calibration, known, optional)
@@ -186,8 +188,25 @@ def to_hardware(content: dict[str, Any], origin: str) -> Hardware:
         reported_as=device.reported_as,
         attention_kernel=device.attention_kernel,
         parameters=calibrated,
+        stated_matrix_unit=device.matrix_unit,
         **flat,
     )
+
+
+def _unknown_words(device: _Device) -> list[str]:
+    """What is wrong with the names in a device's head."""
+    faults = []
+    if not device.matrix_unit and device.architecture not in ARCHITECTURES:
+        known = ", ".join(ARCHITECTURES)
+        faults.append(
+            f"field 'architecture': {device.architecture!r} is none of {known}; field 'matrix_unit' must say what feeds its tensor cores"
+        )
+    kernels = families.shared().attention_kernels
+    if device.attention_kernel not in kernels:
+        faults.append(
+            f"field 'attention_kernel': should be one of {', '.join(kernels)}, not {device.attention_kernel!r}"
+        )
+    return faults
 
 
 def _faults(

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from simtti.errors import InputError
+from simtti.hw_configs import families
 
-ATTENTION = ("flash", "efficient", "baseline")
+ATTENTION = ("flash", "efficient", "baseline")  # and every library that a device file may name
 LAUNCH = ("eager", "graph", "compiled")
 
 
@@ -14,7 +15,8 @@ LAUNCH = ("eager", "graph", "compiled")
 class Policy:
     """How operators become kernels.
 
-    attention: 'flash' (the device's fused kernel), 'efficient' (xformers-style), 'baseline' (scores in HBM).
+    attention: 'flash' (the device's fused kernel), 'efficient' (xformers-style), 'baseline' (scores in HBM), or a library of
+    kernels/libraries.py by its name.
     launch: 'eager'; 'graph': the whole inference in CUDA graphs, so that the host costs nothing; 'compiled':
     torch.compile, which fuses elementwise chains and shortens the host's work (see `fusion`).
     dependent_launch: programmatic dependent launch: a kernel is set up while the one before it on the stream drains.
@@ -25,7 +27,10 @@ class Policy:
     dependent_launch: bool = False
 
     def __post_init__(self) -> None:
-        for field, allowed in (("attention", ATTENTION), ("launch", LAUNCH)):
+        attention: tuple[str, ...] = ATTENTION
+        if self.attention not in attention:
+            attention = tuple(dict.fromkeys((*ATTENTION, *families.shared().attention_kernels)))
+        for field, allowed in (("attention", attention), ("launch", LAUNCH)):
             if getattr(self, field) not in allowed:
                 raise InputError(
                     f"{field} is {getattr(self, field)!r}; it must be one of {', '.join(allowed)}"

@@ -59,7 +59,7 @@ class Column(NamedTuple):
     default: Any = NEEDED
     kind: type = int
     least: int = 1
-    words: tuple[str, ...] = ()
+    words: Sequence[str] = ()
 
 
 def needed(names: str) -> tuple[Column, ...]:

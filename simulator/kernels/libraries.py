@@ -1,4 +1,7 @@
-"""Fused attention kernels by library: their blocks, and what was fitted to measurements of them.
+"""Fused attention kernels by library: their blocks, and when they split the keys.
+
+A library is one record here, or in a file of its own that calls `add`, and a group of parameters in a YAML
+(docs/extend.md has the recipe). Device files, policies and tables of operators may then name it.
 
 Structure (blocks, threads, registers, when keys are split) is read from the sources: Dao-AILab/flash-attention (BSD-3),
 `flash_fwd_launch_template.h`, `flash_api.cpp`, `hopper/tile_size.h` and `heuristics.h`; PyTorch's copy of the same and of
@@ -6,8 +9,8 @@ xformers' CUTLASS kernel (`mem_eff_attention/kernel_forward.h`); TensorRT-LLM's 
 PyTorch traces (AMD-AGI/TraceLens) agree: `Flash_fwd_kernel_traits<128, 128, 64, 4>` is head dim 128, blocks of 128 queries
 and 64 keys, four warps; 255 registers, 48 KB of shared memory at head dim 64; `fmha_cutlassF_bf16_aligned_32x128_gmem`.
 
-What was fitted stands in hw_configs (groups flash_2, flash_3, flash_4, trtllm, efficient), by robust least squares on log
-ratios:
+What was fitted stands in hw_configs/families/attention.yaml (groups flash_2, flash_3, flash_4, trtllm, efficient), by robust
+least squares on log ratios:
 - flash-attention 3 and trtllm-fmha: aiconfigurator database (Apache-2.0), bf16, h100-sxm and h200-sxm, the half of the
   shapes that a hash picks;
 - flash-attention 2: 18 published rates on H100 at 1.83 GHz (flash-attention's figures, transcribed), 4 kernels of TraceLens,
@@ -20,36 +23,60 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
+from simtti.errors import InputError
+from simtti.hw_configs import devices
 from simtti.hw_configs.hardware import Hardware
 from simtti.hw_configs.parameters import AttentionStyle
+from simtti.simulator.kernels.attention_problem import Attention
+from simtti.simulator.kernels.machine import RESERVED_SHARED_BYTES
+
+HEAD_DIM_STEP = 64  # exact: what head dims beyond a library's last block are padded to (CUTLASS's kernels)
+SLICE = 32  # exact: of the head dim and of keys, in CUTLASS's chained products (kernel_forward.h)
 
 
 class Block(NamedTuple):
-    """The blocking for head dims up to `head_dim`, to which they are padded."""
+    """The blocking for head dims up to `head_dim`, to which they are padded. stages: blocks of keys (and of values) in shared
+    memory."""
 
     head_dim: int
     queries: int
     keys: int
     threads: int
     registers: int
-    stages: int  # blocks of keys (and of values) in shared memory
+    stages: int
 
 
 class Library(NamedTuple):
-    """A fused implementation: what is read from its sources. How its kernels spend their time is `Hardware`'s `style`."""
+    """A fused implementation: what is read from its sources. How its kernels spend their time is `Hardware`'s group `style`.
 
-    style: str  # the group of parameters (hw_configs/parameters.py)
+    name: what device files, policies and tables call it. style: its group of parameters (families/attention.yaml). wgmma: its
+    products are instructions of whole warpgroups, which Hopper and the data-centre Blackwell have. blocks: by head dim, ascending.
+    block_rule: chooses among blocks where that is not the first that holds the head dim. short: for sequences of queries no longer
+    than its block, up to its head dim. splits: whose rule splits the keys: "static" (flash-attention 2, whose kernel for split keys
+    has the blocks that split_block gives for a head dim), "dynamic" (3), or nobody's. helpers: small kernels it launches around:
+    schedule, semaphores, offsets. helper_style: the group that says how long they take, where it is another. repacks: one more
+    helper reads packed Q, K, V and writes them as the kernel wants them. streams: queries and scores go through shared memory at
+    each block of keys, as in two chained GEMMs. takes_masks: its kernels add a mask. on_tcgen05: the library that stands in for it
+    on a device with tcgen05 and no wgmma.
+    """
+
+    name: str
+    style: str
     wgmma: bool
-    blocks: tuple[Block, ...]  # by head dim, ascending
-    helpers: int = 0  # small kernels the library launches around it: schedule, semaphores, offsets
-    splits: str = ""  # whose rule splits the keys: "static" (flash-attention 2), "dynamic" (3), or nobody's
-    helper_style: str = ""  # the group that says how long helpers take, where it is another
-    repacks: bool = False  # one more helper reads packed Q, K, V and writes them as the kernel wants them
-    # Queries and scores go through shared memory at each block of keys, as in two chained GEMMs.
+    blocks: tuple[Block, ...]
+    block_rule: Callable[[Attention, Hardware], Block] | None = None
+    short: Block | None = None
+    splits: str = ""
+    split_block: Callable[[int], Block] | None = None
+    helpers: int = 0
+    helper_style: str = ""
+    repacks: bool = False
     streams: bool = False
-    short: Block | None = None  # for sequences of queries no longer than its block, up to its head dim
+    takes_masks: bool = False
+    on_tcgen05: str = ""
 
     def style_on(self, hardware: Hardware) -> AttentionStyle:
         """The library's parameters on a device."""
@@ -62,23 +89,148 @@ class Library(NamedTuple):
         return style
 
 
-# The blocks depend on the device: see `flash_2_block`.
+# ---- blocks
+
+
+def block_of(library: Library, problem: Attention, hardware: Hardware) -> Block:
+    """The smallest blocking for the head dim and the elements' bytes, or the library's own rule."""
+    head_dim = problem.head_dim
+    if library.block_rule:
+        return library.block_rule(problem, hardware)
+    if library.short and head_dim <= library.short.head_dim and problem.q_len <= library.short.queries:
+        return library.short
+    if library.streams:  # the ring has as many slots as fit, from three to two; else the next blocking
+        room = hardware.shared_memory_per_sm_bytes - RESERVED_SHARED_BYTES
+        for block in library.blocks:
+            for stages in range(block.stages, 1, -1):
+                cut = block._replace(stages=stages)
+                fits = shared_memory_bytes(library, cut, problem.item_bytes) <= room
+                if head_dim <= block.head_dim and fits:
+                    return cut._replace(head_dim=min(block.head_dim, _padded(head_dim)))
+    return _smallest(library.blocks, head_dim)
+
+
+def _smallest(blocks: tuple[Block, ...], head_dim: int) -> Block:
+    """The first that holds the head dim; beyond the last, the last's with the head dim in whole steps."""
+    for block in blocks:
+        if head_dim <= block.head_dim:
+            return block
+    return blocks[-1]._replace(head_dim=_padded(head_dim))
+
+
+def _padded(head_dim: int) -> int:
+    return -(-head_dim // HEAD_DIM_STEP) * HEAD_DIM_STEP
+
+
+def shared_memory_bytes(library: Library, block: Block, size: int) -> int:
+    """Queries and the ring of keys and values; or a ring of slices of 32 of two operands, and the scores. size: bytes of an
+    element."""
+    if library.streams:
+        return block.stages * (block.queries + block.keys) * SLICE * size + block.queries * block.keys * size
+    return (block.queries + 2 * block.stages * block.keys) * block.head_dim * size
+
+
+# exact: flash_fwd_launch_template.h
+FLASH_2_BLOCKS = (
+    Block(32, 128, 128, 128, 255, 1),
+    Block(64, 128, 128, 128, 255, 1),
+    Block(96, 128, 64, 128, 255, 1),
+    Block(128, 128, 64, 128, 255, 1),
+    Block(160, 128, 32, 128, 255, 1),
+    Block(192, 128, 64, 256, 255, 1),
+    Block(224, 128, 64, 256, 255, 1),
+    Block(256, 128, 64, 256, 255, 1),
+)
+# exact: flash_fwd_launch_template.h, is_sm8x: compute capability 8.6 and 8.9, Ampere and Ada with less shared memory than A100
+SM8X_BLOCKS = {128: Block(128, 128, 32, 128, 255, 1), 160: Block(160, 128, 64, 256, 255, 1)}
+SM8X_CAUSAL_DIMS = (96, 128, 160)  # exact: the same file; square blocks there, for causal masks
+SM8X = ("ampere", "ada")  # exact: the architectures of compute capability 8
+SQUARE_BLOCK = Block(0, 64, 64, 128, 255, 1)  # exact: the same file; the head dim is set where it is used
+NARROW_DIM = 224  # exact: the same file; from here on square blocks where shared memory is small
+WIDEST_DIM = 256  # exact: the same file; square blocks where two CTAs fit on an SM that way
+# exact: 100 KB and less on gaming and inference parts, which the same file asks for by max_smem_per_block
+SMALL_SHARED_MEMORY_BYTES = 112 * 1024
+# exact: run_mha_fwd_splitkv_dispatch; keys of a block by head dim, 64 beyond
+SPLIT_KEYS = ((64, 256), (128, 128), (1 << 16, 64))
+
+
+@functools.lru_cache(maxsize=1024)
+def flash_2_block(head_dim: int, causal: bool, hardware: Hardware) -> Block:
+    """flash_fwd_launch_template.h: square blocks for causal masks on compute capability 8.6 and 8.9, smaller ones where
+    shared memory is, and where two CTAs fit on an SM that way."""
+    block = _smallest(FLASH_2_BLOCKS, head_dim)
+    dim = block.head_dim
+    square = SQUARE_BLOCK._replace(head_dim=dim)
+    room = hardware.shared_memory_per_sm_bytes
+    small = room < SMALL_SHARED_MEMORY_BYTES
+    if small and hardware.architecture in SM8X:
+        if causal and dim in SM8X_CAUSAL_DIMS:
+            return square
+        if dim in SM8X_BLOCKS:
+            return SM8X_BLOCKS[dim]
+    two_fit = room >= 2 * shared_memory_bytes(FLASH_2, square, size=2)
+    if (small and dim >= NARROW_DIM) or (dim >= WIDEST_DIM and two_fit):
+        return square
+    return block
+
+
+def flash_2_split_block(head_dim: int) -> Block:
+    """The blocking of its kernel for split keys (run_mha_fwd_splitkv_dispatch)."""
+    dim = _smallest(FLASH_2_BLOCKS, head_dim).head_dim
+    return SQUARE_BLOCK._replace(head_dim=dim, keys=next(keys for most, keys in SPLIT_KEYS if dim <= most))
+
+
+# ---- split keys
+
+FULL_SHARE = 0.8  # exact: num_splits_heuristic: CTAs that fill this share of the slots are not split
+BEST_SHARE = 0.85  # exact: the same: of the fullest last wave, what the fewest splits must attain
+MOST_SPLITS = 128  # exact: the same
+WHOLE_KEY_BLOCKS = 4  # exact: hopper/heuristics.h: up to so many blocks of keys are not split
+SPARE_SHARE = 1.1  # exact: prepare_varlen_num_blocks: a tenth to spare
+
+
+@functools.lru_cache(maxsize=4096)
+def key_splits(ctas: int, slots: int, key_blocks: int) -> int:
+    """In how many parts flash-attention walks the keys (num_splits_heuristic): the fewest that fill the last wave to 85 %
+    of the best, one where the CTAs fill four fifths of the slots."""
+    if ctas >= FULL_SHARE * slots:
+        return 1
+    filled = {}
+    for splits in range(1, min(MOST_SPLITS, slots, key_blocks) + 1):
+        if splits == 1 or -(-key_blocks // splits) != -(-key_blocks // (splits - 1)):
+            waves = ctas * splits / slots
+            filled[splits] = waves / -(-ctas * splits // slots)
+    best = max(filled.values())
+    return next(splits for splits, share in filled.items() if share >= BEST_SHARE * best)
+
+
+def dynamic_splits(batch: int, heads: int, q_blocks: int, key_blocks: int, sms: int) -> tuple[int, bool]:
+    """In how many parts flash-attention 3 walks the keys, and whether its combining kernel is launched.
+
+    The host takes an upper bound by the rule above, as if the batch were one sequence and not for up to four blocks, and
+    launches the combining kernel where that exceeds one. A kernel on the device then divides the blocks of all sequences
+    among the SMs with a tenth to spare (`prepare_varlen_num_blocks`).
+    """
+    most = key_splits(heads * q_blocks, sms, key_blocks) if key_blocks > WHOLE_KEY_BLOCKS else 1
+    blocks_an_sm = math.ceil(SPARE_SHARE * batch * heads * q_blocks * key_blocks / sms)
+    splits = max(min(-(-key_blocks // blocks_an_sm), most), 1)
+    return -(-key_blocks // -(-key_blocks // splits)), most > 1
+
+
+# ---- the libraries
+
 FLASH_2 = Library(
+    "flash-attention-2",
     style="flash_2",
     wgmma=False,
-    blocks=(
-        Block(32, 128, 128, 128, 255, 1),
-        Block(64, 128, 128, 128, 255, 1),
-        Block(96, 128, 64, 128, 255, 1),
-        Block(128, 128, 64, 128, 255, 1),
-        Block(160, 128, 32, 128, 255, 1),
-        Block(192, 128, 64, 256, 255, 1),
-        Block(224, 128, 64, 256, 255, 1),
-        Block(256, 128, 64, 256, 255, 1),
-    ),
+    blocks=FLASH_2_BLOCKS,
+    block_rule=lambda problem, hardware: flash_2_block(problem.head_dim, problem.causal, hardware),
     splits="static",
+    split_block=flash_2_split_block,
 )
+# exact: hopper/tile_size.h
 FLASH_3 = Library(
+    "flash-attention-3",
     style="flash_3",
     wgmma=True,
     blocks=(
@@ -88,11 +240,14 @@ FLASH_3 = Library(
         Block(192, 128, 112, 384, 168, 2),
         Block(256, 128, 80, 384, 168, 2),
     ),
-    helpers=1,
-    splits="dynamic",
     short=Block(64, 64, 128, 256, 168, 2),
+    splits="dynamic",
+    helpers=1,
+    on_tcgen05="flash-attention-4",
 )
+# exact: TensorRT-LLM's fmha_v2
 TRTLLM = Library(
+    "trtllm-fmha",
     style="trtllm",
     wgmma=True,
     blocks=(
@@ -103,22 +258,25 @@ TRTLLM = Library(
     ),
     helpers=2,
     repacks=True,
+    on_tcgen05="trtllm-gen",
 )
 # Two query blocks in flight; warpgroups of their own for the softmax, with part of the exponentials as polynomials on the
 # FMA units, so that little but the exponentials shows.
-FLASH_4 = FLASH_3._replace(
+# exact: flash-attention's kernels for compute capability 10
+FLASH_4 = Library(
+    "flash-attention-4",
     style="flash_4",
+    wgmma=True,
     blocks=(
         Block(64, 256, 128, 384, 168, 2),
         Block(128, 256, 128, 384, 168, 2),
         Block(192, 256, 64, 384, 168, 2),
         Block(256, 128, 64, 384, 168, 2),
     ),
-    short=None,
-    helpers=0,
-    splits="",
 )
+# exact: mem_eff_attention/kernel_forward.h
 EFFICIENT = Library(
+    "efficient",
     style="efficient",
     wgmma=False,
     blocks=(
@@ -127,108 +285,41 @@ EFFICIENT = Library(
         Block(65536, 32, 128, 128, 128, 3),
     ),
     streams=True,
+    takes_masks=True,
 )
 # TensorRT-LLM's kernels for Blackwell (trtllm-gen) are not public; they work on the same tcgen05 instructions as
 # flash-attention 4 and are taken to be like it, with the helpers of fmha_v2 around them. Not measured.
-TRTLLM_GEN = FLASH_4._replace(helpers=TRTLLM.helpers, helper_style=TRTLLM.style, repacks=True)
-LIBRARIES = {
-    "flash-attention-2": FLASH_2,
-    "flash-attention-3": FLASH_3,
-    "flash-attention-4": FLASH_4,
-    "trtllm-fmha": TRTLLM,
-    "trtllm-gen": TRTLLM_GEN,
-    "efficient": EFFICIENT,
-}
+TRTLLM_GEN = FLASH_4._replace(
+    name="trtllm-gen", helpers=TRTLLM.helpers, helper_style=TRTLLM.style, repacks=True
+)
 
-# wgmma is Hopper's alone (PTX ISA: sm_90a); what stands in for its kernels on Blackwell, which has tcgen05.
-ON_BLACKWELL = {"flash-attention-3": "flash-attention-4", "trtllm-fmha": "trtllm-gen"}
-
-# Shared memory of an SM below which flash-attention 2 takes its small blocks: gaming and inference parts have 100 KB.
-SMALL_SHARED_MEMORY_BYTES = 112 * 1024
+BASELINE = "baseline"
+LIBRARIES: dict[str, Library] = {}
+KERNELS: list[str] = [BASELINE]  # what a table's column may say: the libraries, then unfused attention
 
 
-def block_of(
-    library: Library, head_dim: int, q_len: int, causal: bool, size: int, hardware: Hardware
-) -> Block:
-    """The smallest blocking for `head_dim` and elements of `size` bytes; beyond the last, the last's with the head dim in
-    steps of 64."""
-    if library.splits == "static":
-        return flash_2_block(head_dim, causal, hardware)
-    if library.short and head_dim <= library.short.head_dim and q_len <= library.short.queries:
-        return library.short
-    if library.streams:  # the ring has as many slots as fit, from three to two; else the next blocking
-        room = hardware.shared_memory_per_sm_bytes - 1024
-        for block in library.blocks:
-            for stages in range(block.stages, 1, -1):
-                cut = block._replace(stages=stages)
-                if head_dim <= block.head_dim and shared_memory_bytes(library, cut, size) <= room:
-                    return cut._replace(head_dim=min(block.head_dim, -(-head_dim // 64) * 64))
-    return _smallest(library, head_dim)
+def add(library: Library, values: str = "") -> None:
+    """Make a library known everywhere. values: the YAML file that names it and its group, for one that does not ship with
+    simtti.
 
-
-def _smallest(library: Library, head_dim: int) -> Block:
-    for block in library.blocks:
-        if head_dim <= block.head_dim:
-            return block
-    return library.blocks[-1]._replace(head_dim=-(-head_dim // 64) * 64)
-
-
-@functools.lru_cache(maxsize=1024)
-def flash_2_block(head_dim: int, causal: bool, hardware: Hardware) -> Block:
-    """flash_fwd_launch_template.h: square blocks for causal masks on compute capability 8.6 and 8.9, smaller ones where
-    shared memory is, and where two CTAs fit on an SM that way."""
-    block = _smallest(FLASH_2, head_dim)
-    dim = block.head_dim
-    small = hardware.shared_memory_per_sm_bytes < SMALL_SHARED_MEMORY_BYTES
-    if small and hardware.architecture in ("ampere", "ada"):
-        if causal and dim in (96, 128, 160):
-            return Block(dim, 64, 64, 128, 255, 1)
-        if dim == 128:
-            return Block(dim, 128, 32, 128, 255, 1)
-        if dim == 160:
-            return Block(dim, 128, 64, 256, 255, 1)
-    two_fit = hardware.shared_memory_per_sm_bytes >= 2 * 2 * dim * (64 + 2 * 64)
-    if (small and dim >= 224) or (dim >= 256 and two_fit):
-        return Block(dim, 64, 64, 128, 255, 1)
-    return block
-
-
-def flash_2_split_block(head_dim: int) -> Block:
-    """The blocking of its kernel for split keys (run_mha_fwd_splitkv_dispatch)."""
-    dim = _smallest(FLASH_2, head_dim).head_dim
-    return Block(dim, 64, 256 if dim <= 64 else 128 if dim <= 128 else 64, 128, 255, 1)
-
-
-def shared_memory_bytes(library: Library, block: Block, size: int) -> int:
-    """Queries and the ring of keys and values; or a ring of slices of 32 of two operands, and the scores."""
-    if library.streams:
-        return block.stages * (block.queries + block.keys) * 32 * size + block.queries * block.keys * size
-    return (block.queries + 2 * block.stages * block.keys) * block.head_dim * size
-
-
-@functools.lru_cache(maxsize=4096)
-def key_splits(ctas: int, slots: int, key_blocks: int) -> int:
-    """In how many parts flash-attention walks the keys (num_splits_heuristic): the fewest that fill the last wave to 85 %
-    of the best, one where the CTAs fill four fifths of the slots."""
-    if ctas >= 0.8 * slots:
-        return 1
-    filled = {}
-    for splits in range(1, min(128, slots, key_blocks) + 1):
-        if splits == 1 or -(-key_blocks // splits) != -(-key_blocks // (splits - 1)):
-            waves = ctas * splits / slots
-            filled[splits] = waves / -(-ctas * splits // slots)
-    best = max(filled.values())
-    return next(splits for splits, share in filled.items() if share >= 0.85 * best)
-
-
-def dynamic_splits(batch: int, heads: int, q_blocks: int, key_blocks: int, sms: int) -> tuple[int, bool]:
-    """In how many parts flash-attention 3 walks the keys, and whether its combining kernel is launched.
-
-    The host takes an upper bound by the rule above, as if the batch were one sequence and not for up to four blocks, and
-    launches the combining kernel where that exceeds one. A kernel on the device then divides the blocks of all sequences
-    among the SMs with a tenth to spare (`prepare_varlen_num_blocks`).
+    Raises:
+        InputError: there is a kernel of attention of its name.
     """
-    most = key_splits(heads * q_blocks, sms, key_blocks) if key_blocks > 4 else 1
-    blocks_an_sm = math.ceil(1.1 * batch * heads * q_blocks * key_blocks / sms)
-    splits = max(min(-(-key_blocks // blocks_an_sm), most), 1)
-    return -(-key_blocks // -(-key_blocks // splits)), most > 1
+    if library.name in KERNELS:
+        raise InputError(f"there is an attention library {library.name!r} already")
+    LIBRARIES[library.name] = library
+    KERNELS.insert(-1, library.name)
+    if values:
+        devices.add_values(values)
+
+
+def remove(library: Library, values: str = "") -> None:
+    """Forget a library that `add` made known."""
+    del LIBRARIES[library.name]
+    KERNELS.remove(library.name)
+    if values:
+        devices.remove_values(values)
+
+
+for _library in (FLASH_2, FLASH_3, FLASH_4, TRTLLM, TRTLLM_GEN, EFFICIENT):
+    add(_library)

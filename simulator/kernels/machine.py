@@ -12,9 +12,14 @@ SECTOR_BYTES = 32  # exact: what L2 moves at least (CUDA C++ Best Practices Guid
 LINE_BYTES = 128  # exact: what L2 makes room for, of four sectors (same guide)
 VECTOR_BYTES = 16  # exact: the widest load and store of a thread
 FP32_BYTES = 4  # exact
-WGMMA_SHARED_MEMORY_BYTES = (
-    200 * 1024
-)  # exact: the parts with wgmma or tcgen05 have 227 KB, the others 100 KB and less
+REGISTER_UNIT = (
+    256  # exact: registers are given to a warp in whole units of these (CUDA occupancy calculator)
+)
+RESERVED_SHARED_BYTES = (
+    1024  # exact: of shared memory that the system takes from each CTA (CUDA C++ Programming Guide)
+)
+WGMMA_ROWS = 64  # exact: rows of an instruction of four warps (PTX ISA, wgmma)
+TCGEN05_ROWS = 128  # exact: rows of an instruction (PTX ISA, tcgen05.mma)
 
 
 class FusedMultiplyAdds(NamedTuple):
@@ -34,7 +39,5 @@ def fused_multiply_adds(macs: float, efficiency: float, overhead: float) -> Fuse
 
 
 def has_wgmma(hardware: Hardware) -> bool:
-    """Hopper and the data-centre Blackwell: the parts that have the shared memory for it (Blackwell's others do not)."""
-    return hardware.architecture in ("hopper", "blackwell", "hypothetical") and (
-        hardware.shared_memory_per_sm_bytes >= WGMMA_SHARED_MEMORY_BYTES
-    )
+    """Hopper and the data-centre Blackwell: tensor-core instructions of whole warpgroups, fed from shared memory."""
+    return hardware.matrix_unit in ("wgmma", "tcgen05")

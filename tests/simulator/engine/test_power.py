@@ -13,7 +13,7 @@ from simtti.simulator.closed_form import lone_time_s
 from simtti.simulator.engine import power
 from simtti.simulator.engine.device import execution_time_s
 from simtti.simulator.kernel import Kernel
-from simtti.simulator.kernels.gemm import gemm
+from simtti.simulator.kernels.gemm import Gemm, gemm
 from simtti.simulator.predict import benchmark_energy, operator_time_s, sustained_clock_hz, time_at_clock_s
 
 A100, H100, H200 = devices.load("a100-sxm"), devices.load("h100-sxm"), devices.load("h200-sxm")
@@ -58,7 +58,7 @@ def test_voltage_has_a_floor():
 @some
 @given(sizes, sizes, sizes, devices)
 def test_the_sustained_clock_keeps_to_the_limit_and_wastes_none_of_it(m, n, k, device):
-    clock, _, power_w = sustained(gemm(m, n, k, 1, "bf16", device), device)
+    clock, _, power_w = sustained(gemm(Gemm(m, n, k, dtype="bf16"), device), device)
     assert 0.5 < clock <= 1
     assert power_w <= power.held_power_w(device) * 1.001
     if clock < 0.999:
@@ -66,16 +66,21 @@ def test_the_sustained_clock_keeps_to_the_limit_and_wastes_none_of_it(m, n, k, d
 
 
 def test_a_large_product_slows_down_and_a_stream_of_weights_does_not():
-    clock, time_s, _ = sustained(gemm(8192, 8192, 8192, 1, "bf16", H100), H100)
+    clock, time_s, _ = sustained(gemm(Gemm(8192, 8192, 8192, dtype="bf16"), H100), H100)
     assert 0.75 < clock < 0.95
-    assert time_s > 1.05 * operator_time_s(gemm(8192, 8192, 8192, 1, "bf16", H100), without_limit(H100))
-    stream = gemm(4, 16384, 16384, 1, "bf16", H100)
+    assert time_s > 1.05 * operator_time_s(
+        gemm(Gemm(8192, 8192, 8192, dtype="bf16"), H100), without_limit(H100)
+    )
+    stream = gemm(Gemm(4, 16384, 16384, dtype="bf16"), H100)
     _, time_s, _ = sustained(stream, H100)
     assert time_s == pytest.approx(sum(lone_time_s(kernel, H100) for kernel in stream), rel=0.02)
 
 
 def test_only_what_outlasts_the_response_is_slowed():
-    short, long = gemm(2048, 2048, 4096, 1, "bf16", H100), gemm(16384, 16384, 16384, 1, "bf16", H100)
+    short, long = (
+        gemm(Gemm(2048, 2048, 4096, dtype="bf16"), H100),
+        gemm(Gemm(16384, 16384, 16384, dtype="bf16"), H100),
+    )
     assert operator_time_s(short, H100) == operator_time_s(short, without_limit(H100))
     assert operator_time_s(long, H100) == pytest.approx(sustained(long, H100)[1], rel=0.02), (
         "after half a second the clock is the sustained one"
@@ -85,7 +90,7 @@ def test_only_what_outlasts_the_response_is_slowed():
 @pytest.mark.parametrize("device", [A100, H100], ids=lambda device: device.name)
 @pytest.mark.parametrize("size", [1024, 4096, 8192])
 def test_fidelities_and_closed_form_agree_at_the_sustained_clock(device, size):
-    kernels = gemm(size, 4096, 8192, 1, "bf16", device)
+    kernels = gemm(Gemm(size, 4096, 8192, dtype="bf16"), device)
     clock_hz = sustained_clock_hz(kernels, device)
     slower, clock = power.at_clock(device, clock_hz), clock_hz / device.clock_hz
     closed_s = time_at_clock_s(kernels, device, clock_hz)
@@ -107,7 +112,7 @@ def test_fidelities_and_closed_form_agree_at_the_sustained_clock(device, size):
 )
 def test_a_better_device_is_not_slower_at_its_limit(m, n, k, device, field):
     better = dataclasses.replace(device, **{field: getattr(device, field) * 1.3})
-    times = [operator_time_s(gemm(m, n, k, 1, "bf16", each), each) for each in (device, better)]
+    times = [operator_time_s(gemm(Gemm(m, n, k, dtype="bf16"), each), each) for each in (device, better)]
     assert times[1] <= 1.02 * times[0]
 
 
@@ -119,5 +124,7 @@ def test_board_power_of_long_products():
 
     table = pd.read_parquet(MEASURED / "gemm_power.parquet")
     table = table[table.time_us > 60].sample(400, random_state=3)
-    predicted = [sustained(gemm(row.m, row.n, row.k, 1, "bf16", H200), H200)[2] for row in table.itertuples()]
+    predicted = [
+        sustained(gemm(Gemm(row.m, row.n, row.k, dtype="bf16"), H200), H200)[2] for row in table.itertuples()
+    ]
     assert abs(predicted / table.power_w - 1).mean() < 0.15

@@ -13,8 +13,9 @@ from simtti.errors import InputError
 from simtti.hw_configs import devices
 from simtti.simulator.closed_form import lone_time_s
 from simtti.simulator.kernel import Access, ctas_per_sm
-from simtti.simulator.kernels.attention import KERNELS, attention
-from simtti.simulator.kernels.libraries import dynamic_splits, flash_2_block, key_splits
+from simtti.simulator.kernels.attention import attention
+from simtti.simulator.kernels.attention_problem import Attention
+from simtti.simulator.kernels.libraries import KERNELS, dynamic_splits, flash_2_block, key_splits
 from simtti.simulator.predict import operator_time_s
 
 A100, H100 = devices.load("a100-sxm"), devices.load("h100-sxm")
@@ -30,7 +31,8 @@ some = settings(max_examples=60, deadline=None, derandomize=True)
 
 
 def kernels_of(batch, heads, q_len, kv_len, head_dim, device, kernel, causal=False, dtype="fp16", **options):
-    return attention(batch, heads, q_len, kv_len, head_dim, causal, dtype, device, kernel, **options)
+    problem = Attention(batch, heads, q_len, kv_len, head_dim, causal, dtype, kernel, **options)
+    return attention(problem, device)
 
 
 def time_s(*shape, device, kernel="flash-attention-2", **options):
@@ -212,12 +214,12 @@ def test_baseline_moves_the_scores_through_memory_four_times():
 
 
 def test_default_kernel_is_the_devices_and_unknown_ones_are_named():
-    (kernel,) = attention(4, 16, 4096, 4096, 64, False, "fp16", A100)
+    (kernel,) = attention(Attention(4, 16, 4096, 4096, 64), A100)
     assert kernel.name.startswith(A100.attention_kernel)
     with pytest.raises(InputError, match="flash-attention-2"):
-        attention(1, 1, 16, 16, 64, False, "fp16", A100, "flash-atention-2")
+        attention(Attention(1, 1, 16, 16, 64, kernel="flash-atention-2"), A100)
     with pytest.raises(ValueError, match="not 1, 1, 0, 16, 64"):
-        attention(1, 1, 0, 16, 64, False, "fp16", A100)
+        Attention(1, 1, 0, 16, 64)
 
 
 def errors(table, predicted):

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from simtti.hw_configs import devices
 from simtti.simulator.closed_form import lone_time_s
 from simtti.simulator.kernel import Access, ctas_per_sm
-from simtti.simulator.kernels.gemm import Traffic, choose, gemm
+from simtti.simulator.kernels.gemm import Gemm, gemm
+from simtti.simulator.kernels.gemm_choice import Traffic, choose
 from simtti.simulator.predict import operator_time_s
 
 A100, H100, V100 = (devices.load(name) for name in ("a100-sxm", "h100-sxm", "v100-sxm"))
@@ -23,13 +24,13 @@ some = settings(max_examples=60, deadline=None, derandomize=True)
 
 
 def time_s(m, n, k, device, batch=1, dtype="fp16"):
-    return sum(lone_time_s(kernel, device) for kernel in gemm(m, n, k, batch, dtype, device))
+    return sum(lone_time_s(kernel, device) for kernel in gemm(Gemm(m, n, k, batch, dtype), device))
 
 
 @some
 @given(rows, eights, eights, st.integers(1, 4), ampere_or_hopper)
 def test_flops_and_unique_bytes_are_the_problems(m, n, k, batch, device):
-    kernels = gemm(m, n, k, batch, "bf16", device, a=7, b=8, c=9)
+    kernels = gemm(Gemm(m, n, k, batch, "bf16", a=7, b=8, c=9), device)
     first, last = kernels[0], kernels[-1]
     assert first.flops == 2 * batch * m * n * k
     assert first.reads == (Access(7, 2 * batch * m * k), Access(8, 2 * batch * n * k))
@@ -46,7 +47,7 @@ def test_flops_and_unique_bytes_are_the_problems(m, n, k, batch, device):
 @given(rows, eights, eights, ampere_or_hopper, st.sampled_from(["fp16", "fp32"]))
 def test_the_estimate_is_the_closed_form_of_the_kernels(m, n, k, device, dtype):
     size = 4 if dtype == "fp32" else 2
-    plan = choose(m, n, k, 1, dtype, device, Traffic(size * m * k, size * n * k, size * m * n))
+    plan = choose(m, n, k, 1, dtype, Traffic(size * m * k, size * n * k, size * m * n), device)
     assert plan.time_s == pytest.approx(time_s(m, n, k, device, dtype=dtype), rel=1e-9)
 
 
@@ -99,7 +100,7 @@ def test_a_partly_filled_tile_costs_a_whole_one():
 
 
 def test_few_tiles_of_a_long_k_are_split():
-    first, reduction = gemm(64, 64, 65536, 1, "bf16", H100)
+    first, reduction = gemm(Gemm(64, 64, 65536, dtype="bf16"), H100)
     assert "splitk" in first.name
     assert first.grid > 16
     assert reduction.name.endswith("reduce")
@@ -109,7 +110,7 @@ def test_few_tiles_of_a_long_k_are_split():
 @given(rows, eights, eights, ampere_or_hopper)
 def test_a_repeated_product_finds_in_l2_what_fits(m, n, k, device):
     usable, once = device.l2_usable_bytes, 2.0 * (m * k + n * k + m * n)
-    first, *rest = gemm(m, n, k, 1, "bf16", device)
+    first, *rest = gemm(Gemm(m, n, k, dtype="bf16"), device)
     cold = first.unique_bytes + first.hbm_reread_bytes
     assert 0 < first.repeated_hbm_bytes <= cold * (1 + 1e-9)
     if once > usable and not rest:
@@ -121,16 +122,16 @@ def test_a_repeated_product_finds_in_l2_what_fits(m, n, k, device):
 
 
 def test_partial_results_that_fit_in_l2_cost_no_memory_traffic():
-    _, reduction = gemm(64, 64, 16384, 1, "bf16", H100)
+    _, reduction = gemm(Gemm(64, 64, 16384, dtype="bf16"), H100)
     assert reduction.repeated_hbm_bytes < 0.5 * reduction.read_bytes
 
 
 def test_fp32_runs_on_the_cuda_cores_where_there_is_no_tf32():
-    (kernel,) = gemm(8192, 8192, 8192, 1, "fp32", V100)
+    (kernel,) = gemm(Gemm(8192, 8192, 8192, dtype="fp32"), V100)
     assert kernel.tensor_flops == 0
     peak = V100.fp32_flops_per_cycle_sm * V100.clock_hz * V100.sm_count
     assert 0.75 < 2 * 8192**3 / lone_time_s(kernel, V100) / peak < 0.95
-    assert gemm(8192, 8192, 8192, 1, "fp32", A100)[0].fp32_flops == 0
+    assert gemm(Gemm(8192, 8192, 8192, dtype="fp32"), A100)[0].fp32_flops == 0
 
 
 def test_fp32_products_of_few_rows_take_small_tiles():
@@ -150,7 +151,7 @@ def test_rows_that_are_not_whole_16_bytes_are_slow():
 
 def test_impossible_sizes_are_named():
     with pytest.raises(ValueError, match="not 0, 1, 1, 1"):
-        gemm(0, 1, 1, 1, "fp16", A100)
+        Gemm(0, 1, 1, 1, "fp16")
 
 
 @pytest.mark.skipif(not MEASURED.exists(), reason=f"no measurements at {MEASURED.parent}")
@@ -162,7 +163,7 @@ def test_accuracy_on_measured_rows(name, percent):
     table = table[table.hw == name].sample(800, random_state=11)
     device = devices.load(name)
     predicted = [
-        1e6 * operator_time_s(gemm(row.m, row.n, row.k, 1, "bf16", device), device)
+        1e6 * operator_time_s(gemm(Gemm(row.m, row.n, row.k, dtype="bf16"), device), device)
         for row in table.itertuples()
     ]
     assert 100 * (abs(predicted / table.time_us - 1)).mean() < percent
@@ -174,6 +175,6 @@ def test_accuracy_on_measured_rows(name, percent):
     [(8, 8, 64, 37632, 40.9), (8, 64, 8, 37632, 108.4), (5, 5, 64, 12, 3.1), (5, 64, 5, 12, 2.8)],
 )
 def test_tiny_batched_products_take_what_a_warp_issues(m, n, k, batch, measured_us):
-    (kernel,) = gemm(m, n, k, batch, "bf16", H100)
+    (kernel,) = gemm(Gemm(m, n, k, batch, "bf16"), H100)
     assert kernel.threads == 32
     assert 1e6 * (lone_time_s(kernel, H100) - H100.launch_s) == pytest.approx(measured_us, rel=0.25)

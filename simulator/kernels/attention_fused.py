@@ -1,0 +1,292 @@
+"""Fused attention: the kernels of the libraries, from their records and their parameters on a device.
+
+A CTA takes a block of queries of one (batch, head). It loads its queries once and walks over the keys and values in blocks:
+scores on the tensor cores, exponentials on the special-function units, weighted values on the tensor cores; the score matrix
+never leaves the SM. What decides their time:
+
+- tiles. The head dim is padded to the kernel's, queries and keys to whole blocks. Temporal attention, thousands of
+  sequences of 16 frames, pays for a full block each: padding, not FLOPs, is why it is slow;
+- softmax beside the tensor cores. A warpgroup that computes exponentials issues no matrix products. Other warpgroups
+  and co-resident CTAs hide most of the shorter of the two behind the longer; the rest, `exposed`, adds up. At head dim 64
+  exponentials, with what else softmax does to each score, take longer than the products on Hopper;
+- the warps. mma.sync comes no faster than warps issue it, at A100's rate on Hopper too; a CTA alone on its SM is slower
+  still. And every warp reads the whole block of keys and values from shared memory;
+- a CTA's ends: its queries come in and its results go out while its products rest;
+- few CTAs: where (batch, head, query block) leave SMs idle, the keys are split too and a second kernel combines;
+- long kernels lose clock to the power limit.
+
+*efficient* is two chained CUTLASS GEMMs: softmax, products and shared memory take turns, and each slice of 32 waits for
+its loads.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from simtti.hw_configs.hardware import Hardware
+from simtti.simulator.kernel import Access, Kernel
+from simtti.simulator.kernels.attention_problem import Attention
+from simtti.simulator.kernels.libraries import (
+    SLICE,
+    Block,
+    Library,
+    block_of,
+    dynamic_splits,
+    key_splits,
+    shared_memory_bytes,
+)
+from simtti.simulator.kernels.machine import FP32_BYTES, LANES, TCGEN05_ROWS, VECTOR_BYTES, WGMMA_ROWS
+
+TF32_PASSES = 3  # exact: products in TF32 for one in fp32 (CUTLASS's OpMultiplyAddFastF32)
+WARP_TILE = 32  # exact: rows and columns of a warp's tile in CUTLASS's chained products (kernel_forward.h)
+SUMMED_BLOCKS = 64  # exact: our own: up to so many blocks of queries are summed one by one
+COMBINE = {
+    "static": (128, 32),
+    "dynamic": (256, 64),
+}  # exact: threads, step of the head dim (flash_fwd_kernel.h, combine)
+COMBINE_ELEMENTS = 4  # exact: of a thread (same file)
+COMBINE_COLUMNS = 128  # exact: of a row at once (same file)
+HELPER_THREADS = 128  # exact: of a kernel of one CTA, so that they decide nothing
+REPACK_THREADS = 256  # exact: of a CTA that copies, 16 bytes a thread
+COPY_REGISTERS = 40  # exact: of a thread that copies or combines, few enough that CTAs fill an SM's threads
+
+
+def fused(library: Library, problem: Attention, hardware: Hardware) -> list[Kernel]:
+    """The kernels of a library: those around it, the kernel itself, and what combines the parts of split keys."""
+    reads, writes, parts = problem.reads, problem.writes, hardware.attention_parts
+    cut = _divide(library, problem, hardware)
+    partial_bytes = (
+        float(FP32_BYTES) * problem.sequences * problem.q_len * (problem.head_dim + 1) * cut.splits
+    )
+    partial = (Access(problem.workspace, partial_bytes),)
+    helper_s = library.style_of_helpers_on(hardware).helper_latency_s
+    kernels = [_helper(library, helper_s, problem.family) for _ in range(library.helpers)]
+    if library.repacks:
+        kernels.append(_repack(library, reads, parts.repack_latency_s, problem.family))
+    kernels.append(_main(library, problem, cut, writes if cut.splits == 1 else partial, hardware))
+    if cut.combines:
+        kernels.append(_combine(library, problem, cut, partial, hardware))
+    return kernels
+
+
+class _Division(NamedTuple):
+    """How the work is cut: blocks, and parts of the keys. key_blocks: that a CTA walks over, on average."""
+
+    block: Block
+    q_blocks: int
+    key_blocks: float
+    splits: int
+    combines: bool
+
+
+def _divide(library: Library, problem: Attention, hardware: Hardware) -> _Division:
+    block = block_of(library, problem, hardware)
+    splits, combines = 1, False
+    if library.splits == "static" and library.split_block:
+        # Two CTAs of 128 threads fit on an SM; the rule counts the blocks of the kernel for split keys.
+        parts = library.split_block(problem.head_dim)
+        ctas = problem.sequences * -(-problem.q_len // parts.queries)
+        splits = key_splits(ctas, 2 * hardware.sm_count, -(-problem.kv_len // parts.keys))
+        combines = splits > 1
+        if combines:
+            block = parts
+    q_blocks = -(-problem.q_len // block.queries)
+    whole = -(-problem.kv_len // block.keys)
+    if library.splits == "dynamic":
+        splits, combines = dynamic_splits(problem.batch, problem.heads, q_blocks, whole, hardware.sm_count)
+    if problem.causal:
+        walked = _visible_blocks(problem.q_len, problem.kv_len, block, q_blocks) / splits
+    else:
+        walked = float(-(-whole // splits))
+    return _Division(block, q_blocks, walked, splits, combines)
+
+
+def _main(
+    library: Library, problem: Attention, cut: _Division, writes: tuple[Access, ...], hardware: Hardware
+) -> Kernel:
+    style, block, splits = library.style_on(hardware), cut.block, cut.splits
+    size, head_dim, sequences, reads = problem.item_bytes, problem.head_dim, problem.sequences, problem.reads
+    ctas = sequences * cut.q_blocks * splits
+    keys = cut.key_blocks * block.keys
+    real_keys = min(keys, problem.kv_len / splits)
+    rows = problem.q_len / cut.q_blocks
+    exponentials = block.queries * keys
+    flops = exponentials * _flops_a_score(library, block, problem, hardware)
+    cuda_cores = problem.dtype == "fp32" and not hardware.tensor_tf32_flops_per_cycle_sm
+    shared_bytes = cut.key_blocks * size * _shared_elements(library, block, head_dim, hardware)
+    tensor_share = 1.0
+    if not cuda_cores:
+        rest = 2 * rows * head_dim * size / style.edge_bytes_per_cycle
+        if library.streams:  # between barriers, products wait for shared memory
+            rest += shared_bytes / hardware.shared_memory_bytes_per_cycle_sm
+        tensor_share = _tensor_share(library, flops, exponentials, rest, problem.dtype, hardware)
+    walked_again = cut.key_blocks * rows if library.streams else rows  # queries that L2 is asked for
+    active = hardware.sm_count / cut.q_blocks * 2.0 * problem.kv_len * head_dim * size
+    in_flight = 1 if library.streams else block.stages  # slices of one block, or whole blocks
+    return Kernel(
+        name=f"{library.name}_{min(block.head_dim, _slices(head_dim) * SLICE)}_{block.queries}x{block.keys}"
+        + (f"_split{splits}" if splits > 1 else ""),
+        family=problem.family,
+        grid=ctas,
+        threads=block.threads,
+        registers=block.registers,
+        shared_memory_bytes=shared_memory_bytes(library, block, size),
+        tensor_flops=0.0 if cuda_cores else flops,
+        # An instruction of the softmax counts as a fused multiply-add.
+        fp32_flops=2.0 * style.softmax_slots * exponentials + (flops if cuda_cores else 0.0),
+        issue_slots=style.softmax_slots * exponentials + (flops / 2 if cuda_cores else 0.0),
+        tensor_dtype="fp16" if cuda_cores else problem.dtype,
+        tensor_efficiency=tensor_share,
+        sfu_ops=exponentials,
+        shared_bytes=shared_bytes,
+        l2_bytes=head_dim
+        * (walked_again * size + rows * (FP32_BYTES if splits > 1 else size) + 2.0 * real_keys * size),
+        latency_s=_latency_s(library, problem, cut, ctas, hardware),
+        bytes_in_flight=float((block.queries + 2 * in_flight * block.keys) * head_dim * size),
+        reads=reads,
+        writes=writes,
+        hbm_reread_bytes=(-(-cut.q_blocks // hardware.sm_count) - 1) * (reads[1].nbytes + reads[2].nbytes)
+        if active > hardware.l2_usable_bytes
+        else 0.0,
+        flops=2 * 2.0 * sequences * problem.q_len * problem.kv_len * head_dim * problem.visible_share,
+    )
+
+
+def _slices(elements: int) -> int:
+    return -(-elements // SLICE)
+
+
+def _flops_a_score(library: Library, block: Block, problem: Attention, hardware: Hardware) -> float:
+    """FLOPs of both products for one query and key, with the head dim's padding.
+
+    Chained GEMMs pad it to slices of 32 in the first and whole tiles in the second; in fp32 they make each product of
+    three in TF32.
+    """
+    if not library.streams:
+        return 2 * 2.0 * block.head_dim
+    passes = TF32_PASSES if problem.dtype == "fp32" and hardware.tensor_tf32_flops_per_cycle_sm else 1
+    slices, tiles = _slices(problem.head_dim) * SLICE, -(-problem.head_dim // block.keys) * block.keys
+    return 2.0 * passes * (slices + tiles)
+
+
+def _latency_s(library: Library, problem: Attention, cut: _Division, ctas: int, hardware: Hardware) -> float:
+    """What a CTA waits for: its prologue and epilogue, each block of keys, its first loads, its part of split keys."""
+    style, block, size = library.style_on(hardware), cut.block, problem.item_bytes
+    rows = problem.q_len / cut.q_blocks
+    steps = cut.key_blocks
+    if library.streams:  # a barrier and a wait for L2 at each slice of 32 of both products
+        tiles = -(-problem.head_dim // block.keys)
+        steps *= _slices(problem.head_dim) + tiles * block.keys // SLICE
+    cycles = style.setup_cycles + style.row_cycles * block.queries + style.step_cycles * steps
+    if not library.wgmma and hardware.tensor_flops_per_cycle_sm("fp16"):
+        # A warp alone on its sub-core waits for each of its products; another CTA's warps fill that time.
+        flops = 0.0
+        if not library.streams:
+            flops = 2 * 2.0 * block.queries * block.keys * cut.key_blocks * block.head_dim
+        alone = hardware.attention_mma.flops_per_warp_cycle * block.threads / LANES
+        cycles += max(flops / alone - flops / _product_rate(library, "fp16", hardware), 0.0)
+    if cut.splits > 1:
+        cycles += FP32_BYTES * rows * problem.head_dim / hardware.attention_parts.partial_bytes_per_cycle
+    keys = min(min(block.stages, cut.key_blocks) * block.keys, problem.kv_len / cut.splits)
+    first_bytes = size * problem.head_dim * (rows + 2 * keys)
+    contended_s = first_bytes * min(ctas, hardware.sm_count) / hardware.hbm_attained_bytes_per_s
+    return cycles / hardware.clock_hz + style.exposed_loads * max(contended_s, hardware.hbm_latency_s)
+
+
+def _tensor_share(
+    library: Library, flops: float, exponentials: float, rest_cycles: float, dtype: str, hardware: Hardware
+) -> float:
+    """Of the attainable rate of the tensor cores: products beside softmax, what neither hides of the other, and where
+    both rest."""
+    style = library.style_on(hardware)
+    ideal = flops / hardware.tensor_flops_per_cycle_sm(dtype)
+    products = flops / (_product_rate(library, dtype, hardware) * style.tensor_share)
+    lanes = hardware.fp32_flops_per_cycle_sm / 2
+    softmax = exponentials * (1 / hardware.sfu_ops_per_cycle_sm + style.softmax_slots / lanes)
+    return ideal / (max(products, softmax) + style.exposed * min(products, softmax) + rest_cycles)
+
+
+def _product_rate(library: Library, dtype: str, hardware: Hardware) -> float:
+    """FLOPs a cycle of an SM's tensor cores, as far as the warps can issue them."""
+    rate = hardware.tensor_flops_per_cycle_sm(dtype)
+    if library.wgmma:
+        return rate
+    two_bytes = hardware.tensor_flops_per_cycle_sm("fp16")
+    return min(rate, hardware.attention_mma.flops_per_cycle * rate / two_bytes)
+
+
+def _shared_elements(library: Library, block: Block, head_dim: int, hardware: Hardware) -> float:
+    """Elements through shared memory for a block of keys: what each warp (mma), warpgroup (wgmma: 64 rows) or instruction
+    (tcgen05: 128 rows) reads of its queries, keys and values, and what fills the ring."""
+    style, queries, keys = library.style_on(hardware), block.queries, block.keys
+    warps = block.threads // LANES
+    if library.streams:  # scores are written and read back
+        tiles = -(-head_dim // keys)
+        read = warps * 2 * WARP_TILE * (_slices(head_dim) * SLICE + keys * tiles)
+        return read + style.fill_cost * (head_dim * (queries + 2 * keys) + queries * keys)
+    rows = TCGEN05_ROWS if hardware.matrix_unit == "tcgen05" else WGMMA_ROWS
+    readers = max(queries // rows, 1) if library.wgmma else warps
+    return block.head_dim * (readers * 2 * keys + queries + 2 * style.fill_cost * keys)
+
+
+def _visible_blocks(q_len: int, kv_len: int, block: Block, q_blocks: int) -> float:
+    """Blocks of keys that a block of queries walks over under a causal mask, on average."""
+    if q_blocks > SUMMED_BLOCKS:  # the sum's closed form without the rounding at the ends
+        first, last = kv_len - q_len + block.queries, kv_len
+        return max((max(first, 0) + last) / 2 / block.keys + 0.5, 1.0)
+    total = 0
+    for index in range(q_blocks):
+        seen = min(kv_len - q_len + (index + 1) * block.queries, kv_len)
+        total += max(-(-seen // block.keys), 1)
+    return total / q_blocks
+
+
+def _combine(
+    library: Library, problem: Attention, cut: _Division, partial: tuple[Access, ...], hardware: Hardware
+) -> Kernel:
+    """Adds up the parts of split keys, four elements a thread: flash-attention 2 with CTAs of 128 threads, 3 of 256.
+    Where the device found one part enough, its CTAs look and leave."""
+    rows, splits, moves = problem.sequences * problem.q_len, cut.splits, cut.splits > 1
+    threads, step = COMBINE[library.splits]
+    columns = math.gcd(-(-problem.head_dim // step) * step, COMBINE_COLUMNS)
+    cta_rows = COMBINE_ELEMENTS * threads // columns
+    elements = cta_rows * problem.head_dim * moves
+    parts_in_flight = min(splits, hardware.attention_parts.combine_loads)
+    return Kernel(
+        name=f"{library.name}_combine",
+        family=problem.family,
+        grid=-(-rows // cta_rows),
+        threads=threads,
+        registers=COPY_REGISTERS,
+        fp32_flops=2.0 * elements * splits,
+        l2_bytes=float(elements * (FP32_BYTES * splits + problem.item_bytes)),
+        latency_s=hardware.attention_parts.combine_latency_s,
+        bytes_in_flight=float(cta_rows * problem.head_dim * FP32_BYTES * parts_in_flight),
+        reads=partial if moves else (),
+        writes=problem.writes if moves else (),
+    )
+
+
+def _helper(library: Library, latency_s: float, family: str) -> Kernel:
+    return Kernel(
+        name=f"{library.name}_prepare", family=family, grid=1, threads=HELPER_THREADS, latency_s=latency_s
+    )
+
+
+def _repack(library: Library, reads: tuple[Access, ...], latency_s: float, family: str) -> Kernel:
+    """A copy of Q, K and V: CTAs of 256 threads, 16 bytes a thread in and out."""
+    nbytes, cta_bytes = sum(access.nbytes for access in reads), REPACK_THREADS * VECTOR_BYTES
+    ctas = max(int(nbytes // cta_bytes), 1)
+    return Kernel(
+        name=f"{library.name}_repack",
+        family=family,
+        grid=ctas,
+        threads=REPACK_THREADS,
+        registers=COPY_REGISTERS,
+        l2_bytes=2 * nbytes / ctas,
+        latency_s=latency_s,
+        bytes_in_flight=float(cta_bytes),
+        reads=reads,
+        writes=reads,
+    )

@@ -1,0 +1,227 @@
+"""The catalogue of GEMM kernels: their tiles, and which of them fit on a device.
+
+A tile of C[m,n] = A[m,k]·B[k,n] is what one CTA computes, from slices of A and B in a ring of `stages` buffers of shared
+memory. What feeds the tensor cores decides how fast it can be. With mma.sync (Volta to Ada) each warp reads its own rows of A
+and columns of B, (warp_m + warp_n) elements a k: small warp tiles read more for a FLOP. With wgmma (Hopper) four warps read 64
+rows of A and the tile's columns of B once; with tcgen05 (data-centre Blackwell) 128 rows.
+
+fp32 means TF32 where there is one: PyTorch's switch for matrix products is off by default, but every fp32 pipeline measured on an
+Ampere ran with it on (SDXL on A100, diffusion-fast: 7.36 s; 7.1 s with TF32, 20.9 s without; Stable Diffusion, lambda-diffusers,
+likewise). Elsewhere it runs on the CUDA cores (`ampere_sgemm_128x128_nn` and its like): a thread of the larger tiles has 8 x 8
+results, so that it issues 64 FMAs to four 16-byte loads from shared memory.
+
+Sources. Tiles: kernel names of cuBLAS 12 and 13 (`ampere_bf16_s16816gemm_bf16_128x128_ldg8_stages_32x5`, `nvjet_..`,
+`sm90_xmma_gemm_..tilesize256x128x64_warpgroupsize2x1x1`) and CUTLASS's default configurations; those that made the measured
+devices less accurate, or made no difference, were left out. Fragment traffic: PTX ISA, mma.sync and wgmma. What is fitted
+stands in hw_configs/families/gemm.yaml.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import NamedTuple
+
+from simtti.dtypes import ITEM_BYTES
+from simtti.hw_configs.hardware import Hardware
+from simtti.hw_configs.parameters import GemmStyle
+from simtti.simulator.kernels.machine import (
+    LANES,
+    REGISTER_UNIT,
+    RESERVED_SHARED_BYTES,
+    TCGEN05_ROWS,
+    VECTOR_BYTES,
+    WGMMA_ROWS,
+    FusedMultiplyAdds,
+    fused_multiply_adds,
+    has_wgmma,
+)
+
+CHAIN_K = 32  # exact: the elements of k that GemmStyle.chain_cycles is counted for
+LARGEST_TILE = (256, 128)  # exact: the usual one (kernel names); what reuse is compared with
+
+
+class Tile(NamedTuple):
+    """A kernel of the catalogue: tile m x n, ring of `stages` slots of `k` two-byte elements (half as many of four).
+
+    registers: of a thread. feed_bytes: shared-memory reads for the tensor cores per k, two-byte elements. wide_feed_bytes:
+    the same with instructions of 128 rows for pairs of SMs, each of which holds half of B.
+    """
+
+    m: int
+    n: int
+    k: int
+    stages: int
+    threads: int
+    registers: int
+    feed_bytes: float
+    wide_feed_bytes: float = 0.0
+
+    @property
+    def ring_bytes(self) -> int:
+        return self.stages * (self.m + self.n) * self.k * 2
+
+
+def _mma_tile(m: int, n: int, k: int, stages: int, warp_m: int, warp_n: int, registers: int) -> Tile:
+    warps = (m // warp_m) * (n // warp_n)
+    return Tile(m, n, k, stages, LANES * warps, registers, warps * (warp_m + warp_n) * 2.0)
+
+
+def _wgmma_tile(m: int, n: int, k: int, stages: int, threads: int, registers: int) -> Tile:
+    """m is the side that wgmma takes 64 rows of."""
+    feed = m / WGMMA_ROWS * (WGMMA_ROWS + n) * 2.0
+    wide = max(m / TCGEN05_ROWS, 1) * (min(m, TCGEN05_ROWS) + n / 2) * 2.0
+    return Tile(m, n, k, stages, threads, registers, feed, wide)
+
+
+def _transposed(tile: Tile) -> Tile:
+    """The same kernel for the transposed problem."""
+    return tile._replace(m=tile.n, n=tile.m)
+
+
+# exact: m, n, k, stages, the warp's m and n, registers of a thread (kernel names and CUTLASS's defaults, see above)
+MMA_TILES: tuple[Tile, ...] = (
+    _mma_tile(256, 128, 32, 3, 64, 64, 232),
+    _mma_tile(128, 256, 32, 3, 64, 64, 232),
+    _mma_tile(128, 128, 64, 3, 64, 32, 168),
+    _mma_tile(128, 64, 32, 6, 64, 32, 150),
+    _mma_tile(64, 128, 32, 6, 32, 64, 150),
+    _mma_tile(64, 64, 32, 8, 32, 32, 100),
+    _mma_tile(32, 128, 64, 5, 32, 32, 100),
+    _mma_tile(32, 64, 64, 6, 16, 32, 80),
+)
+# Up to 128 x 128 a tile leaves shared memory for a second (CUTLASS's ping-pong schedule has two inside one CTA): 108 KB of ring,
+# at most 8 slots; larger ones take it all, 222 KB, with two consumer warpgroups and a producer.
+# exact: m, n, k, stages, threads, registers of a thread (kernel names and CUTLASS's defaults, see above)
+WGMMA_TILES: tuple[Tile, ...] = (
+    _wgmma_tile(192, 192, 64, 4, 384, 168),
+    _wgmma_tile(256, 160, 64, 4, 384, 168),
+    _wgmma_tile(192, 160, 64, 5, 384, 168),
+    _wgmma_tile(192, 128, 64, 5, 384, 168),
+    _wgmma_tile(128, 128, 64, 3, 384, 104),
+    _wgmma_tile(128, 96, 64, 3, 384, 104),
+    _wgmma_tile(64, 64, 64, 6, 256, 128),
+    _wgmma_tile(64, 32, 64, 8, 256, 128),
+    _wgmma_tile(64, 16, 64, 8, 256, 128),
+    _wgmma_tile(64, 8, 64, 8, 256, 128),
+    _transposed(_wgmma_tile(256, 160, 64, 4, 384, 168)),
+    _transposed(_wgmma_tile(256, 128, 64, 4, 384, 168)),
+    _transposed(_wgmma_tile(192, 128, 64, 5, 384, 168)),
+    _transposed(_wgmma_tile(128, 160, 64, 6, 384, 168)),
+    _transposed(_wgmma_tile(128, 96, 64, 3, 384, 104)),
+    _transposed(_wgmma_tile(64, 128, 64, 4, 256, 128)),
+    _transposed(_wgmma_tile(64, 96, 64, 5, 256, 128)),
+)
+# exact: m, n, k, stages, the warp's m and n, registers of a thread (kernel names and CUTLASS's defaults, see above)
+SGEMM_TILES: tuple[Tile, ...] = (
+    _mma_tile(128, 128, 16, 3, 32, 64, 122),
+    _mma_tile(128, 64, 16, 3, 32, 64, 122),
+    _mma_tile(64, 128, 16, 3, 64, 32, 122),
+    _mma_tile(64, 64, 16, 4, 32, 32, 90),
+    _mma_tile(128, 32, 16, 4, 32, 32, 90),
+    _mma_tile(32, 128, 16, 4, 32, 32, 90),
+    _mma_tile(32, 32, 16, 6, 16, 32, 64),
+)
+
+
+class Fit(NamedTuple):
+    """A tile on a device: how many fit on an SM and on all, elements of k a ring slot, seconds a k of its busiest pipe
+    and of its synchronisations, ring slots whose loads are under way at once, and the shortest slice of k."""
+
+    tile: Tile
+    per_sm: int
+    slots: int
+    k: int
+    pipe_s_per_k: float
+    wait_s_per_k: float
+    slots_in_flight: float
+    least_slice: int
+
+
+class Catalogue(NamedTuple):
+    """The kernels that a device can run for a type: what they share, the share of the tensor cores' rate that their instructions
+    reach, and each as it fits. on_cuda_cores: they use no tensor cores."""
+
+    style: GemmStyle
+    tensor_share: float
+    fits: tuple[Fit, ...]
+    on_cuda_cores: bool
+
+
+@functools.lru_cache(maxsize=256)
+def catalogue(hardware: Hardware, dtype: str, aligned: bool) -> Catalogue:
+    """The kernels for `dtype`. aligned: rows are whole 16 bytes, which wgmma needs for TMA."""
+    cuda_cores = on_cuda_cores(hardware, dtype)
+    wgmma = aligned and has_wgmma(hardware) and not cuda_cores
+    if wgmma:
+        style, tiles = hardware.gemm_wgmma, WGMMA_TILES
+    elif cuda_cores:
+        style, tiles = hardware.gemm_mma, SGEMM_TILES
+    else:
+        style, tiles = hardware.gemm_mma if aligned else hardware.gemm_unaligned, MMA_TILES
+    if wgmma and hardware.matrix_unit == "tcgen05":
+        # tcgen05.mma takes 128 rows an SM, with cta_group::2 and the columns' half from each (PTX ISA)
+        tiles = tuple(tile._replace(feed_bytes=tile.wide_feed_bytes) for tile in tiles)
+    fp16_rate = hardware.tensor_fp16_flops_per_cycle_sm
+    share = min(style.most_flops_per_cycle / fp16_rate, 1.0) if fp16_rate else 1.0
+    rate = 0.0 if cuda_cores else hardware.tensor_flops_per_cycle_sm(dtype) * share
+    fits = (_fit(tile, style, rate, ITEM_BYTES[dtype], hardware) for tile in tiles)
+    return Catalogue(style, share, tuple(fit for fit in fits if fit is not None), cuda_cores)
+
+
+def _fit(tile: Tile, style: GemmStyle, rate: float, size: int, hardware: Hardware) -> Fit | None:
+    """`tile` on a device, None if not one fits. rate: of its tensor cores, FLOPs a cycle; 0: CUDA cores. size: bytes of an
+    element."""
+    clock = hardware.clock_hz
+    room = hardware.shared_memory_per_sm_bytes - RESERVED_SHARED_BYTES
+    if tile.ring_bytes > room:  # older devices run the same tile with a shorter ring
+        tile = tile._replace(stages=room // (tile.ring_bytes // tile.stages))
+    if tile.stages < 2:
+        return None
+    warps = tile.threads // LANES
+    per_sm = min(
+        hardware.max_ctas_per_sm,
+        hardware.max_threads_per_sm // tile.threads,
+        hardware.registers_per_sm // (-(-tile.registers * LANES // REGISTER_UNIT) * REGISTER_UNIT * warps),
+        int(hardware.shared_memory_per_sm_bytes // (tile.ring_bytes + RESERVED_SHARED_BYTES)),
+    )
+    if per_sm < 1:
+        return None
+    macs = float(tile.m * tile.n)
+    products = 2.0 * macs / rate if rate else sgemm_products(macs, hardware).cycles(hardware)
+    pipe = max(
+        products,
+        (tile.feed_bytes + style.fill_cost * 2 * (tile.m + tile.n))
+        * size
+        / 2
+        / hardware.shared_memory_bytes_per_cycle_sm,
+    )
+    step = max(tile.k * 2 // size, 1)
+    # A slot is loaded again only after its products, so that a slow chain of them leaves less under way.
+    chain_s = style.chain_cycles * tile.k / CHAIN_K / clock
+    in_flight = min(tile.stages, hardware.hbm_latency_s / chain_s) if chain_s else float(tile.stages)
+    return Fit(
+        tile,
+        per_sm,
+        per_sm * hardware.sm_count,
+        step,
+        pipe / clock,
+        style.step_cycles / step / clock,
+        in_flight,
+        int(hardware.gemm_split.least_steps) * step,
+    )
+
+
+def on_cuda_cores(hardware: Hardware, dtype: str) -> bool:
+    """Whether products of `dtype` use no tensor cores."""
+    return dtype == "fp32" and not hardware.tensor_tf32_flops_per_cycle_sm
+
+
+def sgemm_products(macs: float, hardware: Hardware) -> FusedMultiplyAdds:
+    """What `macs` products demand of the CUDA cores."""
+    cost = hardware.gemm_cuda_cores
+    return fused_multiply_adds(macs, cost.efficiency, cost.overhead_slots)
+
+
+def is_aligned(n: int, k: int, size: int) -> bool:
+    """Rows of A and B (k long) and of C (n long) are whole 16 bytes, as TMA and 16-byte loads need."""
+    return k * size % VECTOR_BYTES == 0 and n * size % VECTOR_BYTES == 0
