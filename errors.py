@@ -4,8 +4,11 @@ import difflib
 from collections.abc import Iterable
 
 
-class InputError(ValueError):
-    """Something the user gave cannot be used. The command line prints the message alone and exits with code 2."""
+class InputError(Exception):
+    """Something the user gave cannot be used. The command line prints the message alone and exits with code 2.
+
+    No ValueError: that is what a bug raises, and whoever catches a user's mistake must not catch bugs with it.
+    """
 
 
 def unknown(kind: str, given: str, known: Iterable[str]) -> InputError:

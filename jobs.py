@@ -1,41 +1,350 @@
-"""Jobs side by side, in processes of their own."""
+"""Many jobs: side by side in processes of this machine, and a journal of those that are done.
+
+Every command that does many things at once does them here, so that they behave alike. Ctrl-C, or an error of one job,
+ends the workers at once; what is done by then is in the journal where there is one, and the same command goes on from
+there. A worker that is killed takes no job with it: those it may have had are done again, after all others. A full disk
+is an InputError that names the file. One job alone, or one worker, needs no process: it is done in this one.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from typing import Any, TypeVar
+import socket
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, TypeVar
+
+from simtti.errors import InputError
 
 K = TypeVar("K")
+T = TypeVar("T")
+Progress = Callable[[int, int], None]
+
+# Deaths of workers without one job done in between, after which something must be wrong with the jobs.
+MOST_DEATHS = 3
+# Jobs handed out for each worker: one that it does and one that waits for it.
+_AHEAD = 2
+# After so long a claim of another machine, whose processes cannot be seen from here, is given up.
+_SILENCE_S = 900.0
 
 
-def as_done(
-    function: Callable[..., Any], jobs: Mapping[K, tuple[Any, ...]], workers: int | None = None
-) -> Iterator[tuple[K, Any]]:
-    """What `function` gives for the arguments of each job, as they end: (the job's key, the result).
+def cores(workers: int | None) -> int:
+    """The number of workers asked for, as many as there are cores if None.
 
-    workers: processes; as many as there are cores if not given. Ctrl-C, or an error, ends them at once.
+    Raises:
+        InputError: less than 1.
     """
-    if not jobs:
-        return
-    count = max(1, min(workers or os.cpu_count() or 1, len(jobs)))
-    pool = ProcessPoolExecutor(count, initializer=_start_worker)
-    try:
-        futures = {pool.submit(function, *arguments): key for key, arguments in jobs.items()}
-        for future in as_completed(futures):
-            yield futures[future], future.result()
-    except BaseException:
-        for worker in multiprocessing.active_children():
-            worker.terminate()
-        pool.shutdown(wait=False, cancel_futures=True)
-        raise
-    pool.shutdown()
+    if workers is not None and workers < 1:
+        raise InputError(f"--workers is {workers}; it must be at least 1")
+    return workers or os.cpu_count() or 1
+
+
+class Pool:
+    """Processes for jobs. `with Pool(workers) as pool:`; left by an error or by Ctrl-C, it ends them at once.
+
+    workers: processes at most; as many as there are cores if None.
+
+    Raises:
+        InputError: workers is less than 1.
+    """
+
+    def __init__(self, workers: int | None = None) -> None:
+        self.workers = cores(workers)
+        self._executor: ProcessPoolExecutor | None = None
+        self._size = 0
+        self._not_ours: set[int | None] = set()
+
+    def __enter__(self) -> Pool:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            self._end()
+        elif self._executor is not None:
+            self._executor.shutdown()
+
+    def as_done(
+        self, function: Callable[..., Any], jobs: Mapping[K, tuple[Any, ...]]
+    ) -> Iterator[tuple[K, Any]]:
+        """What `function` gives for the arguments of each job, as they end: (the job's key, the result).
+
+        An exception of a job is raised here, with the worker's traceback.
+
+        Raises:
+            InputError: workers are killed again and again.
+        """
+        if self.workers == 1 or len(jobs) == 1:
+            for key, arguments in jobs.items():
+                yield key, function(*arguments)
+            return
+        queue = deque(jobs)
+        flying: dict[Future[Any], K] = {}
+        deaths = 0
+        while queue or flying:
+            is_broken = not self._hand_out(function, jobs, queue, flying)
+            ended = wait(flying, return_when=FIRST_COMPLETED).done if flying else ()
+            for future in ended:
+                key = flying.pop(future)
+                try:
+                    found = future.result()
+                except BrokenProcessPool:
+                    is_broken = True
+                    queue.append(key)
+                    continue
+                deaths = 0
+                yield key, found
+            if is_broken:
+                deaths += 1
+                if deaths > MOST_DEATHS:
+                    raise InputError(f"workers were killed {deaths} times; is the memory enough?")
+                queue.extend(flying.values())
+                flying.clear()
+                self._end()
+
+    def _hand_out(
+        self,
+        function: Callable[..., Any],
+        jobs: Mapping[K, tuple[Any, ...]],
+        queue: deque[K],
+        flying: dict[Future[Any], K],
+    ) -> bool:
+        """Hand out jobs from the queue as far as the workers want some; False if a worker has died meanwhile."""
+        executor = self._processes(len(jobs))
+        while queue and len(flying) < _AHEAD * self._size:
+            try:
+                flying[executor.submit(function, *jobs[queue[0]])] = queue[0]
+            except BrokenProcessPool:
+                return False
+            queue.popleft()
+        return True
+
+    def _processes(self, jobs: int) -> ProcessPoolExecutor:
+        """The workers, as many as jobs can use; they stay for the next jobs, and what they have loaded with them."""
+        wanted = min(self.workers, jobs)
+        if self._executor is not None and self._size < wanted:
+            self._executor.shutdown()
+            self._executor = None
+        if self._executor is None:
+            self._size = wanted
+            self._not_ours = {process.pid for process in multiprocessing.active_children()}
+            self._executor = ProcessPoolExecutor(wanted, initializer=_start_worker)
+        return self._executor
+
+    def _end(self) -> None:
+        """End the workers in the midst of what they do."""
+        if self._executor is None:
+            return
+        for process in multiprocessing.active_children():
+            if process.pid not in self._not_ours:
+                process.terminate()
+        self._executor.shutdown(wait=False, cancel_futures=True)
+        self._executor = None
 
 
 def _start_worker() -> None:
     """Interrupts are the parent's; recording on the meta device has no use for threads."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ["OMP_NUM_THREADS"] = "1"
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A parent that is killed cannot end its workers: they end themselves."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def in_chunks(
+    function: Callable[..., Sequence[T]],
+    items: Sequence[Any],
+    *common: Any,
+    size: int,
+    workers: int | None = None,
+    progress: Progress = lambda done, total: None,
+) -> list[T]:
+    """`function(chunk, *common)` over the items, `size` at a time, in order: a result an item.
+
+    progress: called with (items done, items).
+    """
+    chunks = {at: items[at : at + size] for at in range(0, len(items), size)}
+    found: dict[int, Sequence[T]] = {}
+    done = 0
+    with Pool(workers) as pool:
+        jobs = {at: (chunk, *common) for at, chunk in chunks.items()}
+        for at, results in pool.as_done(function, jobs):
+            found[at] = results
+            done += len(chunks[at])
+            progress(done, len(items))
+    return [result for at in chunks for result in found[at]]
+
+
+def code_hash(*more: str) -> str:
+    """A hash of the sources and numbers of the simulator, and of the folders in `more`: results of others are not resumed
+    from."""
+    root = Path(__file__).parent
+    folders = ("simulator", "hw_configs", "workloads", *more)
+    files = [*root.glob("*.py"), *(path for folder in folders for path in (root / folder).rglob("*"))]
+    digest = hashlib.sha256()
+    for path in sorted(files):
+        if path.suffix in (".py", ".yaml"):
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+class Journal:
+    """What is done, one JSON line each, as soon as it is: {"code": ..., "key": the job, "figures": what came out}.
+
+    A line of other code counts for nothing, nor does one that a killed process left half written. Several processes may
+    write one journal: those that share the work claim jobs in it before they begin, {"code": ..., "claims": [jobs],
+    "owner": the process, "at": seconds}, and the claims of a process that is no more do not hold.
+
+    Args:
+        path: a .jsonl file.
+        code: of what makes the figures: `code_hash`, and whatever else they follow from.
+    """
+
+    def __init__(self, path: Path, code: str) -> None:
+        self.path, self.code = path, code
+        self.owner = f"{socket.gethostname()}:{os.getpid()}:{_started(os.getpid())}"
+        self._offset = 0
+        self._done: dict[str, Any] = {}
+        self._claims: dict[str, tuple[str, float]] = {}
+
+    def read(self) -> dict[str, Any]:
+        """Figures by key of all that is done, by whichever process.
+
+        Raises:
+            InputError: the journal is there and cannot be read.
+        """
+        try:
+            with self.path.open("rb") as file:
+                file.seek(self._offset)
+                for line in file:
+                    if not line.endswith(b"\n"):
+                        break  # being written, or all that a killed process got out
+                    self._offset += len(line)
+                    self._take(line)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise InputError(f"cannot read {self.path}: {error.strerror or error}") from None
+        return dict(self._done)
+
+    def _take(self, line: bytes) -> None:
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            return  # a line that a killed process began and another went on after
+        if not isinstance(entry, dict) or entry.get("code") != self.code:
+            return
+        if "claims" in entry:
+            for key in entry["claims"]:
+                self._claims[key] = entry["owner"], entry["at"]
+        elif entry["key"] not in self._done:
+            self._done[entry["key"]] = entry["figures"]
+
+    def append(self, key: str, figures: Any) -> None:
+        """Keep what came out of a job.
+
+        Raises:
+            InputError: the disk is full, or the journal cannot be written.
+        """
+        with self._open() as file:
+            self._write(file, {"key": key, "figures": figures})
+        self._done.setdefault(key, figures)
+
+    def claim(self, keys: Sequence[str]) -> list[str]:
+        """Those of `keys` that are not done and nobody else works on; now this process does.
+
+        Raises:
+            InputError: as `append`.
+        """
+        with self._open() as file:
+            self.read()
+            free = [key for key in keys if key not in self._done and not self._held(key)]
+            if free:
+                self._write(file, {"claims": free, "owner": self.owner, "at": time.time()})
+        return free
+
+    def remove(self) -> None:
+        """Once all is done and written elsewhere."""
+        self.path.unlink(missing_ok=True)
+
+    def _held(self, key: str) -> bool:
+        owner, at = self._claims.get(key, ("", 0.0))
+        if owner in ("", self.owner):
+            return False
+        host, pid, started = owner.rsplit(":", 2)
+        if host == socket.gethostname():
+            return _started(int(pid)) == started
+        return time.time() - at < _SILENCE_S
+
+    @contextmanager
+    def _open(self) -> Iterator[BinaryIO]:
+        """The journal, to be added to, while no other process adds to it."""
+        try:
+            with self.path.open("ab") as file, _locked(file):
+                yield file
+        except OSError as error:
+            raise InputError(f"cannot write {self.path}: {error.strerror or error}") from None
+
+    def _write(self, file: BinaryIO, entry: dict[str, Any]) -> None:
+        """One line, in one write, after whatever a killed process left."""
+        line = json.dumps({"code": self.code, **entry}).encode() + b"\n"
+        torn = file.tell() > 0 and not _ends_with_newline(self.path)
+        file.write(b"\n" + line if torn else line)
+        file.flush()  # before the lock is given up, and while a full disk can still be told
+
+
+@contextmanager
+def _locked(file: BinaryIO) -> Iterator[None]:
+    """Hold `file` for this process. Windows has no such locks: there, one process works on a journal."""
+    if sys.platform == "win32":
+        yield
+        return
+    import fcntl
+
+    fcntl.flock(file, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        fcntl.flock(file, fcntl.LOCK_UN)
+
+
+def _ends_with_newline(path: Path) -> bool:
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) == b"\n"
+
+
+def _started(pid: int) -> str:
+    """When a process of this machine began, in the kernel's ticks, so that a number used again is not mistaken; empty when
+    there is none, or a dead one that nobody has buried."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return "" if fields[0] == "Z" else fields[19]
+    except OSError:
+        return "" if not _alive(pid) else "0"
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

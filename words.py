@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 
 def seconds(value: float) -> str:
-    """A time with the unit that keeps three figures.
+    """A time with the unit that keeps three figures, '' for NaN.
 
     >>> seconds(0.0123)
     '12.3 ms'
     """
+    if value != value:
+        return ""
     for unit, scale in (("s", 1.0), ("ms", 1e-3), ("us", 1e-6)):
         if value >= scale:
             return f"{value / scale:.3g} {unit}" if value / scale < 1000 else f"{value / scale:.0f} {unit}"
@@ -36,9 +41,40 @@ def number(value: float) -> str:
 
 
 def count(value: int) -> str:
+    """'1,230'."""
     return f"{value:,}"
+
+
+def whole(value: float | None) -> str:
+    """'1230', '' for None and NaN: a column that a gap has made floats."""
+    return "" if value is None or value != value else f"{value:.0f}"
+
+
+def gib(nbytes: float, digits: int = 1) -> str:
+    """Bytes of memory: '12.3 GiB'."""
+    return f"{nbytes / 2**30:.{digits}f} GiB"
 
 
 def joined(items: list[str]) -> str:
     """'a, b and c'."""
     return items[0] if len(items) == 1 else ", ".join(items[:-1]) + " and " + items[-1]
+
+
+def inference_shape(options: Mapping[str, Any]) -> str:
+    """An inference's shape in a few words.
+
+    >>> inference_shape({"height": 512, "width": 768, "batch": 2, "steps": 30, "dtype": "fp16"})
+    '512x768, batch 2, 30 steps, fp16'
+    """
+    words = {
+        "frames": "{} frames",
+        "batch": "batch {}",
+        "steps": "{} steps",
+        "prompt_tokens": "{} prompt tokens",
+        "dtype": "{}",
+        "guidance": "guidance {}",
+    }
+    size = [f"{options['height']}x{options['width']}"] if "height" in options and "width" in options else []
+    return ", ".join(
+        size + [text.format(options[name]) for name, text in words.items() if options.get(name) is not None]
+    )

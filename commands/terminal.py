@@ -12,12 +12,12 @@ from rich.text import Text
 from simtti.hw_configs.hardware import Hardware
 from simtti.hw_configs.schema import DATASHEET, calibration
 from simtti.simulator.result import Result
-from simtti.words import seconds
+from simtti.words import gib, inference_shape, seconds
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from simtti.explore.api import Exploration
+    from simtti.explore.exploration import Exploration
     from simtti.simulator.engine.replay import Replay
     from simtti.validation.fit.calibrate import Calibration
     from simtti.validation.judge.trace import Comparison
@@ -40,7 +40,7 @@ def print_result(result: Result) -> None:
     """Latency by phase, breakdown by category, attention's sequence lengths, memory, energy, speed."""
     console, options = _console(), result.trace.options
     console.print(
-        f"[bold]{result.trace.workload}[/] on [bold]{result.hardware.name}[/]   {shape_text(options)}"
+        f"[bold]{result.trace.workload}[/] on [bold]{result.hardware.name}[/]   {inference_shape(options)}"
     )
     console.print(
         f"[bold]{seconds(result.latency_s)}[/]   {result.energy_j:,.0f} J   "
@@ -109,14 +109,14 @@ def _memory(result: Result) -> str:
     used, capacity = result.peak_memory_bytes, result.hardware.hbm_capacity_bytes
     if used is None:
         return "not known: an imported trace does not say which tensors are the same"
-    text = f"{used / 2**30:.1f} of {capacity / 2**30:.0f} GiB"
+    text = f"{used / 2**30:.1f} of {gib(capacity, 0)}"
     if used <= capacity:
         return text
     weights = sum(result.trace.parameter_bytes.values())
     if result.largest_batch:
         return f"{text}: does not fit; a batch of {result.largest_batch} would"
     if weights > capacity:
-        return f"{text}: does not fit; the weights alone take {weights / 2**30:.1f} GiB: load one component at a time"
+        return f"{text}: does not fit; the weights alone take {gib(weights)}: load one component at a time"
     return f"{text}: does not fit at any batch; take a smaller image, fewer frames, or decode in tiles"
 
 
@@ -194,13 +194,13 @@ def print_comparison_of_devices(found: pd.DataFrame, workload: str) -> None:
             Text(f"{row['outputs_per_s']:.3g}", style=best),
             Text(f"{energy_j:,.0f}" if energy_j >= 100 else f"{energy_j:.3g}", style=leanest),
             f"{row['average_w']:.0f} W",
-            Text(f"{row['peak_memory_bytes'] / 2**30:.1f} GiB", style="red" if row["fits"] is False else ""),
+            Text(gib(row["peak_memory_bytes"]), style="red" if row["fits"] is False else ""),
             f"{row['bottleneck']} {row['bottleneck_share']:.0%}",
         )
     console.print(table)
     for row in rows:
         if row["fits"] is False:
-            needs = f"{row['peak_memory_bytes'] / 2**30:.1f} GiB does not fit into memory"
+            needs = f"{gib(row['peak_memory_bytes'])} does not fit into memory"
             console.print(f"{row['hw']} at batch {row['batch']}: {needs}", style="red")
 
 
@@ -228,26 +228,6 @@ def print_calibration(calibration: Calibration) -> None:
         console.print()
 
 
-def shape_text(options: Mapping[str, Any]) -> str:
-    """An inference's shape in a few words.
-
-    >>> shape_text({"height": 512, "width": 768, "batch": 2, "steps": 30, "dtype": "fp16"})
-    '512x768, batch 2, 30 steps, fp16'
-    """
-    words = {
-        "frames": "{} frames",
-        "batch": "batch {}",
-        "steps": "{} steps",
-        "prompt_tokens": "{} prompt tokens",
-        "dtype": "{}",
-        "guidance": "guidance {}",
-    }
-    size = [f"{options['height']}x{options['width']}"] if "height" in options and "width" in options else []
-    return ", ".join(
-        size + [text.format(options[name]) for name, text in words.items() if options.get(name) is not None]
-    )
-
-
 def print_workloads(workloads: Mapping[str, Any], aliases: Mapping[str, str]) -> None:
     """Two lines a workload: what it is and its default shape; where its numbers come from."""
     console = _console()
@@ -255,7 +235,7 @@ def print_workloads(workloads: Mapping[str, Any], aliases: Mapping[str, str]) ->
         also = "".join(f" ({alias})" for alias, of in aliases.items() if of == name)
         size = sum(item.parameters.values()) / 1e6
         console.print(f"[bold]{name}[/]{also}  {item.task}, {item.architecture}, {size:,.0f} M parameters")
-        console.print(f"  {shape_text(item.defaults.given())}", style="cyan")
+        console.print(f"  {inference_shape(item.defaults.given())}", style="cyan")
         console.print(f"  {item.source}", style="dim")
 
 
@@ -272,7 +252,7 @@ def print_devices(devices: Mapping[str, Hardware]) -> None:
             str(device.sm_count),
             f"{device.clock_hz / 1e9:.2f} GHz",
             f"{device.peak_flops() / 1e12:.0f} TFLOP/s",
-            f"{device.hbm_capacity_bytes / 2**30:.0f} GiB",
+            gib(device.hbm_capacity_bytes, 0),
             f"{device.hbm_bytes_per_s / 1e12:.2f} TB/s",
             f"{device.l2_capacity_bytes / 2**20:.0f} MiB",
             f"{device.power_limit_w:.0f} W",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -13,6 +13,7 @@ from simtti.errors import InputError
 from simtti.explore import analysis, search
 from simtti.explore.design import device_file, make
 from simtti.explore.engines import engine as engine_called
+from simtti.explore.exploration import Exploration
 from simtti.explore.journal import Study
 from simtti.explore.spec import Spec, read
 from simtti.files import write_table, write_text
@@ -22,21 +23,6 @@ if TYPE_CHECKING:
 
 _MOST_FILES = 50  # device files written for the Pareto set
 _MOST_LIMITS = 12  # designs of the Pareto set whose limits are looked at
-
-
-class Exploration(NamedTuple):
-    """What `explore` wrote, in memory.
-
-    table: one row a design, in the order proposed: its number, every parameter and figure, `feasible`, `pareto`, `error`.
-    sensitivity: elasticity of each objective to each parameter about the middle of the space, and importance over all.
-    limits: seconds by design, workload, category and limit, of the designs around the middle and of the Pareto set.
-    """
-
-    spec: Spec
-    table: pd.DataFrame
-    sensitivity: pd.DataFrame
-    limits: pd.DataFrame
-    evaluated: int
 
 
 def explore(

@@ -36,7 +36,7 @@ def evaluate(spec_json: str, values: Mapping[str, float], with_limits: bool = Fa
         design = make(spec.base, values)
         results = [_run(design, item, trace) for item, trace in zip(spec.workloads, traces, strict=True)]
         found = _figures(design, spec, results)
-    except (InputError, ValueError) as error:
+    except InputError as error:
         return {"error": str(error)}
     if with_limits:
         found["limits"] = [

@@ -71,8 +71,6 @@ def evaluate(text: str, values: Mapping[str, float]) -> float:
     try:
         number = float(_walk(_parse(text), value, text))
     except (ArithmeticError, ValueError, TypeError) as error:
-        if isinstance(error, InputError):
-            raise
         raise InputError(f"formula {text!r}: {error}") from None
     if not math.isfinite(number):
         raise InputError(f"formula {text!r}: its value is {number}")

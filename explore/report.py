@@ -11,7 +11,7 @@ from simtti.explore.evaluate import LIMITS
 if TYPE_CHECKING:
     import pandas as pd
 
-    from simtti.explore.api import Exploration
+    from simtti.explore.exploration import Exploration
 
 _MOST_ROWS = 30  # of the Pareto table
 _COLOURS = (

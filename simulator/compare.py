@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from simtti.errors import InputError
+from simtti.jobs import in_chunks
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,16 +50,15 @@ def compare(
     for hw in hws:
         load(hw)
     points = [{"workload": workload, "hw": hw, "batch": batch, **options} for hw in hws for batch in batches]
-    rows: list[dict[str, Any]] = []
-    count = max(1, min(workers or os.cpu_count() or 1, len(points)))
-    with ProcessPoolExecutor(count) as pool:
-        for row in pool.map(_row, points):
-            rows.append(row)
-            progress(len(rows), len(points))
+    rows = in_chunks(_rows, points, size=1, workers=workers, progress=progress)
     table = pd.DataFrame(rows, columns=list(COLUMNS))
     if table.latency_s.isna().all():
         raise InputError(str(table.error.iloc[0]))
     return table
+
+
+def _rows(points: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [_row(point) for point in points]
 
 
 def _row(point: dict[str, Any]) -> dict[str, Any]:
@@ -70,7 +68,7 @@ def _row(point: dict[str, Any]) -> dict[str, Any]:
     row = {"hw": options["hw"], "batch": options["batch"]}
     try:
         result = run(options.pop("workload"), options.pop("hw"), **options)
-    except (InputError, ValueError) as error:
+    except InputError as error:
         return {**row, "error": str(error)}
     outputs = int(result.trace.options.get("batch") or 1)
     name, seconds = next(iter(result.bottlenecks.items()))

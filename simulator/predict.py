@@ -8,15 +8,16 @@ is over before the clock falls.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from simtti.errors import InputError
 from simtti.files import check_writable, read_table, write_table
 from simtti.hw_configs.devices import load
 from simtti.hw_configs.hardware import Hardware
+from simtti.jobs import in_chunks
 from simtti.simulator.closed_form import lone_time_s, repeated_hbm_bytes
 from simtti.simulator.engine import power
 from simtti.simulator.engine.device import execution_time_s
@@ -67,36 +68,23 @@ def predict(
     records: list[dict[str, Any]] = table.drop(columns=["time_us", "error"], errors="ignore").to_dict(
         "records"
     )  # type: ignore[assignment]
-    chunks = [records[at : at + _CHUNK_ROWS] for at in range(0, len(records), _CHUNK_ROWS)]
-    times: list[float | None] = []
-    errors: list[str] = []
-    if len(chunks) > 1:
-        with ProcessPoolExecutor(max_workers=min(workers or os.cpu_count() or 1, len(chunks))) as pool:
-            for found in pool.map(predict_rows, chunks, [hardware] * len(chunks)):
-                times += found[0]
-                errors += found[1]
-                progress(len(times), len(records))
-    elif chunks:
-        times, errors = predict_rows(chunks[0], hardware)
-        progress(len(times), len(records))
-    table["time_us"] = pd.array(times, dtype="Float64").to_numpy(float, na_value=float("nan"))
-    table["error"] = errors
+    found = in_chunks(predict_rows, records, hardware, size=_CHUNK_ROWS, workers=workers, progress=progress)
+    table["time_us"] = pd.Series([time_us for time_us, _ in found], table.index, dtype=float)
+    table["error"] = [error for _, error in found]
     if out is not None:
         write_table(table, out)
     return table
 
 
-def predict_rows(rows: list[dict[str, Any]], hardware: Hardware) -> tuple[list[float | None], list[str]]:
-    times: list[float | None] = []
-    errors = []
+def predict_rows(rows: list[dict[str, Any]], hardware: Hardware) -> list[tuple[float, str]]:
+    """Microseconds of each row, or NaN and the reason."""
+    found = []
     for row in rows:
         try:
-            times.append(operator_time_s(kernels_of(row, hardware), hardware) * 1e6)
-            errors.append("")
-        except (InputError, ValueError) as error:
-            times.append(None)
-            errors.append(str(error))
-    return times, errors
+            found.append((operator_time_s(kernels_of(row, hardware), hardware) * 1e6, ""))
+        except InputError as error:
+            found.append((math.nan, str(error)))
+    return found
 
 
 def operator_time_s(kernels: list[Kernel], hardware: Hardware, fidelity: str = "wave") -> float:

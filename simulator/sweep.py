@@ -6,18 +6,16 @@ and does the rest, and a finished sweep removes it.
 
 from __future__ import annotations
 
-import hashlib
 import json
-import multiprocessing
 import os
-import signal
+from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from simtti.errors import InputError, unknown
 from simtti.files import check_writable, read_table, write_table
+from simtti.jobs import Journal, Pool, code_hash
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -67,39 +65,23 @@ def sweep(
     if Path(out).suffix not in (".csv", ".parquet"):
         raise InputError(f"{out}: a table is written as .csv or .parquet")
     rows = [_options({str(name): cell for name, cell in row.items()}) for row in table.to_dict("records")]
-    journal = _Journal(Path(out))
+    journal = Journal(Path(out).with_name(f".{Path(out).name}.partial.jsonl"), code_hash())
     found = journal.read()
-    todo = {key: row for row in rows if (key := _key(row)) not in found}
-    done = len(rows) - sum(_key(row) in todo for row in rows)
+    todo = {key: (row,) for row in rows if (key := _key(row)) not in found}
+    rows_of = Counter(_key(row) for row in rows)
+    done = sum(rows_of[key] for key in rows_of if key not in todo)
     progress(done, len(rows))
-    pool = ProcessPoolExecutor(
-        max_workers=max(1, min(workers or os.cpu_count() or 1, len(todo) or 1)),
-        initializer=_leave_interrupts_to_parent,
-    )
-    try:
-        futures = {pool.submit(_run_row, row): key for key, row in todo.items()}
-        for future in as_completed(futures):
-            figures = future.result()
-            key = futures[future]
+    with Pool(workers) as pool:
+        for key, figures in pool.as_done(_run_row, todo):
             found[key] = figures
             journal.append(key, figures)
-            done += sum(_key(row) == key for row in rows)
+            done += rows_of[key]
             progress(done, len(rows))
-    except BaseException:
-        for worker in multiprocessing.active_children():
-            worker.terminate()  # the rows in flight are lost, the finished ones are in the journal
-        pool.shutdown(wait=False, cancel_futures=True)
-        raise
-    pool.shutdown()
     for name in FIGURES:
         table[name] = [found[_key(row)].get(name) for row in rows]
     write_table(table, out)
     journal.remove()
     return table
-
-
-def _leave_interrupts_to_parent() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _options(row: dict[str, Any]) -> dict[str, Any]:
@@ -108,10 +90,33 @@ def _options(row: dict[str, Any]) -> dict[str, Any]:
     for name, value in row.items():
         if value is None or value != value:
             continue
-        if name in _WHOLE and float(value).is_integer():
-            value = int(value)
+        if name in _WHOLE and _is_whole(value):
+            value = int(float(value))
         options[name] = value.item() if hasattr(value, "item") else value
     return options
+
+
+def _is_whole(value: Any) -> bool:
+    try:
+        return float(value).is_integer()
+    except (TypeError, ValueError):
+        return False
+
+
+def _check_cells(options: dict[str, Any]) -> None:
+    """Names are text and numbers whole; what they may be, `run` knows.
+
+    Raises:
+        InputError: one that is not; the message names the column and the value.
+    """
+    for name in ("workload", "hw"):
+        if name not in options:
+            raise InputError(f"{name} is empty")
+    for name, value in options.items():
+        if name in _WHOLE and not isinstance(value, int):
+            raise InputError(f"column {name!r} is {value!r}; it must be a whole number")
+        if name not in _WHOLE and not isinstance(value, str):
+            raise InputError(f"column {name!r} is {value!r}; it must be text")
 
 
 def _key(row: dict[str, Any]) -> str:
@@ -123,11 +128,9 @@ def _run_row(options: dict[str, Any]) -> dict[str, Any]:
 
     options = dict(options)
     try:
-        for name in ("workload", "hw"):
-            if name not in options:
-                raise InputError(f"{name} is empty")
+        _check_cells(options)
         result = run(options.pop("workload"), options.pop("hw"), **options)
-    except (InputError, ValueError) as error:
+    except InputError as error:
         return {"error": str(error)}
     whole = result.several_gpus or result
     return {
@@ -136,49 +139,3 @@ def _run_row(options: dict[str, Any]) -> dict[str, Any]:
         "peak_memory_bytes": result.peak_memory_bytes,
         "host_bound_share": result.host_bound_share,
     }
-
-
-class _Journal:
-    """Finished rows, one JSON line each, beside the output; of this version of simtti only."""
-
-    def __init__(self, out: Path) -> None:
-        self.path = out.with_name(f".{out.name}.partial.jsonl")
-        self.code = code_hash()
-
-    def read(self) -> dict[str, dict[str, Any]]:
-        found = {}
-        if self.path.exists():
-            for line in self.path.read_text().splitlines():
-                try:
-                    entry = json.loads(line)
-                except ValueError:
-                    continue  # the line being written when the sweep was killed
-                if entry.get("code") == self.code:
-                    found[entry["key"]] = entry["figures"]
-        return found
-
-    def append(self, key: str, figures: dict[str, Any]) -> None:
-        try:
-            with self.path.open("a") as file:
-                file.write(json.dumps({"code": self.code, "key": key, "figures": figures}) + "\n")
-        except OSError as error:
-            raise InputError(f"cannot write {self.path}: {error.strerror or error}") from None
-
-    def remove(self) -> None:
-        self.path.unlink(missing_ok=True)
-
-
-def code_hash(*more: str) -> str:
-    """A hash of the sources and numbers of the simulator, and of the folders in `more`: results of others are not resumed
-    from."""
-    root = Path(__file__).parents[1]
-    digest = hashlib.sha256()
-    files = [
-        path
-        for folder in ("simulator", "hw_configs", "workloads", *more)
-        for path in (root / folder).rglob("*")
-    ]
-    for path in sorted(files):
-        if path.suffix in (".py", ".yaml"):
-            digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]

@@ -347,9 +347,12 @@ def _of_row(cells: Cells, hardware: Hardware, axes: str) -> list[Kernel]:
             raise InputError(
                 f"column 'k{axis}' is {taps}; it is larger than the padded input of {size + 2 * padding}"
             )
+    channels, outputs, groups = cells.whole("c"), cells.whole("oc"), cells.whole("groups")
+    if channels % groups or outputs % groups:
+        raise InputError(f"column 'groups' is {groups}; it must divide c, {channels}, and oc, {outputs}")
     return convolution(
-        cells.whole("n"), cells.whole("c"), spatial, cells.whole("oc"), kernel, (stride,) * len(axes),
-        (padding,) * len(axes), (1,) * len(axes), cells.whole("groups"), cells.dtype, hardware,
+        cells.whole("n"), channels, spatial, outputs, kernel, (stride,) * len(axes),
+        (padding,) * len(axes), (1,) * len(axes), groups, cells.dtype, hardware,
         layout="nchw" if layout in ("nchw", "ncdhw") else "nhwc", bias=cells.flag("bias"),
     )  # fmt: skip
 

@@ -86,10 +86,9 @@ def assert_nothing_lost_or_doubled(tmp_path, alone):
         assert (tmp_path / name).read_bytes() == (alone / name).read_bytes()
 
 
-@pytest.mark.filterwarnings("ignore")  # loky warns of the worker that stopped
+@pytest.mark.filterwarnings("ignore")
 def test_local_processes_survive_the_death_of_one(tmp_path, alone):
-    pytest.importorskip("joblib", reason="joblib is not installed: pip install 'simtti[explore]'")
-    assert explore_and_kill(tmp_path, "local", "loky")
+    assert explore_and_kill(tmp_path, "local", "")
     assert_nothing_lost_or_doubled(tmp_path, alone)
 
 

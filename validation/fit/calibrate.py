@@ -1,9 +1,8 @@
-"""Calibration: a device's parameters from measured kernels, by robust least squares through the simulator's own model.
+"""Calibration: a device's parameters from measured kernels, through the simulator's own model.
 
-Families (families.yaml) are fitted one after another: those before set what the later ones build on. Within a family the
-sum of soft-L1 losses of log(predicted / measured) is made small over the training rows; a weak pull towards the values it
-started from holds what the data say nothing about. Rows are split by a hash of their shape, so that a shape is in
-training or in test on every device and in every file.
+Families (families.yaml) are fitted one after another: those before set what the later ones build on. Half of the shapes set
+the parameters (`families.in_training`), the figures of error are of the other half. A row that the model cannot predict
+with the parameters that the device has takes no part, and is counted.
 """
 
 from __future__ import annotations
@@ -11,58 +10,29 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 import os
-from collections.abc import Callable, Mapping
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import yaml
 
 from simtti.errors import InputError, unknown
 from simtti.hw_configs.devices import load
 from simtti.hw_configs.hardware import Hardware, parameter, with_parameters
 from simtti.hw_configs.schema import calibration
+from simtti.hw_configs.write import update_device_file
+from simtti.jobs import Pool
 from simtti.validation.fit.energy import EnergyModel
+from simtti.validation.fit.families import FitFamily, families, family_of, in_training, spread
+from simtti.validation.fit.solve import solve
 from simtti.validation.judge.error_figures import Figures, figures
 from simtti.validation.judge.prediction import NOT_SCORED, predicted_us, times_us
 
 if TYPE_CHECKING:
     import pandas as pd
 
-FAMILIES = Path(__file__).parent / "families.yaml"
-# Columns that say where a row was measured, not what.
-NOT_SHAPE = ("hw", "time_us", "power_w", "latency_s", "energy_j", "source", "what_is_timed", "error")
-TARGETS = ("time_us", "energy_j")
-_FIELDS = ("rows", "parameters", "target", "pull")
-TRAIN_SHARE = 0.5
-# Log ratio beyond which a residual counts linearly, not squared: about the noise between two measurements of a call.
-SOFT_L1_LOG_RATIO = 0.05
-# The pull towards the starting value: doubling a parameter costs as much as one row that is this log ratio off.
-PRIOR_LOG_RATIO = 0.01
-# Relative step of the finite differences: wide enough to see past a change of tile.
-DIFFERENCE_STEP = 0.02
-MOST_EVALUATIONS = 12
 # A parameter is reported as poorly known when its 95 % interval is wider than this share of its value.
 WIDE_INTERVAL = 0.5
-STRONG_CORRELATION = 0.95
-SIGNIFICANT_DIGITS = 4
-
-
-@dataclass(frozen=True)
-class Family:
-    """Rows of a measurement table (column: allowed values) and the parameters they decide.
-
-    target: the measured column, time_us of single kernels or energy_j of whole inferences. pull: how strongly parameters
-    are held at the values they start from; doubling one costs as much as one row that is this log ratio off.
-    """
-
-    name: str
-    rows: Mapping[str, tuple[Any, ...]]
-    parameters: tuple[str, ...]
-    target: str = "time_us"
-    pull: float = PRIOR_LOG_RATIO
 
 
 @dataclass(frozen=True)
@@ -82,16 +52,19 @@ class FittedParameter:
 
 
 @dataclass(frozen=True)
-class FamilyFit:
+class Fit:
     """The fit of one family. correlations: pairs of parameters that trade off, strongest first."""
 
-    family: Family
+    family: FitFamily
     parameters: tuple[FittedParameter, ...]
     correlations: tuple[tuple[str, str, float], ...]
     train: Figures
     test: Figures
     before: Figures  # on the test rows, with the values it started from
     used_rows: int  # of the training rows
+    unpredicted_rows: (
+        int  # training rows that the model could not predict to begin with; not among the used ones
+    )
     data_sha256: str
     sources: tuple[str, ...]
 
@@ -108,6 +81,10 @@ class FamilyFit:
             for one, other, value in self.correlations
         ]
         bounds = {name: calibration()[name][1:3] for name in (item.name for item in self.parameters)}
+        if self.unpredicted_rows:
+            found.append(
+                f"{self.family.name}: training rows without a prediction, which took no part: {self.unpredicted_rows:,}"
+            )
         found += [
             f"{self.family.name}: {item.name} ends at its bound, {item.value:.4g}"
             for item in self.parameters
@@ -116,29 +93,18 @@ class FamilyFit:
         return found
 
 
-class Solution(NamedTuple):
-    """Values of the parameters that were asked for; of those that the data touch the 95 % intervals, and the pairs that
-    trade off."""
-
-    values: dict[str, float]
-    intervals: dict[str, tuple[float, float]]
-    correlations: tuple[tuple[str, str, float], ...]
-
-
 @dataclass(frozen=True)
 class Calibration:
     """What `calibrate` found: the device measured, the same with its new parameters, and each family's fit."""
 
     measured_on: str
     hardware: Hardware
-    fits: tuple[FamilyFit, ...]
+    fits: tuple[Fit, ...]
 
 
 def write(calibration: Calibration, path: str | os.PathLike[str]) -> None:
     """Put what was fitted into the device file at `path` (see hw_configs.write). Parameters that the data do not touch
     are left out; the same calibration gives the same bytes."""
-    from simtti.hw_configs.write import update_device_file
-
     parameters: dict[str, dict[str, Any]] = {}
     fits = {}
     for fit in calibration.fits:
@@ -164,79 +130,6 @@ def write(calibration: Calibration, path: str | os.PathLike[str]) -> None:
             "sources": ", ".join(fit.sources),
         }
     update_device_file(path, calibration.measured_on, parameters, fits)
-
-
-def families(path: Path = FAMILIES) -> tuple[Family, ...]:
-    """The families of a YAML file, with `group.*` written out.
-
-    Raises:
-        InputError: the file is missing or malformed, or names a parameter that does not exist.
-    """
-    try:
-        content = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError) as error:
-        raise InputError(f"{path}: cannot be read: {' '.join(str(error).split())}") from None
-    found = []
-    for name, fields in content.items():
-        if not isinstance(fields, dict) or not {"rows", "parameters"} <= set(fields) <= set(_FIELDS):
-            raise InputError(
-                f"{path}: {name}: a family has {', '.join(_FIELDS)}; the last two may be left out"
-            )
-        chosen: list[str] = []
-        for pattern in fields["parameters"]:
-            matches = fnmatch.filter(calibration(), pattern)
-            if not matches:
-                raise unknown(f"parameter in {path}: {name}:", pattern, calibration())
-            chosen += matches
-        rows = {
-            column: tuple(value) if isinstance(value, list) else (value,)
-            for column, value in fields["rows"].items()
-        }
-        target = fields.get("target", TARGETS[0])
-        if target not in TARGETS:
-            raise InputError(f"{path}: {name}: target is {target!r}; it must be {' or '.join(TARGETS)}")
-        found.append(Family(name, rows, tuple(chosen), target, float(fields.get("pull", PRIOR_LOG_RATIO))))
-    return tuple(found)
-
-
-def family_of(table: pd.DataFrame, known: tuple[Family, ...]) -> pd.Series:
-    """The name of each row's family, '' where it has none."""
-    import pandas as pd
-
-    names = pd.Series("", index=table.index)
-    for family in known:
-        inside = names == ""
-        for column, values in family.rows.items():
-            inside &= table[column].isin(values) if column in table else False
-        names[inside] = family.name
-    return names
-
-
-def in_training(table: pd.DataFrame) -> pd.Series:
-    """Whether a row's shape, whatever the device and source, falls into the training half."""
-    import pandas as pd
-
-    limit = int(TRAIN_SHARE * 2**32)
-    return pd.Series([_hash(shape) < limit for shape in shapes(table)], index=table.index)
-
-
-def shapes(table: pd.DataFrame) -> list[tuple[tuple[str, Any], ...]]:
-    """What was measured, row by row: the filled columns in alphabetical order with their values, whatever other columns
-    the table has for other rows."""
-    columns = sorted(column for column in table.columns if column not in NOT_SHAPE)
-    rows = table[columns].astype(object).itertuples(index=False, name=None)
-    return [
-        tuple(
-            (name, int(cell) if isinstance(cell, float) and cell.is_integer() else cell)
-            for name, cell in zip(columns, row, strict=True)
-            if cell is not None and cell == cell and cell != ""
-        )
-        for row in rows
-    ]
-
-
-def _hash(shape: tuple[tuple[str, Any], ...]) -> int:
-    return int.from_bytes(hashlib.sha256(repr(shape).encode()).digest()[:4], "big")
 
 
 def calibrate(
@@ -297,13 +190,13 @@ def calibrate(
 
 def _fit_family(
     hardware: Hardware,
-    family: Family,
+    family: FitFamily,
     rows: pd.DataFrame,
     wanted: tuple[str, ...],
     most_rows: int,
     workers: int | None,
     progress: Callable[[str, int, int], None],
-) -> FamilyFit:
+) -> Fit:
     training = in_training(rows)
     train, test = rows[training], rows[~training]
     if train.empty:
@@ -314,8 +207,10 @@ def _fit_family(
         whole = EnergyModel(
             rows, hardware, workers, lambda done, total: progress(f"{family.name} runs", done, total)
         )
-    with _Predictor(used, workers) if whole is None else whole.only(rows.index.isin(used.index)) as model:
-        found = solve(model, hardware, family, wanted, progress)
+        found = solve(whole.only(rows.index.isin(used.index)), hardware, family, wanted, progress)
+    else:
+        with Pool(workers) as pool:
+            found = solve(KernelModel(used, pool), hardware, family, wanted, progress)
     start = {name: parameter(hardware, name) for name in wanted}
     after = with_parameters(hardware, found.values)
     scored = test if len(test) else train
@@ -326,7 +221,7 @@ def _fit_family(
         inside = rows.index.isin(part.index)
         return figures(whole.predicted(device)[inside], part.energy_j)
 
-    return FamilyFit(
+    return Fit(
         family=family,
         parameters=tuple(
             FittedParameter(name, start[name], found.values[name], found.intervals.get(name))
@@ -336,119 +231,11 @@ def _fit_family(
         train=error(train, after),
         test=error(scored, after),
         before=error(scored, hardware),
-        used_rows=len(used),
+        used_rows=len(used) - found.unpredicted,
+        unpredicted_rows=found.unpredicted,
         data_sha256=_table_hash(rows),
         sources=tuple(sorted(set(rows.source.dropna().astype(str)))) if "source" in rows else (),
     )
-
-
-def solve(
-    model: _Predictor | EnergyModel,
-    hardware: Hardware,
-    family: Family,
-    wanted: tuple[str, ...],
-    progress: Callable[[str, int, int], None] = lambda what, done, total: None,
-) -> Solution:
-    """Parameters of `hardware` with which the model is nearest to its measurements, searched from those it has."""
-    from scipy.optimize import least_squares
-
-    values = {name: parameter(hardware, name) for name in wanted}
-    touched = _touched(model, hardware, values)
-    if not touched:
-        return Solution(values, {}, ())
-    scale = np.array([_scale(name, values[name]) for name in touched])
-    x0 = np.array([values[name] for name in touched]) / scale
-    low = np.array([calibration()[name][1] for name in touched]) / scale
-    high = np.array([calibration()[name][2] for name in touched]) / scale
-    done = 0
-
-    def residuals(x: np.ndarray) -> np.ndarray:
-        nonlocal done
-        done += 1
-        progress(family.name, done, MOST_EVALUATIONS * (1 + len(touched)))
-        tried = dict(zip(touched, (x * scale).tolist(), strict=True))
-        logs = model.log_ratios(with_parameters(hardware, tried))
-        pull = (x - x0) * family.pull
-        return np.concatenate([logs, pull])
-
-    found = least_squares(
-        residuals,
-        np.clip(x0, low + 1e-6, high - 1e-6),
-        bounds=(low, high),
-        loss="soft_l1",
-        f_scale=SOFT_L1_LOG_RATIO,
-        diff_step=DIFFERENCE_STEP,
-        max_nfev=MOST_EVALUATIONS,
-        xtol=1e-4,
-        ftol=1e-4,
-    )
-    values |= dict(zip(touched, (_rounded(v) for v in np.clip(found.x, low, high) * scale), strict=True))
-    deviations, correlations = _uncertainty(found.jac, found.fun, touched)
-    intervals = {}
-    for name, size, unit in zip(touched, deviations, scale, strict=True):
-        half = 1.96 * float(size * unit)
-        intervals[name] = (
-            _rounded(max(values[name] - half, calibration()[name][1])),
-            _rounded(min(values[name] + half, calibration()[name][2])),
-        )
-    return Solution(values, intervals, correlations)
-
-
-def spread(rows: pd.DataFrame, most: int, column: str = "time_us") -> pd.DataFrame:
-    """At most `most` rows, evenly spread over the measured times (or another column)."""
-    if len(rows) <= most:
-        return rows
-    ordered = rows.sort_values(column, kind="stable")
-    return ordered.iloc[np.linspace(0, len(rows) - 1, most).round().astype(int)]
-
-
-def _scale(name: str, value: float) -> float:
-    """What one unit of the fit's variable is: the value it starts from, or where that is 0 a tenth of its range."""
-    return value or 0.1 * (calibration()[name][2] - calibration()[name][1])
-
-
-def _touched(model: _Predictor | EnergyModel, hardware: Hardware, start: dict[str, float]) -> list[str]:
-    """The parameters that change any prediction at all."""
-    base = model.log_ratios(hardware)
-    found = []
-    for name, value in start.items():
-        low, high = calibration()[name][1:3]
-        step = DIFFERENCE_STEP * _scale(name, value)
-        moved = value + step if value + step <= high else max(value - step, low)
-        if np.any(model.log_ratios(with_parameters(hardware, {name: moved})) != base):
-            found.append(name)
-    return found
-
-
-def _uncertainty(
-    jacobian: np.ndarray, residuals: np.ndarray, names: list[str]
-) -> tuple[np.ndarray, tuple[tuple[str, str, float], ...]]:
-    """Standard deviations in the fit's units and the strong correlations, from rows whose errors are independent.
-
-    The larger of two estimates: the usual one, which grows without limit (but for the pull's) where the data say nothing,
-    and the sandwich, which holds where rows differ in the size of their errors.
-    """
-    bread = np.linalg.inv(jacobian.T @ jacobian + 1e-12 * np.eye(len(names)))
-    # scipy scales row i of the Jacobian by (1 + z)^-3/4, z = (residual / soft limit)^2; the gradient of the soft-L1 loss
-    # is the unscaled row times the residual times (1 + z)^-1/2.
-    z = (residuals / SOFT_L1_LOG_RATIO) ** 2
-    scores = jacobian * (residuals * (1 + z) ** 0.25)[:, None]
-    sandwich = bread @ (scores.T @ scores) @ bread
-    usual = bread * float(np.mean(residuals**2 / np.sqrt(1 + z)))
-    deviations = np.sqrt(np.maximum(np.diag(usual), np.diag(sandwich)))
-    sizes = np.sqrt(np.diag(usual))
-    matrix = usual / np.outer(sizes, sizes)
-    pairs = [
-        (names[i], names[j], round(float(matrix[i, j]), 3))
-        for i in range(len(names))
-        for j in range(i)
-        if abs(matrix[i, j]) > STRONG_CORRELATION
-    ]
-    return deviations, tuple(sorted(pairs, key=lambda pair: -abs(pair[2])))
-
-
-def _rounded(value: float) -> float:
-    return float(f"{value:.{SIGNIFICANT_DIGITS}g}")
 
 
 def _table_hash(rows: pd.DataFrame) -> str:
@@ -456,30 +243,22 @@ def _table_hash(rows: pd.DataFrame) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-class _Predictor:
-    """The training rows, timed again and again on devices that differ in their parameters, in parallel."""
+class KernelModel:
+    """Measured rows, timed again and again on devices that differ in their parameters."""
 
-    def __init__(self, rows: pd.DataFrame, workers: int | None) -> None:
+    def __init__(self, rows: pd.DataFrame, pool: Pool) -> None:
         records: list[dict[str, Any]] = rows.drop(columns=["time_us"]).to_dict("records")  # type: ignore[assignment]
-        count = max(1, min(workers or os.cpu_count() or 1, len(records) // 100))
+        count = max(1, min(pool.workers, len(records) // 100))
         # Neighbours in size go to different workers.
         self.order = np.argsort(np.arange(len(records)) % count, kind="stable")
         self.chunks = [records[part::count] for part in range(count)]
         self.log_measured = np.log(rows.time_us.to_numpy(float))
-        self.pool = ProcessPoolExecutor(count) if count > 1 else None
-
-    def __enter__(self) -> _Predictor:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.pool is not None:
-            self.pool.shutdown(cancel_futures=True)
+        self.pool = pool
 
     def log_ratios(self, hardware: Hardware) -> np.ndarray:
-        """log(predicted / measured) of each row; 0 where the model has no time."""
-        run = map if self.pool is None else self.pool.map
-        parts = list(run(times_us, self.chunks, [hardware] * len(self.chunks)))
+        """log(predicted / measured) of each row; NaN where the model has no time."""
+        jobs = {part: (chunk, hardware) for part, chunk in enumerate(self.chunks)}
+        found = dict(self.pool.as_done(times_us, jobs))
         times = np.empty(len(self.log_measured))
-        times[self.order] = np.concatenate(parts)
-        logs = np.log(times) - self.log_measured
-        return np.where(np.isfinite(logs), logs, 0.0)
+        times[self.order] = np.concatenate([found[part] for part in jobs])
+        return np.log(times) - self.log_measured

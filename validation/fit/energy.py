@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from simtti.hw_configs.hardware import Hardware
-from simtti.jobs import as_done
+from simtti.jobs import Pool
 from simtti.simulator.engine import power
 from simtti.validation.judge.recordings import SHAPE
 from simtti.validation.measurements.table import options
@@ -107,9 +107,10 @@ class EnergyModel:
         self.measured_j = rows.energy_j.to_numpy(float)
         jobs = {at: (options(row), hardware) for at, row in enumerate(rows.to_dict("records"))}
         works: dict[int, Work] = {}
-        for at, work in as_done(work_of, jobs, workers):
-            works[at] = work
-            progress(len(works), len(jobs))
+        with Pool(workers) as pool:
+            for at, work in pool.as_done(work_of, jobs):
+                works[at] = work
+                progress(len(works), len(jobs))
         self.works = [works[at] for at in jobs]
 
     def only(self, chosen: np.ndarray) -> EnergyModel:
@@ -118,12 +119,6 @@ class EnergyModel:
         part.measured_j = self.measured_j[chosen]
         part.works = [work for work, inside in zip(self.works, chosen, strict=True) if inside]
         return part
-
-    def __enter__(self) -> EnergyModel:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
 
     def predicted(self, hardware: Hardware) -> np.ndarray:
         """Joules of each run."""

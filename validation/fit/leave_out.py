@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 from simtti.hw_configs.devices import load, names
 from simtti.hw_configs.hardware import Hardware, with_parameters
-from simtti.jobs import as_done
-from simtti.validation.fit.calibrate import Family, families, family_of, solve
+from simtti.jobs import Pool
 from simtti.validation.fit.energy import EnergyModel, simulate_one
+from simtti.validation.fit.families import FitFamily, families, family_of
+from simtti.validation.fit.solve import solve
 from simtti.validation.measurements.table import options
 
 if TYPE_CHECKING:
@@ -50,16 +51,17 @@ def left_out(
     for hw, part in rows[fitted].groupby("hw"):
         jobs |= _without_each(str(hw), part, family, workers, progress)
     result = pd.DataFrame(float("nan"), index=rows.index, columns=["left_out_s", "left_out_j"])
-    for done, (at, figures) in enumerate(as_done(_simulate, jobs, workers), 1):
-        result.loc[at] = figures
-        progress("each model left out", done, len(jobs))
+    with Pool(workers) as pool:
+        for done, (at, figures) in enumerate(pool.as_done(_simulate, jobs), 1):
+            result.loc[at] = figures
+            progress("each model left out", done, len(jobs))
     return result
 
 
 def _without_each(
     hw: str,
     rows: pd.DataFrame,
-    family: Family,
+    family: FitFamily,
     workers: int | None,
     progress: Callable[[str, int, int], None],
 ) -> dict[Any, tuple[dict[str, Any], Hardware]]:

@@ -15,7 +15,7 @@ from simtti.hw_configs.devices import load, names, read
 from simtti.hw_configs.hardware import Hardware
 from simtti.hw_configs.schema import DATASHEET
 from simtti.simulator.lowering.registry import kernels_of
-from simtti.validation.fit.calibrate import families, family_of, in_training, shapes, spread
+from simtti.validation.fit.families import families, family_of, in_training, shapes, spread
 from simtti.validation.judge.causes import LATENCY, PARTIAL_WAVE, Causes, causes
 from simtti.validation.judge.error_figures import Figures, figures
 from simtti.validation.judge.prediction import NOT_SCORED, Row, by_rows, prediction_s
@@ -252,6 +252,6 @@ def _judge_row(row: Row, hardware: Hardware) -> Row:
         found["predicted_us"] = prediction_s(row, kernels, hardware) * 1e6
         found["roofline_us"] = roofline_s(row, hardware) * 1e6
         found |= causes(kernels, hardware, warm=row["what_is_timed"] == "kernels")._asdict()
-    except (InputError, ValueError) as error:
+    except InputError as error:
         found["error"] = str(error)
     return found

@@ -8,15 +8,14 @@ wall            as back-to-back; the host's share of such a time is not in it, s
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from simtti.errors import InputError
 from simtti.hw_configs.hardware import Hardware
+from simtti.jobs import in_chunks
 from simtti.simulator.engine.device import execution_time_s
 from simtti.simulator.kernel import Kernel
 from simtti.simulator.predict import kernels_of, operator_time_s
@@ -48,7 +47,7 @@ def times_us(rows: list[Row], hardware: Hardware) -> list[float]:
 def time_us(row: Row, hardware: Hardware) -> float:
     try:
         return prediction_s(row, kernels_of(row, hardware), hardware) * 1e6
-    except (InputError, ValueError):
+    except InputError:
         return math.nan
 
 
@@ -78,16 +77,4 @@ def by_rows(
 ) -> list[T]:
     """`function` over the rows, in order, by several processes where there are many rows."""
     records: list[Row] = rows.drop(columns=["time_us"], errors="ignore").to_dict("records")  # type: ignore[assignment]
-    chunks = [records[at : at + _CHUNK_ROWS] for at in range(0, len(records), _CHUNK_ROWS)]
-    count = min(workers or os.cpu_count() or 1, len(chunks))
-    found: list[T] = []
-    if count > 1:
-        with ProcessPoolExecutor(count) as pool:
-            for part in pool.map(function, chunks, [hardware] * len(chunks)):
-                found += part
-                progress(len(found), len(records))
-    else:
-        for chunk in chunks:
-            found += function(chunk, hardware)
-            progress(len(found), len(records))
-    return found
+    return in_chunks(function, records, hardware, size=_CHUNK_ROWS, workers=workers, progress=progress)

@@ -11,7 +11,7 @@ from typing import Any
 
 import simtti.workloads
 from simtti.errors import InputError
-from simtti.jobs import as_done
+from simtti.jobs import Pool
 from simtti.workloads.catalogue import find
 from simtti.workloads.record import workload_trace
 
@@ -29,15 +29,19 @@ def record_all(
     """Record the trace of each run (options of `simtti run`) that is not in `folder` yet.
 
     A run that cannot be recorded (no such workload, no torch) is passed over: simulating it says why.
+
+    Raises:
+        InputError: the folder cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     paths = {path: options for options in runs if (path := _path(options, folder)) is not None}
     todo = {path: (path, options) for path, options in paths.items() if not path.exists()}
     done = len(paths) - len(todo)
     progress(done, len(paths))
-    for _ in as_done(_record, todo, workers):
-        done += 1
-        progress(done, len(paths))
+    with Pool(workers) as pool:
+        for _ in pool.as_done(_record, todo):
+            done += 1
+            progress(done, len(paths))
 
 
 def with_trace(options: Options, folder: Path | None) -> Options:
@@ -50,9 +54,10 @@ def with_trace(options: Options, folder: Path | None) -> Options:
 
 def _record(path: Path, options: Options) -> None:
     try:
-        workload_trace(options["workload"], **_shape(options)).save(path)
-    except (InputError, ValueError):
+        trace = workload_trace(options["workload"], **_shape(options))
+    except InputError:
         return
+    trace.save(path)
 
 
 def _path(options: Options, folder: Path) -> Path | None:
@@ -60,7 +65,7 @@ def _path(options: Options, folder: Path) -> Path | None:
     try:
         workload = find(options["workload"])
         wanted = workload.options(**_shape(options)).given()
-    except (InputError, ValueError):
+    except InputError:
         return None
     digest = hashlib.sha256(json.dumps([wanted, _recorder_hash()], sort_keys=True).encode()).hexdigest()
     return folder / f"{workload.name}-{digest[:12]}.parquet"

@@ -35,7 +35,7 @@ def evaluate_runs(
 
     Args:
         traces: a folder where the traces that are recorded for this are kept for the next time.
-        leave_one_model_out: see validation.leave_out; three more simulations a run.
+        leave_one_model_out: see validation.fit.leave_out; three more simulations a run.
         progress: called with (stage, done, total).
 
     Returns:

@@ -28,6 +28,7 @@ from simtti.words import (
     percent,
     seconds,
     signed,
+    whole,
 )
 
 if TYPE_CHECKING:
@@ -365,33 +366,25 @@ def _sources(rows: pd.DataFrame) -> Table:
         ("Device", "Model", "Batch", "Source", "Measured", "Predicted", "Error"),
         [
             [str(row["hw"]), str(row["workload"]), f"{row.get('batch', 1):.0f}", str(row["source"]), seconds(row["latency_s"]),
-             _seconds(row["predicted_s"]), bias_cell(row["ratio"] - 1)]
+             seconds(row["predicted_s"]), bias_cell(row["ratio"] - 1)]
             for row in rows.to_dict("records")
         ],
         text_columns=2,
     )  # fmt: skip
-
-
-def _seconds(value: float) -> str:
-    return seconds(value) if value == value else ""
 
 
 def _every(rows: pd.DataFrame) -> Table:
     return table(
         ("Device", "Model", "GPUs", "Batch", "Steps", "Measured", "Predicted", "Error", "Energy error", "Source"),
         [
-            [str(row["hw"]), str(row["workload"]), str(row["gpus"]), f"{row.get('batch', 1):.0f}", _whole(row.get("steps")),
-             seconds(row["latency_s"]), _seconds(row["predicted_s"]), bias_cell(row["ratio"] - 1),
+            [str(row["hw"]), str(row["workload"]), str(row["gpus"]), f"{row.get('batch', 1):.0f}", whole(row.get("steps")),
+             seconds(row["latency_s"]), seconds(row["predicted_s"]), bias_cell(row["ratio"] - 1),
              bias_cell(row["energy_ratio"] - 1), str(row["source"])]
             for row in rows.to_dict("records")
         ],
         text_columns=2,
         words_last=True,
     )  # fmt: skip
-
-
-def _whole(value: float | None) -> str:
-    return "" if value is None or value != value else f"{value:.0f}"
 
 
 def _breakdowns(rows: pd.DataFrame, traces: Path | None) -> Table:

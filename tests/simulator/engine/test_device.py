@@ -7,6 +7,7 @@ import simpy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from simtti.errors import InputError
 from simtti.hw_configs.devices import load
 from simtti.simulator.closed_form import demand, lone_time_s
 from simtti.simulator.engine.device import Device, execution_time_s
@@ -130,5 +131,5 @@ def test_a_faster_device_is_never_slower(k, field, factor):
 
 
 def test_a_cta_that_does_not_fit_is_refused():
-    with pytest.raises(ValueError, match="does not fit"):
+    with pytest.raises(InputError, match="does not fit"):
         execution_time_s(kernel(shared_memory_bytes=300_000), H100)

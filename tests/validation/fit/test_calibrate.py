@@ -9,7 +9,9 @@ from simtti.errors import InputError
 from simtti.hw_configs import devices
 from simtti.hw_configs.devices import load
 from simtti.hw_configs.hardware import parameter, with_parameters
-from simtti.validation.fit.calibrate import calibrate, families, in_training, write
+from simtti.validation.fit.calibrate import calibrate, write
+from simtti.validation.fit.families import FitFamily, families, in_training
+from simtti.validation.fit.solve import solve
 from simtti.validation.judge.prediction import predicted_us
 
 GEMMS = pd.DataFrame(
@@ -60,6 +62,39 @@ def test_parameters_that_trade_off_are_named():
     small = small[(small.m <= 128) & (small.n <= 1280)]
     (fit,) = calibrate("h100-sxm", small, parameters=("start_s", "gemm_wgmma.setup_cycles"), workers=1).fits
     assert any("cannot be told apart" in text or "hardly identify" in text for text in fit.warnings())
+
+
+def test_a_row_without_a_prediction_takes_no_part_and_is_counted(changed):
+    rows = made_on(changed)
+    # No m: the model has no time for them, whatever the parameters.
+    lost = rows.iloc[:8].assign(m=0, k=range(100, 108), time_us=5.0)
+    both = pd.concat([rows, lost], ignore_index=True)
+    counted = int(in_training(both)[both.m == 0].sum())
+    assert 0 < counted < 8
+    (fit,) = calibrate("h100-sxm", both, parameters=("hbm_efficiency",), workers=1).fits
+    (without,) = calibrate("h100-sxm", rows, parameters=("hbm_efficiency",), workers=1).fits
+    assert fit.parameters == without.parameters
+    assert (fit.unpredicted_rows, fit.used_rows) == (counted, without.used_rows)
+    assert (fit.train.missing, fit.test.missing) == (counted, 8 - counted)
+    said = f"training rows without a prediction, which took no part: {counted}"
+    assert any(said in text for text in fit.warnings())
+    assert not any("without a prediction" in text for text in without.warnings())
+
+
+class LosesARow:
+    """Rows of which one is far off and comes nearer with a lower hbm_efficiency, until below 0.6 it has no prediction."""
+
+    def log_ratios(self, device):
+        value = device.hbm_efficiency
+        return np.array([0.02 * (value - 0.8)] * 8 + [value if value >= 0.6 else np.nan])
+
+
+def test_parameters_do_not_gain_by_making_a_row_unpredictable():
+    family = FitFamily("made", {}, ("hbm_efficiency",))
+    start = with_parameters(load("h100-sxm"), {"hbm_efficiency": 0.8})
+    found = solve(LosesARow(), start, family, ("hbm_efficiency",))
+    assert found.unpredicted == 0
+    assert 0.6 <= found.values["hbm_efficiency"] < 0.8
 
 
 def test_the_same_data_give_the_same_file_and_it_loads(tmp_path, changed):

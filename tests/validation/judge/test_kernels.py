@@ -13,7 +13,8 @@ from simtti.simulator.closed_form import lone_time_s
 from simtti.simulator.kernel import Kernel, ctas_per_sm
 from simtti.simulator.lowering.registry import FAMILIES, kernels_of
 from simtti.simulator.predict import predict
-from simtti.validation.fit.calibrate import calibrate, in_training
+from simtti.validation.fit.calibrate import calibrate
+from simtti.validation.fit.families import in_training
 from simtti.validation.judge.causes import LATENCY, PARTIAL_WAVE, causes
 from simtti.validation.judge.kernels import evaluate, explain, size_class
 from simtti.validation.judge.prediction import predicted_us

@@ -111,7 +111,7 @@ def test_a_run_that_was_interrupted_goes_on(whole_runs):
     first = evaluated(whole_runs, table, "resumed.csv")
     journal = whole_runs / ".resumed.csv.partial.jsonl"
     assert not journal.exists()
-    from simtti.simulator.sweep import code_hash
+    from simtti.jobs import code_hash
     from simtti.validation.measurements.table import options
 
     asked = with_trace(options(table.iloc[0]), whole_runs / "traces")
@@ -175,15 +175,10 @@ def closed_form(monkeypatch):
             busy_s, 1.2 * busy_s, tensor * busy_s, 1e12 * busy_s, 0, 0, 0, 4e12 * busy_s, 1e12 * busy_s
         )
 
-    def serially(function, jobs, workers=None):
-        return ((key, function(*arguments)) for key, arguments in jobs.items())
-
     def simulate(asked, hardware):
         return 1.0, energy.energy_j(work_of(asked, hardware), hardware)
 
     monkeypatch.setattr(energy, "work_of", work_of)
-    monkeypatch.setattr(energy, "as_done", serially)
-    monkeypatch.setattr(leave_out, "as_done", serially)
     monkeypatch.setattr(leave_out, "_simulate", simulate)
     rows = [
         {
@@ -204,12 +199,12 @@ def closed_form(monkeypatch):
 
 
 def test_a_model_that_is_left_out_has_no_say_in_its_own_prediction(closed_form):
-    found = leave_out.left_out(closed_form)
+    found = leave_out.left_out(closed_form, workers=1)
     assert (found.left_out_j / closed_form.energy_j - 1).abs().max() < 0.05
     wrong = closed_form.assign(
         energy_j=closed_form.energy_j.where(closed_form.workload != "svd", 1.3 * closed_form.energy_j)
     )
-    other = leave_out.left_out(wrong)
+    other = leave_out.left_out(wrong, workers=1)
     mine = closed_form.workload == "svd"
     assert other.left_out_j[mine].tolist() == found.left_out_j[mine].tolist()
     assert (other.left_out_j[~mine] / found.left_out_j[~mine]).max() > 1.02
@@ -221,8 +216,8 @@ def test_runs_that_set_no_energy_are_not_left_out_of_it(closed_form):
     table.loc[1, "hw"] = "no-such-device"
     table.loc[2, "energy_j"] = None
     table.loc[3, "attention"] = "baseline"
-    assert leave_out.left_out(table).left_out_j.isna().tolist() == [True] * 4 + [False] * 26
-    assert leave_out.left_out(closed_form[closed_form.workload != "svd"]).left_out_j.isna().all()
+    assert leave_out.left_out(table, workers=1).left_out_j.isna().tolist() == [True] * 4 + [False] * 26
+    assert leave_out.left_out(closed_form[closed_form.workload != "svd"], workers=1).left_out_j.isna().all()
 
 
 def test_the_report_says_how_far_off_models_are_that_were_left_out(closed_form):

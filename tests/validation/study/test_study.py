@@ -245,5 +245,5 @@ def test_a_second_run_goes_on_from_what_is_kept(tmp_path, monkeypatch):
     result = study.evaluate(first, SMALL, HARDWARE)
     assert any("no-such-model" in problem for problem in result.problems)
     assert "no-such-model" in markdown.text(study.report(result))
-    monkeypatch.setattr(lab, "code_hash", lambda: "other code")
-    assert not lab._read(journal, lab._fingerprint(HARDWARE))
+    monkeypatch.setattr(lab, "code_hash", lambda *more: "other code")
+    assert not lab.Journal(journal, lab._fingerprint(HARDWARE)).read()

@@ -19,7 +19,8 @@ from simtti.errors import InputError
 from simtti.validation.measurements.bench.driver import number
 from simtti.validation.measurements.bench.file import Row, reason_of
 from simtti.validation.measurements.bench.operators import prepare
-from simtti.validation.measurements.suite import COUNTER_FAMILY, Case, counter_cases
+from simtti.validation.measurements.case import Case
+from simtti.validation.measurements.suite import COUNTER_FAMILY, counter_cases
 
 # Nsight Compute's metrics and ours.
 COUNTERS = {

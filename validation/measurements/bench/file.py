@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from simtti.errors import InputError
-from simtti.validation.measurements.suite import SHAPE_COLUMNS
+from simtti.validation.measurements.case import SHAPE_COLUMNS
 
 SCHEMA_VERSION = 1
 METADATA_KEY = b"simtti_measurements"
@@ -116,7 +116,8 @@ def script_hash() -> str:
     """A hash of the suite and of what measures it: what was measured, and how."""
     here = Path(__file__).parent
     digest = hashlib.sha256()
-    for path in (here.parent / "suite.py", *sorted(here.glob("*.py"))):
+    suite = [here.parent / name for name in ("case.py", "shapes.py", "suite.py")]
+    for path in (*suite, *sorted(here.glob("*.py"))):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 

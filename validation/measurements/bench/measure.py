@@ -40,7 +40,8 @@ from simtti.validation.measurements.bench.counters import count, counter_id
 from simtti.validation.measurements.bench.file import MeasurementFile, Row, ids_of, reason_of
 from simtti.validation.measurements.bench.operators import Prepared, prepare
 from simtti.validation.measurements.bench.timing import Bench, bench_on
-from simtti.validation.measurements.suite import Case, batches, counter_cases, suite
+from simtti.validation.measurements.case import Case
+from simtti.validation.measurements.suite import batches, counter_cases, suite
 from simtti.workloads.record import quiet
 
 DEVICES = ("cuda", "cpu")

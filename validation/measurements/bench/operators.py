@@ -8,7 +8,8 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-from simtti.validation.measurements.suite import GRAPH_LAUNCHES, Case
+from simtti.validation.measurements.case import Case
+from simtti.validation.measurements.shapes import GRAPH_LAUNCHES
 
 Call = Callable[[], object]
 

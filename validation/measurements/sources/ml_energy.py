@@ -49,8 +49,6 @@ def read(root: Path, left_out: Counter[str]) -> Iterator[tuple[str, pd.DataFrame
             content = json.loads(path.read_text())
             rows = list(reader(content, path, left_out))
         except (OSError, ValueError, KeyError, TypeError) as error:
-            if isinstance(error, InputError):
-                raise
             raise InputError(
                 f"{path}: not a file of the leaderboard: {type(error).__name__}: {error}"
             ) from None

@@ -1,0 +1,25 @@
+"""What an exploration found, in memory."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from simtti.explore.spec import Spec
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class Exploration(NamedTuple):
+    """What `explore` wrote, in memory.
+
+    table: one row a design, in the order proposed: its number, every parameter and figure, `feasible`, `pareto`, `error`.
+    sensitivity: elasticity of each objective to each parameter about the middle of the space, and importance over all.
+    limits: seconds by design, workload, category and limit, of the designs around the middle and of the Pareto set.
+    """
+
+    spec: Spec
+    table: pd.DataFrame
+    sensitivity: pd.DataFrame
+    limits: pd.DataFrame
+    evaluated: int

@@ -1,0 +1,163 @@
+"""Jobs side by side: none lost, none doubled, whatever ends a worker; a bug shows itself; the journal tells what counts."""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+from chores import deadly, deadly_once, faulty, nap, place, square, squares
+
+from simtti import jobs
+from simtti.errors import InputError
+from simtti.jobs import Journal, Pool, in_chunks
+
+
+def test_every_job_gives_its_result_once():
+    with Pool(2) as pool:
+        found = list(pool.as_done(square, {f"job {n}": (n,) for n in range(20)}))
+        assert dict(found) == {f"job {n}": n * n for n in range(20)}
+        assert len(found) == 20
+        assert dict(pool.as_done(square, {0: (5,), 1: (6,)})) == {0: 25, 1: 36}  # the workers stay
+
+
+@pytest.mark.parametrize(("workers", "count"), [(1, 5), (8, 1)])
+def test_one_worker_or_one_job_needs_no_process(workers, count):
+    with Pool(workers) as pool:
+        assert {found for _, found in pool.as_done(place, {n: (n,) for n in range(count)})} == {os.getpid()}
+
+
+def test_a_worker_that_is_killed_takes_no_job_with_it(tmp_path):
+    with Pool(2) as pool:
+        found = list(pool.as_done(deadly_once, {n: (n, tmp_path) for n in range(30)}))
+    assert (tmp_path / "died").exists()
+    assert dict(found) == {n: n * n for n in range(30)}
+    assert len(found) == 30
+
+
+def test_a_job_that_kills_every_worker_is_an_error_after_all_others_are_done():
+    done = []
+
+    def collect():
+        with Pool(2) as pool:
+            for key, _ in pool.as_done(deadly, {n: (n,) for n in range(12)}):
+                done.append(key)
+
+    with pytest.raises(InputError, match="workers were killed 4 times"):
+        collect()
+    assert sorted(done) == [n for n in range(12) if n != 3]
+
+
+def test_a_bug_in_a_worker_is_raised_here_with_its_traceback():
+    with pytest.raises(ValueError, match="a bug") as caught, Pool(2) as pool:
+        list(pool.as_done(faulty, {n: (n,) for n in range(6)}))
+    assert "in faulty" in str(caught.value.__cause__)
+    assert not isinstance(caught.value, InputError)
+
+
+def interrupted_while_waiting():
+    with Pool(2) as pool:
+        threading.Timer(0.5, os.kill, [os.getpid(), signal.SIGINT]).start()
+        list(pool.as_done(nap, {n: (120,) for n in range(4)}))
+
+
+def interrupted_at_a_result():
+    with Pool(2) as pool:
+        for _ in pool.as_done(nap, {n: (120 * n,) for n in range(4)}):
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("interrupted", [interrupted_while_waiting, interrupted_at_a_result])
+def test_an_interrupt_ends_the_workers_at_once(interrupted):
+    before = set(multiprocessing.active_children())
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    while set(multiprocessing.active_children()) - before:
+        assert time.monotonic() - began < 20
+        time.sleep(0.02)
+
+
+def test_workers_end_with_a_parent_that_is_killed(tmp_path):
+    script = tmp_path / "parent.py"
+    script.write_text(
+        "import os, sys, time\n"
+        "from simtti.jobs import Pool\n"
+        "def nap(number):\n"
+        "    open(os.path.join(sys.argv[1], f'worker{os.getpid()}'), 'w').close()\n"
+        "    time.sleep(120)\n"
+        "if __name__ == '__main__':\n"
+        "    with Pool(2) as pool:\n"
+        "        list(pool.as_done(nap, {0: (0,), 1: (1,)}))\n"
+    )
+    parent = subprocess.Popen([sys.executable, script, tmp_path])
+    deadline = time.monotonic() + 60
+    while len(workers := list(tmp_path.glob("worker*"))) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    parent.kill()
+    parent.wait()
+    while any(jobs._started(int(mark.name.removeprefix("worker"))) for mark in workers):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_fewer_than_one_worker_is_a_users_mistake():
+    with pytest.raises(InputError, match="--workers is 0; it must be at least 1"):
+        Pool(0)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_chunks_come_back_in_order(workers):
+    seen = []
+    found = in_chunks(
+        squares,
+        list(range(25)),
+        100,
+        size=10,
+        workers=workers,
+        progress=lambda done, total: seen.append((done, total)),
+    )
+    assert found == [n * n + 100 for n in range(25)]
+    assert seen[-1] == (25, 25)
+    assert in_chunks(squares, [], size=10) == []
+
+
+def test_a_journal_gives_back_what_the_same_code_wrote(tmp_path):
+    path = tmp_path / "done.jsonl"
+    Journal(path, "this code").append("a", {"latency_s": 1.5})
+    Journal(path, "other code").append("b", {"latency_s": 2.5})
+    with path.open("a") as file:
+        file.write('{"code": "this code", "key": "c", "fig')  # killed in the midst of a write
+    journal = Journal(path, "this code")
+    assert journal.read() == {"a": {"latency_s": 1.5}}
+    journal.append("d", 4)
+    assert Journal(path, "this code").read() == {"a": {"latency_s": 1.5}, "d": 4}
+    journal.remove()
+    assert not path.exists()
+    assert Journal(path, "this code").read() == {}
+
+
+def test_a_job_is_claimed_by_one_process(tmp_path):
+    path = tmp_path / "done.jsonl"
+    one, other = Journal(path, "code"), Journal(path, "code")
+    other.owner = f"{other.owner.rsplit(':', 2)[0]}:{os.getppid()}:{jobs._started(os.getppid())}"
+    assert one.claim(["a", "b"]) == ["a", "b"]
+    assert other.claim(["a", "b", "c"]) == ["c"]
+    one.append("a", 1)
+    assert other.read() == {"a": 1}
+    three = Journal(path, "code")
+    three.owner = f"{one.owner.rsplit(':', 2)[0]}:{2**22 + 1}:1"  # no such process
+    assert three.claim(["d"]) == ["d"]
+    assert one.claim(["d"]) == ["d"], "the claim of a process that is no more does not hold"
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/dev/full is Linux's")
+def test_a_full_disk_is_said_in_a_line_that_names_the_file(tmp_path):
+    path = tmp_path / "done.jsonl"
+    path.symlink_to("/dev/full")
+    with pytest.raises(InputError, match=r"cannot write .*done\.jsonl: No space left on device"):
+        Journal(path, "code").append("a", 1)
