@@ -48,7 +48,7 @@ from simtti.simulator.kernels.libraries import (
     shared_memory_bytes,
 )
 from simtti.simulator.kernels.machine import has_wgmma
-from simtti.simulator.kernels.normalization import softmax
+from simtti.simulator.kernels.softmax import Softmax, softmax
 from simtti.workloads.trace import Operator, TensorUse
 
 KERNELS = (*LIBRARIES, "baseline")
@@ -405,7 +405,7 @@ def _baseline(
     raw, weights = (Access(workspace, scores),), (Access(workspace - 1, scores),)
     first = gemm(q_len, kv_len, problem.head_dim, sequences, dtype, hardware, reads=reads[:2], writes=raw,
                  workspace=workspace - 2, name="scores", family=family)  # fmt: skip
-    middle = softmax(sequences * q_len, kv_len, dtype, hardware, source=workspace, target=workspace - 1)
+    middle = softmax(Softmax(sequences * q_len, kv_len, dtype, workspace, workspace - 1), hardware)
     last = gemm(q_len, problem.head_dim, kv_len, sequences, dtype, hardware, reads=(*weights, reads[2]), writes=writes,
                 workspace=workspace - 2, name="values", family=family)  # fmt: skip
     return [*first, *(dataclasses.replace(each, family=family) for each in middle), *last]

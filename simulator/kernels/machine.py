@@ -11,7 +11,7 @@ LANES = 32  # exact: threads of a warp
 SECTOR_BYTES = 32  # exact: what L2 moves at least (CUDA C++ Best Practices Guide, coalesced access)
 LINE_BYTES = 128  # exact: what L2 makes room for, of four sectors (same guide)
 VECTOR_BYTES = 16  # exact: the widest load and store of a thread
-FP32_BYTES = 4  # exact
+FP32_BYTES = 4  # exact: of a single-precision number
 WGMMA_SHARED_MEMORY_BYTES = (
     200 * 1024
 )  # exact: the parts with wgmma or tcgen05 have 227 KB, the others 100 KB and less
