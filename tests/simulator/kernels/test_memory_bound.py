@@ -3,17 +3,31 @@
 import dataclasses
 
 import pandas as pd
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from streams import A100, H100, add, cold_s, moved, pointwise
 
 from simtti.dtypes import ITEM_BYTES
+from simtti.hw_configs.hardware import parameter, with_parameters
+from simtti.hw_configs.schema import calibration
 from simtti.simulator.kernels import layout
-from simtti.simulator.kernels.data_movement import Gather, Upsample, copy, embedding, memset, upsample_nearest
+from simtti.simulator.kernels.data_movement import (
+    Cat,
+    Gather,
+    Upsample,
+    cat,
+    copy,
+    embedding,
+    memset,
+    upsample_nearest,
+)
 from simtti.simulator.kernels.normalization import GroupNorm, RowNorm, group_norm, layer_norm
 from simtti.simulator.kernels.reductions import Reduction, reduce
 from simtti.simulator.kernels.softmax import Softmax, softmax
+from simtti.simulator.lowering.fusion import fused_kernel
 from simtti.simulator.predict import kernels_of, predict
+from simtti.workloads.trace import Operator, TensorUse
 
 DEVICES = st.sampled_from([H100, A100])
 DTYPES = st.sampled_from(["fp16", "fp32"])
@@ -99,3 +113,60 @@ def test_predict_times_the_families_by_shape():
     }
     assert moved["permute"] == 2 * 2 * 2 * 4096 * 320
     assert moved["cat"] == 2 * 2 * 2 * 960 * 1024
+
+
+def strided_cat(hardware):
+    shape = (64, 64)
+    inputs = tuple(layout.Operand(tensor, (1, 64), "fp16") for tensor in range(2))
+    return cat(Cat((shape, shape), inputs, layout.dense(2, (64, 128), "fp16")), hardware)
+
+
+def fused(hardware):
+    """The kernel of a GroupNorm whose groups are longer than what a block keeps."""
+    use = [
+        TensorUse(tensor, (1, 32, 12288), (0, 12288, 1), "fp16", 786432, "activation") for tensor in (0, 1)
+    ]
+    operator = Operator("denoising", 0, 0, "", "aten::native_group_norm", "GroupNorm", (use[0],), (use[1],),
+                        {"num_groups": 32}, False)  # fmt: skip
+    return [fused_kernel([operator], (0,), hardware)]
+
+
+ROWS = (
+    {"op": "group_norm", "n": 2, "c": 64, "spatial": 1024},
+    {"op": "layer_norm", "rows": 4096, "cols": 1024},
+    {"op": "rms_norm", "rows": 4096, "cols": 1024},
+    *({"op": "softmax", "rows": 512, "cols": columns} for columns in (512, 2048, 2049)),
+    *({"op": "reduction", "rows": 512, "cols": 512, "over": over} for over in ("cols", "rows")),
+    {"op": "copy", "numel": 1 << 20},
+    *({"op": "cat", "n": 2, "c": 64, "c2": 64, "spatial": 256, "dtype": dtype} for dtype in ("fp16", "fp32")),
+    {"op": "embedding", "rows": 77, "cols": 768},
+    {"op": "upsample", "n": 2, "c": 64, "h": 32, "w": 32},
+    {"op": "all_to_all", "numel": 1 << 20, "ranks": 4},
+)
+GROUPS = (
+    "group_norm",
+    "layer_norm",
+    "rms_norm",
+    "softmax",
+    "reduction",
+    "memcpy",
+    "cat",
+    "upsample",
+    "embedding",
+    "fused",
+)
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in calibration() if name.split(".")[0] in (*GROUPS, "collectives")]
+)
+def test_a_calibration_can_move_every_number(name):
+    """Each is read where a kernel is made, so that measurements of it have somewhere to go."""
+
+    def made(hardware):
+        rows = [kernels_of({"dtype": "fp16", **row}, hardware) for row in ROWS]
+        links = hardware.link_attained_bytes_per_s
+        return [*rows, strided_cat(hardware), fused(hardware), links]
+
+    moved = with_parameters(H100, {name: parameter(H100, name) * 1.5 + 1e-9})
+    assert made(moved) != made(H100)
