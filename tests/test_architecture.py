@@ -20,7 +20,6 @@ WORK_IN_PROGRESS = {
     "simulator/kernels/attention.py",
     "simulator/kernels/gemm.py",
     "simulator/kernels/implicit_gemm.py",
-    "simulator/kernels/normalization.py",
     "workloads/aten.py",
     "workloads/kineto.py",
     "workloads/recorder.py",

@@ -4,6 +4,7 @@ import pandas as pd
 import pytest
 import yaml
 
+from simtti.dtypes import DTYPES, DType
 from simtti.errors import InputError
 from simtti.hw_configs import devices
 
@@ -191,3 +192,18 @@ def test_stable_diffusion_runs_on_every_device_and_the_order_is_sensible():
         > time_s["rtx-pro-6000"]
     )
     assert 3 < time_s["t4"] / time_s["h100-sxm"] < 17  # fp16 peaks differ by 16, bandwidths by 10
+
+
+def test_a_dtype_is_multiplied_at_the_rate_that_its_entry_names(monkeypatch):
+    h100 = devices.load("h100-sxm")
+    monkeypatch.setitem(DTYPES, "fp6", DType(1, "tensor_fp8_flops_per_cycle_sm"))
+    assert h100.tensor_flops_per_cycle_sm("fp6") == h100.tensor_flops_per_cycle_sm("fp8")
+    for name in ("int8", "fp5"):
+        with pytest.raises(
+            InputError, match=f"no tensor-core path for dtype '{name}' .it has: fp32, bf16, fp16, fp8,"
+        ):
+            h100.tensor_flops_per_cycle_sm(name)
+    with pytest.raises(
+        InputError, match=r"v100-sxm has no tensor-core path for dtype 'fp32' \(it has: bf16, fp16\)"
+    ):
+        devices.load("v100-sxm").tensor_flops_per_cycle_sm("fp32")

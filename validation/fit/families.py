@@ -18,6 +18,8 @@ import yaml
 
 from simtti.errors import InputError, unknown
 from simtti.hw_configs.schema import calibration
+from simtti.simulator.kernels.family import Family
+from simtti.simulator.lowering import registry
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,7 +50,8 @@ class FitFamily:
 
 
 def families(path: Path = FAMILIES) -> tuple[FitFamily, ...]:
-    """The families of a YAML file, with `group.*` written out.
+    """The families of a YAML file, with `group.*` written out, then those of kernel families that a program added: the
+    rows of its op decide all parameters of its groups.
 
     Raises:
         InputError: the file is missing or malformed, or names a parameter that does not exist.
@@ -77,7 +80,14 @@ def families(path: Path = FAMILIES) -> tuple[FitFamily, ...]:
         if target not in TARGETS:
             raise InputError(f"{path}: {name}: target is {target!r}; it must be {' or '.join(TARGETS)}")
         found.append(FitFamily(name, rows, tuple(chosen), target, float(fields.get("pull", PRIOR_LOG_RATIO))))
+    found += [_of_kernels(family) for family in registry.FAMILIES.values() if family.groups]
     return tuple(found)
+
+
+def _of_kernels(family: Family) -> FitFamily:
+    """What a kernel family that brings its own groups is fitted by."""
+    chosen = (name for group in family.groups for name in fnmatch.filter(calibration(), f"{group}.*"))
+    return FitFamily(family.op, {"op": (family.op,)}, tuple(chosen))
 
 
 def family_of(table: pd.DataFrame, known: tuple[FitFamily, ...]) -> pd.Series:
