@@ -17,10 +17,12 @@ class Policy:
     attention: 'flash' (the device's fused kernel), 'efficient' (xformers-style), 'baseline' (scores in HBM).
     launch: 'eager'; 'graph': the whole inference in CUDA graphs, so that the host costs nothing; 'compiled':
     torch.compile, which fuses elementwise chains and shortens the host's work (see `fusion`).
+    dependent_launch: programmatic dependent launch: a kernel is set up while the one before it on the stream drains.
     """
 
     attention: str = "flash"
     launch: str = "eager"
+    dependent_launch: bool = False
 
     def __post_init__(self) -> None:
         for field, allowed in (("attention", ATTENTION), ("launch", LAUNCH)):

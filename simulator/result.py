@@ -10,15 +10,13 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from simtti.hw_configs.hardware import Hardware
 from simtti.hw_configs.hosts import Host
-from simtti.simulator.closed_form import bottleneck, demand
+from simtti.simulator.closed_form import bottleneck
 from simtti.simulator.engine import power
-from simtti.simulator.engine.governor import Governed, Launched
-from simtti.simulator.engine.stream import Ran
-from simtti.simulator.kernel import Kernel
+from simtti.simulator.engine.outcome import KernelInterval, OperatorInterval, Outcome, Repetition
 from simtti.simulator.lowering.lower import Lowered
 from simtti.simulator.policy import Policy
 from simtti.workloads.trace import Operator, Trace
@@ -31,66 +29,6 @@ if TYPE_CHECKING:
 # Time of the stream that no kernel fills.
 HOST_IDLE = "Host-idle"  # the GPU waited for the host
 LAUNCH_GAP = "Launch"  # between two kernels that were both ready
-
-
-class KernelInterval(NamedTuple):
-    """A kernel on the stream. It could have started at free_s; operator is a row of the trace."""
-
-    operator: int
-    repetition: int
-    kernel: Kernel
-    free_s: float
-    start_s: float
-    end_s: float
-    hbm_bytes: float
-    clock: float  # share of the boost clock, below 1 under the power limit
-
-    @property
-    def duration_s(self) -> float:
-        return self.end_s - self.start_s
-
-
-class OperatorInterval(NamedTuple):
-    """An operator on the host, from its first launch to its last."""
-
-    operator: int
-    repetition: int
-    start_s: float
-    end_s: float
-
-
-class Repetition(NamedTuple):
-    """A repetition of a step that was simulated, launch by launch.
-
-    number: which one it is. times: how many it stands for, itself and those passed over that are like it. rows: the operator
-    of each launch, as a row of the trace. spans: of each operator its row, its first launch and the one after its last.
-    host_s: what the host spends before each launch. launches, governed, ran: what they move, their times and clocks, and
-    when they ran.
-    """
-
-    number: int
-    times: int
-    rows: list[int]
-    spans: list[tuple[int, int, int]]
-    host_s: list[float]
-    launches: list[Launched]
-    governed: Governed
-    ran: Ran
-
-    def kernels(self) -> Iterator[KernelInterval]:
-        ran = self.ran
-        for row, launched, clock, free_s, start_s, end_s in zip(
-            self.rows, self.launches, self.governed.clocks, ran.free_s, ran.start_s, ran.end_s, strict=True
-        ):
-            yield KernelInterval(
-                row, self.number, launched.kernel, free_s, start_s, end_s, launched.hbm_bytes, clock
-            )
-
-    def operators(self) -> Iterator[OperatorInterval]:
-        """An operator is on the host from its call, before its first launch, until its last has been issued."""
-        issued_s = self.ran.issued_s
-        for row, begin, end in self.spans:
-            yield OperatorInterval(row, self.number, issued_s[begin] - self.host_s[begin], issued_s[end - 1])
 
 
 @dataclass(frozen=True)
@@ -110,9 +48,7 @@ class PhaseTime:
 class Result:
     """The outcome of one simulated inference.
 
-    rows: the trace's operators with their kernels, in order; intervals refer to them by number.
-    repetitions: what was simulated, in order.
-    skipped: (start_s, end_s, repetitions) of the time that those others take.
+    outcome: what happened when. rows: the trace's operators with their kernels, in order; intervals refer to them by number.
     """
 
     trace: Trace
@@ -120,23 +56,30 @@ class Result:
     host: Host
     policy: Policy
     fidelity: str
-    latency_s: float
+    outcome: Outcome
     rows: list[tuple[Operator, Lowered]]
-    repetitions: list[Repetition]
-    skipped: list[tuple[float, float, int]]
-    phase_ends_s: list[tuple[str, float]]
     peak_memory_bytes: int | None
     wall_s: float = 0.0
     several_gpus: SeveralGPUs | None = None
 
     # ---- time
 
+    @property
+    def latency_s(self) -> float:
+        """Seconds of the whole inference."""
+        return self.outcome.latency_s
+
+    @property
+    def repetitions(self) -> list[Repetition]:
+        """What was simulated, in order."""
+        return self.outcome.repetitions
+
     @cached_property
     def phases(self) -> list[PhaseTime]:
         """Latency of each phase, from the end of the one before it on the device."""
         times, before = [], 0.0
         steps = {phase.name: sum(step.count for step in phase.steps) for phase in self.trace.phases}
-        for name, end_s in self.phase_ends_s:
+        for name, end_s in self.outcome.phase_ends_s:
             times.append(PhaseTime(name, steps[name], end_s - before))
             before = end_s
         return times
@@ -174,8 +117,7 @@ class Result:
         kernel.RESOURCES while each kernel ran; the sum is the latency."""
         seconds: dict[str, float] = defaultdict(float)
         for interval, times in self.weighted_kernels():
-            name = bottleneck(interval.kernel, self.hardware, interval.hbm_bytes, interval.duration_s)
-            seconds[name] += interval.duration_s * times
+            seconds[bottleneck(interval.busy, interval.duration_s)] += interval.duration_s * times
         seconds["launch"] = self.breakdown[LAUNCH_GAP]
         seconds["host"] = self.breakdown[HOST_IDLE]
         return dict(sorted(seconds.items(), key=lambda item: -item[1]))
@@ -229,13 +171,12 @@ class Result:
         sums: dict[str, float] = defaultdict(float)
         for interval, times in self.distinct_kernels:
             kernel = interval.kernel
-            need = demand(kernel, self.hardware, interval.hbm_bytes)
             sums["flops"] += kernel.flops * times
             sums["hbm_bytes"] += interval.hbm_bytes * times
             sums["l2_bytes"] += kernel.l2_bytes * kernel.grid * times
             sums["kernels"] += times
             sums["kernel_s"] += interval.duration_s * times
-            sums["tensor_busy_s"] += need.tensor_s * kernel.grid / self.hardware.sm_count * times
+            sums["tensor_busy_s"] += interval.busy.tensor * times
         return dict(sums)
 
     @cached_property
