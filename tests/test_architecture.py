@@ -23,8 +23,6 @@ WORK_IN_PROGRESS = {
     *("workloads.models.parti", "workloads.models.networks.parti"),
     *("workloads.models.phenaki", "workloads.models.networks.phenaki"),
     *("workloads.models.prod_image", "workloads.models.networks.prod_image"),
-    "simulator/kernels/attention.py",
-    "simulator/kernels/gemm.py",
 }
 
 
