@@ -17,8 +17,6 @@ _OTHERS = ("tests", "benchmarks", "docs", "build", "shared")
 # Nothing may be added.
 WORK_IN_PROGRESS = {
     *("simulator.engine.simulation", "simulator.result", "simulator.several_gpus"),
-    "simulator/kernels/attention.py",
-    "simulator/kernels/gemm.py",
     "simulator/kernels/implicit_gemm.py",
     "simulator/kernels/normalization.py",
     "workloads/aten.py",

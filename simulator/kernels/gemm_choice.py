@@ -18,10 +18,18 @@ from typing import NamedTuple
 from simtti.dtypes import ITEM_BYTES
 from simtti.hw_configs.hardware import Hardware
 from simtti.hw_configs.parameters import GemmStyle
-from simtti.simulator.kernels.gemm_tiles import LARGEST_TILE, Fit, Tile, catalogue, is_aligned
+from simtti.simulator.kernels.gemm_tiles import (
+    LARGEST_TILE,
+    MOST_DEVICES,
+    Fit,
+    Tile,
+    catalogue,
+    is_aligned,
+)
 from simtti.simulator.kernels.gemv import fastest_columns
 from simtti.simulator.kernels.machine import FP32_BYTES
 
+MOST_CHOICES = 65536  # exact: choices kept; the results are the same with any other number
 SPLITS = (2, 3, 4, 5, 6, 8)  # exact: what is tried beside the splits that fill the device
 REDUCTION_THREADS = 256  # exact: of splitKreduce, one output element a thread
 REDUCED_BYTES = 2.0  # exact: an output element that it writes
@@ -65,7 +73,7 @@ class Plan(NamedTuple):
     split: int  # slices of k; for GEMV the columns a CTA takes
 
 
-@functools.lru_cache(maxsize=65536)
+@functools.lru_cache(MOST_CHOICES)
 def choose(m: int, n: int, k: int, batch: int, dtype: str, traffic: Traffic, hardware: Hardware) -> Plan:
     """The library's choice: the least time, by an estimate that equals `lone_time_s` of the plan's kernels, and times
     its preference for reuse where CTAs outnumber SMs."""
@@ -172,7 +180,7 @@ class Rates(NamedTuple):
     reduction_per_sm: int
 
 
-@functools.lru_cache(maxsize=64)
+@functools.lru_cache(MOST_DEVICES)
 def rates_of(hardware: Hardware) -> Rates:
     split = hardware.gemm_split
     in_flight = REDUCTION_THREADS * FP32_BYTES * split.reduction_loads

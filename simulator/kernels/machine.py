@@ -11,7 +11,7 @@ LANES = 32  # exact: threads of a warp
 SECTOR_BYTES = 32  # exact: what L2 moves at least (CUDA C++ Best Practices Guide, coalesced access)
 LINE_BYTES = 128  # exact: what L2 makes room for, of four sectors (same guide)
 VECTOR_BYTES = 16  # exact: the widest load and store of a thread
-FP32_BYTES = 4  # exact
+FP32_BYTES = 4  # exact: of a single-precision number
 REGISTER_UNIT = (
     256  # exact: registers are given to a warp in whole units of these (CUDA occupancy calculator)
 )

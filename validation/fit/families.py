@@ -18,6 +18,7 @@ import yaml
 
 from simtti.errors import InputError, unknown
 from simtti.hw_configs.schema import calibration
+from simtti.simulator.kernels.libraries import LIBRARIES, Library
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,7 +49,8 @@ class FitFamily:
 
 
 def families(path: Path = FAMILIES) -> tuple[FitFamily, ...]:
-    """The families of a YAML file, with `group.*` written out.
+    """The families of a YAML file, with `group.*` written out, then those of attention libraries that it does not name: the
+    rows of a library decide all parameters of its group.
 
     Raises:
         InputError: the file is missing or malformed, or names a parameter that does not exist.
@@ -77,7 +79,15 @@ def families(path: Path = FAMILIES) -> tuple[FitFamily, ...]:
         if target not in TARGETS:
             raise InputError(f"{path}: {name}: target is {target!r}; it must be {' or '.join(TARGETS)}")
         found.append(FitFamily(name, rows, tuple(chosen), target, float(fields.get("pull", PRIOR_LOG_RATIO))))
+    fitted = {name for family in found for name in family.rows.get("kernel", ())}
+    found += [_of_library(library) for name, library in LIBRARIES.items() if name not in fitted]
     return tuple(found)
+
+
+def _of_library(library: Library) -> FitFamily:
+    """What an attention library that the file says nothing of is fitted by: all parameters of its group."""
+    rows = {"op": ("attention",), "kernel": (library.name,)}
+    return FitFamily(library.name, rows, tuple(fnmatch.filter(calibration(), f"{library.style}.*")))
 
 
 def family_of(table: pd.DataFrame, known: tuple[FitFamily, ...]) -> pd.Series:
