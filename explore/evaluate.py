@@ -132,7 +132,7 @@ def limits(result: Result) -> dict[tuple[str, str], float]:
     own."""
     seconds: dict[tuple[str, str], float] = defaultdict(float)
     for interval, times in result.distinct_kernels:
-        limit = bottleneck(interval.kernel, result.hardware, interval.hbm_bytes, interval.duration_s)
+        limit = bottleneck(interval.busy, interval.duration_s)
         seconds[result.rows[interval.operator][0].category, limit] += interval.duration_s * times
     for category in (LAUNCH_GAP, HOST_IDLE):
         if result.breakdown.get(category):

@@ -1,9 +1,8 @@
-"""The host: one thread that issues operators to a stream, ahead of the GPU as far as the launch queue allows."""
+"""Host machines: what issuing operators costs them, read from hosts.yaml."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import yaml
@@ -11,7 +10,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from simtti.errors import InputError, unknown
 from simtti.hw_configs.devices import DIRECTORY
-from simtti.workloads.trace import Operator
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,27 +40,6 @@ class Host:
     collective_s: float
     launch_s: float
     queue_depth: int
-
-    def issue_s(self, operators: Sequence[Operator]) -> list[float]:
-        """Host time of each operator, without its launches, when they are issued one after another."""
-        kinds = {
-            "Linear": self.linear_s,
-            "LayerNorm": self.normalization_s,
-            "GroupNorm": self.normalization_s,
-            "Softmax": self.normalization_s,
-            "Attention": self.attention_s,
-            "Convolution": self.convolution_s,
-            "Communication": self.collective_s,
-        }
-        seconds = []
-        module = None
-        for operator in operators:
-            cost = self.view_s if operator.is_view else kinds.get(operator.category, self.operator_s)
-            if operator.module != module:
-                cost += self.module_s
-                module = operator.module
-            seconds.append(cost)
-        return seconds
 
 
 class _HostFields(BaseModel):

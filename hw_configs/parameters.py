@@ -141,6 +141,99 @@ class FunctionSlots(NamedTuple):
     softplus: float
 
 
+# ---- convolution
+
+
+class ConvMma(NamedTuple):
+    """cuDNN's mma.sync kernels of one generation: a tile a CTA."""
+
+    flops_per_cycle: float
+    efficiency: float
+    latency_s: float
+    l2_share: float
+
+
+class ConvPersistent(NamedTuple):
+    """cuDNN's persistent kernels of one generation: a CTA works through many tiles."""
+
+    efficiency: float
+    latency_s: float
+    tile_latency_s: float
+
+
+class ConvTile(NamedTuple):
+    """What one tile of the persistent kernels has of its own."""
+
+    l2_share: float
+    sm_share: float
+
+
+class ConvChoice(NamedTuple):
+    """The rules that stand for cuDNN's heuristic, as far as traces show them."""
+
+    cuda_core_channels: float
+    planar_channels: float
+    sm80_planar_channels: float
+    small_tile_waves: float
+    wide_tile_waves: float
+    wide_tile_depth: float
+
+
+class ConvSplitK(NamedTuple):
+    """Convolutions of few tiles: when the k loop is split over CTAs, and the kernel that adds up the parts."""
+
+    min_steps: float
+    max_share: float
+    cta_outputs: float
+    output_slots: float
+    part_slots: float
+    latency_s: float
+
+
+class ConvSgemm(NamedTuple):
+    """Implicit GEMM on the CUDA cores."""
+
+    efficiency: float
+    overhead_slots: float
+    output_slots: float
+    latency_s: float
+
+
+class ConvWinograd(NamedTuple):
+    """Winograd on the CUDA cores: F(2x2) in one kernel, F(4x4) between transforms."""
+
+    efficiency: float
+    gemm_efficiency: float
+    latency_s: float
+    element_slots: float
+    transform_cta_elements: float
+    transform_latency_s: float
+
+
+class ConvLayout(NamedTuple):
+    """Kernels that change a convolution's operands between NCHW and NHWC, or pad their channels."""
+
+    to_nhwc_slots: float
+    to_nchw_slots: float
+    half_line_efficiency: float
+    latency_s: float
+    pad_slots: float
+    pad_latency_s: float
+    pad_cta_bytes: float
+    pad_threads: float
+    pad_registers: float
+
+
+class ConvDepthwise(NamedTuple):
+    """PyTorch's depthwise kernel."""
+
+    tap_slots: float
+    output_slots: float
+    latency_s: float
+    threads: float
+    registers: float
+
+
 class Group(NamedTuple):
     """A group of parameters: its fields, and the group whose value stands where it states none."""
 
@@ -164,6 +257,24 @@ GROUPS: dict[str, Group] = {
     "l2_costs": Group(L2Costs),
     "elementwise": Group(ElementwiseStyle),
     "functions": Group(FunctionSlots),
+    "conv_mma": Group(ConvMma),
+    "conv_mma_registers": Group(ConvMma),
+    "conv_wgmma": Group(ConvPersistent),
+    "conv_tcgen05": Group(ConvPersistent),
+    "conv_sm90_128x128": Group(ConvTile),
+    "conv_sm90_128x256": Group(ConvTile),
+    "conv_sm90_256x64": Group(ConvTile),
+    "conv_sm90_128x64": Group(ConvTile),
+    "conv_sm90_64x128": Group(ConvTile),
+    "conv_sm100_128x256": Group(ConvTile),
+    "conv_sm100_128x128": Group(ConvTile),
+    "conv_sm100_128x64": Group(ConvTile),
+    "conv_choice": Group(ConvChoice),
+    "conv_split_k": Group(ConvSplitK),
+    "conv_sgemm": Group(ConvSgemm),
+    "conv_winograd": Group(ConvWinograd),
+    "conv_layout": Group(ConvLayout),
+    "conv_depthwise": Group(ConvDepthwise),
 }
 
 
@@ -184,6 +295,24 @@ class Groups:
     l2_costs: L2Costs
     elementwise: ElementwiseStyle
     functions: FunctionSlots
+    conv_mma: ConvMma
+    conv_mma_registers: ConvMma
+    conv_wgmma: ConvPersistent
+    conv_tcgen05: ConvPersistent
+    conv_sm90_128x128: ConvTile
+    conv_sm90_128x256: ConvTile
+    conv_sm90_256x64: ConvTile
+    conv_sm90_128x64: ConvTile
+    conv_sm90_64x128: ConvTile
+    conv_sm100_128x256: ConvTile
+    conv_sm100_128x128: ConvTile
+    conv_sm100_128x64: ConvTile
+    conv_choice: ConvChoice
+    conv_split_k: ConvSplitK
+    conv_sgemm: ConvSgemm
+    conv_winograd: ConvWinograd
+    conv_layout: ConvLayout
+    conv_depthwise: ConvDepthwise
 
 
 def group_values(group: str, stated: dict[str, float]) -> tuple[Any, ...]:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from simtti.hw_configs.hardware import Hardware
 from simtti.simulator.kernel import Kernel, ctas_per_sm
 from simtti.simulator.kernels.machine import ISSUE_LANES
+from simtti.simulator.list_schedule import CtaTimes, list_schedule_s
 
 
 class Demand(NamedTuple):
@@ -30,6 +31,16 @@ class Demand(NamedTuple):
     hbm_bytes: float
     floor_s: float
     latency_s: float
+
+    @property
+    def own_s(self) -> float:
+        """What a CTA alone on an idle device takes beside its latency."""
+        return self.floor_s - self.latency_s
+
+    @property
+    def local_s(self) -> float:
+        """Of the SM's pipes the busiest."""
+        return max(self.sm_s)
 
     @property
     def sm_s(self) -> tuple[float, ...]:
@@ -97,23 +108,55 @@ def lone_time_s(kernel: Kernel, hardware: Hardware, hbm_bytes: float | None = No
 def lone_execution_s(kernel: Kernel, hardware: Hardware, hbm_bytes: float | None = None) -> float:
     """`lone_time_s` without the launch: from the kernel's start to its end."""
     need = demand(kernel, hardware, repeated_hbm_bytes(kernel) if hbm_bytes is None else hbm_bytes)
+    if kernel.copy_bytes:
+        return hardware.start_s + max(
+            kernel.copy_bytes / hardware.host_copy_bytes_per_s,
+            need.hbm_bytes / hardware.hbm_attained_bytes_per_s,
+        )
     sms = hardware.sm_count
-    slots = ctas_per_sm(kernel, hardware) * sms
-    waves, rest = divmod(kernel.grid, slots)
-    local = max(need.tensor_s, need.fp32_s, need.issue_s, need.sfu_s, need.shared_s, need.l2_port_s)
-    spread = max(
-        need.l2_bytes / hardware.l2_attained_bytes_per_s,
-        need.hbm_bytes / hardware.hbm_attained_bytes_per_s,
-    )
-    own_s = need.floor_s - need.latency_s
-    time_s = hardware.start_s + need.latency_s
-    if waves:
-        full_s = max(local * (slots // sms), spread * slots)
-        time_s += max(own_s, full_s) + (waves - 1) * max(need.floor_s, full_s) + waves * hardware.dispatch_s
-    if rest:
-        least_s = need.floor_s if waves else own_s
-        time_s += max(least_s, local * -(-rest // sms), spread * rest) + hardware.dispatch_s
+    per_sm = ctas_per_sm(kernel, hardware)
+    if kernel.kinds:
+        in_flight_s = max(need.l2_bytes, need.hbm_bytes) * hardware.hbm_latency_s / kernel.bytes_in_flight
+        times = CtaTimes(
+            need.local_s, spread_s(need, hardware), in_flight_s, need.own_s, need.latency_s, hardware.start_s,
+            hardware.dispatch_s,
+        )  # fmt: skip
+        time_s = list_schedule_s(kernel.kinds, times, sms, per_sm)
+    else:
+        slots = per_sm * sms
+        waves, rest = divmod(kernel.grid, slots)
+        local, spread = need.local_s, spread_s(need, hardware)
+        own_s = need.own_s
+        time_s = hardware.start_s + need.latency_s
+        if waves:
+            full_s = max(local * per_sm, spread * slots)
+            time_s += (
+                max(own_s, full_s) + (waves - 1) * max(need.floor_s, full_s) + waves * hardware.dispatch_s
+            )
+        if rest:
+            least_s = need.floor_s if waves else own_s
+            time_s += max(least_s, local * -(-rest // sms), spread * rest) + hardware.dispatch_s
     return max(time_s, link_s(kernel, hardware)) if kernel.link_bytes else time_s
+
+
+def spread_s(need: Demand, hardware: Hardware) -> float:
+    """Seconds for which a CTA keeps the busier of L2 and HBM busy, which all SMs share."""
+    return max(
+        need.l2_bytes / hardware.l2_attained_bytes_per_s, need.hbm_bytes / hardware.hbm_attained_bytes_per_s
+    )
+
+
+def tail_s(kernel: Kernel, hardware: Hardware, hbm_bytes: float) -> float:
+    """Seconds from the placement of the last CTAs of `kernel`, alone on the device, to its end: its last wave. None of it where
+    kinds of CTA differ: the order of their ends says nothing simple."""
+    if kernel.copy_bytes or kernel.kinds:
+        return 0.0
+    need = demand(kernel, hardware, hbm_bytes)
+    sms, per_sm = hardware.sm_count, ctas_per_sm(kernel, hardware)
+    waves, rest = divmod(kernel.grid, per_sm * sms)
+    last = rest or per_sm * sms
+    least_s = need.floor_s if waves and (rest or waves > 1) else hardware.start_s + need.floor_s
+    return max(least_s, need.local_s * -(-last // sms), spread_s(need, hardware) * last)
 
 
 def link_s(kernel: Kernel, hardware: Hardware) -> float:
@@ -121,25 +164,50 @@ def link_s(kernel: Kernel, hardware: Hardware) -> float:
     return hardware.start_s + kernel.latency_s + kernel.link_bytes / hardware.link_attained_bytes_per_s
 
 
-RESOURCES = ("tensor", "fp32", "issue", "sfu", "shared", "l2_port", "l2", "hbm")
+class Busy(NamedTuple):
+    """Seconds for which a kernel keeps each resource busy, the SMs' own on the average SM; whatever else runs beside it, what it
+    asks of them is the same."""
+
+    tensor: float = 0.0
+    fp32: float = 0.0
+    issue: float = 0.0
+    sfu: float = 0.0
+    shared: float = 0.0
+    l2_port: float = 0.0
+    l2: float = 0.0
+    hbm: float = 0.0
+    link: float = 0.0
+    copy: float = 0.0
+
+    def at(self, clock: float) -> Busy:
+        """The same at `clock`, a share of the clock they are for: the SMs' pipes take longer."""
+        return Busy._make((*(seconds / clock for seconds in self[:SM_RESOURCES]), *self[SM_RESOURCES:]))
+
+
+RESOURCES = Busy._fields
+SM_RESOURCES = RESOURCES.index("l2")  # how many of them are an SM's own
 # A kernel keeps no resource busy for this share of its time: what holds it back is latency, its tail or its start.
 LATENCY_BOUND_BELOW = 0.5
 
 
-def busy_s(kernel: Kernel, hardware: Hardware, hbm_bytes: float) -> dict[str, float]:
-    """Seconds for which `kernel` keeps each of RESOURCES busy, the SM's own on the average SM."""
+def busy(kernel: Kernel, hardware: Hardware, hbm_bytes: float) -> Busy:
+    """What `kernel` asks of each resource at the hardware's clock."""
     need = demand(kernel, hardware, hbm_bytes)
+    hbm = need.hbm_bytes * kernel.grid / hardware.hbm_attained_bytes_per_s
+    if kernel.copy_bytes:
+        return Busy(hbm=hbm, copy=kernel.copy_bytes / hardware.host_copy_bytes_per_s)
     per_sm = kernel.grid / hardware.sm_count
-    busy = {name: seconds * per_sm for name, seconds in zip(RESOURCES, need.sm_s, strict=False)}
-    busy["l2"] = need.l2_bytes * kernel.grid / hardware.l2_attained_bytes_per_s
-    busy["hbm"] = need.hbm_bytes * kernel.grid / hardware.hbm_attained_bytes_per_s
-    return busy
+    own = Busy(*(seconds * per_sm for seconds in need.sm_s))
+    l2 = need.l2_bytes * kernel.grid / hardware.l2_attained_bytes_per_s
+    link = kernel.link_bytes / hardware.link_attained_bytes_per_s if kernel.link_bytes else 0.0
+    return own._replace(l2=l2, hbm=hbm, link=link)
 
 
-def bottleneck(kernel: Kernel, hardware: Hardware, hbm_bytes: float, duration_s: float) -> str:
-    """What limits `kernel` in an inference: the busiest of RESOURCES over its simulated `duration_s`, or 'latency' where
-    none is busy half of the time. Cheap, for every kernel of every design; `validation.causes` divides the time of a
+def bottleneck(spent: Busy, duration_s: float) -> str:
+    """What limits a kernel in an inference: the resource that it keeps busy for longest over its simulated `duration_s`, or
+    'latency' where none is busy half of the time. Cheap, for every kernel of every design; `judge.causes` divides the time of a
     kernel alone among its causes, partial waves among them, at twenty times the cost."""
-    busy = busy_s(kernel, hardware, hbm_bytes)
-    name = max(busy, key=lambda resource: busy[resource])
-    return name if busy[name] >= LATENCY_BOUND_BELOW * duration_s else "latency"
+    longest = max(spent)
+    if longest < LATENCY_BOUND_BELOW * duration_s:
+        return "latency"
+    return RESOURCES[spent.index(longest)]

@@ -5,6 +5,7 @@ Everything the simulation knows about the work is here. Lowering writes kernels,
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -23,11 +24,23 @@ class Access(NamedTuple):
     nbytes: float
 
 
+class CtaKind(NamedTuple):
+    """CTAs of a grid that do equally much: edge tiles, rows under a causal mask, sequences of one length.
+
+    ctas: how many, in the order of dispatch. work: their demands as a share of the kernel's per CTA; latency: the same of its
+    latency. Over all CTAs both are 1 on average.
+    """
+
+    ctas: int
+    work: float = 1.0
+    latency: float = 1.0
+
+
 @dataclass(frozen=True, slots=True)
 class Kernel:
-    """One kernel launch: a grid of identical CTAs.
+    """One kernel launch: a grid of CTAs, all alike or of several kinds.
 
-    Per CTA (what it demands of the pipes, with the padding of its tile):
+    Per CTA, on average (what it demands of the pipes, with the padding of its tile):
       tensor_flops      tensor-core FLOPs, in `tensor_dtype`
       fp32_flops        FP32 FLOPs of the CUDA cores
       issue_slots       instructions of single threads, whatever they do; an SM issues machine.ISSUE_LANES of them a cycle
@@ -41,6 +54,8 @@ class Kernel:
     Per kernel:
       reads, writes     unique bytes by tensor; what HBM moves follows from what L2 holds
       link_bytes        bytes that arrive over the link from other GPUs meanwhile
+      copy_bytes        bytes that a copy engine moves between device and host; then no CTA works
+      kinds             the kinds of CTA, in the order of dispatch; none where all are alike
       hbm_reread_bytes  bytes fetched again because the working set of a wave outgrows L2
       repeated_hbm_bytes  bytes to and from HBM when a benchmark launches the operator again and again on the same input
                         with other weights, so that L2 holds some of it already; None: nothing is known, L2 is cold
@@ -72,13 +87,33 @@ class Kernel:
     reads: tuple[Access, ...] = ()
     writes: tuple[Access, ...] = ()
     link_bytes: float = 0.0
+    copy_bytes: float = 0.0
     hbm_reread_bytes: float = 0.0
     repeated_hbm_bytes: float | None = None
     flops: float = 0.0
+    kinds: tuple[CtaKind, ...] = ()
 
     def __post_init__(self) -> None:
         if self.grid < 1:
             raise ValueError(f"kernel {self.name}: grid must be at least 1 CTA, not {self.grid}")
+        if self.kinds:
+            self._check_kinds()
+
+    def _check_kinds(self) -> None:
+        ctas = sum(kind.ctas for kind in self.kinds)
+        if ctas != self.grid or min(kind.ctas for kind in self.kinds) < 1:
+            raise ValueError(f"kernel {self.name}: kinds of {ctas} CTAs in a grid of {self.grid}")
+        for what in ("work", "latency"):
+            mean = sum(kind.ctas * getattr(kind, what) for kind in self.kinds) / ctas
+            if not math.isclose(mean, 1.0, rel_tol=1e-6):
+                raise ValueError(
+                    f"kernel {self.name}: {what} of its kinds is {mean} on average; it must be 1"
+                )
+
+    @property
+    def cta_kinds(self) -> tuple[CtaKind, ...]:
+        """The kinds of CTA, in the order of dispatch."""
+        return self.kinds or (CtaKind(self.grid),)
 
     @property
     def read_bytes(self) -> float:

@@ -19,10 +19,12 @@ class Policy:
     kernels/libraries.py by its name.
     launch: 'eager'; 'graph': the whole inference in CUDA graphs, so that the host costs nothing; 'compiled':
     torch.compile, which fuses elementwise chains and shortens the host's work (see `fusion`).
+    dependent_launch: programmatic dependent launch: a kernel is set up while the one before it on the stream drains.
     """
 
     attention: str = "flash"
     launch: str = "eager"
+    dependent_launch: bool = False
 
     def __post_init__(self) -> None:
         attention: tuple[str, ...] = ATTENTION

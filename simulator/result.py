@@ -10,15 +10,15 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from simtti.hw_configs.hardware import Hardware
 from simtti.hw_configs.hosts import Host
-from simtti.simulator.closed_form import bottleneck, demand
+from simtti.simulator.closed_form import RESOURCES, bottleneck
 from simtti.simulator.engine import power
-from simtti.simulator.engine.governor import Governed, Launched
-from simtti.simulator.engine.stream import Ran
-from simtti.simulator.kernel import Kernel
+from simtti.simulator.engine.intervals import overlap_s, union
+from simtti.simulator.engine.outcome import KernelInterval, OperatorInterval, Outcome, Repetition
+from simtti.simulator.engine.program import MAIN
 from simtti.simulator.lowering.lower import Lowered
 from simtti.simulator.policy import Policy
 from simtti.workloads.trace import Operator, Trace
@@ -31,66 +31,6 @@ if TYPE_CHECKING:
 # Time of the stream that no kernel fills.
 HOST_IDLE = "Host-idle"  # the GPU waited for the host
 LAUNCH_GAP = "Launch"  # between two kernels that were both ready
-
-
-class KernelInterval(NamedTuple):
-    """A kernel on the stream. It could have started at free_s; operator is a row of the trace."""
-
-    operator: int
-    repetition: int
-    kernel: Kernel
-    free_s: float
-    start_s: float
-    end_s: float
-    hbm_bytes: float
-    clock: float  # share of the boost clock, below 1 under the power limit
-
-    @property
-    def duration_s(self) -> float:
-        return self.end_s - self.start_s
-
-
-class OperatorInterval(NamedTuple):
-    """An operator on the host, from its first launch to its last."""
-
-    operator: int
-    repetition: int
-    start_s: float
-    end_s: float
-
-
-class Repetition(NamedTuple):
-    """A repetition of a step that was simulated, launch by launch.
-
-    number: which one it is. times: how many it stands for, itself and those passed over that are like it. rows: the operator
-    of each launch, as a row of the trace. spans: of each operator its row, its first launch and the one after its last.
-    host_s: what the host spends before each launch. launches, governed, ran: what they move, their times and clocks, and
-    when they ran.
-    """
-
-    number: int
-    times: int
-    rows: list[int]
-    spans: list[tuple[int, int, int]]
-    host_s: list[float]
-    launches: list[Launched]
-    governed: Governed
-    ran: Ran
-
-    def kernels(self) -> Iterator[KernelInterval]:
-        ran = self.ran
-        for row, launched, clock, free_s, start_s, end_s in zip(
-            self.rows, self.launches, self.governed.clocks, ran.free_s, ran.start_s, ran.end_s, strict=True
-        ):
-            yield KernelInterval(
-                row, self.number, launched.kernel, free_s, start_s, end_s, launched.hbm_bytes, clock
-            )
-
-    def operators(self) -> Iterator[OperatorInterval]:
-        """An operator is on the host from its call, before its first launch, until its last has been issued."""
-        issued_s = self.ran.issued_s
-        for row, begin, end in self.spans:
-            yield OperatorInterval(row, self.number, issued_s[begin] - self.host_s[begin], issued_s[end - 1])
 
 
 @dataclass(frozen=True)
@@ -106,13 +46,11 @@ class PhaseTime:
         return self.latency_s / self.steps
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Result:
     """The outcome of one simulated inference.
 
-    rows: the trace's operators with their kernels, in order; intervals refer to them by number.
-    repetitions: what was simulated, in order.
-    skipped: (start_s, end_s, repetitions) of the time that those others take.
+    outcome: what happened when. rows: the trace's operators with their kernels, in order; intervals refer to them by number.
     """
 
     trace: Trace
@@ -120,23 +58,30 @@ class Result:
     host: Host
     policy: Policy
     fidelity: str
-    latency_s: float
+    outcome: Outcome
     rows: list[tuple[Operator, Lowered]]
-    repetitions: list[Repetition]
-    skipped: list[tuple[float, float, int]]
-    phase_ends_s: list[tuple[str, float]]
     peak_memory_bytes: int | None
     wall_s: float = 0.0
     several_gpus: SeveralGPUs | None = None
 
     # ---- time
 
+    @property
+    def latency_s(self) -> float:
+        """Seconds of the whole inference."""
+        return self.outcome.latency_s
+
+    @property
+    def repetitions(self) -> list[Repetition]:
+        """What was simulated, in order."""
+        return self.outcome.repetitions
+
     @cached_property
     def phases(self) -> list[PhaseTime]:
         """Latency of each phase, from the end of the one before it on the device."""
         times, before = [], 0.0
         steps = {phase.name: sum(step.count for step in phase.steps) for phase in self.trace.phases}
-        for name, end_s in self.phase_ends_s:
+        for name, end_s in self.outcome.phase_ends_s:
             times.append(PhaseTime(name, steps[name], end_s - before))
             before = end_s
         return times
@@ -159,23 +104,39 @@ class Result:
     @cached_property
     def breakdown(self) -> dict[str, float]:
         """Seconds by category, largest first. The kernels' time, gaps between them, and waiting for the host: the sum
-        is the latency."""
+        is the latency. Of kernels that run side by side the one on the lower stream counts: what communication hides behind
+        computation takes no time."""
         seconds: dict[str, float] = defaultdict(float)
-        for interval, times in self.weighted_kernels():
-            seconds[self.rows[interval.operator][0].category] += interval.duration_s * times
-            gap = min(interval.start_s - interval.free_s, self.hardware.launch_s)
-            seconds[LAUNCH_GAP] += gap * times
+        for interval, times, duration_s in self.exposed():
+            seconds[self.rows[interval.operator][0].category] += duration_s * times
+            if interval.stream == MAIN:
+                gap = min(interval.start_s - interval.free_s, self.hardware.launch_s)
+                seconds[LAUNCH_GAP] += gap * times
         seconds[HOST_IDLE] = max(0.0, self.latency_s - sum(seconds.values()))
         return dict(sorted(seconds.items(), key=lambda item: -item[1]))
+
+    def exposed(self) -> Iterator[tuple[KernelInterval, int, float]]:
+        """Each kernel interval with how many repetitions of its step it stands for and the seconds of it in which no kernel of a
+        lower stream runs."""
+        if all(item.is_plain for item in self.repetitions):
+            for interval, times in self.weighted_kernels():
+                yield interval, times, interval.duration_s
+            return
+        found = list(self.weighted_kernels())
+        covered: list[tuple[float, float]] = []
+        for stream in sorted({interval.stream for interval, _ in found}):
+            mine = [(interval, times) for interval, times in found if interval.stream == stream]
+            for interval, times in mine:
+                yield interval, times, interval.duration_s - overlap_s(interval, covered)
+            covered = union([*covered, *((interval.start_s, interval.end_s) for interval, _ in mine)])
 
     @cached_property
     def bottlenecks(self) -> dict[str, float]:
         """Seconds by what held the inference back, largest first: 'host', 'launch', 'latency', or the busiest of
         kernel.RESOURCES while each kernel ran; the sum is the latency."""
         seconds: dict[str, float] = defaultdict(float)
-        for interval, times in self.weighted_kernels():
-            name = bottleneck(interval.kernel, self.hardware, interval.hbm_bytes, interval.duration_s)
-            seconds[name] += interval.duration_s * times
+        for interval, times, exposed_s in self.exposed():
+            seconds[bottleneck(interval.busy, interval.duration_s)] += exposed_s * times
         seconds["launch"] = self.breakdown[LAUNCH_GAP]
         seconds["host"] = self.breakdown[HOST_IDLE]
         return dict(sorted(seconds.items(), key=lambda item: -item[1]))
@@ -229,14 +190,50 @@ class Result:
         sums: dict[str, float] = defaultdict(float)
         for interval, times in self.distinct_kernels:
             kernel = interval.kernel
-            need = demand(kernel, self.hardware, interval.hbm_bytes)
             sums["flops"] += kernel.flops * times
             sums["hbm_bytes"] += interval.hbm_bytes * times
             sums["l2_bytes"] += kernel.l2_bytes * kernel.grid * times
             sums["kernels"] += times
             sums["kernel_s"] += interval.duration_s * times
-            sums["tensor_busy_s"] += need.tensor_s * kernel.grid / self.hardware.sm_count * times
+            sums["tensor_busy_s"] += interval.busy.tensor * times
         return dict(sums)
+
+    @cached_property
+    def busy(self) -> dict[str, float]:
+        """Seconds for which each resource was busy over the whole inference: those of closed_form.RESOURCES, and the host."""
+        sums = dict.fromkeys(RESOURCES, 0.0)
+        for interval, times in self.distinct_kernels:
+            for name, seconds in zip(RESOURCES, interval.busy, strict=True):
+                sums[name] += seconds * times
+        host_s = sum(sum(item.host_s) * item.times for item in self.repetitions)
+        return {**sums, "host": host_s}
+
+    def figures(self) -> dict[str, Any]:
+        """A run's figures, as JSON, `sweep`, `compare` and `explore` give them: seconds, joules, watts, bytes, shares. On several
+        GPUs latency, energy and power are those of all of them."""
+        whole = self.several_gpus or self
+        return {
+            "latency_s": whole.latency_s,
+            "energy_j": whole.energy_j,
+            "average_w": whole.energy_j / whole.latency_s,
+            "peak_memory_bytes": self.peak_memory_bytes,
+            "fits": self.fits,
+            "host_bound_share": self.host_bound_share,
+        }
+
+    def __repr__(self) -> str:
+        """A few lines: what was run, the figures, where the time goes."""
+        options = ", ".join(f"{name} {value}" for name, value in self.trace.options.items())
+        largest = ", ".join(
+            f"{name} {seconds / self.latency_s:.0%}" for name, seconds in list(self.breakdown.items())[:4]
+        )
+        memory = f", {self.peak_memory_bytes:,} bytes" if self.peak_memory_bytes is not None else ""
+        return (
+            f"<Result {self.trace.workload} on {self.hardware.name} ({options})\n"
+            f" {self.latency_s:.6g} s, {self.energy_j:.6g} J{memory}; attention {self.policy.attention}, "
+            f"launch {self.policy.launch}, fidelity {self.fidelity}\n"
+            f" {largest}; {len(self.rows):,} operators>"
+        )
 
     @cached_property
     def utilisation(self) -> dict[str, float]:
@@ -344,6 +341,11 @@ class Result:
                     "flops": kernel.flops,
                     "hbm_bytes": interval.hbm_bytes,
                     "l2_bytes": kernel.l2_bytes * kernel.grid,
+                    "stream": interval.stream,
+                    **{
+                        f"{name}_busy_s": seconds
+                        for name, seconds in zip(RESOURCES, interval.busy, strict=True)
+                    },
                 }
             )
         return pd.DataFrame(rows)
@@ -358,13 +360,13 @@ class Result:
 
     def to_dict(self) -> dict[str, Any]:
         """The result as `simtti run --json` writes it."""
-        whole = self.several_gpus or self
+        figures = self.figures()
         return {
-            "latency_s": whole.latency_s,
-            "energy_j": whole.energy_j,
+            "latency_s": figures["latency_s"],
+            "energy_j": figures["energy_j"],
             "power": self.power,
-            "peak_memory_bytes": self.peak_memory_bytes,
-            "fits": self.fits,
+            "peak_memory_bytes": figures["peak_memory_bytes"],
+            "fits": figures["fits"],
             "largest_batch": self.largest_batch,
             "phases": [
                 {"name": p.name, "steps": p.steps, "latency_s": p.latency_s, "step_s": p.step_s}
@@ -375,9 +377,15 @@ class Result:
             "attention": self.attention,
             "sequence_lengths": self.sequence_lengths,
             "utilisation": self.utilisation,
-            "host_bound_share": self.host_bound_share,
+            "host_bound_share": figures["host_bound_share"],
             "unlowered": self.unlowered,
             "totals": {key: self.totals[key] for key in ("flops", "hbm_bytes", "l2_bytes", "kernels")},
+            "busy": self.busy,
+            "engine": {
+                "events": self.outcome.events,
+                "processes": self.outcome.processes,
+                "contended_kernels": self.outcome.contended,
+            },
             **({"several_gpus": self.several_gpus.to_dict()} if self.several_gpus else {}),
             "configuration": {
                 "workload": self.trace.workload,

@@ -59,14 +59,20 @@ def degrees_of(gpus: int, ulysses: int | None, ring: int | None, hardware: Hardw
 
 
 def several_gpus(
-    trace: Trace, hardware: Hardware, host: Host, policy: Policy, degrees: Degrees, one: Result
+    trace: Trace,
+    hardware: Hardware,
+    host: Host,
+    policy: Policy,
+    degrees: Degrees,
+    one: Result,
+    fidelity: str = "wave",
 ) -> SeveralGPUs:
     """Simulate `trace` on degrees.gpus GPUs; one: the result of a single one.
 
     Raises:
         InputError: tokens or heads that cannot be shared.
     """
-    share = simulate(shard(trace, degrees), hardware, host, policy) if degrees.gpus > 1 else one
+    share = simulate(shard(trace, degrees), hardware, host, policy, fidelity) if degrees.gpus > 1 else one
     alone_j = sum(phase_energy_j(share, name) for name in ON_ONE_GPU)
     energy_j = degrees.gpus * (share.energy_j - alone_j) + alone_j
     return SeveralGPUs(

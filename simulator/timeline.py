@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from simtti.simulator.closed_form import demand
 from simtti.simulator.result import Result
 
 _DEVICE, _HOST = 0, 1
@@ -87,8 +86,7 @@ def _device(result: Result) -> list[dict[str, Any]]:
     previous_end = 0.0
     for interval in result.kernels:
         operator, kernel = result.rows[interval.operator][0], interval.kernel
-        need = demand(kernel, result.hardware, interval.hbm_bytes)
-        tensor_share = need.tensor_s * kernel.grid / result.hardware.sm_count / interval.duration_s
+        tensor_share = interval.busy.tensor / interval.duration_s
         events.append(
             _slice(
                 kernel.name,
@@ -133,5 +131,5 @@ def _passed_over(result: Result) -> list[dict[str, Any]]:
     """The time of repetitions that were not simulated, where the stream shows nothing."""
     return [
         _slice(f"{repetitions} repetitions like those before", "repeats", (_HOST, _PHASES), start, end)
-        for start, end, repetitions in result.skipped
+        for start, end, repetitions in result.outcome.skipped
     ]

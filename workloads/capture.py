@@ -27,30 +27,24 @@ from __future__ import annotations
 
 import dataclasses
 import gc
-import importlib
 import os
-import pkgutil
 import statistics
-import sys
-import tempfile
-import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from difflib import SequenceMatcher
 from itertools import zip_longest
-from pathlib import Path
 from typing import Any
 
 from simtti.errors import InputError, unknown
-from simtti.workloads import models
-from simtti.workloads.aten import Call
 from simtti.workloads.catalogue import Options, Workload, find
-from simtti.workloads.kineto import Profile, read_kineto
+from simtti.workloads.device_run import DeviceRun, StepRun, Watch, profiled, timed, torch_profiler, unwatched
+from simtti.workloads.kineto import Profile
+from simtti.workloads.kineto_calls import Call
 from simtti.workloads.record import quiet, record
-from simtti.workloads.trace import HostTime, Phase, Step, TimedKernel, Timing, Trace
+from simtti.workloads.trace import HostTime, Phase, TimedKernel, Timing, Trace
 
 DEVICES = ("cuda", "cpu")
 # torch's backends of scaled-dot-product attention, in order; MATH where no fused kernel takes the operands.
@@ -72,9 +66,10 @@ def capture(
 ) -> Trace:
     """Run a workload on a device and return its trace with times. Options are those of `record`.
 
-    attention: the kernels of scaled-dot-product attention: 'flash', 'efficient', or 'baseline' with the score
-    matrix in memory. all_steps: run every step, not one of those that are alike. repeats: how many clean times to take;
-    their median counts.
+    attention: the kernels of scaled-dot-product attention: 'flash', 'efficient', or 'baseline' with the score matrix in
+        memory, in the operands' dtype.
+    all_steps: run every step, not one of those that are alike.
+    repeats: how many clean times to take; their median counts.
 
     Raises:
         InputError: no such workload, device or option; no torch or no GPU; not enough memory.
@@ -89,15 +84,9 @@ def capture(
         raise InputError(f"repeats is {repeats!r}; it must be a whole number of at least 1")
     _check_device(workload, device)
     recorded = record(name, all_steps=all_steps, **options)
-    with quiet(), _every_step() if all_steps else nullcontext():
-        runs = _runs(workload, chosen, device, attention, repeats)
+    with quiet():
+        runs = _runs(workload, chosen, device, attention, all_steps, repeats)
     return _timed(recorded, runs, device, attention)
-
-
-def _every_step() -> AbstractContextManager[None]:
-    from simtti.workloads.recorder import every_step
-
-    return every_step(reruns=True)
 
 
 def _check_device(workload: Workload, device: str) -> None:
@@ -117,173 +106,62 @@ def _check_device(workload: Workload, device: str) -> None:
 
 
 @dataclass
-class _StepRun:
-    """One step of one run of the builder. A profile is there only in the run that the profiler watched."""
-
-    phase: str
-    count: int
-    seconds: float = 0.0
-    host_seconds: float = 0.0
-    profile: Profile | None = None
-
-
-@dataclass
-class _Run:
-    """One run of the builder, step by step."""
-
-    steps: list[_StepRun] = field(default_factory=list)
-    peak_memory_bytes: int = 0
-
-
-@dataclass
 class _Runs:
-    clean: list[_Run]
-    profiled: _Run
+    clean: list[DeviceRun]
+    profiled: DeviceRun
 
 
-Watch = Callable[[_StepRun], AbstractContextManager[None]]
-
-
-def _runs(workload: Workload, options: Options, device: str, attention: str, repeats: int) -> _Runs:
+def _runs(
+    workload: Workload, options: Options, device: str, attention: str, all_steps: bool, repeats: int
+) -> _Runs:
     """Warm up, time, profile."""
     import torch
 
-    place = torch.device(device)
+    def run(watch: Watch) -> DeviceRun:
+        return _run(workload, options, DeviceRun(device, watch, all_steps=all_steps), attention)
+
     try:
-        _run(workload, options, place, attention, lambda step: nullcontext())
-        clean = [
-            _run(workload, options, place, attention, lambda step: _clean(step, place))
-            for _ in range(repeats)
-        ]
-        with _profiler(place):  # the first one loads CUPTI, which takes seconds
-            torch.zeros(1, device=place)
-        profiled = _run(workload, options, place, attention, lambda step: _profiled(step, place))
+        run(unwatched)
+        clean = [run(timed) for _ in range(repeats)]
+        with torch_profiler(device):  # the first one loads CUPTI, which takes seconds
+            torch.zeros(1, device=device)
+        return _Runs(clean, run(profiled))
     except torch.cuda.OutOfMemoryError as error:
         reason = str(error).partition(". ")[0]
         raise InputError(f"capturing {workload.name} ran out of the GPU's memory: {reason}") from None
-    return _Runs(clean, profiled)
 
 
-def _run(workload: Workload, options: Options, place: Any, attention: str, watch: Watch) -> _Run:
-    """Run the builder once on a device, each step under `watch`."""
+def _run(workload: Workload, options: Options, run: DeviceRun, attention: str) -> DeviceRun:
+    """Run the builder once on a device."""
     import torch
-    from torch.nn.attention import SDPBackend, sdpa_kernel
 
     gc.collect()  # the run before may have left its weights in cycles
-    if place.type == "cuda":
+    on_gpu = run.device.type == "cuda"
+    if on_gpu:
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
-    module, _, function = workload.builder.partition(":")
-    builder = getattr(importlib.import_module(module), function)
-    run = _Run()
-    with (
-        _on(place, run, watch),
-        sdpa_kernel([getattr(SDPBackend, backend) for backend in ATTENTION[attention]]),
-    ):
-        builder(options)
-    if place.type == "cuda":
+    with _attention_kernels(attention):
+        workload.builder(options, run)
+    if on_gpu:
         run.peak_memory_bytes = torch.cuda.max_memory_allocated()
     return run
 
 
 @contextmanager
-def _on(place: Any, run: _Run, watch: Watch) -> Iterator[None]:
-    """Let builders run on `place` instead of the meta device, without recording.
-
-    They name the device by the constant META and go through a Recorder: both are exchanged for the time of a run.
-    Nothing stays between the model and torch that would cost the host time.
-    """
+def _attention_kernels(attention: str) -> Iterator[None]:
+    """The kernels of torch's scaled-dot-product attention; unfused ones multiply in the operands' own dtype, not in fp32."""
     import torch
+    from torch.nn.attention import SDPBackend, sdpa_kernel
 
-    from simtti.workloads.recorder import Recorder
-
-    @contextmanager
-    def step(
-        recorder: Any, phase: str, *, domain: str, count: int = 1, continued: bool = False
-    ) -> Iterator[None]:
-        started = _StepRun(phase, count)
-        steps = recorder._phases.setdefault(phase, [])
-        with torch.no_grad(), watch(started):
-            yield
-        steps.append(Step(count, ()))
-        run.steps.append(started)
-
-    def on_device(recorder: Any, tensor: Any) -> Any:
-        return tensor.to(place)
-
-    def copy_to_host(recorder: Any, tensor: Any) -> None:
-        tensor.to("cpu", copy=True)
-
-    def nothing(recorder: Any, *args: Any, **kwargs: Any) -> None:
-        pass
-
+    settings = torch.backends.cuda
+    allow = getattr(settings, "allow_fp16_bf16_reduction_math_sdp", None)  # since torch 2.5
+    before = allow is not None and settings.fp16_bf16_reduction_math_sdp_allowed()
     with ExitStack() as stack:
-        exchange: list[tuple[Any, str, Any]] = [
-            (Recorder, "step", step),
-            (Recorder, "on_device", on_device),
-            (Recorder, "copy_to_host", copy_to_host),
-            (Recorder, "register", nothing),
-        ]
-        exchange += [(module, "META", place) for module in _models() if hasattr(module, "META")]
-        for owner, name, value in exchange:
-            stack.callback(setattr, owner, name, getattr(owner, name))
-            setattr(owner, name, value)
+        if allow is not None:
+            stack.callback(allow, before)
+            allow(True)
+        stack.enter_context(sdpa_kernel([getattr(SDPBackend, backend) for backend in ATTENTION[attention]]))
         yield
-
-
-def _models() -> list[Any]:
-    """The modules of the builders, all of them: one may be imported only while another runs."""
-    for found in pkgutil.iter_modules(models.__path__):
-        importlib.import_module(f"{models.__name__}.{found.name}")
-    return [module for name, module in sys.modules.items() if name.startswith(f"{models.__name__}.")]
-
-
-@contextmanager
-def _clean(step: _StepRun, place: Any) -> Iterator[None]:
-    """Time a step without a profiler: on a GPU from event to event on its stream, and how long the host took."""
-    import torch
-
-    if place.type == "cuda":
-        begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-        torch.cuda.synchronize()
-        start = time.perf_counter()
-        begin.record()
-        yield
-        end.record()
-        step.host_seconds = time.perf_counter() - start
-        end.synchronize()
-        step.seconds = begin.elapsed_time(end) / 1e3
-    else:
-        start = time.perf_counter()
-        yield
-        step.seconds = step.host_seconds = time.perf_counter() - start
-
-
-@contextmanager
-def _profiled(step: _StepRun, place: Any) -> Iterator[None]:
-    import torch
-
-    if place.type == "cuda":
-        torch.cuda.synchronize()
-    start = time.perf_counter()
-    with _profiler(place) as profiler:
-        yield
-        if place.type == "cuda":
-            torch.cuda.synchronize()
-        step.seconds = time.perf_counter() - start
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "profile.json")
-        profiler.export_chrome_trace(str(path))
-        step.profile = read_kineto(path, may_be_empty=True)
-    for call in step.profile.calls:
-        call.arguments = {}  # the recording has them; of hundreds of steps they would fill the memory
-
-
-def _profiler(place: Any) -> Any:
-    from torch.profiler import ProfilerActivity, profile
-
-    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if place.type == "cuda" else [])]
-    return profile(activities=activities, record_shapes=True)
 
 
 # ---- laying times beside operators
@@ -291,14 +169,14 @@ def _profiler(place: Any) -> Any:
 
 def _timed(recorded: Trace, runs: _Runs, device: str, attention: str) -> Trace:
     """The recorded trace with the times of the runs."""
-    watched: dict[str, list[_StepRun]] = defaultdict(list)
-    for run_step in runs.profiled.steps:
+    watched: dict[str, list[StepRun]] = defaultdict(list)
+    for run_step in runs.profiled.done:
         watched[run_step.phase].append(run_step)
     pairs = [pair for phase in recorded.phases for pair in zip_longest(phase.steps, watched[phase.name])]
     host: list[HostTime | None] = []
     kernels: list[TimedKernel] = []
     counts = {"operators": 0, "profiled": 0, "matched": 0}
-    shifts = _shifts_us([run_step.profile for run_step in runs.profiled.steps if run_step.profile])
+    shifts = _shifts_us([run_step.profile for run_step in runs.profiled.done if run_step.profile])
     for step, watched_step in pairs:
         operators = step.operators if step else ()
         first = len(host)
@@ -373,18 +251,18 @@ def _shifts_us(profiles: list[Profile]) -> dict[int, float]:
 def _end_to_end(phases: tuple[Phase, ...], runs: _Runs) -> dict[str, Any]:
     """Times without the profiler, a step and in all, and with it, so that its overhead is known."""
     steps: list[dict[str, Any]] = []
-    for number, profiled in enumerate(runs.profiled.steps):
-        clean = [run.steps[number] for run in runs.clean]
+    for number, under in enumerate(runs.profiled.done):
+        clean = [run.done[number] for run in runs.clean]
         seconds = [step.seconds for step in clean]
         steps.append(
             {
-                "phase": profiled.phase,
-                "count": profiled.count,
+                "phase": under.phase,
+                "count": under.count,
                 "clean_s": statistics.median(seconds),
                 "clean_min_s": min(seconds),
                 "clean_max_s": max(seconds),
                 "host_s": statistics.median(step.host_seconds for step in clean),
-                "profiled_s": profiled.seconds,
+                "profiled_s": under.seconds,
             }
         )
     counts = [step.count for phase in phases for step in phase.steps]

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from simtti.errors import InputError
-from simtti.workloads.aten import KINETO_DTYPES
 from simtti.workloads.kineto import DEVICE_FACTS
+from simtti.workloads.kineto_calls import KINETO_DTYPES
 from simtti.workloads.trace import HostTime, Operator, Step, TimedKernel, Timing, Trace
 
 Event = dict[str, Any]

@@ -8,40 +8,28 @@ give way to what they call, and what lies below the rest is part of them; scaled
 A kernel belongs to the operator around the host's call that launched it, which Kineto ties to the kernel by a
 correlation id. Nothing that the GPU did is dropped: a kernel whose launch lies in no operator is kept without one.
 
-Kineto says what each argument looked like, where shapes were recorded; `simtti.workloads.aten` makes operators of it.
-Only what is listed here is read from a file. Some carry their writer's environment, secrets included.
+Kineto says what each argument looked like, where shapes were recorded; `simtti.workloads.kineto_calls` makes operators of it.
 """
 
 from __future__ import annotations
 
-import codecs
 import gc
-import gzip
-import json
 import math
 import os
 import re
-import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from simtti.errors import InputError
-from simtti.workloads.aten import ATTENTION_BACKENDS, Call, OperatorMaker, gives_way
+from simtti.workloads.aten import ATTENTION_BACKENDS, gives_way
+from simtti.workloads.kineto_calls import Call, OperatorMaker
+from simtti.workloads.kineto_file import KERNEL, LAUNCH, MEMCPY, MEMSET, MODULE, FileError, Reader
 from simtti.workloads.trace import HostTime, Operator, Phase, Step, TimedKernel, Timing, Trace
 
-CHUNK_BYTES = 1 << 20  # how much of a file is read at once
-_OPERATOR, _MODULE, _LAUNCH = "operator", "module", "launch"
-_KERNEL, _MEMCPY, _MEMSET = "kernel", "memcpy", "memset"
-# Kineto's categories, those of 2021 too.
-_KIND_OF = {
-    "cpu_op": _OPERATOR, "Operator": _OPERATOR, "python_function": _MODULE,
-    "cuda_runtime": _LAUNCH, "cuda_driver": _LAUNCH, "Runtime": _LAUNCH,
-    "kernel": _KERNEL, "Kernel": _KERNEL, "gpu_memcpy": _MEMCPY, "Memcpy": _MEMCPY, "gpu_memset": _MEMSET, "Memset": _MEMSET,
-}  # fmt: skip
 # Facts of a GPU: simtti's names and Kineto's.
 DEVICE_FACTS = {
     "name": "name", "sm_count": "numSms", "memory_bytes": "totalGlobalMem", "compute_major": "computeMajor",
@@ -191,11 +179,11 @@ def read_kineto(path: str | os.PathLike[str], *, may_be_empty: bool = False) -> 
     may_be_empty: a file without any is one, too.
     """
     path = Path(path)
-    reader = _Reader(path, may_be_empty)
+    reader = Reader(path, may_be_empty)
     try:
         events = reader.events()
         return _profile(path, reader.header, events)
-    except _FileError as error:
+    except FileError as error:
         raise InputError(f"{path} {error}") from None
     except KeyError as error:
         raise InputError(f"{path}: an event of torch.profiler's lacks the field {error.args[0]!r}") from None
@@ -216,158 +204,6 @@ def _no_garbage_collection() -> Iterator[None]:
     finally:
         if enabled:
             gc.enable()
-
-
-class _FileError(Exception):
-    """What is wrong with a file, to follow its name."""
-
-
-class _Reader:
-    """Reads a Kineto file event by event, so that only the events that matter are ever held."""
-
-    def __init__(self, path: Path, may_be_empty: bool = False):
-        self.path, self.may_be_empty = path, may_be_empty
-        self.header: dict[str, Any] = {}
-        self._scan = json.JSONDecoder(strict=False).raw_decode
-        self._space = re.compile(r"[ \t\n\r]*").match
-        self._between = re.compile(r"[ \t\n\r]*,?[ \t\n\r]*").match
-        self._text, self._at, self._done, self._chunk = "", 0, False, CHUNK_BYTES
-        self._file: Any = None
-        self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
-
-    def events(self) -> list[tuple[str, dict[str, Any]]]:
-        """The events that matter, each with its kind, in the file's order. The file's other fields go to `header`."""
-        if self.path.is_dir():
-            raise _FileError("is a folder, not a Kineto trace")
-        try:
-            with self.path.open("rb") as raw:
-                packed = raw.read(2) == b"\x1f\x8b"
-                raw.seek(0)
-                self._file = gzip.GzipFile(fileobj=raw) if packed else raw
-                return self._object()
-        except FileNotFoundError:
-            raise _FileError("does not exist") from None
-        except EOFError:
-            raise _FileError("is truncated: its gzip data end too early") from None
-        except (gzip.BadGzipFile, zlib.error) as error:
-            raise _FileError(f"is damaged: its gzip data cannot be unpacked ({error})") from None
-        except OSError as error:
-            raise _FileError(f"cannot be read: {error.strerror or error}") from None
-        except RecursionError:
-            raise _FileError("is not a Kineto trace: its JSON is nested too deeply") from None
-
-    def _more(self) -> None:
-        data = self._file.read(self._chunk)
-        self._done = not data
-        self._text = self._text[self._at :] + self._utf8.decode(data, final=self._done)
-        self._at = 0
-
-    def _value(self) -> Any:
-        """The JSON value at the current place."""
-        grown = 0
-        while True:
-            self._at = self._space(self._text, self._at).end()  # type: ignore[union-attr]
-            try:
-                value, end = self._scan(self._text, self._at)
-                if end < len(self._text) or self._done:  # else a number might go on
-                    self._at, self._chunk = end, CHUNK_BYTES
-                    return value
-            except json.JSONDecodeError as error:
-                # An error well before the end of what was read will not go away by reading on.
-                if self._done or (grown and error.pos + (1 << 16) < len(self._text)) or self._foreign():
-                    self._stop()
-            self._more()
-            grown += 1
-            self._chunk = min(self._chunk * 2, 1 << 26)
-
-    def _foreign(self) -> bool:
-        """Whether what stands here cannot begin a JSON value."""
-        return self._at < len(self._text) and self._text[self._at] not in '{["-0123456789tfnNI'
-
-    def _stop(self) -> None:
-        if self._done:
-            raise _FileError("is truncated: its JSON ends in the middle")
-        raise _FileError(
-            "is damaged: its JSON cannot be read beyond " + repr(self._text[self._at : self._at + 40])
-        )
-
-    def _next(self) -> str:
-        """The next character that is no space, or '' at the end."""
-        while True:
-            self._at = self._space(self._text, self._at).end()  # type: ignore[union-attr]
-            if self._at < len(self._text):
-                return self._text[self._at]
-            if self._done:
-                return ""
-            self._more()
-
-    def _object(self) -> list[tuple[str, dict[str, Any]]]:
-        found: list[tuple[str, dict[str, Any]]] | None = None
-        first = self._next()
-        if not first:
-            raise _FileError("is empty")
-        if first != "{":
-            raise _FileError("is not a Kineto trace: it does not hold a JSON object")
-        self._at += 1
-        while (character := self._next()) != "}":
-            if character == ",":
-                self._at += 1
-                continue
-            if character not in ('"', ""):
-                self._stop()
-            key = self._value()
-            if self._next() != ":":
-                self._stop()
-            self._at += 1
-            if key != "traceEvents":
-                self.header[key] = self._value()
-                continue
-            if self._next() != "[":
-                raise _FileError("is not a Kineto trace: its traceEvents are not a list")
-            self._at += 1
-            found = list(self._listed())
-        if found is None:
-            raise _FileError("is not a Kineto trace: it has no traceEvents")
-        if not found and not self.may_be_empty:
-            raise _FileError("holds no operators and no kernels: it is not a trace of torch.profiler")
-        return found
-
-    def _listed(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """The events of the list at the current place that matter, and the place after the list."""
-        scan, between, kind_of = self._scan, self._between, _KIND_OF
-        while True:
-            text, at = self._text, self._at
-            # The loop that runs once an event: everything rare is left to _value().
-            with suppress(json.JSONDecodeError):
-                while True:
-                    at = between(text, at).end()  # type: ignore[union-attr]
-                    event, end = scan(text, at)
-                    if type(event) is not dict:
-                        break
-                    at = end
-                    category = event.get("cat")
-                    if category in kind_of and _matters(event):
-                        yield kind_of[category], event
-            self._at = at
-            if self._next() == "]":
-                self._at += 1
-                return
-            if self._next() == ",":
-                self._at += 1
-                continue
-            event = self._value()
-            if not isinstance(event, dict):
-                raise _FileError("is not a Kineto trace: its traceEvents are not objects")
-            category = event.get("cat")
-            if category in kind_of and _matters(event):
-                yield kind_of[category], event
-
-
-def _matters(event: dict[str, Any]) -> bool:
-    """Of Python's functions, by far the most events, only the modules' calls do."""
-    if event.get("ph") != "X":
-        return False
-    return event["cat"] != "python_function" or event["name"].startswith("nn.Module: ")
 
 
 # ---- operators and their kernels
@@ -410,7 +246,7 @@ def _profile(path: Path, header: dict[str, Any], events: list[tuple[str, dict[st
         start, duration = float(event["ts"]), float(event["dur"])
         if not (math.isfinite(start) and math.isfinite(duration) and duration >= 0):
             raise ValueError(f"ts {event['ts']!r}, dur {event['dur']!r}")
-        if kind in (_KERNEL, _MEMCPY, _MEMSET):
+        if kind in (KERNEL, MEMCPY, MEMSET):
             on_gpu.append((kind, event))
         else:
             threads[(str(event["pid"]), str(event["tid"]))].append((start, -duration, order, kind, event))
@@ -435,12 +271,12 @@ def _walk(
     """Go through what one thread did, in order, and keep the operators that count."""
     stack: list[_Frame] = []
     for start, negative, order, kind, event in rows:
-        while stack and stack[-1].end <= start and (stack[-1].end < start or stack[-1].kind != _MODULE):
+        while stack and stack[-1].end <= start and (stack[-1].end < start or stack[-1].kind != MODULE):
             stack.pop()
         above = stack[-1] if stack else None
         owner = above.owner if above else None
         module = above.module if above else ""
-        if kind == _LAUNCH:
+        if kind == LAUNCH:
             arguments = event.get("args") or {}
             launch = _Launch(owner or (above.call if above else None), start, -negative)
             if "correlation" in arguments:
@@ -448,7 +284,7 @@ def _walk(
             if owner and _WAITS.match(event["name"]):
                 owner.waiting_us += launch.duration
             continue
-        if kind == _MODULE:
+        if kind == MODULE:
             name = event["name"][len("nn.Module: ") :]
             path = f"{module}.{name}" if module else name
             stack.append(_Frame(start - negative, kind, path, owner, above.call if above else None))
@@ -487,7 +323,7 @@ def _tie(kind: str, event: dict[str, Any], base: float, nesting: _Nesting) -> tu
     if (
         launch is not None
         and call is not None
-        and kind == _MEMCPY
+        and kind == MEMCPY
         and "Pageable" in event["name"]
         and "DtoH" in event["name"]
     ):

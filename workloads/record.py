@@ -3,16 +3,17 @@
 import importlib
 import logging
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from simtti.errors import InputError
 from simtti.workloads.catalogue import Options, Workload, find
+from simtti.workloads.recording import Recording
 from simtti.workloads.trace import Trace
 
-TRACES = Path(__file__).parent / "traces"
+TRACES = Path(__file__).parent / "traces" / "recorded"
 _LIBRARIES = ("torch", "diffusers", "transformers")
 
 
@@ -72,33 +73,41 @@ def record(
         prompt_tokens=prompt_tokens,
     )
     return recorded(
-        workload.builder, f"{workload.name} ({_spelled(options)})", workload.name, options.given(), options,
-        all_steps=all_steps,
+        workload.builder, options, what=f"{workload.name} ({_spelled(options)})", name=workload.name,
+        options=options.given(), all_steps=all_steps,
     )  # fmt: skip
 
 
 def recorded(
-    builder: str, what: str, name: str, options: dict[str, Any], *arguments: Any, all_steps: bool = False
+    builder: Callable[[Any, Recording], None],
+    asked: Any,
+    *,
+    what: str,
+    name: str,
+    options: dict[str, Any],
+    all_steps: bool = False,
 ) -> Trace:
-    """The trace of what the function `builder` ('module:function') records when called with `arguments`.
+    """The trace of what `builder` does when called with what is asked for and a recorder.
 
     what: is said of it when torch is missing. name, options: the trace's.
+
+    Raises:
+        InputError: torch or a library beside it is not there.
     """
     with quiet():
         versions = _import_libraries(what)
-        from simtti.workloads.recorder import every_step
+        from simtti.workloads.recorder import Recorder
 
-        module, _, function = builder.partition(":")
-        with every_step() if all_steps else nullcontext():
-            recording = getattr(importlib.import_module(module), function)(*arguments)
+        recorder = Recorder(all_steps=all_steps)
+        builder(asked, recorder)
     return Trace(
         workload=name,
         options=options,
-        phases=recording.phases,
-        parameters=recording.parameters,
-        parameter_bytes=recording.parameter_bytes,
+        phases=recorder.phases(),
+        parameters=recorder.parameters,
+        parameter_bytes=recorder.parameter_bytes,
         provenance={"kind": "recorded", **versions},
-        schedule=recording.schedule,
+        schedule=recorder.schedule,
     )
 
 

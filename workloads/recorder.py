@@ -12,11 +12,9 @@ mode, because on `meta` torch would decompose it into the matrix products that a
 """
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import replace
-from functools import cache
-from typing import Any, TypeVar
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -25,58 +23,20 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from simtti.workloads.trace import Operator, Phase, Step, TensorUse
+from simtti.workloads.aten import ATTENTION, OPERATORS
+from simtti.workloads.recording import Recording
+from simtti.workloads.torch_calls import DTYPE_NAMES, bind, signature, tensors
+from simtti.workloads.trace import Operator, Step, TensorUse
 
-DTYPE_NAMES = {
-    torch.float64: "fp64", torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16",
-    torch.float8_e4m3fn: "fp8_e4m3", torch.float8_e5m2: "fp8_e5m2",
-    torch.complex64: "complex64", torch.complex128: "complex128",
-    torch.int64: "int64", torch.int32: "int32", torch.int16: "int16", torch.int8: "int8", torch.uint8: "uint8",
-    torch.bool: "bool",
-}  # fmt: skip
-
-# By the name without 'aten::' and the trailing '_' of the in-place form. What is not here is Elementwise where
-# torch tags it pointwise, and Other where it does not.
-_CATEGORY_OF = {
-    name: category
-    for category, names in {
-        "Convolution": "convolution _convolution",
-        "Linear": "mm addmm bmm baddbmm addbmm mv addmv dot linear",
-        "Attention": "scaled_dot_product_attention",
-        "GroupNorm": "native_group_norm",
-        "LayerNorm": "native_layer_norm _fused_rms_norm rms_norm",
-        "Softmax": "_softmax _log_softmax _safe_softmax",
-        "Elementwise": "randn rand randint normal uniform bernoulli",
-        "Memory": "clone copy _to_copy cat stack repeat constant_pad_nd reflection_pad2d replication_pad2d "
-        "replication_pad3d upsample_nearest1d upsample_nearest2d upsample_nearest3d _upsample_nearest_exact2d "
-        "upsample_bilinear2d upsample_bicubic2d pixel_shuffle pixel_unshuffle index index_select index_put gather "
-        "scatter embedding masked_fill roll flip arange zeros ones full zeros_like ones_like full_like zero fill "
-        "new_zeros new_ones new_full scalar_tensor eye linspace tril triu slice_scatter select_scatter "
-        "_local_scalar_dense",
-    }.items()
-    for name in names.split()
-}
-_ALLOCATIONS = {"empty", "empty_like", "empty_strided", "empty_permuted", "new_empty", "new_empty_strided"}
-# Arguments that do not change the work.
-_IGNORED = {"device", "layout", "pin_memory", "generator", "non_blocking", "names"}
-_RENAMED = {("native_group_norm", "group"): "num_groups"}
-_T = TypeVar("_T")
 # Modules of video models that attend along time, in the diffusers naming.
 _TEMPORAL = ("temporal", "temp_attentions", "motion_modules", "transformer_in")
 
 
-class Recorder:
-    """Collects operators into phases and steps. Tensor identities are numbered as they are met, from 0.
+class Recorder(Recording):
+    """Collects operators into phases and steps. Tensor identities are numbered as they are met, from 0."""
 
-    all_steps: what is done again and again is a step each time, instead of one step with its count (`every_step`).
-    reruns: and is run each time. A recording need not: the later steps are what the first was.
-    """
-
-    all_steps = False
-    reruns = False
-
-    def __init__(self) -> None:
-        self._phases: dict[str, list[Step]] = {}
+    def __init__(self, *, all_steps: bool = False) -> None:
+        super().__init__("meta", all_steps=all_steps)
         self._operators: list[Operator] | None = None
         self._phase = ""
         self._domain = ""
@@ -100,12 +60,12 @@ class Recorder:
         self._registered.append(module)
         for path, child in module.named_modules():
             self._names[id(child)] = f"{name}.{path}" if path else name
-        for role, tensors in (("parameter", module.parameters()), ("buffer", module.buffers())):
-            for tensor in tensors:
+        for role, stored in (("parameter", module.parameters()), ("buffer", module.buffers())):
+            for tensor in stored:
                 self._stored_as[self._address(tensor)] = role
 
     def on_device(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Treat a CPU tensor, and what is computed from it, as if the pipeline kept it on the GPU.
+        """The tensor itself, treated, like what is computed from it, as if the pipeline kept it on the GPU.
 
         For values that steer the host, such as a scheduler's timesteps: they must really exist, and on a GPU
         reading them costs a copy and a wait, recorded as aten::_local_scalar_dense.
@@ -120,7 +80,6 @@ class Recorder:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Leave out what the body does: work that is not the inference's."""
         paused, self._paused = self._paused, True
         try:
             yield
@@ -129,7 +88,6 @@ class Recorder:
 
     @contextmanager
     def scope(self, name: str) -> Iterator[None]:
-        """The module path of operators that no module issues: 'pipeline', 'scheduler'."""
         self._stack.append((name, None))
         try:
             yield
@@ -137,16 +95,10 @@ class Recorder:
             self._stack.pop()
 
     def enter_scope(self, name: str) -> None:
-        """A scope that lasts to the end of the step."""
         self._stack.append((name, None))
 
     @contextmanager
     def step(self, phase: str, *, domain: str, count: int = 1, continued: bool = False) -> Iterator[None]:
-        """Record the body as the next step of `phase`; `domain` is what its attention runs over.
-
-        Domains: 'spatial', 'temporal', 'text', 'joint'. Modules known to attend along time say so themselves.
-        continued: within the modules and scopes in which the last step ended.
-        """
         self._phase, self._domain, self._operators = phase, domain, []
         if continued:
             self._stack = self._ended_in
@@ -167,47 +119,6 @@ class Recorder:
             self._operators, self._stack, self._ended_in = None, [], self._stack
         assert number == len(self._phases[phase]), "steps do not nest"
         self._phases[phase].append(Step(count, operators))
-
-    def times(self, phase: str, *, domain: str, count: int) -> Iterator[AbstractContextManager[None]]:
-        """The next step of `phase`, which is done `count` times: a step() for each time that its body is to be run.
-
-        The loop over them must come to its end.
-        """
-        number, runs = self.steps(phase), self.runs(count)
-        for _ in range(runs):
-            yield self.step(phase, domain=domain, count=1 if self.all_steps else count)
-        for _ in range(runs, count if self.all_steps else runs):
-            self.repeat(phase, number)
-
-    def runs(self, count: int) -> int:
-        """How often what is done `count` times is to be run."""
-        return count if self.reruns else 1
-
-    def representatives(self, groups: Iterable[Sequence[_T]]) -> list[tuple[_T, int]]:
-        """Of each group, whose members' steps are alike, the middle one and how many there are: the count of its step.
-
-        Where every step is wanted, each member on its own.
-        """
-        if self.all_steps:
-            return [(member, 1) for group in groups for member in group]
-        return [(group[(len(group) - 1) // 2], len(group)) for group in groups]
-
-    def steps(self, phase: str) -> int:
-        """How many steps of `phase` are complete: the number of the one being recorded."""
-        return len(self._phases.get(phase, ()))
-
-    def repeat(self, phase: str, number: int) -> None:
-        """What a step did is done again: count it once more, or, where every step is wanted, have it once more."""
-        steps = self._phases[phase]
-        count, operators = steps[number].count, steps[number].operators
-        if self.all_steps:
-            steps.append(Step(1, tuple(replace(operator, step=len(steps)) for operator in operators)))
-        else:
-            steps[number] = Step(count + 1, operators)
-
-    def phases(self) -> tuple[Phase, ...]:
-        """What was recorded, in the order in which phases began."""
-        return tuple(Phase(name, tuple(steps)) for name, steps in self._phases.items())
 
     # ---- modules
 
@@ -272,21 +183,20 @@ class Recorder:
 
     def _aten(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
         """Record one aten call."""
-        schema = _schema(func)
-        read, attributes = _bind(schema, args, kwargs)
-        made = _tensors(result)
+        found = signature(func)
+        read, attributes = bind(found, args, kwargs)
+        made = tensors(result)
         on_device = [tensor for tensor in read if self._is_on_device(tensor)]
         for tensor in made if on_device else ():
             if tensor.device.type == "cpu":
                 self.on_device(tensor)
-        op = f"aten::{schema.name}"
         if not on_device and not any(self._is_on_device(tensor) for tensor in made):
             # Arithmetic on CPU scalars, as schedulers do it: host time, but nothing for the GPU.
             uses = tuple(self._use(tensor, "input") for tensor in read)
             outs = tuple(self._use(tensor, "activation") for tensor in made)
-            self._append(op, "Other", uses, outs, {**attributes, "device": "cpu"}, True)
+            self._append(found.op, "Other", uses, outs, {**attributes, "device": "cpu"}, True)
             return
-        if schema.name == "_to_copy" and read[0].device.type == "cpu":
+        if found.op == "aten::_to_copy" and read[0].device.type == "cpu":
             if on_device and made[0].dtype == read[0].dtype:
                 # Already on the GPU in the pipeline, where .to() returns the tensor itself.
                 self._identities[self._address(made[0])] = self._identity(read[0], "input")
@@ -294,7 +204,7 @@ class Recorder:
             if not on_device:
                 on_device = read
                 attributes["transfer"] = "host_to_device"
-        if schema.name == "_local_scalar_dense":
+        if found.op == "aten::_local_scalar_dense":
             attributes["synchronizes"] = True
         # CUDA kernels take CPU scalars by value, as an argument of the launch.
         if len(on_device) < len(read):
@@ -302,10 +212,10 @@ class Recorder:
         inputs = tuple(self._use(tensor, "input") for tensor in on_device)
         outputs = tuple(self._use(tensor, "activation") for tensor in made)
         viewed = {use.tensor for use in inputs}
-        is_view = schema.name in _ALLOCATIONS or (
-            bool(outputs) and not schema.mutates and all(use.tensor in viewed for use in outputs)
+        is_view = found.known.allocates or (
+            bool(outputs) and not found.mutates and all(use.tensor in viewed for use in outputs)
         )
-        self._append(op, "View" if is_view else schema.category, inputs, outputs, attributes, is_view)
+        self._append(found.op, "View" if is_view else found.category, inputs, outputs, attributes, is_view)
 
     def _attention(
         self,
@@ -343,7 +253,7 @@ class Recorder:
         operands = (query, key, value) if attn_mask is None else (query, key, value, attn_mask)
         inputs = tuple(self._use(tensor, "input") for tensor in operands)
         outputs = (self._use(output, "activation"),)
-        self._append("aten::scaled_dot_product_attention", "Attention", inputs, outputs, attributes, False)
+        self._append(f"aten::{ATTENTION}", OPERATORS[ATTENTION].category, inputs, outputs, attributes, False)
         return output
 
     def _attention_kind(self, queries: int, keys: int) -> str:
@@ -357,17 +267,6 @@ class Recorder:
     def _attention_domain(self) -> str:
         path = self._stack[-1][0] if self._stack else ""
         return "temporal" if any(mark in path for mark in _TEMPORAL) else self._domain
-
-
-@contextmanager
-def every_step(*, reruns: bool = False) -> Iterator[None]:
-    """Within it, recorders keep each step on its own; with `reruns` builders run each, too."""
-    before = Recorder.all_steps, Recorder.reruns
-    Recorder.all_steps, Recorder.reruns = True, reruns
-    try:
-        yield
-    finally:
-        Recorder.all_steps, Recorder.reruns = before
 
 
 class _Functions(TorchFunctionMode):
@@ -410,57 +309,3 @@ def _as_cudnn_lays_it_out(output: torch.Tensor, image: torch.Tensor, weight: tor
     if not layouts or output.device.type != "meta" or output.dtype == torch.float64:
         return output
     return torch.empty_like(output, memory_format=layouts.pop())
-
-
-class _Schema:
-    """What recording needs of an aten operator's signature."""
-
-    def __init__(self, func: Any):
-        self.name: str = func._schema.name.removeprefix("aten::")
-        self.mutates: bool = func._schema.is_mutable
-        self.arguments: list[tuple[str, Any]] = [
-            (argument.name, argument.default_value if argument.has_default_value() else None)
-            for argument in func._schema.arguments
-        ]
-        base = self.name if self.name.startswith("_") else self.name.rstrip("_")
-        fallback = "Elementwise" if torch.Tag.pointwise in func.tags else "Other"
-        self.category: str = _CATEGORY_OF.get(base, fallback)
-
-
-@cache
-def _schema(func: Any) -> _Schema:
-    return _Schema(func)
-
-
-def _bind(
-    schema: _Schema, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> tuple[list[torch.Tensor], dict[str, Any]]:
-    """A call's tensors in order, and its other arguments by name, defaults included, as JSON values."""
-    tensors: list[torch.Tensor] = []
-    attributes: dict[str, Any] = {}
-    for i, (name, default) in enumerate(schema.arguments):
-        value = args[i] if i < len(args) else kwargs.get(name, default)
-        found = _tensors(value)
-        if found:
-            tensors += found
-        elif value is not None and name not in _IGNORED:
-            attributes[_RENAMED.get((schema.name, name), name)] = _json_value(value)
-    return tensors, attributes
-
-
-def _tensors(value: Any) -> list[torch.Tensor]:
-    if isinstance(value, torch.Tensor):
-        return [value]
-    if isinstance(value, (list, tuple)):
-        return [tensor for item in value for tensor in _tensors(item)]
-    return []
-
-
-def _json_value(value: Any) -> Any:
-    if isinstance(value, (bool, int, float, str)):
-        return value
-    if isinstance(value, (list, tuple)):
-        return [_json_value(item) for item in value]
-    if isinstance(value, torch.dtype):
-        return DTYPE_NAMES[value]
-    return str(value).removeprefix("torch.")

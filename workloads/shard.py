@@ -226,11 +226,13 @@ class _Exchange:
         query, key, value = gathered
         result = self._made(query.shape, query.dtype)
         for step in range(self.degrees.ring):
-            attributes = dict(self.attention.attributes)
+            received = None
             if step + 1 < self.degrees.ring:
-                attributes["receives_bytes"] = key.nbytes + value.nbytes
+                received = tuple(self._made(use.shape, use.dtype) for use in (key, value))
                 found.append(
-                    self._operator(SEND_RECEIVE, "Communication", (key, value), (), {"overlapped": True})
+                    self._operator(
+                        SEND_RECEIVE, "Communication", (key, value), received, {"overlapped": True}
+                    )
                 )
             elif self.repeated:
                 operators, (key, value) = self._with_repeated((key, value))
@@ -238,10 +240,11 @@ class _Exchange:
             part = self._made(query.shape, query.dtype)
             found.append(
                 dataclasses.replace(
-                    self.attention, inputs=(query, key, value, *self.attention.inputs[3:]), outputs=(part,),
-                    attributes=attributes,
+                    self.attention, inputs=(query, key, value, *self.attention.inputs[3:]), outputs=(part,)
                 )
-            )  # fmt: skip
+            )
+            if received is not None:
+                key, value = received
             if self.degrees.ring == 1:
                 result = part
             else:

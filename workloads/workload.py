@@ -1,14 +1,17 @@
 """A workload and the options of one inference of it. Needs neither torch nor a recording."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from numbers import Integral, Real
 from typing import Any
 
 from simtti.errors import InputError, unknown
+from simtti.workloads.recording import Recording
 
 DTYPES = ("fp16", "bf16", "fp32")
+# Today's models, and the systems of the study (Golden et al., ISPASS 2024) that are not among them.
+GROUPS = ("today", "study")
 
 
 @dataclass(frozen=True)
@@ -33,19 +36,32 @@ class Options:
         """The dimensions this workload has."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
+    @property
+    def guided(self) -> bool:
+        """Whether classifier-free guidance is on, by the pipelines' rule."""
+        return self.guidance is not None and self.guidance > 1
+
+
+Builder = Callable[[Options, Recording], None]
+
 
 @dataclass(frozen=True)
 class Workload:
-    """A system that can be traced.
+    """A system that can be traced. It stands in the file of its model, beside its builder.
 
-    `parameters` are the released model's counts by component, as published or as counted from its published
-    configuration (`source`, `url`). `builder` names the function that records the phases, as 'module:function':
-    the module is imported only to record, since it needs torch. `size_multiple` is what height and width
-    must divide by, in pixels: the factor by which the VAE shrinks an image, times the size of a patch (or what a
-    UNet halves the latent image to). `max_size` and `max_frames` are as far as positions are known.
-    Where `frame_multiple` exceeds 1, a video is that x k + 1 frames: a causal VAE makes so many of one latent frame (or
-    batch of them) after the first. Where `sizes` are given, positions were learned for square images of those only.
-    `max_tokens` is as long as prompt and steps may be together.
+    name, aliases: what it is asked for by.
+    parameters: the released model's counts by component, as published or as counted from its published configuration
+        (`source`, `url`).
+    builder: makes the models and runs the phases, in a `Recording`; it imports torch when called, not before.
+    size_multiple: what height and width must divide by, in pixels: the factor by which the VAE shrinks an image, times the
+        size of a patch (or what a UNet halves the latent image to).
+    max_size, max_frames: as far as positions are known.
+    frame_multiple: where above 1, a video is that x k + 1 frames: a causal VAE makes so many of one latent frame (or batch
+        of them) after the first.
+    sizes: where given, positions were learned for square images of those only.
+    max_tokens: as long as prompt and steps may be together.
+    group, place: where it stands in lists: by group, in the order of GROUPS, then by place; the workloads of a file have
+        the same two and follow each other as in their file.
     """
 
     name: str
@@ -55,7 +71,7 @@ class Workload:
     parameters: Mapping[str, int]
     source: str
     url: str
-    builder: str
+    builder: Builder
     size_multiple: int = 8
     max_steps: int = 1000
     max_size: int | None = None
@@ -63,6 +79,9 @@ class Workload:
     max_frames: int | None = None
     sizes: tuple[int, ...] = ()
     max_tokens: int | None = None
+    aliases: tuple[str, ...] = ()
+    group: str = "today"
+    place: int = 1000
 
     def options(self, **given: Any) -> Options:
         """The defaults with what is given and not None; an InputError names what cannot be."""

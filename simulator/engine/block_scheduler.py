@@ -1,153 +1,284 @@
-"""The block scheduler: places the CTAs of kernels on SMs with room, breadth first, in the order of launch."""
+"""The block scheduler: places the CTAs of kernels on SMs with room, breadth first, in the order of launch.
+
+The state of everything that contends on the device (SMs' pipes, L2, HBM, link, copy engine) and what happens to it next,
+without a clock of its own: `launch`, then `advance` to a time no later than `next_s`'s successors; `device` lets SimPy's time
+pass in between. So every behaviour is a deterministic unit test.
+"""
 
 from __future__ import annotations
 
+from heapq import heappop, heappush
 from typing import Any
-
-import simpy
 
 from simtti.errors import InputError
 from simtti.hw_configs.hardware import Hardware
-from simtti.simulator.closed_form import demand
-from simtti.simulator.engine.fair_share import FairShare
+from simtti.simulator.closed_form import Demand
+from simtti.simulator.engine.fair_share import NEVER, FairShare
 from simtti.simulator.engine.sm import Cohort, KernelRun, Room, SMGroup
-from simtti.simulator.kernel import Kernel
+from simtti.simulator.kernel import CtaKind
+
+# What a kernel's transfers go through, in the order of `memories`.
+L2, HBM, LINK, COPY = range(4)
+_DISPATCH, _BEGIN, _FLOOR, _SM, _TRANSFER = range(5)
 
 
 class BlockScheduler:
-    """Takes kernels, gives their CTAs to the least loaded SMs that have room, until the kernel has ended.
+    """Takes kernels, gives their CTAs to the least loaded SMs that have room, until the kernels have ended.
 
     fidelity: 'wave' moves the CTAs that start together on SMs in the same state as one cohort; 'cta' each alone.
-    alone: nothing else will be launched while a kernel runs, so identical full waves may be passed over at once.
+    placed: CTAs given to SMs so far.
     """
 
-    def __init__(
-        self,
-        env: simpy.Environment,
-        hardware: Hardware,
-        l2: FairShare,
-        hbm: FairShare,
-        fidelity: str,
-        alone: bool,
-    ) -> None:
-        self.env, self.hardware, self.memories, self.alone = env, hardware, (l2, hbm), alone
+    def __init__(self, hardware: Hardware, fidelity: str, now: float = 0.0) -> None:
+        self.hardware, self.now = hardware, now
+        self.memories = (
+            FairShare(hardware.l2_attained_bytes_per_s, now),
+            FairShare(hardware.hbm_attained_bytes_per_s, now),
+            FairShare(max(hardware.link_attained_bytes_per_s, 1.0), now),
+            FairShare(hardware.host_copy_bytes_per_s, now),
+        )
         self.each_cta = fidelity == "cta"
         sms = range(hardware.sm_count)
-        parts = [[sm] for sm in sms] if self.each_cta else [sms]
-        self.groups = [SMGroup(env, part, Room.of_sm(hardware)) for part in parts]
+        parts = [[sm] for sm in sms] if self.each_cta else [list(sms)]
+        self.groups = [SMGroup(part, Room.of_sm(hardware)) for part in parts]
         self.waiting: list[KernelRun] = []
-        self._pending = False
-        self._began_s = 0.0
+        self.running = 0
+        self.placed = 0
+        self._dispatch_pending = False
+        # Groups that may have room for the first kernel that waits: those something left since it was found full.
+        self._open: list[SMGroup] | None = None
+        # (time, order, what, of whom, plan): what is due, of which some is out of date.
+        self._due: list[tuple[float, int, int, Any, int]] = []
+        self._order = 0
 
-    def launch(self, kernel: Kernel, hbm_bytes: float) -> simpy.Event:
-        """Queue `kernel`, which moves `hbm_bytes` to and from HBM. Returns the event of its end."""
-        need = demand(kernel, self.hardware, hbm_bytes)
-        cap = kernel.bytes_in_flight / self.hardware.hbm_latency_s
-        run = KernelRun(kernel, need, Room.of_cta(kernel), self.env.event(), kernel.grid, kernel.grid, cap)
-        if Room.of_sm(self.hardware).copies(run.room) < 1:
-            raise InputError(f"a CTA of kernel {kernel.name} does not fit on an SM of {self.hardware.name}")
-        self.waiting.append(run)
-        self._wake()
-        return run.done
+    # ---- what a device sees
 
-    def _wake(self) -> None:
-        """Place CTAs one dispatch time from now; what is freed until then is placed together."""
-        if not self._pending:
-            self._pending = True
-            self.env.timeout(self.hardware.dispatch_s).callbacks.append(self._dispatch)
+    def launch(self, run: KernelRun) -> None:
+        """Queue a kernel now.
 
-    def _leave(self, cohort: Cohort) -> None:
+        Raises:
+            InputError: one of its CTAs does not fit on an SM.
+        """
+        self.running += 1
+        kernel, need, start_s = run.kernel, run.need, self.now + self.hardware.start_s
+        if kernel.copy_bytes:  # a copy engine's; no CTA works
+            run.unplaced = run.unfinished = 0
+            run.placed_s = self.now
+            transfers = [(COPY, kernel.copy_bytes, start_s), (HBM, need.hbm_bytes, start_s)]
+        else:
+            if Room.of_sm(self.hardware).copies(run.room) < 1:
+                raise InputError(
+                    f"a CTA of kernel {kernel.name} does not fit on an SM of {self.hardware.name}"
+                )
+            transfers = [(LINK, kernel.link_bytes, start_s + need.latency_s)] if kernel.link_bytes else []
+            self.waiting.append(run)
+            if len(self.waiting) == 1:
+                self._open = None
+            self._wake()
+        run.parts = len(transfers)
+        for transfer in transfers:
+            self._plan(transfer[2], _TRANSFER, (run, *transfer[:2]), 0)
+
+    @property
+    def next_s(self) -> float:
+        """When something happens next; NEVER on an idle device."""
+        due = self._due
+        while due and self._out_of_date(due[0]):
+            heappop(due)
+        first = due[0][0] if due else NEVER
+        return min(first, *(memory.next_s for memory in self.memories))
+
+    def advance(self, until_s: float) -> list[KernelRun]:
+        """Let time pass until `until_s`, or until the first kernels end, whichever is sooner. Returns those that ended."""
+        ended: list[KernelRun] = []
+        while not ended:
+            at_s = self.next_s
+            if at_s > until_s:
+                self.now = max(self.now, until_s) if until_s < NEVER else self.now
+                break
+            self.now = max(self.now, at_s)
+            for memory in self.memories:
+                if memory.next_s <= self.now:
+                    for flow in memory.ended(self.now):
+                        if isinstance(flow.owner, Cohort):
+                            del flow.owner.remote[flow.tag]
+                            self._served(flow.owner, ended)
+                        else:
+                            self._part_ended(flow.owner, ended)
+            while self._due and self._due[0][0] <= self.now:
+                entry = heappop(self._due)
+                if not self._out_of_date(entry):
+                    self._happen(entry[2], entry[3], ended)
+        return ended
+
+    # ---- what happens
+
+    def _plan(self, at_s: float, what: int, whom: Any, plan: int) -> None:
+        self._order += 1
+        heappush(self._due, (at_s, self._order, what, whom, plan))
+
+    @staticmethod
+    def _out_of_date(entry: tuple[float, int, int, Any, int]) -> bool:
+        return entry[2] == _SM and entry[3].plan != entry[4]
+
+    def _happen(self, what: int, whom: Any, ended: list[KernelRun]) -> None:
+        if what == _SM:
+            for cohort in whom.ended(self.now):
+                self._served(cohort, ended)
+            self._plan_group(whom)
+        elif what == _FLOOR:
+            self._leave(whom, ended)
+        elif what == _BEGIN:
+            self._begin(whom, ended)
+        elif what == _DISPATCH:
+            self._dispatch(ended)
+        else:
+            run, memory, nbytes = whom
+            self.memories[memory].start(self.now, run, 0, nbytes)
+
+    def _plan_group(self, group: SMGroup) -> None:
+        if group.next_s < NEVER:
+            self._plan(group.next_s, _SM, group, group.plan)
+
+    def _begin(self, cohort: Cohort, ended: list[KernelRun]) -> None:
+        """Put a cohort's demands on its SM's pipes, L2 and HBM."""
+        need, group = cohort.run.need, cohort.group
+        if need.local_s > 0:
+            group.start(self.now, cohort)
+            self._plan_group(group)
+        cohort.running = True
+        members = cohort.per_sm * group.count
+        for memory, nbytes in ((L2, need.l2_bytes), (HBM, need.hbm_bytes)):
+            if nbytes > 0:
+                cohort.remote[memory] = self.memories[memory].start(
+                    self.now, cohort, memory, nbytes * cohort.kind.work, members, cohort.run.cap
+                )
+                cohort.left += 1
+        if not cohort.left:
+            cohort.left = 1
+            self._served(cohort, ended)
+
+    def _served(self, cohort: Cohort, ended: list[KernelRun]) -> None:
+        """One of its demands has been served."""
+        cohort.left -= 1
+        if cohort.left:
+            return
+        until_s = cohort.begin_s + cohort.floor_s
+        if until_s > self.now:
+            self._plan(until_s, _FLOOR, cohort, 0)
+        else:
+            self._leave(cohort, ended)
+
+    def _leave(self, cohort: Cohort, ended: list[KernelRun]) -> None:
         run, group = cohort.run, cohort.group
-        group.cohorts.remove(cohort)
-        group.free.take(run.room, -cohort.per_sm)
+        group.leave(cohort)
         run.unfinished -= cohort.per_sm * group.count
-        if run.unfinished == 0:
-            run.done.succeed()
+        if self._open is not None:
+            self._open.append(group)
+        if not run.unfinished and not run.parts:
+            self._end(run, ended)
         if self.waiting:
             self._wake()
 
-    def _dispatch(self, _: simpy.Event) -> None:
-        self._pending = False
+    def _part_ended(self, run: KernelRun, ended: list[KernelRun]) -> None:
+        run.parts -= 1
+        if not run.parts and not run.unfinished:
+            self._end(run, ended)
+
+    def _end(self, run: KernelRun, ended: list[KernelRun]) -> None:
+        run.ended_s = self.now
+        self.running -= 1
+        ended.append(run)
+
+    def _wake(self) -> None:
+        """Place CTAs one dispatch time from now; what is freed until then is placed together."""
+        if not self._dispatch_pending:
+            self._dispatch_pending = True
+            self._plan(self.now + self.hardware.dispatch_s, _DISPATCH, None, 0)
+
+    # ---- placing
+
+    def _dispatch(self, ended: list[KernelRun]) -> None:
+        self._dispatch_pending = False
         if not self.each_cta:
             self._join_idle()
-        if self.alone and self._skip_full_waves():
-            return
         while self.waiting:
             run = self.waiting[0]
-            self._place(run)
+            self._place(run, ended)
             if run.unplaced:
                 return  # no room: kernels behind it wait, as they do in hardware
+            run.placed_s = self.now
             self.waiting.pop(0)
+            self._open = None
 
     def _join_idle(self) -> None:
         idle = [group for group in self.groups if not group.cohorts]
         if len(idle) > 1:
             idle[0].sms = sorted(sm for group in idle for sm in group.sms)
             self.groups = [group for group in self.groups if group.cohorts or group is idle[0]]
+            self._open = None
 
-    def _skip_full_waves(self) -> bool:
-        """From the second full wave of a lone kernel on idle SMs on, each takes the same time."""
-        if self.each_cta or len(self.waiting) != 1 or len(self.groups) != 1 or self.groups[0].cohorts:
-            return False
-        run = self.waiting[0]
-        slots = self.groups[0].free.copies(run.room) * self.hardware.sm_count
-        waves = run.unplaced // slots
-        if run.placements < 2 or waves < 1:
-            return False  # the first wave takes longer: nothing hides its latency
-        run.unplaced -= waves * slots
-        run.unfinished -= waves * slots
-        skipped_s = waves * (self.env.now - self._began_s)
-        if run.unplaced == 0:
-            self.waiting.clear()
-            # The dispatch that would start one more wave is not part of the last one.
-            last = self.env.timeout(max(0.0, skipped_s - self.hardware.dispatch_s), run.done)
-            last.callbacks.append(_succeed)
-        else:
-            self._began_s = self.env.now + skipped_s
-            self._pending = True
-            self.env.timeout(skipped_s).callbacks.append(self._resume)
-        return True
-
-    def _resume(self, _: simpy.Event) -> None:
-        self._pending = False
-        run = self.waiting[0]
-        self._place(run)
-        if not run.unplaced:
-            self.waiting.pop(0)
-
-    def _place(self, run: KernelRun) -> None:
+    def _place(self, run: KernelRun, ended: list[KernelRun]) -> None:
         """Give CTAs of `run` to the SMs with the fewest resident threads, one each a round, while there is room."""
-        placed: dict[SMGroup, int] = {}
-        while run.unplaced:
-            open_groups = [group for group in self.groups if group.free.copies(run.room) > 0]
-            if not open_groups:
-                break
+        candidates = self.groups if self._open is None else list(dict.fromkeys(self._open))
+        room = run.room
+        open_groups = [group for group in candidates if group.free.copies(room) > 0]
+        placed: dict[SMGroup, list[tuple[CtaKind, int]]] = {}
+        while run.unplaced and open_groups:
             emptiest = max(group.free.threads for group in open_groups)
             level = [group for group in open_groups if group.free.threads == emptiest]
+            left, kind = run.kinds[-1]
             sms = sum(group.count for group in level)
             rounds = 1
             if len(level) == len(self.groups):  # all alike: several rounds at once
-                rounds = max(1, min(min(g.free.copies(run.room) for g in level), run.unplaced // sms))
-            if run.unplaced < sms:
-                level = self._first_sms(level, run.unplaced, placed)
+                rounds = max(1, min(min(group.free.copies(room) for group in level), left // sms))
+            if left < sms:
+                level = self._first_sms(level, left, placed, open_groups)
             for group in level:
-                group.free.take(run.room, rounds)
-                placed[group] = placed.get(group, 0) + rounds
-                run.unplaced -= rounds * group.count
-        begin_s, floor_s = self.env.now, run.need.floor_s
-        if run.placements == 0:
-            begin_s += self.hardware.start_s + run.need.latency_s
-            floor_s -= run.need.latency_s
+                group.free.take(room, rounds)
+                given = placed.setdefault(group, [])
+                if given and given[-1][0] is kind:
+                    given[-1] = (kind, given[-1][1] + rounds)
+                else:
+                    given.append((kind, rounds))
+                taken = rounds * group.count
+                run.unplaced -= taken
+                run.kinds[-1][0] -= taken
+                self.placed += taken
+            if not run.kinds[-1][0]:
+                run.kinds.pop()
+            open_groups = [group for group in open_groups if group.free.copies(room) > 0]
+        self._open = []
+        first = run.placements == 0
         run.placements += bool(placed)
-        self._began_s = begin_s
-        for group, per_sm in placed.items():
-            cohorts = [1] * per_sm if self.each_cta else [per_sm]
-            for ctas in cohorts:
-                cohort = Cohort(run, group, ctas, begin_s, floor_s, self.memories, self._leave)
-                group.cohorts.append(cohort)
-                self.env.process(cohort.live())
+        for group, given in placed.items():
+            for kind, per_sm in given:
+                self._arrive(run, group, kind, per_sm, first, ended)
 
-    def _first_sms(self, groups: list[SMGroup], count: int, placed: dict[SMGroup, int]) -> list[SMGroup]:
+    def _arrive(
+        self, run: KernelRun, group: SMGroup, kind: CtaKind, per_sm: int, first: bool, ended: list[KernelRun]
+    ) -> None:
+        begin_s, latency_s = self.now, run.need.latency_s * kind.latency
+        floor_s = run.need.own_s * kind.work
+        if first:
+            begin_s += self.hardware.start_s + latency_s
+        else:
+            floor_s += latency_s
+        for ctas in [1] * per_sm if self.each_cta else [per_sm]:
+            cohort = Cohort(run, kind, group, ctas, begin_s, floor_s)
+            group.cohorts.append(cohort)
+            if begin_s > self.now:
+                self._plan(begin_s, _BEGIN, cohort, 0)
+            else:
+                self._begin(cohort, ended)
+
+    def _first_sms(
+        self,
+        groups: list[SMGroup],
+        count: int,
+        placed: dict[SMGroup, list[tuple[CtaKind, int]]],
+        open_groups: list[SMGroup],
+    ) -> list[SMGroup]:
         """Split `groups` so that their first `count` SMs by number are groups of their own; return those."""
         chosen = set(sorted(sm for group in groups for sm in group.sms)[:count])
         first = []
@@ -156,16 +287,26 @@ class BlockScheduler:
             if not mine:
                 continue
             if len(mine) < group.count:
-                part = group.split(mine)
-                self.groups.append(part)
+                part = group.split(self.now, mine, self.memories)
+                self._adopt(part)
+                open_groups.append(part)
                 if group in placed:
-                    placed[part] = placed[group]
+                    placed[part] = list(placed[group])
                 group = part
             first.append(group)
         return first
 
+    def _adopt(self, part: SMGroup) -> None:
+        """Plan what is due for a group that was split off."""
+        self.groups.append(part)
+        self._plan_group(part)
+        for cohort in part.cohorts:
+            if not cohort.running:
+                self._plan(cohort.begin_s, _BEGIN, cohort, 0)
+            elif not cohort.left:
+                self._plan(cohort.begin_s + cohort.floor_s, _FLOOR, cohort, 0)
 
-def _succeed(timer: simpy.Event) -> None:
-    """End the kernel whose event is the timer's value."""
-    done: Any = timer.value
-    done.succeed()
+
+def run_of(kernel: Any, need: Demand, hardware: Hardware) -> KernelRun:
+    """A kernel ready to be launched, with what each of its CTAs demands."""
+    return KernelRun(kernel, need, kernel.bytes_in_flight / hardware.hbm_latency_s)

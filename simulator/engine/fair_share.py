@@ -4,25 +4,28 @@ A flow is `members` equal transfers that start together, each of `amount` and ea
 The rate of a member is min(cap, level), where the level spends the capacity exactly (water filling). Members with the
 same cap progress alike, so each distinct cap keeps one virtual clock of service given to a member; a flow ends when
 that clock has moved by its amount. A flow's start or end costs O(log flows + distinct caps) however many members.
+
+Pure: whoever uses it says what time it is, and asks at `next_s` for what has ended.
 """
 
 from __future__ import annotations
 
 from heapq import heapify, heappop, heappush
+from typing import Any
 
-import simpy
-
-# Ends closer together than this are one event: far below any time in the model, far above rounding.
-_SAME_INSTANT_S = 1e-12
+# Ends closer together than this are one: far below any time in the model, far above rounding.
+SAME_INSTANT_S = 1e-12
+NEVER = float("inf")
 
 
 class Flow:
-    """`members` equal transfers in flight; `done` succeeds when they have all been served."""
+    """`members` equal transfers in flight; whose they are, and which of the owner's."""
 
-    __slots__ = ("cap", "done", "finish", "members", "order")
+    __slots__ = ("cap", "finish", "members", "order", "owner", "tag")
 
-    def __init__(self, done: simpy.Event, members: float, cap: float, finish: float, order: int) -> None:
-        self.done, self.members, self.cap, self.finish, self.order = done, members, cap, finish, order
+    def __init__(self, owner: Any, tag: int, members: float, cap: float, finish: float, order: int) -> None:
+        self.owner, self.tag, self.members = owner, tag, members
+        self.cap, self.finish, self.order = cap, finish, order
 
     def __lt__(self, other: Flow) -> bool:
         return (self.finish, self.order) < (other.finish, other.order)
@@ -39,61 +42,69 @@ class _Class:
 
 
 class FairShare:
-    """A resource of `capacity` units a second. `served` is what it has delivered, `busy_s` how long it had work."""
+    """A resource of `capacity` units a second.
 
-    def __init__(self, env: simpy.Environment, capacity: float) -> None:
-        self.env, self.capacity = env, capacity
+    next_s: when the next flow ends. served: what it has delivered until it was last asked. busy_s: how long it had work.
+    """
+
+    __slots__ = ("_classes", "_count", "_since", "busy_s", "capacity", "next_s", "served")
+
+    def __init__(self, capacity: float, now: float = 0.0) -> None:
+        self.capacity = capacity
         self.served = 0.0
         self.busy_s = 0.0
+        self.next_s = NEVER
         self._classes: dict[float, _Class] = {}
-        self._since = env.now
-        self._plan = 0
+        self._since = now
         self._count = 0
 
-    def start(self, amount: float, members: float = 1, cap: float = float("inf")) -> Flow:
-        """Begin `members` transfers of `amount` each. Returns the flow; wait for its `done`."""
-        self._advance()
+    def start(
+        self, now: float, owner: Any, tag: int, amount: float, members: float = 1, cap: float = NEVER
+    ) -> Flow:
+        """Begin `members` transfers of `amount` each; the flow comes back from `ended`."""
+        self.advance(now)
         group = self._classes.get(cap)
         if group is None:
             group = self._classes[cap] = _Class()
         self._count += 1
-        flow = Flow(self.env.event(), members, cap, group.served + amount, self._count)
+        flow = Flow(owner, tag, members, cap, group.served + amount, self._count)
         heappush(group.flows, flow)
         group.members += members
-        self._replan()
+        self._replan(now)
         return flow
 
-    def split(self, flow: Flow, members: float) -> Flow:
+    def split(self, now: float, flow: Flow, members: float, owner: Any) -> Flow:
         """Take `members` of a flow in flight into a flow of their own, which ends at the same time."""
-        self._advance()
+        self.advance(now)
         self._count += 1
-        twin = Flow(self.env.event(), members, flow.cap, flow.finish, self._count)
+        twin = Flow(owner, flow.tag, members, flow.cap, flow.finish, self._count)
         flow.members -= members
         heappush(self._classes[flow.cap].flows, twin)
-        self._replan()
+        self._replan(now)
         return twin
 
-    def clone(self) -> tuple[FairShare, dict[Flow, Flow]]:
-        """A resource in the same state, with flows of its own, and which flow became which."""
-        self._advance()
-        twin, became = FairShare(self.env, self.capacity), {}
+    def clone(self, now: float, became: dict[Any, Any]) -> FairShare:
+        """A resource in the same state; became: the new owner of each old one."""
+        self.advance(now)
+        twin = FairShare(self.capacity, now)
         for cap, group in self._classes.items():
             other = twin._classes[cap] = _Class()
             other.served, other.members = group.served, group.members
-            for flow in group.flows:
-                became[flow] = Flow(self.env.event(), flow.members, cap, flow.finish, flow.order)
-            other.flows = [became[flow] for flow in group.flows]
+            other.flows = [
+                Flow(became[flow.owner], flow.tag, flow.members, cap, flow.finish, flow.order)
+                for flow in group.flows
+            ]
             heapify(other.flows)
         twin._count = self._count
-        twin._replan()
-        return twin, became
+        twin._replan(now)
+        return twin
 
-    def settle(self) -> None:
-        """Bring `served` and `busy_s` up to the present."""
-        self._advance()
+    def remaining(self, flow: Flow) -> float:
+        """Of what a member of `flow` asked for, what it has not been served yet."""
+        return max(flow.finish - self._classes[flow.cap].served, 0.0)
 
-    def _advance(self) -> None:
-        now = self.env.now
+    def advance(self, now: float) -> None:
+        """Bring service, `served` and `busy_s` up to `now`."""
         elapsed = now - self._since
         self._since = now
         if elapsed <= 0 or not self._classes:
@@ -103,15 +114,37 @@ class FairShare:
             self.served += group.rate * group.members * elapsed
         self.busy_s += elapsed
 
-    def _replan(self) -> None:
-        """Set the members' rates by water filling and a timer for the first flow to end."""
+    def flows(self) -> list[Flow]:
+        """Those in flight."""
+        return [flow for group in self._classes.values() for flow in group.flows]
+
+    def ended(self, now: float) -> list[Flow]:
+        """The flows that have ended by `now`; those that end together, to within rounding, at once."""
+        self.advance(now)
+        found = []
+        for cap, group in list(self._classes.items()):
+            reached = group.served * (1 + 1e-12) + group.rate * SAME_INSTANT_S
+            flows = group.flows
+            while flows and flows[0].finish <= reached:
+                flow = heappop(flows)
+                group.members -= flow.members
+                found.append(flow)
+            if not flows:
+                # Idle: start its clock at nought again, which also keeps rounding small.
+                del self._classes[cap]
+        self._replan(now)
+        return found
+
+    def _replan(self, now: float) -> None:
+        """Set the members' rates by water filling, and when the first flow ends."""
         classes = self._classes
-        self._plan += 1
         if not classes:
+            self.next_s = NEVER
             return
         if len(classes) == 1:
             ((cap, group),) = classes.items()
-            group.rate = min(cap, self.capacity / group.members)
+            level = self.capacity / group.members
+            group.rate = cap if cap < level else level
             wait = (group.flows[0].finish - group.served) / group.rate
         else:
             left, members = self.capacity, sum(group.members for group in classes.values())
@@ -121,21 +154,4 @@ class FairShare:
                 left -= group.rate * group.members
                 members -= group.members
             wait = min((group.flows[0].finish - group.served) / group.rate for group in classes.values())
-        timer = self.env.timeout(wait if wait > 0 else 0.0, self._plan)
-        timer.callbacks.append(self._end)
-
-    def _end(self, timer: simpy.Event) -> None:
-        if timer.value != self._plan:
-            return  # a flow started or ended since: a later timer stands
-        self._advance()
-        for cap, group in list(self._classes.items()):
-            # Flows that end together, to within rounding, end at one event.
-            reached = group.served * (1 + 1e-12) + group.rate * _SAME_INSTANT_S
-            while group.flows and group.flows[0].finish <= reached:
-                flow = heappop(group.flows)
-                group.members -= flow.members
-                flow.done.succeed()
-            if not group.flows:
-                # Idle: start its clock at nought again, which also keeps rounding small.
-                del self._classes[cap]
-        self._replan()
+        self.next_s = now + wait if wait > 0 else now

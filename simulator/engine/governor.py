@@ -13,19 +13,20 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from simtti.hw_configs.hardware import Hardware
-from simtti.simulator.closed_form import lone_execution_s
+from simtti.simulator.closed_form import Busy, lone_execution_s
 from simtti.simulator.engine import power
 from simtti.simulator.kernel import Kernel
 
 
 class Launched(NamedTuple):
-    """A kernel as it would run at the boost clock: what it moves to and from HBM, its time and its energy. Launches that are
-    alike share one."""
+    """A kernel as it would run at the boost clock: what it moves to and from HBM, its time, its energy, and for how long it keeps
+    each resource busy. Launches that are alike share one."""
 
     kernel: Kernel
     hbm_bytes: float
     boost_s: float
     energy: power.Energy
+    busy: Busy = Busy()
 
 
 class Governed(NamedTuple):

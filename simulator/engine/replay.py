@@ -18,6 +18,7 @@ import simpy
 from simtti.errors import InputError
 from simtti.hw_configs.hardware import Hardware
 from simtti.simulator.engine.device import execution_time_s
+from simtti.simulator.engine.intervals import union
 from simtti.simulator.lowering.lower import Lowering
 from simtti.simulator.policy import Policy
 from simtti.simulator.result import HOST_IDLE
@@ -63,7 +64,12 @@ class Replay:
         for item in self.kernels:
             seconds[item.category] += item.duration_s
         seconds[HOST_IDLE] = max(
-            0.0, self.latency_s - _covered([(k.start_s, k.start_s + k.duration_s) for k in self.kernels])
+            0.0,
+            self.latency_s
+            - sum(
+                end - start
+                for start, end in union((k.start_s, k.start_s + k.duration_s) for k in self.kernels)
+            ),
         )
         return dict(sorted(seconds.items(), key=lambda entry: -entry[1]))
 
@@ -103,15 +109,6 @@ class Replay:
                 "trace": self.trace.provenance,
             },
         }
-
-
-def _covered(spans: list[tuple[float, float]]) -> float:
-    """Length of the union of intervals."""
-    total, reached = 0.0, float("-inf")
-    for start, end in sorted(spans):
-        total += max(0.0, end - max(start, reached))
-        reached = max(reached, end)
-    return total
 
 
 def replay(trace: Trace, hardware: Hardware, timing: str, captured_on: Hardware | None = None) -> Replay:

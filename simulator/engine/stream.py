@@ -1,15 +1,18 @@
 """A CUDA stream behind its launch queue: kernels run one after another, each at the earliest one launch gap after the last.
 
-The queue has a finite depth: the host waits while it is full, the stream while it is empty. Both are first in, first out,
-and how long a kernel takes alone on the device is known, so what the host issues without looking at the clock is run in one
-go: nothing that happens in between could change it. SimPy's clock comes in where the host stops (see `simulation`).
+The queue has a finite depth: the host waits while it is full, the stream while it is empty. Both are first in, first out, and how
+long a kernel takes alone on the device is known, so what the host issues without looking at the clock can be run in one go:
+nothing that happens in between could change it. `processes` has the same as SimPy processes, which may contend.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import repeat
 from typing import NamedTuple
+
+from simtti.simulator.engine.program import Program
 
 
 class Ran(NamedTuple):
@@ -36,14 +39,22 @@ class Stream:
         # When the stream took each of the last `queue_depth` launches out of the queue.
         self._taken = deque([float("-inf")] * queue_depth, maxlen=queue_depth)
 
-    def run(self, launches: Iterable[tuple[float, float, bool]], host_s: float) -> Ran:
+    def run(
+        self,
+        launches: Iterable[tuple[float, float, bool]],
+        host_s: float,
+        gaps_s: Sequence[float] | None = None,
+    ) -> Ran:
         """Issue launches from `host_s` on.
 
-        launches: of each the host's seconds before it, its kernel's seconds, and whether the host waits for its end.
+        launches: of each the host's seconds before it, its kernel's seconds, and whether the host waits for its end. gaps_s: the
+        least time between the kernel before and each, where it differs.
         """
         issued, free, starts, ends = [], [], [], []
-        ended_s, gap_s, taken = self.ended_s, self.gap_s, self._taken
+        ended_s, taken = self.ended_s, self._taken
+        gaps = iter(gaps_s) if gaps_s is not None else repeat(self.gap_s)
         for before_s, seconds, waits in launches:
+            gap_s = next(gaps)
             host_s += before_s
             issued.append(host_s)
             free.append(ended_s if ended_s > 0 else 0.0)
@@ -67,3 +78,34 @@ class Stream:
         self.ended_s += seconds
         self._taken = deque((took_s + seconds for took_s in self._taken), maxlen=self._taken.maxlen)
         return max(host_s, self._taken[0])
+
+    def take(self, launched_s: float, after_s: float, seconds: float) -> tuple[float, float, float, float]:
+        """Run one kernel that waits for others until `after_s`. Returns when the stream had done with the one before, the kernel's
+        start and end, and the earliest that the host may go on."""
+        free_s = self.ended_s if self.ended_s > 0 else 0.0
+        took_s = max(launched_s, self.ended_s)
+        self._taken.append(took_s)
+        start_s = max(took_s, self.ended_s + self.gap_s, after_s)
+        self.ended_s = start_s + seconds
+        return free_s, start_s, self.ended_s, self._taken[0]
+
+
+def run_together(
+    streams: Mapping[int, Stream], program: Program, seconds: Sequence[float], host_s: float
+) -> Ran:
+    """Issue a step's launches to several streams, whose kernels wait for each other where `program.after` says so."""
+    issued: list[float] = []
+    free: list[float] = []
+    starts: list[float] = []
+    ends: list[float] = []
+    for launch, before_s in enumerate(program.host_s):
+        host_s += before_s
+        issued.append(host_s)
+        after_s = max((ends[other] for other in program.after.get(launch, ())), default=0.0)
+        stream = streams[program.streams[launch]]
+        free_s, start_s, end_s, room_s = stream.take(host_s, after_s, seconds[launch])
+        free.append(free_s)
+        starts.append(start_s)
+        ends.append(end_s)
+        host_s = end_s if program.waits[launch] else max(host_s, room_s)
+    return Ran(issued, free, starts, ends, host_s)

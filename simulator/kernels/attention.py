@@ -115,10 +115,6 @@ def _lower(operator: Operator, target: Target) -> list[Kernel]:
         bool(operator.attributes.get("has_mask")), q=q, k=k, v=v, out=out,
     )  # fmt: skip
     found = attention(problem, hardware)
-    received = operator.attributes.get("receives_bytes")
-    if received:  # the ring's next keys and values arrive while these are attended to
-        main = max(range(len(found)), key=lambda index: found[index].flops)
-        found[main] = dataclasses.replace(found[main], link_bytes=float(received))
     return [*before, *found, *after]
 
 

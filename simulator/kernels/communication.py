@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from simtti.hw_configs.hardware import Hardware
 from simtti.simulator.kernel import Access, Kernel
-from simtti.simulator.kernels.family import Lower, Target
+from simtti.simulator.kernels.family import Lower, Target, reads_of, writes_of
 from simtti.workloads.shard import ALL_TO_ALL, SEND_RECEIVE
 from simtti.workloads.trace import Operator
 
@@ -30,6 +30,23 @@ def all_to_all(nbytes: float, ranks: int, sent: int, received: int, hardware: Ha
     ]
 
 
+def send_receive(sent: tuple[Access, ...], received: tuple[Access, ...], hardware: Hardware) -> Kernel:
+    """A batch of sends to one rank and receives from another, on NCCL's stream, beside whatever computes."""
+    nbytes = sum(access.nbytes for access in received)
+    return Kernel(
+        name="ncclDevKernel_SendRecv",
+        family="communication",
+        grid=CHANNELS,
+        threads=THREADS,
+        registers=96,
+        l2_bytes=2 * nbytes / CHANNELS,
+        latency_s=hardware.collectives.latency_s,
+        link_bytes=nbytes,
+        reads=sent,
+        writes=received,
+    )
+
+
 # ---- operators of a trace
 
 
@@ -38,9 +55,8 @@ def _lower_all_to_all(operator: Operator, target: Target) -> list[Kernel]:
     return all_to_all(nbytes, ranks, 0, 1, target.hardware)
 
 
-def _overlapped(operator: Operator, target: Target) -> list[Kernel]:
-    """Sends and receives on a stream of their own: what they hold up is in the kernel they run beside (`receives_bytes`)."""
-    return []
+def _lower_send_receive(operator: Operator, target: Target) -> list[Kernel]:
+    return [send_receive(reads_of(operator), writes_of(operator), target.hardware)]
 
 
-COLLECTIVES: dict[str, Lower] = {ALL_TO_ALL: _lower_all_to_all, SEND_RECEIVE: _overlapped}
+COLLECTIVES: dict[str, Lower] = {ALL_TO_ALL: _lower_all_to_all, SEND_RECEIVE: _lower_send_receive}

@@ -4,55 +4,44 @@ As the kernels of the traces show (operators_h100.csv, TraceLens, H100 SXM bf16,
 
 - NCHW tensors, what a pipeline has unless it asks for channels_last: `nchwToNhwcKernel` on the activations
   and, on every call, on the weights (those of a single tap lie the same in both layouts); `nhwcToNchwKernel` on
-  the result, which Volta's and Turing's half-precision kernels write as NCHW themselves. They move tiles of
-  32 x 32 elements, so 16-bit types use half a 128-byte line at a time, and spend about 160 instructions on a thread.
+  the result, which Volta's and Turing's half-precision kernels write as NCHW themselves (`convolution_layout`).
 - Channels not a multiple of 8: a padded copy, cleared by a Memset first.
 - 1x1, stride 1, NCHW: a plain GEMM, W[oc, c] x X[c, positions], without conversions.
-- fp32 on the CUDA cores reads and writes NCHW: none of this.
+- fp32 on the CUDA cores reads and writes NCHW: none of this (`cuda_core_convolution`).
 - Bias: another elementwise kernel, in place, always.
 - Persistent sm90 kernels with more tiles than CTAs: a Memset of their tile counter.
 - Depthwise: PyTorch's own kernel on the CUDA cores (native/cuda/DepthwiseConv2d.cu).
 
-Constants marked fitted: the H100 rows named above.
+What is fitted stands in hw_configs/families/convolution.yaml.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from simtti.dtypes import ITEM_BYTES
 from simtti.errors import InputError
 from simtti.hw_configs.hardware import Hardware
 from simtti.simulator.kernel import Access, Kernel
-from simtti.simulator.kernels.data_movement import memset
+from simtti.simulator.kernels.convolution_layout import (
+    CHANNEL_ALIGNMENT,
+    Conversion,
+    aligned,
+    pad_weights,
+    to_nchw,
+    to_nhwc,
+)
+from simtti.simulator.kernels.cuda_core_convolution import cuda_core_kernels, on_cuda_cores
 from simtti.simulator.kernels.elementwise import Walk, walk
 from simtti.simulator.kernels.family import Cells, Column, Family, Target, Work, lowered_by, needed
-from simtti.simulator.kernels.implicit_gemm import (
-    SHORT_LATENCY_S,
-    Problem,
-    cuda_core_kernels,
-    on_cuda_cores,
-    tensor_core_kernels,
-    writes_nchw,
-)
+from simtti.simulator.kernels.implicit_gemm import Problem, writes_nchw
+from simtti.simulator.kernels.implicit_gemm_choice import tensor_core_kernels
 from simtti.simulator.kernels.layout import Operand, dense
 from simtti.workloads.trace import Operator
 
-CHANNEL_ALIGNMENT = 8  # channels of a 16-byte vector in fp16; cuDNN pads to it
-
-LAYOUT_TILE = 32  # rows and columns of a layout kernel's tile
-LAYOUT_THREADS = 256
-LAYOUT_SLOTS = {"nchwToNhwc": 162.0, "nhwcToNchw": 125.0}  # issue slots of a thread; fitted
-LAYOUT_REGISTERS = {"nchwToNhwc": 32, "nhwcToNchw": 36}
-# HBM and L2 bandwidth with 64-byte runs, a 32-element row of a 16-bit type; fitted
-HALF_LINE_EFFICIENCY = 0.66
-WEIGHT_PAD_LATENCY_S = 8.5e-6  # tensorTransformGeneric, which pads output channels of weights; fitted
-
-DEPTHWISE_THREADS = 256
-DEPTHWISE_TAP_SLOTS = 10.0  # issue slots of a tap: bounds, address, two loads, FMA; estimate
-DEPTHWISE_SLOTS = 60.0  # issue slots of an output beside its taps: index divisions, store; estimate
+RESULT_SLOT = 3  # exact: the tensors of the operator are input, weights, bias and result, in this order
+SQUARE_3X3 = (3, 3)  # exact: the filters that Winograd's kernels are made for
 
 
 def output_size(size: int, kernel: int, stride: int, padding: int, dilation: int, transposed: bool) -> int:
@@ -63,241 +52,205 @@ def output_size(size: int, kernel: int, stride: int, padding: int, dilation: int
     return (size + 2 * padding - reach - 1) // stride + 1
 
 
-def convolution(
-    n: int,
-    c: int,
-    spatial: Sequence[int],
-    oc: int,
-    kernel: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    groups: int,
-    dtype: str,
-    hardware: Hardware,
-    *,
-    layout: str = "nchw",
-    bias: bool = True,
-    transposed: bool = False,
-    out_spatial: Sequence[int] | None = None,
-    source: int = 0,
-    weight: int = 1,
-    bias_tensor: int = 2,
-    target: int = 3,
-    workspace: int = -1,
-) -> list[Kernel]:
-    """The kernels of one `aten::convolution` over (h, w) or (d, h, w).
+@dataclass(frozen=True, slots=True)
+class Convolution:
+    """An `aten::convolution` over (h, w) or (d, h, w).
 
-    layout: of the activations, 'nchw' (or NCDHW) or 'nhwc'. out_spatial: the result's size where it is
-    known, as with output padding. Workspaces are `workspace` and the numbers below it.
+    n, c, spatial: samples, channels and size of the input. oc: channels of the result. kernel, stride, padding, dilation: as
+    long as spatial. layout: of the activations, 'nchw' (or NCDHW) or 'nhwc'. out_spatial: the result's size where it is known,
+    as with output padding; None works it out.
+
+    source, weight, bias_tensor, target: slots of the tensors. workspace: slot of the first workspace; others are the numbers
+    below it.
     """
-    out = (
-        tuple(out_spatial)
-        if out_spatial is not None
-        else tuple(
-            output_size(*each, transposed)
-            for each in zip(spatial, kernel, stride, padding, dilation, strict=True)
-        )
-    )
-    positions, in_positions, taps = math.prod(out), math.prod(spatial), math.prod(kernel)
-    pointwise = taps == 1 and not any(padding) and all(step == 1 for step in stride)
-    kernels: list[Kernel] = []
-    if groups > 1 and groups in (c, oc) and c // groups == 1:
-        kernels.append(
-            _depthwise(n, c, in_positions, oc, positions, taps, dtype, hardware, source, weight, target)
-        )
-    else:
-        kernels += _dense(
-            n, c, in_positions, oc, out, kernel, stride, dilation, groups, dtype, hardware,
-            nchw=layout == "nchw", pointwise=pointwise and groups == 1, transposed=transposed,
-            source=source, weight=weight, target=target, workspace=workspace,
-        )  # fmt: skip
-    if bias:
-        kernels.append(_add_bias(n, oc, positions, dtype, layout, target, bias_tensor, hardware))
-    return kernels
+
+    n: int
+    c: int
+    spatial: tuple[int, ...]
+    oc: int
+    kernel: tuple[int, ...]
+    stride: tuple[int, ...]
+    padding: tuple[int, ...]
+    dilation: tuple[int, ...]
+    groups: int
+    dtype: str
+    layout: str = "nchw"
+    bias: bool = True
+    transposed: bool = False
+    out_spatial: tuple[int, ...] | None = None
+    source: int = 0
+    weight: int = 1
+    bias_tensor: int = 2
+    target: int = RESULT_SLOT
+    workspace: int = -1
+
+    @property
+    def out(self) -> tuple[int, ...]:
+        """The result's size."""
+        if self.out_spatial is not None:
+            return self.out_spatial
+        each = zip(self.spatial, self.kernel, self.stride, self.padding, self.dilation, strict=True)
+        return tuple(output_size(*dimension, self.transposed) for dimension in each)
+
+    @property
+    def positions(self) -> int:
+        """Elements of a channel of the result."""
+        return math.prod(self.out)
+
+    @property
+    def in_positions(self) -> int:
+        """Elements of a channel of the input."""
+        return math.prod(self.spatial)
+
+    @property
+    def taps(self) -> int:
+        return math.prod(self.kernel)
+
+    @property
+    def work_taps(self) -> int:
+        """Taps of an output position. A transposed convolution gathers, for each of them, the taps that fall on an input
+        position."""
+        return max(1, self.taps // math.prod(self.stride)) if self.transposed else self.taps
+
+    @property
+    def item_bytes(self) -> int:
+        return ITEM_BYTES[self.dtype]
+
+    @property
+    def is_pointwise(self) -> bool:
+        """Whether a GEMM of the tensors as they lie does it."""
+        steps = all(step == 1 for step in self.stride)
+        return self.groups == 1 and self.taps == 1 and steps and not any(self.padding)
+
+    @property
+    def is_depthwise(self) -> bool:
+        return self.groups > 1 and self.groups in (self.c, self.oc) and self.c // self.groups == 1
+
+    @property
+    def is_winograd(self) -> bool:
+        """Whether it is a 3x3 convolution with stride 1, which Winograd can do."""
+        steps = {*self.stride, *self.dilation} == {1}
+        return self.kernel == SQUARE_3X3 and steps and self.groups == 1 and not self.transposed
+
+    @property
+    def data(self) -> Access:
+        """The input."""
+        return Access(self.source, float(self.n * self.c * self.in_positions * self.item_bytes))
+
+    @property
+    def filters(self) -> Access:
+        """The weights."""
+        nbytes = self.oc * (self.c // self.groups) * self.taps * self.item_bytes
+        return Access(self.weight, float(nbytes))
+
+    @property
+    def result(self) -> Access:
+        return Access(self.target, float(self.n * self.oc * self.positions * self.item_bytes))
 
 
-def _dense(
-    n: int,
-    c: int,
-    in_positions: int,
-    oc: int,
-    out: tuple[int, ...],
-    kernel: Sequence[int],
-    stride: Sequence[int],
-    dilation: Sequence[int],
-    groups: int,
-    dtype: str,
-    hardware: Hardware,
-    *,
-    nchw: bool,
-    pointwise: bool,
-    transposed: bool,
-    source: int,
-    weight: int,
-    target: int,
-    workspace: int,
-) -> list[Kernel]:
-    """The products, between the conversions they need. pointwise: a GEMM of the tensors as they lie."""
-    item, positions, taps = ITEM_BYTES[dtype], math.prod(out), math.prod(kernel)
-    # A transposed convolution gathers, for each output position, the taps that fall on an input position.
-    work_taps = max(1, taps // math.prod(stride)) if transposed else taps
-    channels, out_channels = c // groups, oc // groups
-    data = Access(source, float(n * c * in_positions * item))
-    filters = Access(weight, float(oc * channels * taps * item))
-    result = Access(target, float(n * oc * positions * item))
-    plain_3x3 = tuple(kernel) == (3, 3) and not transposed and set(stride) | set(dilation) == {1}
-    problem = Problem(
-        n * positions, out_channels, channels, work_taps, groups, dtype, (data, filters), result,
-        useful_flops=2.0 * n * positions * oc * channels * work_taps,
-        planar=len(out) == 2, outputs_3x3=(n, out[0], out[1]) if plain_3x3 and groups == 1 else None,
+def convolution(problem: Convolution, hardware: Hardware) -> list[Kernel]:
+    """The kernels of one `aten::convolution`."""
+    kernels = [_depthwise(problem, hardware)] if problem.is_depthwise else _dense(problem, hardware)
+    return [*kernels, _add_bias(problem, hardware)] if problem.bias else kernels
+
+
+def _dense(conv: Convolution, hardware: Hardware) -> list[Kernel]:
+    """The products, between the conversions they need."""
+    products, nchw = _products(conv), conv.layout == "nchw"
+    if on_cuda_cores(products, nchw, hardware):
+        return cuda_core_kernels(products, hardware)
+    convert = nchw and not conv.is_pointwise
+    may_pad = conv.groups == 1 and (convert or conv.c % CHANNEL_ALIGNMENT)
+    padded = aligned(conv.c) if may_pad else conv.c
+    data, data_kernels = _input(conv, padded, convert, hardware)
+    filters, filter_kernels = _filters(conv, padded, convert, hardware)
+    out_channels = aligned(conv.oc) if convert and conv.groups == 1 else products.n
+    result, result_kernels = _result(conv, out_channels, convert, hardware)
+    products = replace(
+        products, n=out_channels, channels=padded // conv.groups, reads=(data, filters), write=result,
+        padded=padded != conv.c, plain=nchw and not convert,
     )  # fmt: skip
-    if on_cuda_cores(dtype, channels, nchw, hardware):
-        return cuda_core_kernels(problem, hardware, workspace - 3)
-    convert = nchw and not pointwise
-    padded = _aligned(c) if groups == 1 and (convert or c % CHANNEL_ALIGNMENT) else c
-    before: list[Kernel] = []
-    if convert or padded != c:
-        data = Access(workspace, data.nbytes / c * padded)
-        before += _to_nhwc(source, data, n, c, padded, in_positions, dtype, hardware)
-    if padded != c or (convert and taps > 1):  # a filter of one tap lies the same in both layouts
-        original, filters = filters, Access(workspace - 1, filters.nbytes / c * padded)
-        if oc % CHANNEL_ALIGNMENT and groups == 1:
-            before += _pad_weights(weight, original.nbytes, filters, hardware)
-        else:
-            before += _to_nhwc(weight, filters, oc, channels, padded // groups, taps, dtype, hardware)
-    after: list[Kernel] = []
-    if convert:
-        out_channels = _aligned(oc) if groups == 1 else out_channels
-        if not writes_nchw(dtype, hardware):
-            final, result = result, Access(workspace - 2, result.nbytes / oc * out_channels * groups)
-            after.append(_layout_kernel("nhwcToNchw", result, final, n, oc, positions, dtype, hardware))
-    problem = replace(problem, n=out_channels, channels=padded // groups, reads=(data, filters), write=result)
-    product = tensor_core_kernels(
-        problem, hardware, workspace - 3, padded_channels=padded != c, plain=nchw and not convert
-    )
-    return [*before, *product, *after]
+    return [*data_kernels, *filter_kernels, *tensor_core_kernels(products, hardware), *result_kernels]
 
 
-def _aligned(channels: int) -> int:
-    return -(-channels // CHANNEL_ALIGNMENT) * CHANNEL_ALIGNMENT
+def _products(conv: Convolution) -> Problem:
+    """The products of the tensors as they lie. Their workspaces come after three for converted tensors."""
+    out, channels = conv.out, conv.c // conv.groups
+    return Problem(
+        m=conv.n * conv.positions, n=conv.oc // conv.groups, channels=channels, taps=conv.work_taps, groups=conv.groups,
+        dtype=conv.dtype, reads=(conv.data, conv.filters), write=conv.result,
+        useful_flops=2.0 * conv.n * conv.positions * conv.oc * channels * conv.work_taps,
+        planar=len(out) == 2, outputs_3x3=(conv.n, out[0], out[1]) if conv.is_winograd else None,
+        workspace=_workspaces(conv)[-1] - 1,
+    )  # fmt: skip
 
 
-def _to_nhwc(
-    tensor: int,
-    result: Access,
-    n: int,
-    c: int,
-    padded: int,
-    positions: int,
-    dtype: str,
-    hardware: Hardware,
-) -> list[Kernel]:
-    """Activations or weights to NHWC; a padded result is cleared first."""
-    source = Access(tensor, float(n * c * positions * ITEM_BYTES[dtype]))
-    kernels = [memset(result.tensor, result.nbytes, hardware)] if padded != c else []
-    kernels.append(_layout_kernel("nchwToNhwc", source, result, n, c, positions, dtype, hardware))
-    return kernels
+def _workspaces(conv: Convolution) -> tuple[int, int, int]:
+    """Slots of the input, the filters and the result in the other layout."""
+    return conv.workspace, conv.workspace - 1, conv.workspace - 2
 
 
-def _layout_kernel(
-    name: str,
-    source: Access,
-    target: Access,
-    n: int,
-    c: int,
-    positions: int,
-    dtype: str,
-    hardware: Hardware,
-) -> Kernel:
-    """nchwToNhwcKernel or nhwcToNchwKernel: a CTA transposes 32 channels by 32 positions in shared memory."""
-    item = ITEM_BYTES[dtype]
-    grid = n * -(-c // LAYOUT_TILE) * -(-positions // LAYOUT_TILE)
-    return Kernel(
-        name=f"{name}Kernel",
-        family="convolution_layout",
-        grid=grid,
-        threads=LAYOUT_THREADS,
-        registers=LAYOUT_REGISTERS[name],
-        shared_memory_bytes=LAYOUT_TILE * (LAYOUT_TILE + 1) * item,
-        issue_slots=LAYOUT_THREADS * LAYOUT_SLOTS[name],
-        l2_bytes=(source.nbytes + target.nbytes) / grid,
-        latency_s=hardware.hbm_latency_s + SHORT_LATENCY_S,
-        memory_efficiency=HALF_LINE_EFFICIENCY if LAYOUT_TILE * item < 128 else 1.0,
-        reads=(source,),
-        writes=(target,),
-    )
+def _input(conv: Convolution, padded: int, convert: bool, hardware: Hardware) -> tuple[Access, list[Kernel]]:
+    """The input as the products read it, `padded` channels of it, and the kernels that make it so."""
+    if not convert and padded == conv.c:
+        return conv.data, []
+    copy = Access(_workspaces(conv)[0], conv.data.nbytes / conv.c * padded)
+    conversion = Conversion(conv.n, conv.c, conv.in_positions, conv.dtype, conv.data, copy, padded != conv.c)
+    return copy, to_nhwc(conversion, hardware)
 
 
-def _pad_weights(tensor: int, nbytes: float, target: Access, hardware: Hardware) -> list[Kernel]:
-    """Weights whose output channels are padded: Memset and cuDNN's generic transformation."""
-    grid = max(1, math.ceil(nbytes / 1024))
-    transform = Kernel(
-        name="tensorTransformGeneric",
-        family="convolution_layout",
-        grid=grid,
-        threads=256,
-        registers=40,
-        issue_slots=256 * LAYOUT_SLOTS["nchwToNhwc"],
-        l2_bytes=2 * nbytes / grid,
-        latency_s=WEIGHT_PAD_LATENCY_S,
-        reads=(Access(tensor, nbytes),),
-        writes=(target,),
-    )
-    return [memset(target.tensor, target.nbytes, hardware), transform]
+def _filters(
+    conv: Convolution, padded: int, convert: bool, hardware: Hardware
+) -> tuple[Access, list[Kernel]]:
+    """The same of the filters, those of one tap lying the same in both layouts."""
+    if padded == conv.c and not (convert and conv.taps > 1):
+        return conv.filters, []
+    copy = Access(_workspaces(conv)[1], conv.filters.nbytes / conv.c * padded)
+    if conv.oc % CHANNEL_ALIGNMENT and conv.groups == 1:
+        return copy, pad_weights(conv.filters, copy, hardware)
+    channels = conv.c // conv.groups
+    conversion = Conversion(conv.oc, channels, conv.taps, conv.dtype, conv.filters, copy, padded != conv.c)
+    return copy, to_nhwc(conversion, hardware)
 
 
-def _add_bias(
-    n: int,
-    oc: int,
-    positions: int,
-    dtype: str,
-    layout: str,
-    target: int,
-    bias_tensor: int,
-    hardware: Hardware,
-) -> Kernel:
+def _result(
+    conv: Convolution, out_channels: int, convert: bool, hardware: Hardware
+) -> tuple[Access, list[Kernel]]:
+    """The result as the products write it, `out_channels` of each group, and the kernel that makes NCHW of it."""
+    if not convert or writes_nchw(conv.dtype, hardware):
+        return conv.result, []
+    copy = Access(_workspaces(conv)[2], conv.result.nbytes / conv.oc * out_channels * conv.groups)
+    conversion = Conversion(conv.n, conv.oc, conv.positions, conv.dtype, copy, conv.result)
+    return copy, [to_nchw(conversion, hardware)]
+
+
+def _add_bias(conv: Convolution, hardware: Hardware) -> Kernel:
     """The in-place addition of a bias that PyTorch runs after cuDNN."""
-    shape = (n, oc, positions)
-    result = dense(target, shape, dtype)
-    if layout == "nhwc":
-        result = Operand(target, (oc * positions, 1, oc), dtype)
-    channel = Operand(bias_tensor, (0, 1, 0), dtype)
+    shape = (conv.n, conv.oc, conv.positions)
+    result = dense(conv.target, shape, conv.dtype)
+    if conv.layout == "nhwc":
+        result = Operand(conv.target, (conv.oc * conv.positions, 1, conv.oc), conv.dtype)
+    channel = Operand(conv.bias_tensor, (0, 1, 0), conv.dtype)
     return walk(Walk("add", shape, (result, channel), result, family="convolution_bias"), hardware)
 
 
-def _depthwise(
-    n: int,
-    c: int,
-    in_positions: int,
-    oc: int,
-    positions: int,
-    taps: int,
-    dtype: str,
-    hardware: Hardware,
-    source: int,
-    weight: int,
-    target: int,
-) -> Kernel:
+def _depthwise(conv: Convolution, hardware: Hardware) -> Kernel:
     """PyTorch's depthwise kernel: a thread an output element, its taps read one after another."""
-    item = ITEM_BYTES[dtype]
-    outputs = n * oc * positions
-    grid = -(-outputs // DEPTHWISE_THREADS)
+    style = hardware.conv_depthwise
+    outputs = conv.n * conv.oc * conv.positions
+    grid = -(-outputs // int(style.threads))
     return Kernel(
         name="conv_depthwise_forward_kernel",
         family="convolution",
         grid=grid,
-        threads=DEPTHWISE_THREADS,
-        registers=40,
-        issue_slots=DEPTHWISE_THREADS * (DEPTHWISE_SLOTS + DEPTHWISE_TAP_SLOTS * taps),
-        l2_bytes=(n * c * in_positions * item + outputs * item) / grid,
-        latency_s=hardware.hbm_latency_s + 1.0e-6,
-        reads=(
-            Access(source, float(n * c * in_positions * item)),
-            Access(weight, float(oc * taps * item)),
-        ),
-        writes=(Access(target, float(outputs * item)),),
-        flops=2.0 * outputs * taps,
+        threads=int(style.threads),
+        registers=int(style.registers),
+        issue_slots=style.threads * (style.output_slots + style.tap_slots * conv.taps),
+        l2_bytes=(conv.data.nbytes + conv.result.nbytes) / grid,
+        latency_s=hardware.hbm_latency_s + style.latency_s,
+        reads=(conv.data, conv.filters),
+        writes=(conv.result,),
+        flops=2.0 * outputs * conv.taps,
     )
 
 
@@ -311,28 +264,24 @@ def _lower(operator: Operator, target: Target) -> list[Kernel]:
     channels_last = x.channels_last or weight.channels_last
     if channels_last and x.contiguous and not x.channels_last:
         channels_last = weight.channels_last and not weight.contiguous
-    transposed = bool(attributes.get("transposed", False))
-    return convolution(
-        x.shape[0],
-        x.shape[1],
-        spatial,
-        operator.outputs[0].shape[1],
-        weight.shape[2:],
-        tuple(attributes.get("stride", [1] * len(spatial))),
-        tuple(attributes.get("padding", [0] * len(spatial))),
-        tuple(attributes.get("dilation", [1] * len(spatial))),
-        int(attributes.get("groups", 1)),
-        x.dtype,
-        target.hardware,
+    problem = Convolution(
+        n=x.shape[0],
+        c=x.shape[1],
+        spatial=spatial,
+        oc=operator.outputs[0].shape[1],
+        kernel=weight.shape[2:],
+        stride=tuple(attributes.get("stride", [1] * len(spatial))),
+        padding=tuple(attributes.get("padding", [0] * len(spatial))),
+        dilation=tuple(attributes.get("dilation", [1] * len(spatial))),
+        groups=int(attributes.get("groups", 1)),
+        dtype=x.dtype,
         layout="nhwc" if channels_last else "nchw",
         bias=len(operator.inputs) > 2,
-        transposed=transposed,
+        transposed=bool(attributes.get("transposed", False)),
         out_spatial=operator.outputs[0].shape[2:],
-        source=0,
-        weight=1,
-        bias_tensor=2,
         target=len(operator.inputs),
     )
+    return convolution(problem, target.hardware)
 
 
 # ---- rows of a table
@@ -350,11 +299,12 @@ def _of_row(cells: Cells, hardware: Hardware, axes: str) -> list[Kernel]:
     channels, outputs, groups = cells.whole("c"), cells.whole("oc"), cells.whole("groups")
     if channels % groups or outputs % groups:
         raise InputError(f"column 'groups' is {groups}; it must divide c, {channels}, and oc, {outputs}")
-    return convolution(
+    problem = Convolution(
         cells.whole("n"), channels, spatial, outputs, kernel, (stride,) * len(axes),
-        (padding,) * len(axes), (1,) * len(axes), groups, cells.dtype, hardware,
+        (padding,) * len(axes), (1,) * len(axes), groups, cells.dtype,
         layout="nchw" if layout in ("nchw", "ncdhw") else "nhwc", bias=cells.flag("bias"),
     )  # fmt: skip
+    return convolution(problem, hardware)
 
 
 def _work_of_row(cells: Cells, axes: str) -> Work:

@@ -1,7 +1,5 @@
 """Every step of an inference: recorded as the counts say, and run one by one when captured, here on a CPU."""
 
-import sys
-import types
 from collections import Counter
 from dataclasses import replace
 
@@ -11,107 +9,23 @@ from simtti.errors import InputError
 from simtti.hw_configs.devices import load
 from simtti.simulator.engine.replay import replay
 from simtti.workloads import catalogue
-from simtti.workloads.aten import Call
 from simtti.workloads.catalogue import Options, Workload
 from simtti.workloads.kineto import Profile
+from simtti.workloads.kineto_calls import Call
 from simtti.workloads.record import quiet, record
 from simtti.workloads.trace import TimedKernel, Trace
 
 torch = pytest.importorskip("torch")
-diffusers = pytest.importorskip("diffusers")
+pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
+
+from tiny_workloads import chunked, frames, llama, parallel, stable, tiles  # noqa: E402
 
 from simtti.workloads import capture as capturing  # noqa: E402
 from simtti.workloads.capture import capture  # noqa: E402
 
 with quiet():
-    from simtti.workloads.models import animatediff, llama2, make_a_video, muse, stable_diffusion, wan
-    from simtti.workloads.models.latent_diffusion import schedule_steps
-
-CLIP = {**stable_diffusion.CLIP_L, "intermediate_size": 64, "num_hidden_layers": 1}
-UNET = {
-    "sample_size": 8, "cross_attention_dim": 768, "attention_head_dim": 4, "block_out_channels": (32, 64),
-    "layers_per_block": 1, "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
-    "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
-}  # fmt: skip
-VAE = {
-    **stable_diffusion.VAE, "block_out_channels": (32, 32), "layers_per_block": 1,
-    "down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2,
-}  # fmt: skip
-
-
-def with_defaults(factory, **defaults):
-    return lambda *args, **kwargs: factory(*args, **{**kwargs, **defaults})
-
-
-def stable(patch, options):
-    """Stable Diffusion 1.5's classes with its sampler, PNDM."""
-    patch.setattr(stable_diffusion, "VAE", VAE)
-    patch.setattr(stable_diffusion, "CLIP_L", CLIP)
-    patch.setattr(stable_diffusion, "UNET_1_5", UNET)
-    return stable_diffusion.record_1_5(options)
-
-
-def llama(patch, options):
-    patch.setattr(llama2, "CONFIG", {
-        **llama2.CONFIG, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
-        "num_key_value_heads": 4, "vocab_size": 100,
-    })  # fmt: skip
-    patch.setattr(llama2, "BLOCK", 4)
-    return llama2.record_7b(options)
-
-
-def parallel(patch, options):
-    """Muse at 256x256."""
-    small = {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 1, "num_heads": 4, "vocab_size": 100}
-    patch.setattr(muse, "T5_XXL", {**muse.T5_XXL, **small})
-    patch.setattr(muse, "BASE", {"width": 64, "layers": 1, "inner": 64, "tokens": 256})
-    patch.setattr(muse, "DECODER_16", {"block_out_channels": (32,) * 5, "layers_per_block": 1})
-    return muse.record_muse(options)
-
-
-def chunked(patch, options):
-    """Make-A-Video: seven phases, the last network on three chunks of two frames."""
-    patch.setattr(make_a_video, "CLIP_L", CLIP)
-    prior = with_defaults(
-        diffusers.PriorTransformer, num_layers=1, num_attention_heads=2, attention_head_dim=8
-    )
-    patch.setattr(make_a_video, "PriorTransformer", prior)
-    size = make_a_video.UNetSize((32, 32), 1, attention=(1,), head_dim=8)
-    sizes = make_a_video.Sizes(
-        size, size, size, size, prior_steps=1, super_resolution_steps=2, frames_at_once=2
-    )
-    return make_a_video.record_sizes(options, sizes)
-
-
-def frames(patch, options):
-    """A pipeline of diffusers' whose VAE decodes 16 frames at a time."""
-    patch.setattr(animatediff, "CLIP_L", CLIP)
-    patch.setattr(animatediff, "VAE", VAE)
-    small = {
-        "block_out_channels": (32, 32), "layers_per_block": 1, "cross_attention_dim": 768,
-        "num_attention_heads": 4, "motion_num_attention_heads": 4,
-        "down_block_types": ("CrossAttnDownBlockMotion", "DownBlockMotion"),
-        "up_block_types": ("UpBlockMotion", "CrossAttnUpBlockMotion"),
-    }  # fmt: skip
-    patch.setattr(animatediff, "UNET", {**animatediff.UNET, **small})
-    adapter = with_defaults(diffusers.MotionAdapter, block_out_channels=(32, 32), motion_layers_per_block=1)
-    patch.setattr(animatediff, "MotionAdapter", adapter)
-    return animatediff.record_animatediff(options)
-
-
-def tiles(patch, options):
-    """A pipeline of diffusers' whose VAE decodes one latent frame after another, in tiles that it blends."""
-    small = {"d_model": 4096, "d_kv": 8, "d_ff": 64, "num_layers": 1, "num_heads": 4, "vocab_size": 100}
-    patch.setattr(wan, "UMT5_XXL", {**wan.UMT5_XXL, **small})
-    patch.setattr(wan, "TRANSFORMER_1_3B", {
-        "num_attention_heads": 2, "attention_head_dim": 24, "num_layers": 1, "ffn_dim": 64,
-    })  # fmt: skip
-    patch.setattr(
-        wan, "AutoencoderKLWan", with_defaults(diffusers.AutoencoderKLWan, base_dim=8, num_res_blocks=1)
-    )
-    return wan.record_1_3b(options)
-
+    from simtti.workloads.models.pipelines.latent_diffusion import schedule_steps
 
 # Of each: what it records, its options, how many steps its phases have, and whether steps that alternate come in another
 # order than their counts say.
@@ -143,19 +57,16 @@ def case(request):
     """A workload small enough for a CPU, in the catalogue under the name 'tiny'."""
     builder, options, phases, alternate = CASES[request.param]
 
-    def build(options):
+    def build(options, recording):
         # Only while it builds: others that import these modules must not see it.
         with pytest.MonkeyPatch.context() as patch:
-            return builder(patch, options)
+            builder(patch, options, recording)
 
-    module = types.ModuleType("tiny_steps")
-    module.build = build
     workload = Workload(
         name="tiny", task="text-to-image", architecture="small", defaults=options, parameters={}, source="", url="",
-        builder="tiny_steps:build",
+        builder=build,
     )  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(sys.modules, "tiny_steps", module)
         patch.setitem(catalogue.WORKLOADS, "tiny", workload)
         yield request.param, phases, alternate
 
@@ -259,12 +170,3 @@ def test_more_steps_than_a_schedule_has():
     assert schedule_steps(990) == 1000
     with pytest.raises(InputError, match=r"all_steps: 991 steps are too many; .* has room for 990"):
         schedule_steps(991)
-
-
-def test_nothing_stays_changed():
-    from simtti.workloads.recorder import Recorder, every_step
-
-    with pytest.raises(RuntimeError, match="no"), every_step(reruns=True):
-        raise RuntimeError("no")
-    assert not Recorder.all_steps
-    assert not Recorder.reruns

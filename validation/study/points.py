@@ -93,16 +93,12 @@ def denoiser_trace(
     batch: int = 1,
 ) -> Trace:
     """One pass of Make-A-Video's decoder; levels: those that attend, counted from the largest image as 0."""
+    from simtti.validation.study.denoiser import record
     from simtti.workloads.record import recorded
 
     options = {"side": side, "frames": frames, "widths": list(widths), "levels": list(levels), "batch": batch}
-    return recorded(
-        "simtti.validation.study.denoiser:record",
-        f"Make-A-Video's decoder ({options})",
-        DENOISER,
-        options,
-        options,
-    )
+    what = f"Make-A-Video's decoder ({options})"
+    return recorded(record, options, what=what, name=DENOISER, options=options)
 
 
 def _caches(asked: Point, hardware: Hardware) -> dict[str, Any]:

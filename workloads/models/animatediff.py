@@ -7,13 +7,9 @@ image VAE decodes 16 frames at a time.
 
 from typing import Any
 
-from diffusers import AnimateDiffPipeline, AutoencoderKL, DDIMScheduler, MotionAdapter, UNetMotionModel
-from transformers import CLIPTextConfig, CLIPTextModel
-
-from simtti.workloads.catalogue import Options
-from simtti.workloads.models.latent_diffusion import Recording, build
-from simtti.workloads.models.pipeline import Run, Tokenizer, build_module, prompts
-from simtti.workloads.models.stable_diffusion import CLIP_L, VAE
+from simtti.workloads.models.stable_diffusion import CLIP_L, CLIP_L_PARAMETERS, VAE, VAE_PARAMETERS
+from simtti.workloads.recording import Recording
+from simtti.workloads.workload import Options, Workload
 
 MAX_FRAMES = 32
 UNET: dict[str, Any] = {
@@ -22,23 +18,26 @@ UNET: dict[str, Any] = {
 }  # fmt: skip
 
 
-def record_animatediff(options: Options) -> Recording:
+def record_animatediff(options: Options, recording: Recording) -> None:
     """Encode the prompts, denoise the frames together, decode them."""
+    from diffusers import AnimateDiffPipeline, AutoencoderKL, DDIMScheduler, MotionAdapter, UNetMotionModel
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    from simtti.workloads.models.pipelines.diffusers_run import Run
+    from simtti.workloads.models.pipelines.inputs import Tokenizer, prompts
+
     dtype = options.dtype
-    recording = Recording()
     pipeline = AnimateDiffPipeline(
-        text_encoder=recording.add(
-            "text_encoder", build_module(CLIPTextModel, CLIPTextConfig(**CLIP_L), dtype=dtype)
-        ),
-        unet=recording.add("unet", build_module(UNetMotionModel, **UNET, dtype=dtype)),
-        vae=recording.add("vae", build_module(AutoencoderKL, **VAE, scaling_factor=0.18215, dtype=dtype)),
+        text_encoder=recording.add("text_encoder", CLIPTextModel, CLIPTextConfig(**CLIP_L), dtype=dtype),
+        unet=recording.add("unet", UNetMotionModel, **UNET, dtype=dtype),
+        vae=recording.add("vae", AutoencoderKL, **VAE, scaling_factor=0.18215, dtype=dtype),
         scheduler=DDIMScheduler(
             beta_start=0.00085, beta_end=0.012, beta_schedule="linear", steps_offset=1, clip_sample=False,
             timestep_spacing="linspace",
         ),
         tokenizer=Tokenizer(),
         # Its weights are the UNet's already.
-        motion_adapter=build(MotionAdapter, use_motion_mid_block=False, dtype=dtype),
+        motion_adapter=recording.build(MotionAdapter, use_motion_mid_block=False, dtype=dtype),
     )  # fmt: skip
     run = Run(recording, options)
     run.repeat_tiles(pipeline.vae)
@@ -46,5 +45,23 @@ def record_animatediff(options: Options) -> Recording:
         pipeline, pipeline.unet, prompt=prompts(options), height=options.height, width=options.width,
         num_frames=options.frames, guidance_scale=options.guidance, output_type="np",
     )  # fmt: skip
-    recording.phases = recording.recorder.phases()
-    return recording
+
+
+WORKLOADS = (
+    Workload(
+        name="animatediff",
+        task="text-to-video",
+        architecture="latent video diffusion UNet",
+        defaults=Options(height=512, width=512, steps=50, frames=16, guidance=7.5),
+        parameters={
+            "text_encoder": CLIP_L_PARAMETERS,
+            "unet": 1_276_658_564,
+            "vae": VAE_PARAMETERS,
+        },
+        source="Guo et al., 2023 (arXiv 2307.04725), motion modules v3: 417 M on Stable Diffusion 1.5's 860 M",
+        url="https://huggingface.co/guoyww/animatediff-motion-adapter-v1-5-3",
+        builder=record_animatediff,
+        max_frames=32,
+        place=100,
+    ),
+)

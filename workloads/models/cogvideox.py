@@ -8,17 +8,9 @@ benchmarks do it.
 
 from typing import Any
 
-from diffusers import (
-    AutoencoderKLCogVideoX,
-    CogVideoXDDIMScheduler,
-    CogVideoXPipeline,
-    CogVideoXTransformer3DModel,
-)
-
-from simtti.workloads.catalogue import Options
-from simtti.workloads.models.latent_diffusion import Recording
-from simtti.workloads.models.pipeline import Run, Tokenizer, build_module, prompts
-from simtti.workloads.models.text_encoders import T5_XXL, add_t5
+from simtti.workloads.models.text_encoders import T5_XXL, T5_XXL_PARAMETERS, add_t5
+from simtti.workloads.recording import Recording
+from simtti.workloads.workload import Options, Workload
 
 SCHEDULER: dict[str, Any] = {
     "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "clip_sample": False,
@@ -30,30 +22,40 @@ TRANSFORMER_1_5_5B: dict[str, Any] = {
 }  # fmt: skip
 
 
-def record_2b(options: Options) -> Recording:
+def record_2b(options: Options, recording: Recording) -> None:
     """CogVideoX 2B: 30 heads, 30 blocks."""
-    return record_cogvideox(options, {}, scaling_factor=1.15258426, snr_shift_scale=3.0)
+    record_cogvideox(options, recording, {}, scaling_factor=1.15258426, snr_shift_scale=3.0)
 
 
-def record_1_5_5b(options: Options) -> Recording:
+def record_1_5_5b(options: Options, recording: Recording) -> None:
     """CogVideoX 1.5 5B: 48 heads, 42 blocks, patches of two latent frames."""
-    return record_cogvideox(options, TRANSFORMER_1_5_5B, scaling_factor=0.7, snr_shift_scale=1.0)
+    record_cogvideox(options, recording, TRANSFORMER_1_5_5B, scaling_factor=0.7, snr_shift_scale=1.0)
 
 
 def record_cogvideox(
-    options: Options, transformer: dict[str, Any], *, scaling_factor: float, snr_shift_scale: float
-) -> Recording:
+    options: Options,
+    recording: Recording,
+    transformer: dict[str, Any],
+    *,
+    scaling_factor: float,
+    snr_shift_scale: float,
+) -> None:
     """Encode the prompts, denoise the video, decode it tile by tile."""
+    from diffusers import (
+        AutoencoderKLCogVideoX,
+        CogVideoXDDIMScheduler,
+        CogVideoXPipeline,
+        CogVideoXTransformer3DModel,
+    )
+
+    from simtti.workloads.models.pipelines.diffusers_run import Run
+    from simtti.workloads.models.pipelines.inputs import Tokenizer, prompts
+
     dtype = options.dtype
-    recording = Recording()
     pipeline = CogVideoXPipeline(
         text_encoder=add_t5(recording, "text_encoder", T5_XXL, dtype),
-        transformer=recording.add(
-            "transformer", build_module(CogVideoXTransformer3DModel, **transformer, dtype=dtype)
-        ),
-        vae=recording.add(
-            "vae", build_module(AutoencoderKLCogVideoX, scaling_factor=scaling_factor, dtype=dtype)
-        ),
+        transformer=recording.add("transformer", CogVideoXTransformer3DModel, **transformer, dtype=dtype),
+        vae=recording.add("vae", AutoencoderKLCogVideoX, scaling_factor=scaling_factor, dtype=dtype),
         scheduler=CogVideoXDDIMScheduler(**SCHEDULER, snr_shift_scale=snr_shift_scale),
         tokenizer=Tokenizer(226),
     )
@@ -65,5 +67,42 @@ def record_cogvideox(
         pipeline, pipeline.transformer, prompt=prompts(options), height=options.height, width=options.width,
         num_frames=options.frames, guidance_scale=options.guidance, output_type="np",
     )  # fmt: skip
-    recording.phases = recording.recorder.phases()
-    return recording
+
+
+WORKLOADS = (
+    Workload(
+        name="cogvideox-2b",
+        task="text-to-video",
+        architecture="latent video diffusion transformer",
+        defaults=Options(height=480, width=720, steps=50, frames=49, dtype="bf16", guidance=6.0),
+        parameters={
+            "text_encoder": T5_XXL_PARAMETERS,
+            "transformer": 1_693_783_872,
+            "vae": 215_583_907,
+        },
+        source="Yang et al., 2024 (arXiv 2408.06072) and the released configuration: 1.7 B expert transformer, T5-XXL",
+        url="https://huggingface.co/zai-org/CogVideoX-2b",
+        builder=record_2b,
+        size_multiple=16,
+        frame_multiple=8,
+        place=130,
+    ),
+    Workload(
+        name="cogvideox1.5-5b",
+        task="text-to-video",
+        architecture="latent video diffusion transformer",
+        defaults=Options(height=768, width=1360, steps=50, frames=81, dtype="bf16", guidance=6.0),
+        parameters={
+            "text_encoder": T5_XXL_PARAMETERS,
+            "transformer": 5_570_676_352,
+            "vae": 215_583_907,
+        },
+        source="Yang et al., 2024 (arXiv 2408.06072) and the released configuration: 5.6 B expert transformer, T5-XXL",
+        url="https://huggingface.co/zai-org/CogVideoX1.5-5B",
+        builder=record_1_5_5b,
+        size_multiple=16,
+        max_size=2400,
+        frame_multiple=8,
+        place=130,
+    ),
+)

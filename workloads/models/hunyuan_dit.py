@@ -7,14 +7,10 @@ would move other sizes to the nearest it was trained on; here every size is run 
 
 from typing import Any
 
-from diffusers import AutoencoderKL, DDPMScheduler, HunyuanDiT2DModel, HunyuanDiTPipeline
-from transformers import BertConfig, BertModel
-
-from simtti.workloads.catalogue import Options
-from simtti.workloads.models.latent_diffusion import Recording
-from simtti.workloads.models.pipeline import Run, Tokenizer, build_module, prompts
-from simtti.workloads.models.stable_diffusion import VAE
+from simtti.workloads.models.stable_diffusion import VAE, VAE_PARAMETERS
 from simtti.workloads.models.text_encoders import MT5_XL, add_t5
+from simtti.workloads.recording import Recording
+from simtti.workloads.workload import Options, Workload
 
 # The text half of a Chinese CLIP: RoBERTa large with its own vocabulary, 352 M.
 BERT: dict[str, Any] = {
@@ -29,19 +25,20 @@ TRANSFORMER: dict[str, Any] = {
 }  # fmt: skip
 
 
-def record_1_2(options: Options) -> Recording:
+def record_1_2(options: Options, recording: Recording) -> None:
     """Encode the prompts twice over, denoise, decode."""
+    from diffusers import AutoencoderKL, DDPMScheduler, HunyuanDiT2DModel, HunyuanDiTPipeline
+    from transformers import BertConfig, BertModel
+
+    from simtti.workloads.models.pipelines.diffusers_run import Run
+    from simtti.workloads.models.pipelines.inputs import Tokenizer, prompts
+
     dtype = options.dtype
-    recording = Recording()
     pipeline = HunyuanDiTPipeline(
-        text_encoder=recording.add(
-            "text_encoder", build_module(BertModel, BertConfig(**BERT), dtype=dtype)
-        ),
+        text_encoder=recording.add("text_encoder", BertModel, BertConfig(**BERT), dtype=dtype),
         text_encoder_2=add_t5(recording, "text_encoder_2", MT5_XL, dtype),
-        transformer=recording.add(
-            "transformer", build_module(HunyuanDiT2DModel, **TRANSFORMER, dtype=dtype)
-        ),
-        vae=recording.add("vae", build_module(AutoencoderKL, **VAE, scaling_factor=0.13025, dtype=dtype)),
+        transformer=recording.add("transformer", HunyuanDiT2DModel, **TRANSFORMER, dtype=dtype),
+        vae=recording.add("vae", AutoencoderKL, **VAE, scaling_factor=0.13025, dtype=dtype),
         scheduler=DDPMScheduler(
             beta_start=0.00085, beta_end=0.018, beta_schedule="scaled_linear", clip_sample=False,
             prediction_type="v_prediction", steps_offset=1,
@@ -57,5 +54,24 @@ def record_1_2(options: Options) -> Recording:
         pipeline, pipeline.transformer, prompt=prompts(options), height=options.height, width=options.width,
         guidance_scale=options.guidance, output_type="np", use_resolution_binning=False,
     )  # fmt: skip
-    recording.phases = recording.recorder.phases()
-    return recording
+
+
+WORKLOADS = (
+    Workload(
+        name="hunyuan-dit",
+        task="text-to-image",
+        architecture="latent diffusion transformer",
+        defaults=Options(height=1024, width=1024, steps=50, guidance=5.0),
+        parameters={
+            "text_encoder": 352_035_840,
+            "text_encoder_2": 1_669_958_656,
+            "transformer": 1_499_952_032,
+            "vae": VAE_PARAMETERS,
+        },
+        source="Li et al., 2024 (arXiv 2405.08748): 1.5 B DiT, Chinese CLIP 350 M, mT5-XL encoder 1.6 B",
+        url="https://huggingface.co/Tencent-Hunyuan/HunyuanDiT-v1.2-Diffusers",
+        builder=record_1_2,
+        size_multiple=16,
+        place=70,
+    ),
+)

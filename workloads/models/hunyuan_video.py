@@ -7,18 +7,9 @@ Guidance is embedded, so each step evaluates the model once. Text and video atte
 
 from typing import Any
 
-from diffusers import (
-    AutoencoderKLHunyuanVideo,
-    FlowMatchEulerDiscreteScheduler,
-    HunyuanVideoPipeline,
-    HunyuanVideoTransformer3DModel,
-)
-from transformers import CLIPTextConfig, CLIPTextModel, LlamaConfig, LlamaModel
-
-from simtti.workloads.catalogue import Options
-from simtti.workloads.models.latent_diffusion import Recording
-from simtti.workloads.models.pipeline import Run, Tokenizer, build_module, prompts
-from simtti.workloads.models.stable_diffusion import CLIP_L
+from simtti.workloads.models.stable_diffusion import CLIP_L, CLIP_L_PARAMETERS
+from simtti.workloads.recording import Recording
+from simtti.workloads.workload import Options, Workload
 
 # The language model of xtuner/llava-llama-3-8b-v1_1, 7.5 B without its output projection.
 LLAMA_3_8B: dict[str, Any] = {
@@ -27,16 +18,26 @@ LLAMA_3_8B: dict[str, Any] = {
 }  # fmt: skip
 
 
-def record_hunyuan_video(options: Options) -> Recording:
+def record_hunyuan_video(options: Options, recording: Recording) -> None:
     """Encode the prompts twice over, denoise the video, decode it tile by tile."""
+    from diffusers import (
+        AutoencoderKLHunyuanVideo,
+        FlowMatchEulerDiscreteScheduler,
+        HunyuanVideoPipeline,
+        HunyuanVideoTransformer3DModel,
+    )
+    from transformers import CLIPTextConfig, CLIPTextModel, LlamaConfig, LlamaModel
+
+    from simtti.workloads.models.pipelines.diffusers_run import Run
+    from simtti.workloads.models.pipelines.inputs import Tokenizer, prompts
+
     dtype = options.dtype
-    recording = Recording()
     llama, clip = LlamaConfig(**LLAMA_3_8B), CLIPTextConfig(**CLIP_L)
     pipeline = HunyuanVideoPipeline(
-        text_encoder=recording.add("text_encoder", build_module(LlamaModel, llama, dtype=dtype)),
-        text_encoder_2=recording.add("text_encoder_2", build_module(CLIPTextModel, clip, dtype=dtype)),
-        transformer=recording.add("transformer", build_module(HunyuanVideoTransformer3DModel, dtype=dtype)),
-        vae=recording.add("vae", build_module(AutoencoderKLHunyuanVideo, dtype=dtype)),
+        text_encoder=recording.add("text_encoder", LlamaModel, llama, dtype=dtype),
+        text_encoder_2=recording.add("text_encoder_2", CLIPTextModel, clip, dtype=dtype),
+        transformer=recording.add("transformer", HunyuanVideoTransformer3DModel, dtype=dtype),
+        vae=recording.add("vae", AutoencoderKLHunyuanVideo, dtype=dtype),
         scheduler=FlowMatchEulerDiscreteScheduler(shift=7.0),
         tokenizer=Tokenizer(),
         tokenizer_2=Tokenizer(),
@@ -49,5 +50,25 @@ def record_hunyuan_video(options: Options) -> Recording:
         pipeline, pipeline.transformer, prompt=prompts(options), height=options.height, width=options.width,
         num_frames=options.frames, guidance_scale=options.guidance, output_type="np",
     )  # fmt: skip
-    recording.phases = recording.recorder.phases()
-    return recording
+
+
+WORKLOADS = (
+    Workload(
+        name="hunyuan-video",
+        task="text-to-video",
+        architecture="latent video diffusion transformer",
+        defaults=Options(height=720, width=1280, steps=50, frames=129, dtype="bf16", guidance=6.0),
+        parameters={
+            "text_encoder": 7_505_186_816,
+            "text_encoder_2": CLIP_L_PARAMETERS,
+            "transformer": 12_821_012_544,
+            "vae": 246_478_803,
+        },
+        source="Kong et al., 2024 (arXiv 2412.03603): 13 B transformer, Llama-3-8B and CLIP ViT-L",
+        url="https://huggingface.co/tencent/HunyuanVideo",
+        builder=record_hunyuan_video,
+        size_multiple=16,
+        frame_multiple=4,
+        place=140,
+    ),
+)

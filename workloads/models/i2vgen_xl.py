@@ -4,29 +4,34 @@ Configurations are those released with the weights (ali-vilab/i2vgen-xl), the UN
 goes through OpenCLIP's ViT-H/14 and the VAE's encoder; frames are decoded one at a time, as the pipeline does.
 """
 
-from diffusers import AutoencoderKL, DDIMScheduler, I2VGenXLPipeline, I2VGenXLUNet
-from PIL import Image
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPVisionConfig, CLIPVisionModelWithProjection
+from simtti.workloads.models.stable_diffusion import (
+    NOISE,
+    OPENCLIP_H,
+    OPENCLIP_H_PARAMETERS,
+    VAE,
+    VAE_PARAMETERS,
+)
+from simtti.workloads.models.svd import OPENCLIP_H_VISION, OPENCLIP_H_VISION_PARAMETERS
+from simtti.workloads.recording import Recording
+from simtti.workloads.workload import Options, Workload
 
-from simtti.workloads.catalogue import Options
-from simtti.workloads.models.latent_diffusion import Recording
-from simtti.workloads.models.pipeline import ImageProcessor, Run, Tokenizer, build_module, prompts
-from simtti.workloads.models.stable_diffusion import NOISE, OPENCLIP_H, VAE
-from simtti.workloads.models.svd import OPENCLIP_H_VISION
 
-
-def record_i2vgen_xl(options: Options) -> Recording:
+def record_i2vgen_xl(options: Options, recording: Recording) -> None:
     """Encode the prompts, then the image, denoise the frames together, decode them one by one."""
+    from diffusers import AutoencoderKL, DDIMScheduler, I2VGenXLPipeline, I2VGenXLUNet
+    from PIL import Image
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPVisionConfig, CLIPVisionModelWithProjection
+
+    from simtti.workloads.models.pipelines.diffusers_run import Run
+    from simtti.workloads.models.pipelines.inputs import ImageProcessor, Tokenizer, prompts
+
     dtype = options.dtype
-    recording = Recording()
     text, vision = CLIPTextConfig(**OPENCLIP_H), CLIPVisionConfig(**OPENCLIP_H_VISION)
     pipeline = I2VGenXLPipeline(
-        text_encoder=recording.add("text_encoder", build_module(CLIPTextModel, text, dtype=dtype)),
-        image_encoder=recording.add(
-            "image_encoder", build_module(CLIPVisionModelWithProjection, vision, dtype=dtype)
-        ),
-        unet=recording.add("unet", build_module(I2VGenXLUNet, sample_size=32, dtype=dtype)),
-        vae=recording.add("vae", build_module(AutoencoderKL, **VAE, scaling_factor=0.18215, dtype=dtype)),
+        text_encoder=recording.add("text_encoder", CLIPTextModel, text, dtype=dtype),
+        image_encoder=recording.add("image_encoder", CLIPVisionModelWithProjection, vision, dtype=dtype),
+        unet=recording.add("unet", I2VGenXLUNet, sample_size=32, dtype=dtype),
+        vae=recording.add("vae", AutoencoderKL, **VAE, scaling_factor=0.18215, dtype=dtype),
         scheduler=DDIMScheduler(**NOISE, clip_sample=False, set_alpha_to_one=False),
         tokenizer=Tokenizer(),
         feature_extractor=ImageProcessor(),
@@ -44,5 +49,23 @@ def record_i2vgen_xl(options: Options) -> Recording:
         pipeline, pipeline.unet, prompt=prompts(options), image=pictures, height=options.height,
         width=options.width, num_frames=options.frames, guidance_scale=options.guidance, output_type="np",
     )  # fmt: skip
-    recording.phases = recording.recorder.phases()
-    return recording
+
+
+WORKLOADS = (
+    Workload(
+        name="i2vgen-xl",
+        task="image-to-video",
+        architecture="latent video diffusion UNet",
+        defaults=Options(height=704, width=1280, steps=50, frames=16, guidance=9.0),
+        parameters={
+            "text_encoder": OPENCLIP_H_PARAMETERS,
+            "image_encoder": OPENCLIP_H_VISION_PARAMETERS,
+            "unet": 1_420_469_224,
+            "vae": VAE_PARAMETERS,
+        },
+        source="Zhang et al., 2023 (arXiv 2311.04145) and the released configuration: UNet 1.4 B",
+        url="https://huggingface.co/ali-vilab/i2vgen-xl",
+        builder=record_i2vgen_xl,
+        place=110,
+    ),
+)

@@ -7,29 +7,10 @@ as the pipeline defaults to), encodes an empty image for guidance ('image_encode
 
 from typing import Any
 
-from diffusers import (
-    DDPMScheduler,
-    Kandinsky3Pipeline,
-    Kandinsky3UNet,
-    KandinskyV22Pipeline,
-    KandinskyV22PriorPipeline,
-    PriorTransformer,
-    UnCLIPScheduler,
-    UNet2DConditionModel,
-    VQModel,
-)
-from transformers import (
-    CLIPTextConfig,
-    CLIPTextModelWithProjection,
-    CLIPVisionConfig,
-    CLIPVisionModelWithProjection,
-)
-
-from simtti.workloads.catalogue import Options
-from simtti.workloads.models.latent_diffusion import Recording
-from simtti.workloads.models.pipeline import ImageProcessor, Run, Tokenizer, build_module, prompts
-from simtti.workloads.models.sdxl import OPENCLIP_BIGG
+from simtti.workloads.models.sdxl import OPENCLIP_BIGG, OPENCLIP_BIGG_PARAMETERS
 from simtti.workloads.models.text_encoders import FLAN_UL2, add_t5
+from simtti.workloads.recording import Recording
+from simtti.workloads.workload import Options, Workload
 
 PRIOR_STEPS = 25
 # OpenCLIP's ViT-bigG/14 image model, 1.84 B.
@@ -55,19 +36,33 @@ MOVQ: dict[str, Any] = {
 MOVQ_3: dict[str, Any] = {**MOVQ, "block_out_channels": (256, 512, 512, 1024)}
 
 
-def record_2_2(options: Options) -> Recording:
+def record_2_2(options: Options, recording: Recording) -> None:
     """Text to image embedding, image embedding to latent, latent to image."""
+    from diffusers import (
+        DDPMScheduler,
+        KandinskyV22Pipeline,
+        KandinskyV22PriorPipeline,
+        PriorTransformer,
+        UnCLIPScheduler,
+        UNet2DConditionModel,
+        VQModel,
+    )
+    from transformers import (
+        CLIPTextConfig,
+        CLIPTextModelWithProjection,
+        CLIPVisionConfig,
+        CLIPVisionModelWithProjection,
+    )
+
+    from simtti.workloads.models.pipelines.diffusers_run import Run
+    from simtti.workloads.models.pipelines.inputs import ImageProcessor, Tokenizer, prompts
+
     dtype = options.dtype
-    recording = Recording()
     text, vision = CLIPTextConfig(**OPENCLIP_BIGG), CLIPVisionConfig(**OPENCLIP_BIGG_VISION)
     prior = KandinskyV22PriorPipeline(
-        text_encoder=recording.add(
-            "text_encoder", build_module(CLIPTextModelWithProjection, text, dtype=dtype)
-        ),
-        image_encoder=recording.add(
-            "image_encoder", build_module(CLIPVisionModelWithProjection, vision, dtype=dtype)
-        ),
-        prior=recording.add("prior", build_module(PriorTransformer, embedding_dim=1280, dtype=dtype)),
+        text_encoder=recording.add("text_encoder", CLIPTextModelWithProjection, text, dtype=dtype),
+        image_encoder=recording.add("image_encoder", CLIPVisionModelWithProjection, vision, dtype=dtype),
+        prior=recording.add("prior", PriorTransformer, embedding_dim=1280, dtype=dtype),
         scheduler=UnCLIPScheduler(
             variance_type="fixed_small_log", prediction_type="sample", clip_sample_range=5.0
         ),
@@ -75,8 +70,8 @@ def record_2_2(options: Options) -> Recording:
         image_processor=ImageProcessor(),
     )
     decoder = KandinskyV22Pipeline(
-        unet=recording.add("unet", build_module(UNet2DConditionModel, **UNET, dtype=dtype)),
-        movq=recording.add("movq", build_module(VQModel, **MOVQ, dtype=dtype)),
+        unet=recording.add("unet", UNet2DConditionModel, **UNET, dtype=dtype),
+        movq=recording.add("movq", VQModel, **MOVQ, dtype=dtype),
         scheduler=DDPMScheduler(
             beta_start=0.00085, beta_end=0.012, variance_type="learned_range", clip_sample=False
         ),
@@ -91,18 +86,20 @@ def record_2_2(options: Options) -> Recording:
         negative_image_embeds=embeddings.negative_image_embeds, height=options.height, width=options.width,
         guidance_scale=options.guidance, output_type="np",
     )  # fmt: skip
-    recording.phases = recording.recorder.phases()
-    return recording
 
 
-def record_3(options: Options) -> Recording:
+def record_3(options: Options, recording: Recording) -> None:
     """Encode the prompts, denoise, decode."""
+    from diffusers import DDPMScheduler, Kandinsky3Pipeline, Kandinsky3UNet, VQModel
+
+    from simtti.workloads.models.pipelines.diffusers_run import Run
+    from simtti.workloads.models.pipelines.inputs import Tokenizer, prompts
+
     dtype = options.dtype
-    recording = Recording()
     pipeline = Kandinsky3Pipeline(
         text_encoder=add_t5(recording, "text_encoder", FLAN_UL2, dtype),
-        unet=recording.add("unet", build_module(Kandinsky3UNet, dtype=dtype)),
-        movq=recording.add("movq", build_module(VQModel, **MOVQ_3, dtype=dtype)),
+        unet=recording.add("unet", Kandinsky3UNet, dtype=dtype),
+        movq=recording.add("movq", VQModel, **MOVQ_3, dtype=dtype),
         scheduler=DDPMScheduler(beta_schedule="squaredcos_cap_v2", clip_sample=True),
         tokenizer=Tokenizer(128),
     )
@@ -111,5 +108,41 @@ def record_3(options: Options) -> Recording:
         pipeline, pipeline.unet, prompt=prompts(options), height=options.height, width=options.width,
         guidance_scale=options.guidance, output_type="np",
     )  # fmt: skip
-    recording.phases = recording.recorder.phases()
-    return recording
+
+
+WORKLOADS = (
+    Workload(
+        name="kandinsky-2.2",
+        task="text-to-image",
+        architecture="latent diffusion UNet with a diffusion prior",
+        defaults=Options(height=512, width=512, steps=100, guidance=4.0),
+        parameters={
+            "text_encoder": OPENCLIP_BIGG_PARAMETERS,
+            "image_encoder": 1_844_907_264,
+            "prior": 1_026_225_920,
+            "unet": 1_253_057_288,
+            "movq": 67_832_495,
+        },
+        source="Razzhigaev et al., 2023 (arXiv 2310.03502): prior 1 B, UNet 1.2 B, MoVQ 67 M, CLIP ViT-bigG",
+        url="https://huggingface.co/kandinsky-community/kandinsky-2-2-decoder",
+        builder=record_2_2,
+        size_multiple=64,
+        place=40,
+    ),
+    Workload(
+        name="kandinsky-3",
+        task="text-to-image",
+        architecture="latent diffusion UNet",
+        defaults=Options(height=1024, width=1024, steps=25, guidance=3.0),
+        parameters={
+            "text_encoder": 8_721_797_632,
+            "unet": 3_055_348_228,
+            "movq": 270_669_103,
+        },
+        source="Arkhipkin et al., 2023 (arXiv 2312.03511): UNet 3.0 B, FLAN-UL2 encoder 8.6 B, MoVQ 0.27 B",
+        url="https://huggingface.co/kandinsky-community/kandinsky-3",
+        builder=record_3,
+        size_multiple=64,
+        place=40,
+    ),
+)

@@ -13,13 +13,8 @@ block. Where every step is asked for (`all_steps`), each has its own length: the
 
 from typing import Any
 
-import torch
-from transformers import LlamaConfig, LlamaForCausalLM
-
-from simtti.workloads.catalogue import Options
-from simtti.workloads.models.latent_diffusion import Recording, build
-from simtti.workloads.models.sampling import prompt_tokens, token_ids
-from simtti.workloads.models.transformer_blocks import KeyValueCache
+from simtti.workloads.recording import Recording
+from simtti.workloads.workload import Options, Workload
 
 PROMPT_TOKENS = 512
 BLOCK = 16
@@ -40,33 +35,53 @@ def blocks(first: int, last: int, size: int) -> list[range]:
     return [range(start, min(start + size, last + 1)) for start in range(first, last + 1, size)]
 
 
-def record_7b(options: Options) -> Recording:
+def record_7b(options: Options, recording: Recording) -> None:
     """The phases 'prefill' and 'decode'. The option `steps` is the number of new tokens."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from simtti.workloads.models.networks.transformer_blocks import KeyValueCache
+    from simtti.workloads.models.pipelines.sampling import prompt_tokens, token_ids
+
     assert options.steps is not None
-    recording = Recording()
-    recorder = recording.recorder
     config = LlamaConfig(**CONFIG)
-    model = recording.add("llama", build(LlamaForCausalLM, config, dtype=options.dtype))
+    model = recording.add("llama", LlamaForCausalLM, config, dtype=options.dtype)
     for layer in model.model.layers:
         layer.self_attn.is_cross_attention = False
     prompt = prompt_tokens(options, PROMPT_TOKENS)
     cache = KeyValueCache(
         layers=config.num_hidden_layers, batch=options.batch, heads=config.num_key_value_heads,
         length=prompt + options.steps, head_dim=config.hidden_size // config.num_attention_heads,
-        dtype=options.dtype,
+        dtype=options.dtype, device=recording.device,
     )  # fmt: skip
 
     def next_token(ids: torch.Tensor) -> torch.Tensor:
-        with recorder.scope("generate"):
+        with recording.scope("generate"):
             logits = model(ids, past_key_values=cache, use_cache=True, logits_to_keep=1).logits
             return logits[:, -1].argmax(-1, keepdim=True)
 
-    with recorder.step("prefill", domain="text"):
-        token = next_token(token_ids(options, PROMPT_TOKENS))
+    with recording.step("prefill", domain="text"):
+        token = next_token(token_ids(recording, options, PROMPT_TOKENS))
     # A step's query is the token before, whose key the step appends: it attends to prompt + 1 at first.
-    for length, count in recorder.representatives(blocks(prompt + 1, prompt + options.steps - 1, BLOCK)):
+    for length, count in recording.representatives(blocks(prompt + 1, prompt + options.steps - 1, BLOCK)):
         cache.length = length - 1
-        with recorder.step("decode", domain="text", count=count):
+        with recording.step("decode", domain="text", count=count):
             token = next_token(token)
-    recording.phases = recorder.phases()
-    return recording
+
+
+WORKLOADS = (
+    Workload(
+        name="llama2-7b",
+        task="text-to-text",
+        architecture="autoregressive transformer",
+        defaults=Options(prompt_tokens=512, steps=128),
+        parameters={"llama": 6_738_415_616},
+        source="Touvron et al., 2023 (arXiv 2307.09288): 7 B; steps are new tokens, after a prompt of 512",
+        url="https://huggingface.co/meta-llama/Llama-2-7b-hf",
+        builder=record_7b,
+        max_tokens=4096,
+        max_steps=3584,
+        group="study",
+        place=70,
+    ),
+)

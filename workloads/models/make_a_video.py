@@ -17,20 +17,19 @@ Also assumed:
 - SR_h works on 4 frames at a time, SR_l on all of them.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-import torch.nn.functional as F  # noqa: N812
-from diffusers import PriorTransformer
-from transformers import CLIPTextConfig, CLIPTextModelWithProjection
-
-from simtti.workloads.catalogue import Options
-from simtti.workloads.models.latent_diffusion import META, TORCH_DTYPES, Recording, build, guided, tokens
-from simtti.workloads.models.pseudo_3d import UNet
-from simtti.workloads.models.sampling import noise, noise_schedule, record_sampling, to_host, with_null
 from simtti.workloads.models.stable_diffusion import CLIP_L
+from simtti.workloads.models.stable_diffusion_3 import CLIP_L_PROJECTED_PARAMETERS
+from simtti.workloads.recording import Recording
+from simtti.workloads.workload import Options, Workload
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
@@ -64,31 +63,41 @@ FACTOR, HIGH_FACTOR = 12, 3
 EMBEDDING: int = CLIP_L["projection_dim"]
 
 
-def record_make_a_video(options: Options) -> Recording:
+def record_make_a_video(options: Options, recording: Recording) -> None:
     """The option `steps` is the decoder's and the interpolation's; `frames` are the video's."""
-    return record_sizes(options, SIZES)
+    record_sizes(options, recording, SIZES)
 
 
-def record_sizes(options: Options, sizes: Sizes) -> Recording:
+def record_sizes(options: Options, recording: Recording, sizes: Sizes) -> None:
     """Prior, decoder, interpolation, super-resolution in time and space, super-resolution of each frame."""
+    import torch
+    from diffusers import PriorTransformer
+    from transformers import CLIPTextConfig, CLIPTextModelWithProjection
+
+    from simtti.workloads.models.networks.pseudo_3d import UNet
+    from simtti.workloads.models.pipelines.sampling import (
+        noise,
+        noise_schedule,
+        record_sampling,
+        to_host,
+        with_null,
+    )
+
     assert options.height is not None
     assert options.width is not None
     assert options.frames is not None
     assert options.steps is not None
     dtype = options.dtype
-    recording = Recording()
-    recorder = recording.recorder
 
     def unet(name: str, size: UNetSize, in_channels: int, *, condition: int, temporal: bool) -> Any:
-        module = build(
-            UNet, in_channels=in_channels, widths=size.widths, blocks=size.blocks, attention=size.attention,
+        return recording.add(
+            name, UNet, in_channels=in_channels, widths=size.widths, blocks=size.blocks, attention=size.attention,
             head_dim=size.head_dim, condition_width=condition, temporal=temporal, dtype=dtype,
         )  # fmt: skip
-        return recording.add(name, module)
 
     config = CLIPTextConfig(**CLIP_L)
-    encoder = recording.add("text_encoder", build(CLIPTextModelWithProjection, config, dtype=dtype))
-    prior = recording.add("prior", build(PriorTransformer, dtype=dtype))
+    encoder = recording.add("text_encoder", CLIPTextModelWithProjection, config, dtype=dtype)
+    prior = recording.add("prior", PriorTransformer, dtype=dtype)
     decoder = unet("decoder", sizes.decoder, 3, condition=EMBEDDING, temporal=True)
     between = unet("interpolation", sizes.interpolation, 7, condition=EMBEDDING, temporal=True)
     low = unet("super_resolution_low", sizes.super_resolution_low, 6, condition=0, temporal=True)
@@ -99,27 +108,29 @@ def record_sizes(options: Options, sizes: Sizes) -> Recording:
     known = (options.frames - 1) // FRAME_STEP + 1
 
     def on_device(timestep: torch.Tensor, video: torch.Tensor) -> torch.Tensor:
-        return timestep.to(META).expand(video.shape[0])
+        return timestep.to(recording.device).expand(video.shape[0])
 
     def decode(video: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
         return decoder(video, on_device(timestep, video), image, rate)
 
-    with recorder.step("prior", domain="text"), recorder.scope("pipeline"):
+    with recording.step("prior", domain="text"), recording.scope("pipeline"):
         image = with_null(options, image)
-        rate = torch.ones(image.shape[0], device=META)
-        video = noise(options, options.batch, known, 3, height, width)
+        rate = torch.ones(image.shape[0], device=recording.device)
+        video = noise(recording, options, options.batch, known, 3, height, width)
     video = record_sampling(
         recording, options, "denoising", noise_schedule(), video, decode,
         steps=options.steps, guide=True, stretched=True,
     )  # fmt: skip
 
-    with recorder.step("interpolation_input", domain="spatial"), recorder.scope("pipeline"):
+    with recording.step("interpolation_input", domain="spatial"), recording.scope("pipeline"):
         # Known frames in their places, zeros between, and which is which.
-        frames = torch.zeros(options.batch, options.frames, 4, height, width, dtype=video.dtype, device=META)
+        frames = torch.zeros(
+            options.batch, options.frames, 4, height, width, dtype=video.dtype, device=recording.device
+        )
         frames[:, ::FRAME_STEP, :3] = video
         frames[:, ::FRAME_STEP, 3:] = 1
-        frames = frames.repeat(2 if guided(options) else 1, 1, 1, 1, 1)
-        video = noise(options, options.batch, options.frames, 3, height, width)
+        frames = frames.repeat(2 if options.guided else 1, 1, 1, 1, 1)
+        video = noise(recording, options, options.batch, options.frames, 3, height, width)
 
     def interpolate(video: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
         return between(torch.cat([video, frames], dim=2), on_device(timestep, video), image, rate)
@@ -136,46 +147,50 @@ def record_sizes(options: Options, sizes: Sizes) -> Recording:
     images = video.flatten(0, 1).unsqueeze(1)
     alike = [list(group) for _, group in groupby(images.split(sizes.frames_at_once), key=len)]
     parts: list[torch.Tensor] = []
-    for chunk, count in recorder.representatives(alike):
+    for chunk, count in recording.representatives(alike):
         part = record_super_resolution(
             recording, options, "super_resolution_high", high, chunk,
             factor=HIGH_FACTOR, rate=None, sizes=sizes, repeats=count,
         )  # fmt: skip
         parts += [part] * count
-    with recorder.step("decoder", domain="spatial"), recorder.scope("pipeline"):
+    with recording.step("decoder", domain="spatial"), recording.scope("pipeline"):
         to_host(recording, torch.cat(parts).flatten(0, 1))
-    recording.phases = recorder.phases()
-    return recording
 
 
-def record_denoiser(size: UNetSize, side: int, frames: int, batch: int, dtype: str) -> Recording:
+def record_denoiser(
+    recording: Recording, size: UNetSize, side: int, frames: int, batch: int, dtype: str
+) -> None:
     """One pass of the decoder alone, for `frames` frames of `side` x `side` pixels; guidance doubles the batch."""
-    recording = Recording()
+    import torch
+
+    from simtti.workloads.models.networks.pseudo_3d import UNet
+    from simtti.workloads.torch_calls import TORCH_DTYPES
+
     unet = recording.add(
-        "decoder",
-        build(
-            UNet, in_channels=3, widths=size.widths, blocks=size.blocks, attention=size.attention,
-            head_dim=size.head_dim, condition_width=EMBEDDING, temporal=True, dtype=dtype,
-        ),
+        "decoder", UNet, in_channels=3, widths=size.widths, blocks=size.blocks, attention=size.attention,
+        head_dim=size.head_dim, condition_width=EMBEDDING, temporal=True, dtype=dtype,
     )  # fmt: skip
-    video = torch.empty(2 * batch, frames, 3, side, side, dtype=TORCH_DTYPES[dtype], device=META)
-    image = torch.empty(2 * batch, EMBEDDING, dtype=TORCH_DTYPES[dtype], device=META)
-    timestep = torch.ones(2 * batch, device=META)
-    with recording.recorder.step("denoising", domain="spatial"), recording.recorder.scope("pipeline"):
+    video = torch.randn(2 * batch, frames, 3, side, side, dtype=TORCH_DTYPES[dtype], device=recording.device)
+    image = torch.randn(2 * batch, EMBEDDING, dtype=TORCH_DTYPES[dtype], device=recording.device)
+    timestep = torch.ones(2 * batch, device=recording.device)
+    with recording.step("denoising", domain="spatial"), recording.scope("pipeline"):
         unet(video, timestep, image, timestep)
-    recording.phases = recording.recorder.phases()
-    return recording
 
 
 def record_prior(
     recording: Recording, options: Options, encoder: Any, prior: Any, sizes: Sizes
 ) -> torch.Tensor:
     """The phases 'text_encoder' and 'prior': an image's embedding."""
-    copies = 2 if guided(options) else 1
-    with recording.recorder.step("text_encoder", domain="text"), recording.recorder.scope("pipeline"):
-        output = encoder(tokens(copies * options.batch))
-        mask = torch.ones(output.last_hidden_state.shape[:2], dtype=torch.bool, device=META)
-        embedding = noise(options, options.batch, EMBEDDING)
+    import torch
+
+    from simtti.workloads.models.pipelines.latent_diffusion import tokens
+    from simtti.workloads.models.pipelines.sampling import noise, noise_schedule, record_sampling
+
+    copies = 2 if options.guided else 1
+    with recording.step("text_encoder", domain="text"), recording.scope("pipeline"):
+        output = encoder(tokens(recording, copies * options.batch))
+        mask = torch.ones(output.last_hidden_state.shape[:2], dtype=torch.bool, device=recording.device)
+        embedding = noise(recording, options, options.batch, EMBEDDING)
 
     def denoise(sample: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
         return prior(
@@ -202,19 +217,49 @@ def record_super_resolution(
     repeats: int = 1,
 ) -> torch.Tensor:
     """Upsample once, then denoise beside it: `repeats` times one after another."""
+    import torch
+    import torch.nn.functional as F  # noqa: N812
+
+    from simtti.workloads.models.pipelines.sampling import noise, noise_schedule, record_sampling
+
     with (
-        recording.recorder.step(phase, domain="spatial", count=repeats),
-        recording.recorder.scope("pipeline"),
+        recording.step(phase, domain="spatial", count=repeats),
+        recording.scope("pipeline"),
     ):
         frames = F.interpolate(small.flatten(0, 1), scale_factor=float(factor), mode="nearest")
         frames = frames.unflatten(0, small.shape[:2])
-        video = noise(options, *frames.shape)
+        video = noise(recording, options, *frames.shape)
 
     def denoise(video: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
-        timestep = timestep.to(META).expand(video.shape[0])
+        timestep = timestep.to(recording.device).expand(video.shape[0])
         return unet(torch.cat([video, frames], dim=2), timestep, None, rate)
 
     return record_sampling(
         recording, options, phase, noise_schedule(), video, denoise,
         steps=sizes.super_resolution_steps, guide=False, repeats=repeats,
     )  # fmt: skip
+
+
+WORKLOADS = (
+    Workload(
+        name="make-a-video",
+        task="text-to-video",
+        architecture="pixel video diffusion UNet with super-resolution",
+        defaults=Options(height=768, width=768, steps=25, frames=76, guidance=4.0),
+        parameters={
+            "text_encoder": CLIP_L_PROJECTED_PARAMETERS,
+            "prior": 1_022_030_080,
+            "decoder": 2_787_377_697,
+            "interpolation": 2_787_396_129,
+            "super_resolution_low": 907_223_713,
+            "super_resolution_high": 282_059_139,
+        },
+        source="Singer et al., 2022 (arXiv 2209.14792); sizes assumed, unCLIP's: 9.7 B in all is cited by others",
+        url="https://makeavideo.studio",
+        builder=record_make_a_video,
+        size_multiple=96,
+        frame_multiple=5,
+        group="study",
+        place=50,
+    ),
+)

@@ -4,25 +4,30 @@ Configurations are those released with the weights (ali-vilab/text-to-video-ms-1
 each spatial convolution and transformer is followed by a temporal one. The image VAE decodes all frames in one batch.
 """
 
-from diffusers import AutoencoderKL, DDIMScheduler, TextToVideoSDPipeline, UNet3DConditionModel
-from transformers import CLIPTextConfig, CLIPTextModel
+from simtti.workloads.models.stable_diffusion import (
+    NOISE,
+    OPENCLIP_H,
+    OPENCLIP_H_PARAMETERS,
+    VAE,
+    VAE_PARAMETERS,
+)
+from simtti.workloads.recording import Recording
+from simtti.workloads.workload import Options, Workload
 
-from simtti.workloads.catalogue import Options
-from simtti.workloads.models.latent_diffusion import Recording
-from simtti.workloads.models.pipeline import Run, Tokenizer, build_module, prompts
-from simtti.workloads.models.stable_diffusion import NOISE, OPENCLIP_H, VAE
 
-
-def record_t2v(options: Options) -> Recording:
+def record_t2v(options: Options, recording: Recording) -> None:
     """Encode the prompts, denoise the frames together, decode them."""
+    from diffusers import AutoencoderKL, DDIMScheduler, TextToVideoSDPipeline, UNet3DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    from simtti.workloads.models.pipelines.diffusers_run import Run
+    from simtti.workloads.models.pipelines.inputs import Tokenizer, prompts
+
     dtype = options.dtype
-    recording = Recording()
     pipeline = TextToVideoSDPipeline(
-        text_encoder=recording.add(
-            "text_encoder", build_module(CLIPTextModel, CLIPTextConfig(**OPENCLIP_H), dtype=dtype)
-        ),
-        unet=recording.add("unet", build_module(UNet3DConditionModel, sample_size=32, dtype=dtype)),
-        vae=recording.add("vae", build_module(AutoencoderKL, **VAE, scaling_factor=0.18215, dtype=dtype)),
+        text_encoder=recording.add("text_encoder", CLIPTextModel, CLIPTextConfig(**OPENCLIP_H), dtype=dtype),
+        unet=recording.add("unet", UNet3DConditionModel, sample_size=32, dtype=dtype),
+        vae=recording.add("vae", AutoencoderKL, **VAE, scaling_factor=0.18215, dtype=dtype),
         scheduler=DDIMScheduler(**NOISE, clip_sample=False, set_alpha_to_one=False),
         tokenizer=Tokenizer(),
     )
@@ -31,5 +36,22 @@ def record_t2v(options: Options) -> Recording:
         pipeline, pipeline.unet, prompt=prompts(options), height=options.height, width=options.width,
         num_frames=options.frames, guidance_scale=options.guidance, output_type="np",
     )  # fmt: skip
-    recording.phases = recording.recorder.phases()
-    return recording
+
+
+WORKLOADS = (
+    Workload(
+        name="modelscope-t2v",
+        task="text-to-video",
+        architecture="latent video diffusion UNet",
+        defaults=Options(height=256, width=256, steps=50, frames=16, guidance=9.0),
+        parameters={
+            "text_encoder": OPENCLIP_H_PARAMETERS,
+            "unet": 1_411_233_860,
+            "vae": VAE_PARAMETERS,
+        },
+        source="Wang et al., 2023 (arXiv 2308.06571): 1.7 B in all, UNet 1.4 B",
+        url="https://huggingface.co/ali-vilab/text-to-video-ms-1.7b",
+        builder=record_t2v,
+        place=90,
+    ),
+)

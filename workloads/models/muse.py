@@ -16,15 +16,9 @@ Assumed:
 
 from typing import Any
 
-import torch
-from diffusers.models.autoencoders.vae import Decoder
-from torch import nn
-
-from simtti.workloads.catalogue import Options
-from simtti.workloads.models.latent_diffusion import META, Recording, build, guided
-from simtti.workloads.models.sampling import encode_prompt, to_host
-from simtti.workloads.models.text_encoders import T5_XXL, add_t5
-from simtti.workloads.models.transformer_blocks import Layer, unmask
+from simtti.workloads.models.text_encoders import T5_XXL, T5_XXL_PARAMETERS, add_t5
+from simtti.workloads.recording import Recording
+from simtti.workloads.workload import Options, Workload
 
 CODES = 8192
 # The token that stands for a masked one.
@@ -40,118 +34,33 @@ DECODER_16: dict[str, Any] = {"block_out_channels": (128, 128, 256, 256, 512), "
 DECODER_8: dict[str, Any] = {"block_out_channels": (256, 256, 512, 1024), "layers_per_block": 3}
 
 
-class MaskedTransformer(nn.Module):
-    """Predicts every token of an image from those known and a context."""
-
-    def __init__(self, *, width: int, layers: int, inner: int, tokens: int):
-        super().__init__()
-        self.tokens = nn.Embedding(CODES + 1, width)
-        self.positions = nn.Embedding(tokens, width)
-        self.context_proj = nn.Linear(T5_XXL["d_model"], width, bias=False)
-        self.layers = nn.ModuleList(
-            Layer(width, width // HEAD_DIM, inner, context_width=width) for _ in range(layers)
-        )
-        self.norm = nn.LayerNorm(width)
-        self.to_logits = nn.Linear(width, CODES, bias=False)
-
-    def context(self, text: torch.Tensor) -> torch.Tensor:
-        """What the layers attend to, from T5's states."""
-        return self.context_proj(text)
-
-    def forward(self, ids: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
-        """Logits of (batch, tokens, codes)."""
-        hidden = self.tokens(ids) + self.positions.weight
-        for layer in self.layers:
-            hidden = layer(hidden, context)
-        return self.to_logits(self.norm(hidden))
-
-
-class SuperResolutionTransformer(MaskedTransformer):
-    """Its context is the text and, encoded, the tokens of the smaller image."""
-
-    def __init__(self, *, width: int, layers: int, inner: int, tokens: int):
-        super().__init__(width=width, layers=layers, inner=inner, tokens=tokens)
-        self.low_tokens = nn.Embedding(CODES, width)
-        self.low_positions = nn.Embedding(BASE["tokens"], width)
-        self.encoder = nn.ModuleList(Layer(width, width // HEAD_DIM, inner) for _ in range(ENCODER_LAYERS))
-
-    def join(self, text: torch.Tensor, low: torch.Tensor) -> torch.Tensor:
-        """The context: T5's states, projected, and the smaller image's tokens (batch, 256), encoded."""
-        hidden = self.low_tokens(low) + self.low_positions.weight
-        for layer in self.encoder:
-            hidden = layer(hidden)
-        # Guidance leaves out the text only.
-        hidden = hidden.repeat(text.shape[0] // low.shape[0], 1, 1)
-        return torch.cat([self.context(text), hidden], dim=1)
-
-
-class TokenDecoder(nn.Module):
-    """The second half of a VQGAN: codes of (batch, tokens) to an image."""
-
-    def __init__(self, **config: Any):
-        super().__init__()
-        levels = len(config["block_out_channels"])
-        self.codebook = nn.Embedding(CODES, CODE_CHANNELS)
-        self.decoder = Decoder(
-            in_channels=CODE_CHANNELS, out_channels=3, up_block_types=("UpDecoderBlock2D",) * levels,
-            mid_block_add_attention=False, **config,
-        )  # fmt: skip
-
-    def forward(self, ids: torch.Tensor) -> torch.Tensor:
-        side = int(ids.shape[1] ** 0.5)
-        codes = self.codebook(ids).transpose(1, 2)
-        return self.decoder(codes.reshape(ids.shape[0], CODE_CHANNELS, side, side))
-
-
-def record_unmasking(
-    recording: Recording,
-    options: Options,
-    phase: str,
-    model: Any,
-    ids: torch.Tensor,
-    context: torch.Tensor,
-    *,
-    mask_id: int,
-    steps: int,
-    domain: str,
-) -> torch.Tensor:
-    """A step of parallel decoding, done `steps` times; returns the tokens. Every step sees all of them."""
-    recorder = recording.recorder
-    drawn = ids
-    for step in recorder.times(phase, domain=domain, count=steps):
-        with step, recorder.scope("pipeline"):
-            logits = model(torch.cat([ids] * 2) if guided(options) else ids, context)
-            if guided(options):
-                unconditional, conditional = logits.chunk(2)
-                logits = unconditional + options.guidance * (conditional - unconditional)
-            with recorder.scope("sampler"):
-                # How many stay masked follows a cosine; no operator's size depends on it.
-                ids, drawn = unmask(logits, ids, ids.shape[1] // 2, mask_id)
-    return drawn
-
-
-def record_muse(options: Options) -> Recording:
+def record_muse(options: Options, recording: Recording) -> None:
     """Text, the base's tokens, at 512x512 the larger image's, then the decoder. The option `steps` is the base's."""
+    import torch
+
+    from simtti.workloads.models.networks.muse import (
+        MaskedTransformer,
+        SuperResolutionTransformer,
+        TokenDecoder,
+    )
+    from simtti.workloads.models.pipelines.sampling import encode_prompt, record_unmasking, to_host
+
     assert options.steps is not None
     dtype = options.dtype
-    recording = Recording()
-    recorder = recording.recorder
     encoder = add_t5(recording, "text_encoder", T5_XXL, dtype)
-    base = recording.add("transformer", build(MaskedTransformer, **BASE, dtype=dtype))
+    base = recording.add("transformer", MaskedTransformer, **BASE, dtype=dtype)
     large = options.height == SIZE
     if large:
         upsampler = recording.add(
-            "super_resolution", build(SuperResolutionTransformer, **SUPER_RESOLUTION, dtype=dtype)
+            "super_resolution", SuperResolutionTransformer, **SUPER_RESOLUTION, dtype=dtype
         )
-    decoder = recording.add(
-        "decoder", build(TokenDecoder, **(DECODER_8 if large else DECODER_16), dtype=dtype)
-    )
+    decoder = recording.add("decoder", TokenDecoder, **(DECODER_8 if large else DECODER_16), dtype=dtype)
     text = encode_prompt(recording, options, encoder)
 
     def masked(tokens: int) -> torch.Tensor:
-        return torch.full((options.batch, tokens), MASK, dtype=torch.int64, device=META)
+        return torch.full((options.batch, tokens), MASK, dtype=torch.int64, device=recording.device)
 
-    with recorder.step("text_encoder", domain="text"), recorder.scope("pipeline"):
+    with recording.step("text_encoder", domain="text"), recording.scope("pipeline"):
         context = base.context(text)
         ids = masked(BASE["tokens"])
     recording.schedule["parallel_decoding"] = 0
@@ -160,14 +69,36 @@ def record_muse(options: Options) -> Recording:
         mask_id=MASK, steps=options.steps, domain="spatial",
     )  # fmt: skip
     if large:
-        with recorder.step("super_resolution", domain="spatial"), recorder.scope("pipeline"):
+        with recording.step("super_resolution", domain="spatial"), recording.scope("pipeline"):
             context = upsampler.join(text, ids)
             ids = masked(SUPER_RESOLUTION["tokens"])
         ids = record_unmasking(
             recording, options, "super_resolution", upsampler, ids, context,
             mask_id=MASK, steps=SUPER_RESOLUTION_STEPS, domain="spatial",
         )  # fmt: skip
-    with recorder.step("decoder", domain="spatial"), recorder.scope("pipeline"):
+    with recording.step("decoder", domain="spatial"), recording.scope("pipeline"):
         to_host(recording, decoder(ids))
-    recording.phases = recorder.phases()
-    return recording
+
+
+WORKLOADS = (
+    Workload(
+        name="muse",
+        task="text-to-image",
+        architecture="parallel-decoding transformer",
+        defaults=Options(prompt_tokens=128, height=512, width=512, steps=24, guidance=4.0),
+        parameters={
+            "text_encoder": T5_XXL_PARAMETERS,
+            "transformer": 3_264_288_768,
+            "super_resolution": 772_279_296,
+            "decoder": 162_078_979,
+        },
+        source="Chang et al., 2023 (arXiv 2301.00704): 3 B base transformer, T5-XXL",
+        url="https://muse-model.github.io",
+        builder=record_muse,
+        size_multiple=256,
+        max_steps=256,
+        sizes=(256, 512),
+        group="study",
+        place=20,
+    ),
+)

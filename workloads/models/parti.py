@@ -12,14 +12,9 @@ its middle; the lengths' sum is short by half a token a block. Where every step 
 own length: the same operators, 1,024 steps instead of 8.
 """
 
-import torch
-from torch import nn
-
-from simtti.workloads.catalogue import Options
-from simtti.workloads.models.latent_diffusion import META, Recording, build, guided
 from simtti.workloads.models.llama2 import blocks
-from simtti.workloads.models.sampling import prompt_tokens, to_host, token_ids
-from simtti.workloads.models.transformer_blocks import KeyValueCache, Layer, draw
+from simtti.workloads.recording import Recording
+from simtti.workloads.workload import Options, Workload
 
 WIDTH, HEADS, INNER = 4096, 64, 16384
 ENCODER_LAYERS, DECODER_LAYERS = 16, 64
@@ -32,103 +27,59 @@ BLOCK = 128
 VIT_WIDTH, VIT_HEADS, VIT_INNER, VIT_LAYERS, CODE_CHANNELS = 1280, 16, 5120, 32, 32
 
 
-class TextEncoder(nn.Module):
-    """Token ids of (batch, length) to states."""
-
-    def __init__(self, length: int) -> None:
-        super().__init__()
-        self.tokens = nn.Embedding(TEXT_VOCABULARY, WIDTH)
-        self.positions = nn.Embedding(length, WIDTH)
-        self.layers = nn.ModuleList(Layer(WIDTH, HEADS, INNER) for _ in range(ENCODER_LAYERS))
-        self.norm = nn.LayerNorm(WIDTH)
-
-    def forward(self, ids: torch.Tensor) -> torch.Tensor:
-        hidden = self.tokens(ids) + self.positions.weight
-        for layer in self.layers:
-            hidden = layer(hidden)
-        return self.norm(hidden)
-
-
-class ImageDecoder(nn.Module):
-    """Logits of the token that follows, given those before it in a cache."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        # The last stands for the beginning.
-        self.tokens = nn.Embedding(CODES + 1, WIDTH)
-        self.positions = nn.Embedding(IMAGE_TOKENS, WIDTH)
-        self.layers = nn.ModuleList(
-            Layer(WIDTH, HEADS, INNER, context_width=WIDTH, causal=True) for _ in range(DECODER_LAYERS)
-        )
-        self.norm = nn.LayerNorm(WIDTH)
-        self.to_logits = nn.Linear(WIDTH, CODES, bias=False)
-
-    def contexts(self, text: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """Each layer's keys and values of the text."""
-        return [layer.attn2.project(text) for layer in self.layers]
-
-    def forward(
-        self, ids: torch.Tensor, contexts: list[tuple[torch.Tensor, torch.Tensor]], cache: KeyValueCache
-    ) -> torch.Tensor:
-        start = cache.length
-        hidden = self.tokens(ids) + self.positions.weight[start : start + ids.shape[1]]
-        for number, (layer, context) in enumerate(zip(self.layers, contexts, strict=True)):
-            hidden = layer(hidden, context, cache, number)
-        return self.to_logits(self.norm(hidden[:, -1]))
-
-
-class ViTDecoder(nn.Module):
-    """ViT-VQGAN's decoder: codes of (batch, 1024) to an image."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.codebook = nn.Embedding(CODES, CODE_CHANNELS)
-        self.proj_in = nn.Linear(CODE_CHANNELS, VIT_WIDTH)
-        self.positions = nn.Embedding(IMAGE_TOKENS, VIT_WIDTH)
-        self.layers = nn.ModuleList(Layer(VIT_WIDTH, VIT_HEADS, VIT_INNER) for _ in range(VIT_LAYERS))
-        self.norm = nn.LayerNorm(VIT_WIDTH)
-        self.to_pixels = nn.Linear(VIT_WIDTH, 3 * PATCH * PATCH)
-
-    def forward(self, ids: torch.Tensor) -> torch.Tensor:
-        hidden = self.proj_in(self.codebook(ids)) + self.positions.weight
-        for layer in self.layers:
-            hidden = layer(hidden)
-        pixels = self.to_pixels(self.norm(hidden))
-        side = SIZE // PATCH
-        pixels = pixels.view(-1, side, side, 3, PATCH, PATCH)
-        return pixels.permute(0, 3, 1, 4, 2, 5).reshape(-1, 3, SIZE, SIZE)
-
-
-def record_parti(options: Options) -> Recording:
+def record_parti(options: Options, recording: Recording) -> None:
     """The phases 'text_encoder', 'decode' (the image's tokens) and 'decoder' (their pixels)."""
+    import torch
+
+    from simtti.workloads.models.networks.parti import ImageDecoder, TextEncoder, ViTDecoder
+    from simtti.workloads.models.networks.transformer_blocks import KeyValueCache
+    from simtti.workloads.models.pipelines.sampling import draw, prompt_tokens, to_host, token_ids
+
     dtype = options.dtype
-    recording = Recording()
-    recorder = recording.recorder
     length = prompt_tokens(options, TEXT_TOKENS)
-    encoder = recording.add("text_encoder", build(TextEncoder, length, dtype=dtype))
-    transformer = recording.add("transformer", build(ImageDecoder, dtype=dtype))
-    decoder = recording.add("decoder", build(ViTDecoder, dtype=dtype))
-    streams = 2 if guided(options) else 1
+    encoder = recording.add("text_encoder", TextEncoder, length, dtype=dtype)
+    transformer = recording.add("transformer", ImageDecoder, dtype=dtype)
+    decoder = recording.add("decoder", ViTDecoder, dtype=dtype)
+    streams = 2 if options.guided else 1
     cache = KeyValueCache(
         layers=DECODER_LAYERS, batch=streams * options.batch, heads=HEADS, length=IMAGE_TOKENS,
-        head_dim=WIDTH // HEADS, dtype=dtype,
+        head_dim=WIDTH // HEADS, dtype=dtype, device=recording.device,
     )  # fmt: skip
 
-    with recorder.step("text_encoder", domain="text"), recorder.scope("pipeline"):
+    with recording.step("text_encoder", domain="text"), recording.scope("pipeline"):
         # The second stream's text is empty, but encoded like any other.
-        contexts = transformer.contexts(encoder(token_ids(options, TEXT_TOKENS).repeat(streams, 1)))
-        token = torch.full((options.batch, 1), CODES, dtype=torch.int64, device=META)
-        ids = torch.empty(options.batch, IMAGE_TOKENS, dtype=torch.int64, device=META)
-    for tokens, count in recorder.representatives(blocks(1, IMAGE_TOKENS, BLOCK)):
+        contexts = transformer.contexts(
+            encoder(token_ids(recording, options, TEXT_TOKENS).repeat(streams, 1))
+        )
+        token = torch.full((options.batch, 1), CODES, dtype=torch.int64, device=recording.device)
+        ids = torch.empty(options.batch, IMAGE_TOKENS, dtype=torch.int64, device=recording.device)
+    ids.zero_()  # outside of a step: where one stands for many, the decoder gets tokens that none has written
+    for tokens, count in recording.representatives(blocks(1, IMAGE_TOKENS, BLOCK)):
         cache.length = tokens - 1
-        with recorder.step("decode", domain="spatial", count=count), recorder.scope("generate"):
+        with recording.step("decode", domain="spatial", count=count), recording.scope("generate"):
             logits = transformer(token.repeat(streams, 1), contexts, cache)
             if streams == 2:
                 unconditional, conditional = logits.chunk(2)
                 logits = unconditional + options.guidance * (conditional - unconditional)
             token = draw(logits.float()).unsqueeze(-1)
             ids[:, tokens - 1 : tokens] = token
-    with recorder.step("decoder", domain="spatial"), recorder.scope("pipeline"):
+    with recording.step("decoder", domain="spatial"), recording.scope("pipeline"):
         to_host(recording, decoder(ids))
-    recording.phases = recorder.phases()
-    return recording
+
+
+WORKLOADS = (
+    Workload(
+        name="parti",
+        task="text-to-image",
+        architecture="autoregressive transformer",
+        defaults=Options(prompt_tokens=128, height=256, width=256, guidance=1.2),
+        parameters={"text_encoder": 3_287_556_096, "transformer": 17_252_757_504, "decoder": 631_173_056},
+        source="Yu et al., 2022 (arXiv 2206.10789): 20 B encoder-decoder, ViT-VQGAN decoder 600 M",
+        url="https://sites.research.google/parti",
+        builder=record_parti,
+        size_multiple=256,
+        sizes=(256,),
+        group="study",
+        place=30,
+    ),
+)

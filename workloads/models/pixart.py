@@ -7,18 +7,10 @@ pipeline would move other sizes to the nearest it was trained on; here every siz
 
 from typing import Any
 
-from diffusers import (
-    AutoencoderKL,
-    DPMSolverMultistepScheduler,
-    PixArtSigmaPipeline,
-    PixArtTransformer2DModel,
-)
-
-from simtti.workloads.catalogue import Options
-from simtti.workloads.models.latent_diffusion import Recording
-from simtti.workloads.models.pipeline import Run, Tokenizer, build_module, prompts
-from simtti.workloads.models.stable_diffusion import VAE
-from simtti.workloads.models.text_encoders import T5_XXL, add_t5
+from simtti.workloads.models.stable_diffusion import VAE, VAE_PARAMETERS
+from simtti.workloads.models.text_encoders import T5_XXL, T5_XXL_PARAMETERS, add_t5
+from simtti.workloads.recording import Recording
+from simtti.workloads.workload import Options, Workload
 
 TRANSFORMER: dict[str, Any] = {
     "sample_size": 128, "patch_size": 2, "num_layers": 28, "num_attention_heads": 16, "attention_head_dim": 72,
@@ -27,16 +19,23 @@ TRANSFORMER: dict[str, Any] = {
 }  # fmt: skip
 
 
-def record_sigma(options: Options) -> Recording:
+def record_sigma(options: Options, recording: Recording) -> None:
     """Encode the prompts, denoise, decode."""
+    from diffusers import (
+        AutoencoderKL,
+        DPMSolverMultistepScheduler,
+        PixArtSigmaPipeline,
+        PixArtTransformer2DModel,
+    )
+
+    from simtti.workloads.models.pipelines.diffusers_run import Run
+    from simtti.workloads.models.pipelines.inputs import Tokenizer, prompts
+
     dtype = options.dtype
-    recording = Recording()
     pipeline = PixArtSigmaPipeline(
         text_encoder=add_t5(recording, "text_encoder", T5_XXL, dtype),
-        transformer=recording.add(
-            "transformer", build_module(PixArtTransformer2DModel, **TRANSFORMER, dtype=dtype)
-        ),
-        vae=recording.add("vae", build_module(AutoencoderKL, **VAE, scaling_factor=0.13025, dtype=dtype)),
+        transformer=recording.add("transformer", PixArtTransformer2DModel, **TRANSFORMER, dtype=dtype),
+        vae=recording.add("vae", AutoencoderKL, **VAE, scaling_factor=0.13025, dtype=dtype),
         scheduler=DPMSolverMultistepScheduler(beta_start=0.0001, beta_end=0.02, beta_schedule="linear"),
         tokenizer=Tokenizer(),
     )
@@ -45,5 +44,23 @@ def record_sigma(options: Options) -> Recording:
         pipeline, pipeline.transformer, prompt=prompts(options), height=options.height, width=options.width,
         guidance_scale=options.guidance, output_type="np", clean_caption=False, use_resolution_binning=False,
     )  # fmt: skip
-    recording.phases = recording.recorder.phases()
-    return recording
+
+
+WORKLOADS = (
+    Workload(
+        name="pixart-sigma",
+        task="text-to-image",
+        architecture="latent diffusion transformer",
+        defaults=Options(height=1024, width=1024, steps=20, guidance=4.5, dtype="bf16"),
+        parameters={
+            "text_encoder": T5_XXL_PARAMETERS,
+            "transformer": 610_856_096,
+            "vae": VAE_PARAMETERS,
+        },
+        source="Chen et al., 2024 (arXiv 2403.04692): 0.6 B DiT, T5-XXL",
+        url="https://huggingface.co/PixArt-alpha/PixArt-Sigma-XL-2-1024-MS",
+        builder=record_sigma,
+        size_multiple=16,
+        place=50,
+    ),
+)

@@ -12,26 +12,11 @@ Stable Diffusion 3's. No refinement and no safety models, which a service would 
 
 from typing import Any
 
-import torch
-from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
-from torch import nn
-from transformers import CLIPTextConfig, CLIPTextModel
-
-from simtti.workloads.catalogue import Options
-from simtti.workloads.models.latent_diffusion import (
-    TORCH_DTYPES,
-    Recording,
-    build,
-    guided,
-    initial_latents,
-    record_decoding,
-    record_denoising,
-    tokens,
-)
-from simtti.workloads.models.sampling import token_ids
-from simtti.workloads.models.stable_diffusion import CLIP_L, NOISE
-from simtti.workloads.models.stable_diffusion_3 import VAE_16
-from simtti.workloads.models.text_encoders import T5_XXL, add_t5
+from simtti.workloads.models.stable_diffusion import CLIP_L, CLIP_L_PARAMETERS, NOISE
+from simtti.workloads.models.stable_diffusion_3 import VAE_16, VAE_16_PARAMETERS
+from simtti.workloads.models.text_encoders import T5_XXL, T5_XXL_PARAMETERS, add_t5
+from simtti.workloads.recording import Recording
+from simtti.workloads.workload import Options, Workload
 
 CONTEXT_WIDTH = 2048
 TEXT_TOKENS = 77
@@ -44,36 +29,56 @@ UNET: dict[str, Any] = {
 }  # fmt: skip
 
 
-class TextProjection(nn.Module):
-    """Both encoders' states as one sequence of the UNet's context width."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.clip = nn.Linear(CLIP_L["hidden_size"], CONTEXT_WIDTH)
-        self.t5 = nn.Linear(T5_XXL["d_model"], CONTEXT_WIDTH)
-
-    def forward(self, clip: torch.Tensor, t5: torch.Tensor) -> torch.Tensor:
-        return torch.cat([self.clip(clip), self.t5(t5)], dim=1)
-
-
-def record_prod_image(options: Options) -> Recording:
+def record_prod_image(options: Options, recording: Recording) -> None:
     """Encode the prompts with both encoders, denoise, decode."""
+    from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    from simtti.workloads.models.networks.prod_image import TextProjection
+    from simtti.workloads.models.pipelines.latent_diffusion import (
+        initial_latents,
+        record_decoding,
+        record_denoising,
+        tokens,
+    )
+    from simtti.workloads.models.pipelines.sampling import token_ids
+    from simtti.workloads.torch_calls import TORCH_DTYPES
+
     dtype = options.dtype
-    recording = Recording()
-    clip = recording.add("text_encoder", build(CLIPTextModel, CLIPTextConfig(**CLIP_L), dtype=dtype))
+    clip = recording.add("text_encoder", CLIPTextModel, CLIPTextConfig(**CLIP_L), dtype=dtype)
     t5 = add_t5(recording, "text_encoder_2", T5_XXL, dtype)
-    projection = recording.add("text_projection", build(TextProjection, dtype=dtype))
-    unet = recording.add("unet", build(UNet2DConditionModel, **UNET, dtype=dtype))
-    vae = recording.add("vae", build(AutoencoderKL, **VAE_16, scaling_factor=1.0, dtype=dtype))
+    projection = recording.add("text_projection", TextProjection, dtype=dtype)
+    unet = recording.add("unet", UNet2DConditionModel, **UNET, dtype=dtype)
+    vae = recording.add("vae", AutoencoderKL, **VAE_16, scaling_factor=1.0, dtype=dtype)
     scheduler = DDIMScheduler(**NOISE, clip_sample=False, set_alpha_to_one=False)
-    with recording.recorder.step("text_encoder", domain="text"), recording.recorder.scope("pipeline"):
-        copies = 2 if guided(options) else 1
-        ids = token_ids(options, TEXT_TOKENS).repeat(copies, 1)
-        clip_states = clip(tokens(copies * options.batch), attention_mask=None)[0]
+    with recording.step("text_encoder", domain="text"), recording.scope("pipeline"):
+        copies = 2 if options.guided else 1
+        ids = token_ids(recording, options, TEXT_TOKENS).repeat(copies, 1)
+        clip_states = clip(tokens(recording, copies * options.batch), attention_mask=None)[0]
         t5_states = t5(input_ids=ids).last_hidden_state.to(TORCH_DTYPES[dtype])
         text = projection(clip_states, t5_states)
-        latents = initial_latents(options, UNET["in_channels"], 8, scheduler)
+        latents = initial_latents(recording, options, UNET["in_channels"], 8, scheduler)
     latents = record_denoising(recording, options, scheduler, unet, latents, encoder_hidden_states=text)
     record_decoding(recording, options, vae, latents, upcast=False, one_by_one=False)
-    recording.phases = recording.recorder.phases()
-    return recording
+
+
+WORKLOADS = (
+    Workload(
+        name="prod-image",
+        task="text-to-image",
+        architecture="latent diffusion UNet",
+        defaults=Options(prompt_tokens=77, height=1024, width=1024, steps=50, guidance=7.5),
+        parameters={
+            "text_encoder": CLIP_L_PARAMETERS,
+            "text_encoder_2": T5_XXL_PARAMETERS,
+            "text_projection": 9_965_568,
+            "unet": 2_840_856_272,
+            "vae": VAE_16_PARAMETERS,
+        },
+        source="a stand-in of the class of Emu, Dai et al., 2023 (arXiv 2309.15807): UNet 2.8 B, 16 latent channels",
+        url="https://arxiv.org/abs/2309.15807",
+        builder=record_prod_image,
+        group="study",
+        place=40,
+    ),
+)

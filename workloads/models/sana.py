@@ -9,18 +9,15 @@ every size is run as asked.
 
 from typing import Any
 
-from diffusers import AutoencoderDC, DPMSolverMultistepScheduler, SanaPipeline, SanaTransformer2DModel
-from transformers import Gemma2Config, Gemma2Model
-
-from simtti.workloads.catalogue import Options
-from simtti.workloads.models.latent_diffusion import Recording
-from simtti.workloads.models.pipeline import Run, Tokenizer, build_module, prompts
+from simtti.workloads.recording import Recording
+from simtti.workloads.workload import Options, Workload
 
 # google/gemma-2-2b-it, 2.61 B.
 GEMMA_2_2B: dict[str, Any] = {
     "hidden_size": 2304, "intermediate_size": 9216, "num_hidden_layers": 26, "num_attention_heads": 8,
     "num_key_value_heads": 4, "head_dim": 256, "vocab_size": 256000, "sliding_window": 4096,
 }  # fmt: skip
+GEMMA_2_2B_PARAMETERS = 2_614_341_888
 # mit-han-lab/dc-ae-f32c32-sana-1.1-diffusers, 312 M.
 DC_AE: dict[str, Any] = {
     "encoder_block_types": ("ResBlock",) * 3 + ("EfficientViTBlock",) * 3,
@@ -34,29 +31,31 @@ TRANSFORMER: dict[str, Any] = {
 }  # fmt: skip
 
 
-def record_1_6b(options: Options) -> Recording:
+def record_1_6b(options: Options, recording: Recording) -> None:
     """SANA 1.5 1.6B: 20 blocks."""
-    return record_sana(options, 20)
+    record_sana(options, recording, 20)
 
 
-def record_4_8b(options: Options) -> Recording:
+def record_4_8b(options: Options, recording: Recording) -> None:
     """SANA 1.5 4.8B: 60 blocks."""
-    return record_sana(options, 60)
+    record_sana(options, recording, 60)
 
 
-def record_sana(options: Options, blocks: int) -> Recording:
+def record_sana(options: Options, recording: Recording, blocks: int) -> None:
     """Encode the prompts, denoise, decode."""
+    from diffusers import AutoencoderDC, DPMSolverMultistepScheduler, SanaPipeline, SanaTransformer2DModel
+    from transformers import Gemma2Config, Gemma2Model
+
+    from simtti.workloads.models.pipelines.diffusers_run import Run
+    from simtti.workloads.models.pipelines.inputs import Tokenizer, prompts
+
     dtype = options.dtype
-    recording = Recording()
     pipeline = SanaPipeline(
-        text_encoder=recording.add(
-            "text_encoder", build_module(Gemma2Model, Gemma2Config(**GEMMA_2_2B), dtype=dtype)
-        ),
+        text_encoder=recording.add("text_encoder", Gemma2Model, Gemma2Config(**GEMMA_2_2B), dtype=dtype),
         transformer=recording.add(
-            "transformer",
-            build_module(SanaTransformer2DModel, **TRANSFORMER, num_layers=blocks, dtype=dtype),
+            "transformer", SanaTransformer2DModel, **TRANSFORMER, num_layers=blocks, dtype=dtype
         ),
-        vae=recording.add("vae", build_module(AutoencoderDC, **DC_AE, dtype=dtype)),
+        vae=recording.add("vae", AutoencoderDC, **DC_AE, dtype=dtype),
         scheduler=DPMSolverMultistepScheduler(
             prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0
         ),
@@ -67,5 +66,39 @@ def record_sana(options: Options, blocks: int) -> Recording:
         pipeline, pipeline.transformer, prompt=prompts(options), height=options.height, width=options.width,
         guidance_scale=options.guidance, output_type="np", use_resolution_binning=False,
     )  # fmt: skip
-    recording.phases = recording.recorder.phases()
-    return recording
+
+
+WORKLOADS = (
+    Workload(
+        name="sana-1.6b",
+        task="text-to-image",
+        architecture="latent diffusion transformer (linear attention)",
+        defaults=Options(height=1024, width=1024, steps=20, guidance=4.5, dtype="bf16"),
+        parameters={
+            "text_encoder": GEMMA_2_2B_PARAMETERS,
+            "transformer": 1_604_641_952,
+            "vae": 312_250_275,
+        },
+        source="Xie et al., 2025 (arXiv 2501.18427), SANA 1.5: 1.6 B DiT, Gemma-2-2B, DC-AE factor 32",
+        url="https://huggingface.co/Efficient-Large-Model/SANA1.5_1.6B_1024px_diffusers",
+        builder=record_1_6b,
+        size_multiple=32,
+        place=60,
+    ),
+    Workload(
+        name="sana-4.8b",
+        task="text-to-image",
+        architecture="latent diffusion transformer (linear attention)",
+        defaults=Options(height=1024, width=1024, steps=20, guidance=4.5, dtype="bf16"),
+        parameters={
+            "text_encoder": GEMMA_2_2B_PARAMETERS,
+            "transformer": 4_721_825_952,
+            "vae": 312_250_275,
+        },
+        source="Xie et al., 2025 (arXiv 2501.18427), SANA 1.5: 4.8 B DiT (60 blocks; 4.7 B as counted)",
+        url="https://huggingface.co/Efficient-Large-Model/SANA1.5_4.8B_1024px_diffusers",
+        builder=record_4_8b,
+        size_multiple=32,
+        place=60,
+    ),
+)

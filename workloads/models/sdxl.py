@@ -5,37 +5,23 @@ Without refiner or watermark. Configurations are those released with the weights
 force_zeros_for_empty_prompt: without a negative prompt its embeddings are zeros and no encoder runs for it.
 """
 
-from typing import Any
+from __future__ import annotations
 
-import torch
-from diffusers import (
-    AutoencoderKL,
-    EulerAncestralDiscreteScheduler,
-    EulerDiscreteScheduler,
-    UNet2DConditionModel,
-)
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+from typing import TYPE_CHECKING, Any
 
-from simtti.workloads.catalogue import Options
-from simtti.workloads.models.latent_diffusion import (
-    META,
-    TORCH_DTYPES,
-    Recording,
-    build,
-    guided,
-    initial_latents,
-    per_image,
-    record_decoding,
-    record_denoising,
-    tokens,
-)
-from simtti.workloads.models.stable_diffusion import CLIP_L, NOISE, VAE
+from simtti.workloads.models.stable_diffusion import CLIP_L, CLIP_L_PARAMETERS, NOISE, VAE, VAE_PARAMETERS
+from simtti.workloads.recording import Recording
+from simtti.workloads.workload import Options, Workload
+
+if TYPE_CHECKING:
+    import torch
 
 # OpenCLIP's ViT-bigG/14, 695 M with its projection.
 OPENCLIP_BIGG: dict[str, Any] = {
     "hidden_size": 1280, "intermediate_size": 5120, "num_hidden_layers": 32, "num_attention_heads": 20,
     "hidden_act": "gelu", "projection_dim": 1280, "bos_token_id": 0, "eos_token_id": 2,
 }  # fmt: skip
+OPENCLIP_BIGG_PARAMETERS = 694_659_840
 # Three levels, attention at the lower two with 2 and 10 transformer blocks; conditioned on pooled text and sizes.
 UNET: dict[str, Any] = {
     "sample_size": 128, "cross_attention_dim": 2048, "attention_head_dim": [5, 10, 20],
@@ -52,49 +38,65 @@ SSD_1B: dict[str, Any] = {
 }  # fmt: skip
 
 
-def record_sdxl(options: Options) -> Recording:
+def record_sdxl(options: Options, recording: Recording) -> None:
     """SDXL: a UNet of 2.6 B, Euler."""
-    return record_pipeline(options, UNET, EulerDiscreteScheduler(**NOISE, timestep_spacing="leading"))
+    from diffusers import EulerDiscreteScheduler
+
+    record_pipeline(options, recording, UNET, EulerDiscreteScheduler(**NOISE, timestep_spacing="leading"))
 
 
-def record_turbo(options: Options) -> Recording:
+def record_turbo(options: Options, recording: Recording) -> None:
     """SDXL-Turbo: SDXL's UNet distilled to few steps, Euler with fresh noise at each."""
+    from diffusers import EulerAncestralDiscreteScheduler
+
     scheduler = EulerAncestralDiscreteScheduler(**NOISE, timestep_spacing="trailing")
-    return record_pipeline(options, {**UNET, "sample_size": 64}, scheduler)
+    record_pipeline(options, recording, {**UNET, "sample_size": 64}, scheduler)
 
 
-def record_ssd_1b(options: Options) -> Recording:
+def record_ssd_1b(options: Options, recording: Recording) -> None:
     """SSD-1B: a UNet of 1.3 B, Euler."""
-    return record_pipeline(options, SSD_1B, EulerDiscreteScheduler(**NOISE, timestep_spacing="leading"))
+    from diffusers import EulerDiscreteScheduler
+
+    record_pipeline(options, recording, SSD_1B, EulerDiscreteScheduler(**NOISE, timestep_spacing="leading"))
 
 
-def record_pipeline(options: Options, unet_config: dict[str, Any], scheduler: Any) -> Recording:
+def record_pipeline(
+    options: Options, recording: Recording, unet_config: dict[str, Any], scheduler: Any
+) -> None:
     """Encode the prompts with both encoders, denoise, decode: in fp32 if the pipeline runs in fp16."""
+    import torch
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+    from simtti.workloads.models.pipelines.latent_diffusion import (
+        initial_latents,
+        record_decoding,
+        record_denoising,
+    )
+    from simtti.workloads.torch_calls import TORCH_DTYPES
+
     dtype = options.dtype
-    recording = Recording()
     encoders = [
-        recording.add("text_encoder", build(CLIPTextModel, CLIPTextConfig(**CLIP_L), dtype=dtype)),
+        recording.add("text_encoder", CLIPTextModel, CLIPTextConfig(**CLIP_L), dtype=dtype),
         recording.add(
-            "text_encoder_2", build(CLIPTextModelWithProjection, CLIPTextConfig(**OPENCLIP_BIGG), dtype=dtype)
+            "text_encoder_2", CLIPTextModelWithProjection, CLIPTextConfig(**OPENCLIP_BIGG), dtype=dtype
         ),
     ]
-    unet = recording.add("unet", build(UNet2DConditionModel, **unet_config, dtype=dtype))
-    vae = recording.add(
-        "vae", build(AutoencoderKL, **VAE, scaling_factor=0.13025, force_upcast=True, dtype=dtype)
-    )
+    unet = recording.add("unet", UNet2DConditionModel, **unet_config, dtype=dtype)
+    vae = recording.add("vae", AutoencoderKL, **VAE, scaling_factor=0.13025, force_upcast=True, dtype=dtype)
     factor = 2 ** (len(vae.config.block_out_channels) - 1)
 
-    with recording.recorder.step("text_encoder", domain="text"), recording.recorder.scope("pipeline"):
-        prompts, pooled = encode_prompts(encoders, options)
-        noise = initial_latents(options, unet.config.in_channels, factor, scheduler)
+    with recording.step("text_encoder", domain="text"), recording.scope("pipeline"):
+        prompts, pooled = encode_prompts(recording, encoders, options)
+        noise = initial_latents(recording, options, unet.config.in_channels, factor, scheduler)
         # Original size, crop corner and target size: numbers made on the host.
         size = (options.height, options.width)
         time_ids = torch.tensor([[*size, 0, 0, *size]], dtype=TORCH_DTYPES[dtype])
-        if guided(options):
+        if options.guided:
             prompts = torch.cat([torch.zeros_like(prompts), prompts], dim=0)
             pooled = torch.cat([torch.zeros_like(pooled), pooled], dim=0)
             time_ids = torch.cat([time_ids, time_ids], dim=0)
-        time_ids = time_ids.to(META).repeat(options.batch, 1)
+        time_ids = time_ids.to(recording.device).repeat(options.batch, 1)
 
     latents = record_denoising(
         recording, options, scheduler, unet, noise,
@@ -102,15 +104,71 @@ def record_pipeline(options: Options, unet_config: dict[str, Any], scheduler: An
     )  # fmt: skip
     upcast = vae.dtype == torch.float16 and vae.config.force_upcast
     record_decoding(recording, options, vae, latents, upcast=upcast, one_by_one=False)
-    recording.phases = recording.recorder.phases()
-    return recording
 
 
-def encode_prompts(encoders: list[Any], options: Options) -> tuple[torch.Tensor, torch.Tensor]:
+def encode_prompts(
+    recording: Recording, encoders: list[Any], options: Options
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Both encoders' penultimate states side by side, (batch, 77, 2048), and the second's pooled text, (batch, 1280)."""
+    import torch
+
+    from simtti.workloads.models.pipelines.latent_diffusion import per_image, tokens
+
     states = []
     for encoder in encoders:
-        output = encoder(tokens(options.batch), output_hidden_states=True)
+        output = encoder(tokens(recording, options.batch), output_hidden_states=True)
         states.append(output.hidden_states[-2])
         pooled = output[0]
     return per_image(torch.concat(states, dim=-1)), per_image(pooled)
+
+
+WORKLOADS = (
+    Workload(
+        name="sdxl",
+        task="text-to-image",
+        architecture="latent diffusion UNet",
+        defaults=Options(height=1024, width=1024, steps=50, guidance=5.0),
+        parameters={
+            "text_encoder": CLIP_L_PARAMETERS,
+            "text_encoder_2": OPENCLIP_BIGG_PARAMETERS,
+            "unet": 2_567_463_684,
+            "vae": VAE_PARAMETERS,
+        },
+        source="Podell et al., 2023, table 1: 2.6 B UNet, text encoders CLIP ViT-L and OpenCLIP ViT-bigG of 817 M",
+        url="https://arxiv.org/abs/2307.01952",
+        builder=record_sdxl,
+        place=20,
+    ),
+    Workload(
+        name="sdxl-turbo",
+        task="text-to-image",
+        architecture="latent diffusion UNet",
+        defaults=Options(height=512, width=512, steps=1, guidance=5.0),
+        parameters={
+            "text_encoder": CLIP_L_PARAMETERS,
+            "text_encoder_2": OPENCLIP_BIGG_PARAMETERS,
+            "unet": 2_567_463_684,
+            "vae": VAE_PARAMETERS,
+        },
+        source="Sauer et al., 2023: SDXL's networks, distilled to 1-4 steps; guided unless asked otherwise, as the pipeline is",
+        url="https://huggingface.co/stabilityai/sdxl-turbo",
+        builder=record_turbo,
+        place=20,
+    ),
+    Workload(
+        name="ssd-1b",
+        task="text-to-image",
+        architecture="latent diffusion UNet",
+        defaults=Options(height=1024, width=1024, steps=50, guidance=5.0),
+        parameters={
+            "text_encoder": CLIP_L_PARAMETERS,
+            "text_encoder_2": OPENCLIP_BIGG_PARAMETERS,
+            "unet": 1_331_334_404,
+            "vae": VAE_PARAMETERS,
+        },
+        source="Gupta et al., 2024 (arXiv 2401.02677) and the released configuration: 1.3 B UNet",
+        url="https://huggingface.co/segmind/SSD-1B",
+        builder=record_ssd_1b,
+        place=20,
+    ),
+)

@@ -7,13 +7,9 @@ twice a step, one after the other. The causal VAE decodes one latent frame (four
 
 from typing import Any
 
-from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanPipeline, WanTransformer3DModel
-from transformers import UMT5Config, UMT5EncoderModel
-
-from simtti.workloads.catalogue import Options
-from simtti.workloads.models.latent_diffusion import Recording
-from simtti.workloads.models.pipeline import Run, Tokenizer, build_module, prompts
-from simtti.workloads.models.text_encoders import UMT5_XXL
+from simtti.workloads.models.text_encoders import UMT5_XXL, UMT5_XXL_PARAMETERS
+from simtti.workloads.recording import Recording
+from simtti.workloads.workload import Options, Workload
 
 TRANSFORMER_1_3B: dict[str, Any] = {"num_attention_heads": 12, "num_layers": 30, "ffn_dim": 8960}
 SCHEDULER: dict[str, Any] = {
@@ -21,28 +17,29 @@ SCHEDULER: dict[str, Any] = {
 }  # fmt: skip
 
 
-def record_1_3b(options: Options) -> Recording:
+def record_1_3b(options: Options, recording: Recording) -> None:
     """Wan 2.1 1.3B: 12 heads, 30 blocks."""
-    return record_wan(options, TRANSFORMER_1_3B)
+    record_wan(options, recording, TRANSFORMER_1_3B)
 
 
-def record_14b(options: Options) -> Recording:
+def record_14b(options: Options, recording: Recording) -> None:
     """Wan 2.1 14B: 40 heads, 40 blocks."""
-    return record_wan(options, {})
+    record_wan(options, recording, {})
 
 
-def record_wan(options: Options, transformer: dict[str, Any]) -> Recording:
+def record_wan(options: Options, recording: Recording, transformer: dict[str, Any]) -> None:
     """Encode the prompts, denoise the video, decode it tile by tile."""
+    from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanPipeline, WanTransformer3DModel
+    from transformers import UMT5Config, UMT5EncoderModel
+
+    from simtti.workloads.models.pipelines.diffusers_run import Run
+    from simtti.workloads.models.pipelines.inputs import Tokenizer, prompts
+
     dtype = options.dtype
-    recording = Recording()
     pipeline = WanPipeline(
-        text_encoder=recording.add(
-            "text_encoder", build_module(UMT5EncoderModel, UMT5Config(**UMT5_XXL), dtype=dtype)
-        ),
-        transformer=recording.add(
-            "transformer", build_module(WanTransformer3DModel, **transformer, dtype=dtype)
-        ),
-        vae=recording.add("vae", build_module(AutoencoderKLWan, dtype=dtype)),
+        text_encoder=recording.add("text_encoder", UMT5EncoderModel, UMT5Config(**UMT5_XXL), dtype=dtype),
+        transformer=recording.add("transformer", WanTransformer3DModel, **transformer, dtype=dtype),
+        vae=recording.add("vae", AutoencoderKLWan, dtype=dtype),
         scheduler=UniPCMultistepScheduler(**SCHEDULER),
         tokenizer=Tokenizer(512),
     )
@@ -54,5 +51,41 @@ def record_wan(options: Options, transformer: dict[str, Any]) -> Recording:
         pipeline, pipeline.transformer, prompt=prompts(options), height=options.height, width=options.width,
         num_frames=options.frames, guidance_scale=options.guidance, output_type="np",
     )  # fmt: skip
-    recording.phases = recording.recorder.phases()
-    return recording
+
+
+WORKLOADS = (
+    Workload(
+        name="wan2.1-1.3b",
+        task="text-to-video",
+        architecture="latent video diffusion transformer",
+        defaults=Options(height=480, width=832, steps=50, frames=81, dtype="bf16", guidance=5.0),
+        parameters={
+            "text_encoder": UMT5_XXL_PARAMETERS,
+            "transformer": 1_418_996_800,
+            "vae": 126_892_531,
+        },
+        source="Wan team, 2025 (arXiv 2503.20314): 30 blocks of 12 heads (1.4 B as counted), UMT5-XXL",
+        url="https://huggingface.co/Wan-AI/Wan2.1-T2V-1.3B-Diffusers",
+        builder=record_1_3b,
+        size_multiple=16,
+        frame_multiple=4,
+        place=150,
+    ),
+    Workload(
+        name="wan2.1-14b",
+        task="text-to-video",
+        architecture="latent video diffusion transformer",
+        defaults=Options(height=480, width=832, steps=50, frames=81, dtype="bf16", guidance=5.0),
+        parameters={
+            "text_encoder": UMT5_XXL_PARAMETERS,
+            "transformer": 14_288_491_584,
+            "vae": 126_892_531,
+        },
+        source="Wan team, 2025 (arXiv 2503.20314): 14 B, 40 blocks of 40 heads, UMT5-XXL",
+        url="https://huggingface.co/Wan-AI/Wan2.1-T2V-14B-Diffusers",
+        builder=record_14b,
+        size_multiple=16,
+        frame_multiple=4,
+        place=150,
+    ),
+)

@@ -1,4 +1,4 @@
-"""Convolution: analytic counts, monotony, layouts, and the kernels measured on an H100."""
+"""Convolution: analytic counts, monotony, layouts, fitted parameters, and the operators measured on an H100."""
 
 import ast
 import dataclasses
@@ -8,55 +8,18 @@ import numpy as np
 import pandas as pd
 import places
 import pytest
+from convolutions import A100, B200, H100, V100, conv, figures, names, time_s, warm_us
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simtti.hw_configs.devices import load
-from simtti.simulator.closed_form import lone_time_s
-from simtti.simulator.kernels.convolution import convolution, output_size
+from simtti.hw_configs.hardware import parameter, with_parameters
+from simtti.hw_configs.schema import calibration
+from simtti.simulator.kernels.convolution import Convolution, convolution, output_size
 from simtti.simulator.kernels.data_movement import copy
 from simtti.simulator.kernels.layout import Operand, dense
 
 MEASURED = places.MEASURED
-H100, A100 = load("h100-sxm"), load("a100-sxm")
-
-
-def conv(n, c, spatial, oc, kernel, stride=1, padding=0, groups=1, dtype="fp16", hardware=H100, **options):
-    rank = len(spatial)
-    return convolution(
-        n,
-        c,
-        spatial,
-        oc,
-        kernel,
-        (stride,) * rank,
-        (padding,) * rank,
-        (1,) * rank,
-        groups,
-        dtype,
-        hardware,
-        **options,
-    )
-
-
-def warm_us(kernels, hardware):
-    """Durations as a profiler gives them: without the gap between kernels, operands that fit found in L2."""
-    return (
-        sum(
-            lone_time_s(kernel, hardware, 0.0 if kernel.unique_bytes <= hardware.l2_usable_bytes else None)
-            - hardware.launch_s
-            for kernel in kernels
-        )
-        * 1e6
-    )
-
-
-def time_s(kernels, hardware):
-    return sum(lone_time_s(kernel, hardware) for kernel in kernels)
-
-
-def names(kernels):
-    return [kernel.name.split("<")[0].split("_")[0] for kernel in kernels]
 
 
 shapes = st.tuples(
@@ -165,46 +128,6 @@ def test_transposed_convolution_counts_each_product_once():
     assert sum(kernel.flops for kernel in kernels) == 2 * 32 * 32 * 16 * 64 * 32
 
 
-# The SM of a V100 as far as it decides which kernels run: no TF32, little shared memory.
-V100 = dataclasses.replace(
-    A100, name="volta", architecture="volta", sm_count=80, clock_hz=1.53e9, tensor_fp16_flops_per_cycle_sm=1024.0,
-    tensor_tf32_flops_per_cycle_sm=0.0, shared_memory_per_sm_bytes=98304, l2_capacity_bytes=6291456.0,
-    l2_bytes_per_s=3.1e12, hbm_bytes_per_s=9.0e11,
-)  # fmt: skip
-B200 = dataclasses.replace(
-    H100, name="blackwell", architecture="blackwell", sm_count=148, tensor_fp16_flops_per_cycle_sm=8192.0,
-    l2_bytes_per_s=1.4e13, hbm_bytes_per_s=8.0e12,
-)  # fmt: skip
-
-
-def product(kernels):
-    """The kernel that does the FLOPs."""
-    return max(kernels, key=lambda kernel: kernel.flops)
-
-
-def test_fp32_without_tf32_reads_nchw_as_it_lies():
-    kernels = conv(2, 320, (64, 64), 640, (1, 1), dtype="fp32", hardware=V100, bias=False)
-    assert names(kernels) == ["scudnn"]
-    kernels = conv(2, 3, (224, 224), 64, (7, 7), 2, 3, dtype="fp32", hardware=V100, bias=False)
-    assert names(kernels) == ["scudnn"]
-    done, useful = kernels[0].grid * kernels[0].fp32_flops, kernels[0].flops
-    assert done < 3 * useful  # channels are not padded to a k step per tap
-
-
-def test_fp32_winograd_does_fewer_products_where_it_can():
-    kernels = conv(32, 128, (28, 28), 128, (3, 3), 1, 1, dtype="fp32", hardware=V100, bias=False)
-    assert any("winograd" in kernel.name for kernel in kernels)
-    multiplications = sum(kernel.grid * kernel.fp32_flops for kernel in kernels)
-    assert multiplications < sum(kernel.flops for kernel in kernels)
-    for other in (
-        conv(32, 128, (28, 28), 128, (3, 3), 2, 1, dtype="fp32", hardware=V100, bias=False),
-        conv(32, 128, (28, 28), 128, (5, 5), 1, 2, dtype="fp32", hardware=V100, bias=False),
-        conv(32, 128, (28, 28), 128, (3, 3), 1, 1, dtype="fp32", hardware=A100, bias=False),
-        conv(32, 128, (28, 28), 128, (3, 3), 1, 1, dtype="fp16", hardware=V100, bias=False),
-    ):
-        assert not any("winograd" in kernel.name for kernel in other)
-
-
 def test_half_precision_on_volta_writes_nchw_itself():
     assert names(conv(2, 320, (64, 64), 320, (3, 3), 1, 1, hardware=V100, bias=False))[-1] == "sm80"
 
@@ -214,54 +137,50 @@ def test_filters_of_one_tap_need_no_conversion():
     assert names(kernels) == ["nchwToNhwcKernel", "sm80", "nhwcToNchwKernel"]
 
 
-def test_blackwell_pairs_share_their_filters():
-    shape = (2, 640, (64, 64), 640, (3, 3), 1, 1)
-    kernel = product(conv(*shape, hardware=B200, layout="nhwc", bias=False))
-    assert kernel.name.startswith("sm100")
-    assert time_s([kernel], B200) < time_s(conv(*shape, layout="nhwc", bias=False), H100)
+# Convolutions that between them take every kind of kernel: device, arguments and options of `conv`.
+KINDS = (
+    ("a100-sxm", (2, 320, (64, 64), 320, (3, 3), 1, 1), {}),
+    ("a100-sxm", (1, 512, (8, 8), 512, (3, 3), 1, 1), {}),  # split-K
+    ("a100-sxm", (2, 320, (64, 64), 4, (3, 3), 1, 1), {}),  # padded output channels
+    ("a100-sxm", (2, 256, (32, 32), 256, (3, 3), 1, 1, 256), {}),  # depthwise
+    ("v100-sxm", (2, 320, (64, 64), 320, (3, 3), 1, 1), {}),
+    ("v100-sxm", (1, 64, (14, 32), 512, (3, 3), 1, 1), {"dtype": "fp32"}),  # Winograd F(2x2)
+    ("v100-sxm", (32, 128, (28, 28), 128, (3, 3), 1, 1), {"dtype": "fp32"}),  # Winograd F(4x4)
+    ("v100-sxm", (32, 256, (56, 56), 64, (1, 1)), {"dtype": "fp32"}),
+    *(
+        (device, (n, c, (size, size), oc, (3, 3), 1, 1), {"dtype": dtype})
+        for device in ("h100-sxm", "b200-sxm")
+        for dtype in ("fp16", "fp32")
+        for n, c, size, oc in (
+            (2, 3, 224, 64), (2, 4, 64, 320), (2, 128, 56, 128), (2, 192, 64, 192), (2, 320, 64, 320), (16, 512, 28, 512),
+            (8, 128, 112, 128), (16, 64, 112, 64), (16, 64, 224, 256), (16, 16, 32, 320),
+            (1, 1280, 16, 1280), (4, 256, 32, 256),
+        )
+    ),
+)  # fmt: skip
+# Of these the other value that shows whether the choice listens to them; others are made a tenth less.
+OTHER = {
+    "conv_choice.cuda_core_channels": 0.0, "conv_choice.planar_channels": 0.0, "conv_choice.sm80_planar_channels": 0.0,
+    "conv_choice.small_tile_waves": 0.0, "conv_choice.wide_tile_waves": 8.0, "conv_choice.wide_tile_depth": 65536.0,
+    "conv_split_k.min_steps": 256.0, "conv_split_k.max_share": 0.0, "conv_tcgen05.tile_latency_s": 1e-6,
+    "conv_mma.flops_per_cycle": 512.0, "conv_mma_registers.flops_per_cycle": 256.0, "conv_depthwise.registers": 200.0,
+    "conv_layout.pad_cta_bytes": 256.0, "conv_layout.pad_threads": 512.0, "conv_layout.pad_registers": 255.0,
+}  # fmt: skip
 
 
-# Kernels in microseconds. VGG-13 training in TF32 on an H100, forward (sarchlab/triosim, MIT): samples, channels, size,
-# output channels, the sm90 kernel.
-VGG = [
-    (512, 64, 224, 64, 8803, "256x64"),
-    (512, 128, 112, 128, 4864, "128x128"),
-    (512, 256, 56, 256, 4228, "128x256"),
-    (512, 256, 28, 512, 2110, "128x256"),
-    (512, 512, 28, 512, 4064, "128x256"),
-    (512, 512, 14, 512, 1033, "128x256"),
-]
-# ResNet-50 training in fp32 on a V100, forward (pytorch/kineto, BSD-3): channels, size, output channels, kernel, stride,
-# padding, all the operator's kernels. 32 samples.
-RESNET = [
-    (3, 224, 64, 7, 2, 3, 606), (64, 56, 64, 1, 1, 0, 98), (64, 56, 64, 3, 1, 1, 352), (64, 56, 256, 1, 1, 0, 312),
-    (256, 56, 64, 1, 1, 0, 274), (128, 56, 128, 3, 2, 1, 535), (128, 28, 512, 1, 1, 0, 378),
-    (256, 56, 512, 1, 2, 0, 504), (512, 28, 128, 1, 1, 0, 364), (128, 28, 128, 3, 1, 1, 306),
-    (256, 28, 256, 3, 2, 1, 642), (256, 14, 1024, 1, 1, 0, 355), (512, 28, 1024, 1, 2, 0, 720),
-    (256, 14, 256, 3, 1, 1, 291), (512, 14, 512, 3, 2, 1, 896), (512, 7, 2048, 1, 1, 0, 383),
-    (1024, 14, 2048, 1, 2, 0, 714), (2048, 7, 512, 1, 1, 0, 435), (512, 7, 512, 3, 1, 1, 310),
-]  # fmt: skip
+@pytest.fixture(scope="module")
+def kinds():
+    return [conv(*shape, hardware=load(hw), **options) for hw, shape, options in KINDS]
 
 
-def test_tf32_on_hopper_takes_the_traced_tiles_and_times():
-    predicted = []
-    for n, c, size, oc, _, tile in VGG:
-        kernel = product(conv(n, c, (size, size), oc, (3, 3), 1, 1, dtype="fp32", bias=False))
-        assert f"sm90_{tile}x" in kernel.name
-        predicted.append(warm_us([kernel], H100))
-    error, bias = figures(predicted, [row[4] for row in VGG])
-    assert error < 0.07
-    assert abs(bias) < 0.05
-
-
-def test_fp32_on_volta():
-    predicted = [
-        warm_us(conv(32, c, (size, size), oc, (k, k), s, p, dtype="fp32", hardware=V100, bias=False), V100)
-        for c, size, oc, k, s, p, _ in RESNET
-    ]
-    error, bias = figures(predicted, [row[-1] for row in RESNET])
-    assert error < 0.16
-    assert abs(bias) < 0.05
+@pytest.mark.parametrize("name", [name for name in calibration() if name.startswith("conv_")])
+def test_every_parameter_moves_a_kind_of_convolution(name, kinds):
+    for (hw, shape, options), before in zip(KINDS, kinds, strict=True):
+        device = load(hw)
+        device = with_parameters(device, {name: OTHER.get(name, 0.9 * parameter(device, name))})
+        if conv(*shape, hardware=device, **options) != before:
+            return
+    pytest.fail(f"{name} moves none of them")
 
 
 def measured():
@@ -270,11 +189,6 @@ def measured():
         pytest.skip(f"{path} is not here: accuracy is checked only beside the shared measurements")
     data = pd.read_csv(path)
     return data[data.op == "aten::convolution"]
-
-
-def figures(predicted, actual):
-    predicted, actual = np.array(predicted), np.array(actual)
-    return np.abs(predicted / actual - 1).mean(), np.exp(np.log(predicted / actual).mean()) - 1
 
 
 def test_accuracy_on_h100_operators():
@@ -286,20 +200,11 @@ def test_accuracy_on_h100_operators():
             ast.literal_eval(each) for each in ast.literal_eval(row.concrete_inputs)[3:6]
         )
         bias = "CUDAFunctor_add" in row.kernels
-        kernels = convolution(
-            data[0],
-            data[1],
-            data[2:],
-            weight[0],
-            weight[2:],
-            stride,
-            padding,
-            dilation,
-            1,
-            "bf16",
-            H100,
+        problem = Convolution(
+            data[0], data[1], data[2:], weight[0], weight[2:], tuple(stride), tuple(padding), tuple(dilation), 1, "bf16",
             bias=bias,
-        )
+        )  # fmt: skip
+        kernels = convolution(problem, H100)
         strides = ast.literal_eval(row.input_strides)[0]
         if "direct_copy" in row.kernels:
             kernels += copy(data, Operand(0, strides, "bf16"), dense(-9, data, "bf16"), H100)
@@ -333,20 +238,10 @@ def test_sanity_on_a100_conv3d():
         layout = "nhwc" if "channels_last" in row.layout else "nchw"
         spatial, kernel = sizes(row.input), sizes(row.kernel)
         stride, padding, dilation = sizes(row.stride), sizes(row.padding), sizes(row.dilation)
-        kernels = convolution(
-            row.n,
-            row.c,
-            spatial,
-            row.oc,
-            kernel,
-            stride,
-            padding,
-            dilation,
-            1,
-            "fp16",
-            hardware,
-            layout=layout,
+        problem = Convolution(
+            row.n, row.c, spatial, row.oc, kernel, stride, padding, dilation, 1, "fp16", layout=layout
         )
+        kernels = convolution(problem, hardware)
         predicted.append(warm_us(kernels, hardware) + len(kernels) * hardware.launch_s * 1e6)
     error, bias = figures(predicted, data.time_us)
     assert error < 0.18

@@ -1,4 +1,4 @@
-"""Runs one of diffusers' own pipelines on the meta device and records its phases.
+"""Runs one of diffusers' own pipelines, cut into phases and steps.
 
 What is recorded is the `__call__` that people run: its prompt encoding, its guidance, its sampler, its decoding.
 Only what touches no GPU is replaced: tokenizers return token ids of the lengths asked for, and images arrive
@@ -11,11 +11,14 @@ Differences from a run on a GPU, all small:
   PROMPT_TOKENS tokens where a pipeline counts them;
 - one stored denoising step stands for all: the sampler's steady state, past the first steps of a multistep
   sampler, which have a few elementwise operators less.
+
+On the meta device two of torch's modes answer for values that are not there. On a real one nothing of ours stands
+between the pipeline and torch while a step runs, but for one call (see `_StridedPatches`).
 """
 
 import functools
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -23,75 +26,11 @@ from torch.fx.experimental import _config as fx_config
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from simtti.workloads.catalogue import Options
-from simtti.workloads.models.latent_diffusion import (
-    META,
-    WARM_UP_STEPS,
-    Recording,
-    build,
-    schedule_steps,
-)
-from simtti.workloads.recorder import Recorder
+from simtti.workloads.models.pipelines.inputs import PROMPT_TOKENS
+from simtti.workloads.models.pipelines.latent_diffusion import WARM_UP_STEPS, schedule_steps
+from simtti.workloads.recording import Recording
 from simtti.workloads.trace import evaluations
-
-# What a pipeline finds where it counts the tokens of a prompt.
-PROMPT_TOKENS = 32
-
-
-class Tensors(dict[str, torch.Tensor]):
-    """What a tokenizer or an image processor returns: tensors by key and by attribute."""
-
-    def __getattr__(self, name: str) -> torch.Tensor:
-        return self[name]
-
-
-class Tokenizer:
-    """Token ids of as many prompts as given, padded to the length asked for: no operator depends on their values."""
-
-    padding_side = "right"
-    pad_token_id = 0
-
-    def __init__(self, model_max_length: int = 77):
-        self.model_max_length = model_max_length
-        self.added_tokens_encoder: dict[str, int] = {}
-
-    def __call__(self, text: Any, *, max_length: int | None = None, **_: Any) -> Tensors:
-        shape = (1 if isinstance(text, str) else len(text), max_length or self.model_max_length)
-        mask = torch.zeros(shape, dtype=torch.int64)
-        mask[:, :PROMPT_TOKENS] = 1
-        return Tensors(input_ids=torch.zeros(shape, dtype=torch.int64), attention_mask=mask)
-
-    def tokenize(self, text: str) -> list[str]:
-        """Asked for by pipelines that look for tokens added to the vocabulary: there are none."""
-        return text.split()
-
-    def encode(self, text: str) -> list[int]:
-        """English prose has about four tokens for three words."""
-        return [0] * round(len(text.split()) * 4 / 3)
-
-
-class ImageProcessor:
-    """Images resized and normalized for CLIP, as a processor on the host leaves them."""
-
-    size = 224
-
-    def __init__(self) -> None:
-        self.crop_size = {"height": self.size, "width": self.size}
-
-    def __call__(self, images: Any, **_: Any) -> Tensors:
-        return Tensors(pixel_values=torch.zeros(len(images), 3, self.size, self.size))
-
-
-def build_module(factory: Any, *args: Any, dtype: str, **kwargs: Any) -> Any:
-    """A module as `from_pretrained` loads it in `dtype`: the parts its class keeps in fp32 are."""
-    module = build(factory, *args, dtype=dtype, **kwargs)
-    kept = set(module._keep_in_fp32_modules or ())
-    # transformers keeps them so for fp16 only.
-    if kept and dtype != "fp32" and (dtype == "fp16" or factory.__module__.startswith("diffusers")):
-        for name, weight in module.named_parameters():
-            if kept & set(name.split(".")):
-                weight.data = weight.data.float()
-    return module
+from simtti.workloads.workload import Options
 
 
 class Prediction(tuple[torch.Tensor]):
@@ -106,7 +45,7 @@ class Run:
 
     before: the phase up to the first denoising step; `denoising` the loop's; `after` what follows it. `domain` is
     what attention in the loop runs over, `before_domain` before it. channel_dim: where a latent's channels are.
-    patches_stay_strided: see `_StridedPatches`.
+    strided_patches: the model's patch embedding and the module that it calls next, by name: see `_StridedPatches`.
     """
 
     def __init__(
@@ -121,16 +60,15 @@ class Run:
         domain: str = "spatial",
         channel_dim: int = 1,
         steps: int | None = None,
-        patches_stay_strided: bool = False,
+        strided_patches: tuple[str, str] | None = None,
     ):
         self.recording = recording
-        self.recorder = recording.recorder
         self.options = options
         self.before, self.denoising, self.after = before, denoising, after
         self.domain, self.before_domain = domain, before_domain
         self.channel_dim = channel_dim
         self.steps = steps or options.steps or 1
-        self.patches_stay_strided = patches_stay_strided
+        self.strided_patches = strided_patches
         # What a pipeline that reads a truth value from the GPU finds there.
         self.reads_true = False
         self.count = 1
@@ -144,24 +82,33 @@ class Run:
         self._steer_scheduler(pipeline.scheduler)
         self._steer_denoiser(denoiser)
         pipeline.progress_bar = self._progress_bar
-        read_values = _ReadValues({torch.bool: self.reads_true, torch.int64: PROMPT_TOKENS})
-        # A mask as an index selects as much as it can.
-        selected = fx_config.patch(meta_nonzero_assume_all_nonzero=True)
-        with torch.no_grad(), read_values, selected, _HostCopies(self.recorder):
+        with torch.no_grad(), self._without_values():
             try:
                 self.enter(self.before, domain=self.before_domain)
-                steps = schedule_steps(self.recorder.runs(self.steps))
+                steps = schedule_steps(self.recording.runs(self.steps))
                 return pipeline(num_inference_steps=steps, **arguments)
             finally:
                 self.leave()
+
+    @contextmanager
+    def _without_values(self) -> Iterator[None]:
+        """On the meta device, what the pipeline reads from the GPU."""
+        if self.recording.device.type != "meta":
+            yield
+            return
+        read_values = _ReadValues({torch.bool: self.reads_true, torch.int64: PROMPT_TOKENS})
+        # A mask as an index selects as much as it can.
+        selected = fx_config.patch(meta_nonzero_assume_all_nonzero=True)
+        with read_values, selected, _HostCopies(self.recording):
+            yield
 
     # ---- phases
 
     def enter(self, phase: str, *, domain: str, step: AbstractContextManager[None] | None = None) -> None:
         """Go on in a new step of `phase`; `step`: in this one."""
         self.leave()
-        self._begin(phase, domain, step or self.recorder.step(phase, domain=domain))
-        self.recorder.enter_scope("pipeline")
+        self._begin(phase, domain, step or self.recording.step(phase, domain=domain))
+        self.recording.enter_scope("pipeline")
 
     def _cut(self, again: int | None = None) -> None:
         """End the step and go on in a new one of the same phase, wherever in the model that is.
@@ -171,8 +118,8 @@ class Run:
         phase, domain = self._at
         self.leave()
         if again is not None:
-            self.recorder.repeat(phase, again)
-        self._begin(phase, domain, self.recorder.step(phase, domain=domain, continued=True))
+            self.recording.repeat(phase, again)
+        self._begin(phase, domain, self.recording.step(phase, domain=domain, continued=True))
 
     def _begin(self, phase: str, domain: str, step: AbstractContextManager[None]) -> None:
         self._at = (phase, domain)
@@ -218,17 +165,17 @@ class Run:
         def once(*args: Any, **kwargs: Any) -> Any:
             key = (self._at[0], _signature((args, kwargs)))
             lists = [value for value in (*args, *kwargs.values()) if isinstance(value, list)]
-            if key in seen and not self.recorder.reruns:
+            if key in seen and not self.recording.reruns:
                 number, result, states = seen[key]
-                if self.recorder.all_steps:
+                if self.recording.all_steps:
                     self._cut(again=number)
                 else:
-                    self.recorder.repeat(self._at[0], number)
+                    self.recording.repeat(self._at[0], number)
                 for found, state in zip(lists, states, strict=True):
                     found[:] = state
                 return result
             self._cut()
-            number = self.recorder.steps(self._at[0])
+            number = self.recording.steps(self._at[0])
             result = original(*args, **kwargs)
             seen[key] = (number, result, [list(found) for found in lists])
             self._cut()
@@ -246,15 +193,15 @@ class Run:
         @functools.wraps(set_timesteps)
         def shortened(*args: Any, **kwargs: Any) -> None:
             kwargs.pop("device", None)
-            with self.recorder.paused():
+            with self.recording.paused():
                 set_timesteps(*args, **kwargs)
-            scheduler.timesteps = self.recorder.on_device(scheduler.timesteps)
+            scheduler.timesteps = self.recording.on_device(scheduler.timesteps)
             all_timesteps[:] = [scheduler.timesteps]
-            extra = len(scheduler.timesteps) - schedule_steps(self.recorder.runs(self.steps))
+            extra = len(scheduler.timesteps) - schedule_steps(self.recording.runs(self.steps))
             if self.denoising == "denoising":
                 self.recording.schedule["denoising"] = extra
             self.count = evaluations(self.steps, extra)
-            scheduler.timesteps = scheduler.timesteps[: WARM_UP_STEPS + self.recorder.runs(self.count)]
+            scheduler.timesteps = scheduler.timesteps[: WARM_UP_STEPS + self.recording.runs(self.count)]
             if hasattr(scheduler, "set_begin_index"):
                 scheduler.set_begin_index(0)
 
@@ -263,7 +210,7 @@ class Run:
             def called(*args: Any, **kwargs: Any) -> Any:
                 seen, scheduler.timesteps = scheduler.timesteps, all_timesteps[0]
                 try:
-                    with self.recorder.scope("scheduler"):
+                    with self.recording.scope("scheduler"):
                         return method(*args, **kwargs)
                 finally:
                     scheduler.timesteps = seen
@@ -276,29 +223,35 @@ class Run:
             scheduler.scale_model_input = whole(scheduler.scale_model_input)
 
     def _steer_denoiser(self, denoiser: Any) -> None:
-        """Before the iterations that are recorded, return an empty tensor of the right shape."""
+        """Before the iterations that are steps, return noise of the right shape."""
         forward = denoiser.forward
+        if self.strided_patches is not None:
+            _StridedPatches().between(*(getattr(denoiser, name) for name in self.strided_patches))
 
         @functools.wraps(forward)
         def called(*args: Any, **kwargs: Any) -> Any:
             if self._open is None:
                 sample = args[0] if args else kwargs.get("sample", kwargs.get("hidden_states"))
-                return Prediction([self._empty_prediction(denoiser, sample)])
-            with _StridedPatches() if self.patches_stay_strided else nullcontext():
-                return forward(
-                    *map(_on_meta, args), **{name: _on_meta(value) for name, value in kwargs.items()}
-                )
+                return Prediction([self._noise_prediction(denoiser, sample)])
+            there = {name: self._on_device(value) for name, value in kwargs.items()}
+            return forward(*map(self._on_device, args), **there)
 
         denoiser.forward = called
 
-    def _empty_prediction(self, denoiser: Any, sample: Any) -> torch.Tensor:
+    def _noise_prediction(self, denoiser: Any, sample: Any) -> torch.Tensor:
         shape = list(sample.shape)
         out_channels = getattr(denoiser.config, "out_channels", None) or getattr(
             denoiser, "out_channels", None
         )
         if out_channels and shape[self.channel_dim] == denoiser.config.in_channels:
             shape[self.channel_dim] = out_channels
-        return torch.empty(shape, dtype=sample.dtype, device=sample.device)
+        return torch.randn(shape, dtype=sample.dtype, device=sample.device)
+
+    def _on_device(self, value: Any) -> Any:
+        """A timestep for each image joins the other operands; a recorder knows it to be there already."""
+        if isinstance(value, torch.Tensor) and value.device.type == "cpu" and value.dim() > 0:
+            return value.to(self.recording.device)
+        return value
 
     def _progress_bar(self, iterable: Any = None, total: Any = None) -> Any:
         return self._iterate(iterable) if iterable is not None else self._loop()
@@ -317,7 +270,7 @@ class Run:
         if self._iteration < WARM_UP_STEPS:
             return
         if self._iteration == WARM_UP_STEPS:
-            self._turns = self.recorder.times(self.denoising, domain=self.domain, count=self.count)
+            self._turns = self.recording.times(self.denoising, domain=self.domain, count=self.count)
         self.leave()
         step = next(self._turns, None)
         if step is not None:
@@ -335,14 +288,14 @@ class Run:
 class _HostCopies(TorchFunctionMode):
     """Records `tensor.cpu()`, which a meta tensor cannot do, and returns a tensor of as many dimensions."""
 
-    def __init__(self, recorder: Recorder):
+    def __init__(self, recording: Recording):
         super().__init__()
-        self.recorder = recorder
+        self.recording = recording
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch.Tensor.cpu and args[0].device.type == "meta":
-            self.recorder.copy_to_host(args[0])
-            with self.recorder.paused():
+            self.recording.copy_to_host(args[0])
+            with self.recording.paused():
                 return torch.zeros([1] * args[0].dim())
         return func(*args, **(kwargs or {}))
 
@@ -354,8 +307,21 @@ class _StridedPatches(TorchFunctionMode):
     tokens), and so has every sum that it is the first operand of: in a transformer that adds `hidden_states +
     attention`, the residual stream of all blocks. LayerNorm copies it each time, and each sum mixes two layouts.
     Published runs did so (Wan 2.1's operators on an H100, in AMD-AGI/TraceLens, show those strides); recent versions
-    of diffusers call contiguous() before the first block, which is left out here.
+    of diffusers call contiguous() before the first block, which is left out here: the mode is on from the end of the
+    patch embedding to the start of the module that comes next, for that one call.
     """
+
+    def between(self, embedding: torch.nn.Module, following: torch.nn.Module) -> None:
+        """Be on from the end of each call of one module to the start of the other's."""
+
+        def begin(*_: Any) -> None:
+            self.__enter__()
+
+        def end(*_: Any) -> None:
+            self.__exit__(None, None, None)
+
+        embedding.register_forward_hook(begin)
+        following.register_forward_pre_hook(end)
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch.Tensor.contiguous and args[0].dim() == 3 and args[0].mT.is_contiguous():
@@ -376,13 +342,6 @@ class _ReadValues(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def _on_meta(value: Any) -> Any:
-    """A timestep for each image joins the other operands; the recorder knows it to be there already."""
-    if isinstance(value, torch.Tensor) and value.device.type == "cpu" and value.dim() > 0:
-        return value.to(META)
-    return value
-
-
 def _signature(value: Any) -> Any:
     if isinstance(value, torch.Tensor):
         return tuple(value.shape), value.stride(), value.dtype
@@ -391,15 +350,3 @@ def _signature(value: Any) -> Any:
     if isinstance(value, dict):
         return tuple((name, _signature(item)) for name, item in value.items())
     return value
-
-
-def prompts(options: Options) -> list[str]:
-    """A prompt for each image."""
-    return ["a photo"] * options.batch
-
-
-def image(options: Options) -> torch.Tensor:
-    """The pictures that videos start from, as the host has them: (batch, 3, height, width)."""
-    assert options.height is not None
-    assert options.width is not None
-    return torch.zeros(options.batch, 3, options.height, options.width)

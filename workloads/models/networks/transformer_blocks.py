@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
-from simtti.workloads.models.latent_diffusion import META, TORCH_DTYPES
+from simtti.workloads.torch_calls import TORCH_DTYPES
 
 
 class KeyValueCache:
@@ -28,12 +28,13 @@ class KeyValueCache:
         length: int,
         head_dim: int,
         dtype: str,
-        device: torch.device | None = None,
+        device: torch.device,
     ):
         shape = (batch, heads, length, head_dim)
-        # One allocation each: tensors are told apart by their storage.
+        # One allocation each: tensors are told apart by their storage. Noise, since on a real device what was in memory
+        # before may be no number, and what is attended to need not have been written.
         self.keys, self.values = (
-            [torch.empty(shape, dtype=TORCH_DTYPES[dtype], device=device or META) for _ in range(layers)]
+            [torch.randn(shape, dtype=TORCH_DTYPES[dtype], device=device) for _ in range(layers)]
             for _ in range(2)
         )
         self.length = 0
@@ -126,24 +127,3 @@ class Layer(nn.Module):
         if self.attn2 is not None:
             hidden = hidden + self.attn2(self.norm2(hidden), context)
         return hidden + self.ff(self.norm3(hidden))
-
-
-def draw(logits: torch.Tensor) -> torch.Tensor:
-    """A token for each row of logits (fp32): the largest with Gumbel noise, which is a draw from their softmax."""
-    return (logits - torch.log(-torch.log(torch.rand_like(logits)))).argmax(-1)
-
-
-def unmask(
-    logits: torch.Tensor, tokens: torch.Tensor, masked: int, mask_id: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """One step of MaskGIT's parallel decoding: draw every masked token, then mask the `masked` least certain again.
-
-    logits: (batch, length, codes). Returns tokens for the next step, and the same without a mask, for the last.
-    """
-    logits = logits.float()
-    is_masked = tokens == mask_id
-    drawn = torch.where(is_masked, draw(logits), tokens)
-    certainty = logits.softmax(-1).gather(-1, drawn.unsqueeze(-1)).squeeze(-1)
-    certainty = torch.where(is_masked, certainty, torch.inf)
-    threshold = certainty.sort(-1).values[:, masked : masked + 1]
-    return torch.where(certainty < threshold, mask_id, drawn), drawn

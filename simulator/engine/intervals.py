@@ -1,0 +1,40 @@
+"""Spans of time: their union, and what of one others cover."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+Span = tuple[float, float]
+
+
+class Interval(Protocol):
+    """What has a start and an end, in seconds."""
+
+    @property
+    def start_s(self) -> float: ...
+
+    @property
+    def end_s(self) -> float: ...
+
+
+def union(spans: Iterable[Span]) -> list[Span]:
+    """The spans in order, those that touch as one."""
+    found: list[Span] = []
+    for start, end in sorted(spans):
+        if found and start <= found[-1][1]:
+            found[-1] = (found[-1][0], max(found[-1][1], end))
+        else:
+            found.append((start, end))
+    return found
+
+
+def overlap_s(interval: Interval, covered: Sequence[Span]) -> float:
+    """Seconds of `interval` that lie in `covered`, a union."""
+    at = max(bisect_right(covered, (interval.start_s, float("inf"))) - 1, 0)
+    total = 0.0
+    while at < len(covered) and covered[at][0] < interval.end_s:
+        total += max(min(interval.end_s, covered[at][1]) - max(interval.start_s, covered[at][0]), 0.0)
+        at += 1
+    return total

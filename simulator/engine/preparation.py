@@ -1,0 +1,109 @@
+"""What is known of a step's launches before time passes: their kernels, what each moves to and from HBM given what those before
+it left in L2, how long it takes alone on the device, and the clock that the power limit leaves.
+
+L2 is gone through in the order in which the host issues, whatever the streams.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from simtti.hw_configs.hardware import Hardware
+from simtti.hw_configs.hosts import Host
+from simtti.simulator.closed_form import busy, lone_execution_s, tail_s
+from simtti.simulator.engine import power
+from simtti.simulator.engine.governor import Governed, Launched, govern
+from simtti.simulator.engine.l2 import L2
+from simtti.simulator.engine.measured_streams import Streams
+from simtti.simulator.engine.program import Program, program
+from simtti.simulator.kernel import Kernel
+from simtti.simulator.lowering.lower import Lowered, Lowering
+from simtti.simulator.policy import Policy
+from simtti.workloads.trace import Operator, Step
+
+# Launches between two comparisons of L2 with the repetition before.
+_LOOK_EVERY = 64
+# Seconds of a kernel alone on the device, from its start to its end, given what it moves to and from HBM.
+AloneS = Callable[[Kernel, Hardware, float], float]
+
+
+class Traffic(NamedTuple):
+    """A repetition of a step: each launch with what it moves to and from HBM; times and clocks under the power limit; the gap
+    before each, where it is not the same for all; the states of L2 every _LOOK_EVERY launches; L2 at its end."""
+
+    launches: list[Launched]
+    governed: Governed
+    gaps_s: list[float] | None
+    states: list[Any]
+    l2: L2
+
+
+class Preparation:
+    """Lowers steps and runs them through L2, in order. rows: the trace's operators so far, each with its kernels."""
+
+    def __init__(
+        self,
+        hardware: Hardware,
+        host: Host,
+        policy: Policy,
+        alone_s: AloneS = lone_execution_s,
+        streams: Streams | None = None,
+    ) -> None:
+        self.hardware, self.host, self.policy, self.alone_s = hardware, host, policy, alone_s
+        self.streams = streams
+        self.rows: list[tuple[Operator, Lowered]] = []
+        self._l2 = L2(hardware.l2_usable_bytes)
+        self._lowering = Lowering(hardware, policy)
+        self._known: dict[tuple[int, int], Launched] = {}
+
+    def program(self, step: Step) -> Program:
+        """Lower the step and add its operators to the rows."""
+        first = len(self.rows)
+        lowered = self._lowering.lower_all(step.operators)
+        self.rows.extend(zip(step.operators, lowered, strict=True))
+        return program(step.operators, lowered, first, self.host, self.policy, self.streams)
+
+    def traffic(self, step: Program, before: Traffic | None) -> Traffic:
+        """Run a repetition's kernels through L2. From where L2 is in the state of the repetition before, all is as then."""
+        l2 = self._l2.copy()
+        launches: list[Launched] = []
+        states: list[Any] = []
+        for at, (kernel, slots) in enumerate(zip(step.kernels, step.slots, strict=True)):
+            if at % _LOOK_EVERY == 0:
+                states.append(l2.state)
+                if before is not None and before.states[at // _LOOK_EVERY] == states[-1]:
+                    launches += before.launches[at:]
+                    states += before.states[at // _LOOK_EVERY + 1 :]
+                    l2 = before.l2
+                    break
+            launches.append(self._launched(kernel, l2.touch(kernel, slots)))
+        self._l2 = l2
+        if before is not None and launches == before.launches:
+            return before._replace(states=states, l2=l2)
+        governed = govern(launches, step.host_s, self.hardware)
+        return Traffic(launches, governed, self._gaps_s(launches), states, l2)
+
+    def _gaps_s(self, launches: list[Launched]) -> list[float] | None:
+        """With programmatic dependent launch, what is left of the gap once the tail of the kernel before has hidden its part."""
+        if not self.policy.dependent_launch:
+            return None
+        gap_s, before_s, gaps = self.hardware.launch_s, 0.0, []
+        for launch in launches:
+            gaps.append(max(gap_s - before_s, 0.0))
+            before_s = tail_s(launch.kernel, self.hardware, launch.hbm_bytes)
+        return gaps
+
+    def _launched(self, kernel: Kernel, hbm_bytes: float) -> Launched:
+        """A kernel at the boost clock; to the byte, those that move as much are the same."""
+        key = (id(kernel), int(hbm_bytes))
+        known = self._known.get(key)
+        if known is None:
+            known = self._known[key] = Launched(
+                kernel,
+                hbm_bytes,
+                self.alone_s(kernel, self.hardware, hbm_bytes),
+                power.energy(kernel, hbm_bytes, self.hardware),
+                busy(kernel, self.hardware, hbm_bytes),
+            )
+        return known

@@ -1,0 +1,123 @@
+"""A step's launches in order, for one device: what its operators become, on which stream, and what waits for what."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from simtti.hw_configs.hosts import Host
+from simtti.simulator.engine.host import issue_s
+from simtti.simulator.engine.measured_streams import Streams
+from simtti.simulator.kernel import Kernel
+from simtti.simulator.lowering.lower import Lowered, Slots, alike
+from simtti.simulator.policy import Policy
+from simtti.workloads.trace import Operator
+
+MAIN = 0  # the stream that everything runs on unless something says otherwise
+COMMUNICATION = 1  # NCCL's own, for sends and receives that go on beside the computation
+_IDENTITIES = Slots()
+
+
+class Program(NamedTuple):
+    """A step's launches.
+
+    kernels, slots: what runs on which tensors. rows: of which operator of the trace. host_s: what the host spends before
+    each. waits: whether it waits for its end. streams: where each runs. after: of each the launches on other streams, by their
+    number, that have to end first. tail_s: host time after the last. spans: for each operator that launches, its row, first
+    launch and the one after its last.
+    """
+
+    kernels: list[Kernel]
+    slots: list[Slots]
+    rows: list[int]
+    host_s: list[float]
+    waits: list[bool]
+    streams: list[int]
+    after: dict[int, list[int]]
+    tail_s: float
+    spans: list[tuple[int, int, int]]
+    is_plain: bool = True
+
+
+def program(
+    operators: tuple[Operator, ...],
+    lowered: Sequence[Lowered],
+    first: int,
+    host: Host,
+    policy: Policy,
+    measured: Streams | None = None,
+) -> Program:
+    """The launches of a step.
+
+    first: the row of its first operator. measured: the streams of a timed trace; else everything runs on the main one, and on
+    NCCL's what is overlapped.
+    """
+    costs = _issue_s(operators, lowered, host, policy)
+    launch_s = 0.0 if policy.launch == "graph" else host.launch_s
+    found = Program([], [], [], [], [], [], {}, 0.0, [])
+    spent = 0.0  # host time of operators that launch nothing, spent before the next that does
+    for at, (one, slots, operator_s) in enumerate(zip(lowered, alike(operators).slots, costs, strict=True)):
+        spent += operator_s
+        if not one.kernels:
+            continue
+        operator, begin = operators[at], len(found.kernels)
+        if measured is not None:
+            stream = measured.of.get(first + at, MAIN)
+        else:
+            stream = COMMUNICATION if operator.attributes.get("overlapped") else MAIN
+        for kernel in one.kernels:
+            found.kernels.append(kernel)
+            found.slots.append(_IDENTITIES if one.by_identity else slots)
+            found.rows.append(first + at)
+            found.host_s.append(spent + launch_s)
+            found.waits.append(False)
+            found.streams.append(stream)
+            spent = 0.0
+        found.waits[-1] = one.synchronizes
+        found.spans.append((first + at, begin, len(found.kernels)))
+    whole = found._replace(tail_s=spent, is_plain=not any(found.streams))
+    if whole.is_plain:
+        return whole
+    return whole._replace(after=_measured_order(whole, measured) if measured else _dependencies(whole))
+
+
+def _issue_s(
+    operators: tuple[Operator, ...], lowered: Sequence[Lowered], host: Host, policy: Policy
+) -> list[float]:
+    """Host time of each operator of a step, without launches."""
+    if policy.launch == "eager":
+        return issue_s(host, operators)
+    if policy.launch == "compiled":  # generated code: a call for each that launches something
+        return [host.operator_s if one.kernels else 0.0 for one in lowered]
+    return [0.0] * len(lowered)
+
+
+def _measured_order(whole: Program, measured: Streams) -> dict[int, list[int]]:
+    """Of the first launch of each operator the last ones of the operators that had ended before it."""
+    last = {row: end - 1 for row, _, end in whole.spans}
+    return {
+        begin: [last[other] for other in measured.after[row] if other in last]
+        for row, begin, _ in whole.spans
+        if row in measured.after
+    }
+
+
+def _dependencies(whole: Program) -> dict[int, list[int]]:
+    """Of each launch those on other streams that it waits for: the last to write what it reads or writes, and the last to read
+    what it writes, as the events that frameworks record between streams see to."""
+    written: dict[int, int] = {}
+    read: dict[int, int] = {}
+    after: dict[int, list[int]] = {}
+    for launch, (kernel, slots, stream) in enumerate(
+        zip(whole.kernels, whole.slots, whole.streams, strict=True)
+    ):
+        reads = [slots[access.tensor] for access in kernel.reads if access.tensor >= 0]
+        writes = [slots[access.tensor] for access in kernel.writes if access.tensor >= 0]
+        before = {written[tensor] for tensor in (*reads, *writes) if tensor in written}
+        before |= {read[tensor] for tensor in writes if tensor in read}
+        elsewhere = sorted(other for other in before if whole.streams[other] != stream)
+        if elsewhere:
+            after[launch] = elsewhere
+        written.update(dict.fromkeys(writes, launch))
+        read.update(dict.fromkeys(reads, launch))
+    return after

@@ -1,0 +1,99 @@
+"""What stands before and behind cuDNN's products: kernels that change NCHW to NHWC and back, and that pad channels.
+
+`nchwToNhwcKernel` and `nhwcToNchwKernel` move tiles of 32 x 32 elements through shared memory, so 16-bit types use half a
+128-byte line at a time, and spend about 160 instructions on a thread (operators_h100.csv). Padded copies are cleared by a
+Memset first; weights whose output channels are padded go through cuDNN's generic transformation.
+
+What is fitted stands in hw_configs/families/convolution.yaml (conv_layout).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from simtti.dtypes import ITEM_BYTES
+from simtti.hw_configs.hardware import Hardware
+from simtti.simulator.kernel import Access, Kernel
+from simtti.simulator.kernels.data_movement import memset
+from simtti.simulator.kernels.machine import LINE_BYTES
+
+CHANNEL_ALIGNMENT = 8  # exact: channels of a 16-byte vector in fp16; cuDNN pads to it
+LAYOUT_TILE = 32  # exact: rows and columns of a layout kernel's tile, by its shared memory (32 x 33 elements)
+LAYOUT_THREADS = 256  # exact: threads of a CTA in the H100 traces, as the registers
+TO_NHWC_REGISTERS, TO_NCHW_REGISTERS = 32, 36  # exact: see above
+
+
+@dataclass(frozen=True, slots=True)
+class Conversion:
+    """A tensor of n x c x positions elements from one layout to the other.
+
+    source, target: what is read and written. is_padded: the target has more channels than are written.
+    """
+
+    n: int
+    c: int
+    positions: int
+    dtype: str
+    source: Access
+    target: Access
+    is_padded: bool = False
+
+
+def aligned(channels: int) -> int:
+    """Channels as cuDNN pads them."""
+    return -(-channels // CHANNEL_ALIGNMENT) * CHANNEL_ALIGNMENT
+
+
+def to_nhwc(problem: Conversion, hardware: Hardware) -> list[Kernel]:
+    """Activations or weights to NHWC; a padded result is cleared first."""
+    clear = [memset(problem.target.tensor, problem.target.nbytes, hardware)] if problem.is_padded else []
+    slots = hardware.conv_layout.to_nhwc_slots
+    return [*clear, _transpose("nchwToNhwcKernel", problem, slots, TO_NHWC_REGISTERS, hardware)]
+
+
+def to_nchw(problem: Conversion, hardware: Hardware) -> Kernel:
+    """A result to NCHW."""
+    slots = hardware.conv_layout.to_nchw_slots
+    return _transpose("nhwcToNchwKernel", problem, slots, TO_NCHW_REGISTERS, hardware)
+
+
+def _transpose(
+    name: str, problem: Conversion, thread_slots: float, registers: int, hardware: Hardware
+) -> Kernel:
+    """A CTA transposes 32 channels by 32 positions in shared memory."""
+    item, style = ITEM_BYTES[problem.dtype], hardware.conv_layout
+    grid = problem.n * -(-problem.c // LAYOUT_TILE) * -(-problem.positions // LAYOUT_TILE)
+    return Kernel(
+        name=name,
+        family="convolution_layout",
+        grid=grid,
+        threads=LAYOUT_THREADS,
+        registers=registers,
+        shared_memory_bytes=LAYOUT_TILE * (LAYOUT_TILE + 1) * item,
+        issue_slots=LAYOUT_THREADS * thread_slots,
+        l2_bytes=(problem.source.nbytes + problem.target.nbytes) / grid,
+        latency_s=hardware.hbm_latency_s + style.latency_s,
+        memory_efficiency=style.half_line_efficiency if LAYOUT_TILE * item < LINE_BYTES else 1.0,
+        reads=(problem.source,),
+        writes=(problem.target,),
+    )
+
+
+def pad_weights(source: Access, target: Access, hardware: Hardware) -> list[Kernel]:
+    """Weights whose output channels are padded: Memset and cuDNN's generic transformation."""
+    style = hardware.conv_layout
+    grid = max(1, math.ceil(source.nbytes / style.pad_cta_bytes))
+    transform = Kernel(
+        name="tensorTransformGeneric",
+        family="convolution_layout",
+        grid=grid,
+        threads=int(style.pad_threads),
+        registers=int(style.pad_registers),
+        issue_slots=style.pad_threads * style.pad_slots,
+        l2_bytes=2 * source.nbytes / grid,
+        latency_s=style.pad_latency_s,
+        reads=(source,),
+        writes=(target,),
+    )
+    return [memset(target.tensor, target.nbytes, hardware), transform]

@@ -1,0 +1,181 @@
+"""Operators made of what a profiler saw of calls: name, and of each argument shape, strides and dtype, or the value.
+
+That leaves open what a call returned and which tensor is which: results are given where the operator makes them
+certain (`aten_results`), and every operand counts as a tensor of its own. Needs no torch.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections import Counter
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from simtti.workloads import aten_results
+from simtti.workloads.aten import ATTENTION, AtenOperator, operator
+from simtti.workloads.trace import ITEM_BYTES, Operator, TensorUse, row_major
+
+_DTYPES = {
+    "float": "fp32", "double": "fp64", "c10::Half": "fp16", "c10::BFloat16": "bf16",
+    "c10::Float8_e4m3fn": "fp8_e4m3", "c10::Float8_e5m2": "fp8_e5m2",
+    "c10::complex<float>": "complex64", "c10::complex<double>": "complex128",
+    "long int": "int64", "long": "int64", "int": "int32", "short int": "int16", "short": "int16",
+    "signed char": "int8", "unsigned char": "uint8", "bool": "bool",
+}  # fmt: skip
+KINETO_DTYPES = {ours: theirs for theirs, ours in reversed(_DTYPES.items())}
+# c10::ScalarType and c10::MemoryFormat, which Kineto writes as numbers.
+_SCALAR_TYPES = {
+    0: "uint8", 1: "int8", 2: "int16", 3: "int32", 4: "int64", 5: "fp16", 6: "fp32", 7: "fp64",
+    9: "complex64", 10: "complex128", 11: "bool", 15: "bf16", 23: "fp8_e5m2", 24: "fp8_e4m3",
+}  # fmt: skip
+_MEMORY_FORMATS = ("contiguous_format", "preserve_format", "channels_last", "channels_last_3d")
+
+
+@dataclass(slots=True)
+class Call:
+    """An operator as the host called it: Kineto's name and arguments."""
+
+    name: str
+    start_us: float
+    duration_us: float
+    thread: int
+    module: str
+    arguments: dict[str, Any]
+    waiting_us: float = 0.0
+    backend: str = ""
+    row: int = -1
+
+
+class OperatorMaker:
+    """Turns calls into operators, numbering operands as they come."""
+
+    def __init__(self, calls: list[Call]):
+        self.dtypes_assumed = 0
+        self._tensors = 0
+        found = Counter(
+            _DTYPES[name]
+            for call in calls
+            for name in call.arguments.get("Input type", ())
+            if isinstance(name, str) and _DTYPES.get(name) in aten_results.FLOATS
+        )
+        self._usual_dtype = found.most_common(1)[0][0] if found else "fp32"
+
+    def operator(self, call: Call, position: int, *, launches: bool, on_gpu: bool) -> Operator:
+        """The operator of a call. On a trace with kernels, one that launched none and is no view was the host's."""
+        known = operator(call.name)
+        positions = self._operands(call)
+        attributes = _attributes(known, call, positions)
+        inputs = tuple(use for _, uses in positions for use in uses)
+        in_place = re.fullmatch(r"aten::[^_].*_", call.name) is not None
+        category = known.category
+        if known.is_view:
+            is_view, category = not launches, category if launches else "View"
+        else:
+            is_view = on_gpu and not launches
+            if is_view:
+                category, attributes = "Other", {**attributes, "device": "cpu"}
+        if "Input Dims" not in call.arguments:
+            attributes = {**attributes, "shapes_recorded": False}
+        outputs: tuple[TensorUse, ...] = ()
+        if inputs and (in_place or known.name == "copy"):
+            outputs = inputs[:1]
+        elif inputs or known.result is aten_results.made:
+            # Arguments may not be what the name promises.
+            with suppress(LookupError, TypeError, ValueError):
+                outputs = self._outputs(known, call, dict(positions), inputs, attributes)
+        return Operator(
+            "profile", 0, position, call.module, call.name, category, inputs, outputs, attributes, is_view
+        )
+
+    def _operands(self, call: Call) -> list[tuple[int, list[TensorUse]]]:
+        """The tensors among the arguments, by the arguments' positions."""
+        arguments = call.arguments
+        dims, types = arguments.get("Input Dims"), arguments.get("Input type")
+        if not dims or not types:
+            return []
+        strides = arguments.get("Input Strides") or ()
+        found: list[tuple[int, list[TensorUse]]] = []
+        for i, (shape, name) in enumerate(zip(dims, types, strict=False)):
+            if name in _DTYPES:
+                found.append(
+                    (i, [self._use(tuple(shape), strides[i] if i < len(strides) else None, _DTYPES[name])])
+                )
+            elif name in ("TensorList", "GenericList") and shape and isinstance(shape[0], list):
+                # Kineto does not say of what type a list's tensors are.
+                dtype = next((uses[0].dtype for _, uses in found), self._usual_dtype)
+                self.dtypes_assumed += 1
+                laid_out = (
+                    strides[i] if i < len(strides) and len(strides[i]) == len(shape) else [None] * len(shape)
+                )
+                uses = [self._use(tuple(item), how, dtype) for item, how in zip(shape, laid_out, strict=True)]
+                found.append((i, uses))
+        return found
+
+    def _use(self, shape: tuple[int, ...], strides: Any, dtype: str, role: str = "input") -> TensorUse:
+        laid_out = tuple(strides) if strides is not None and len(strides) == len(shape) else row_major(shape)
+        extent = 0 if 0 in shape else 1 + sum((n - 1) * step for n, step in zip(shape, laid_out, strict=True))
+        self._tensors += 1
+        return TensorUse(self._tensors - 1, shape, laid_out, dtype, extent * ITEM_BYTES[dtype], role)
+
+    def _outputs(
+        self,
+        known: AtenOperator,
+        call: Call,
+        by_position: aten_results.Operands,
+        inputs: tuple[TensorUse, ...],
+        attributes: dict[str, Any],
+    ) -> tuple[TensorUse, ...]:
+        """What an operator made, where its inputs and attributes leave no doubt."""
+        # Old versions of Kineto do not record the arguments that are no tensors.
+        if known.result is None or not (known.by_shapes or "Concrete Inputs" in call.arguments):
+            return ()
+        found = known.result(by_position, inputs, attributes)
+        return () if found is None else (self._use(*found, "activation"),)
+
+
+def _attributes(
+    known: AtenOperator, call: Call, operands: list[tuple[int, list[TensorUse]]]
+) -> dict[str, Any]:
+    """A call's arguments that are not tensors, named as the recorder names them, where the file has them."""
+    given = call.arguments.get("Concrete Inputs") or ()
+    tensors = {i for i, _ in operands}
+    values = {
+        i: value for i, text in enumerate(given) if i not in tensors and (value := _parsed(text)) is not None
+    }
+    if not known.arguments:
+        return {"arguments": list(values.values())} if values else {}
+    attributes = {name: value for i, value in values.items() if (name := known.argument_at(i))}
+    if "dtype" in attributes:
+        attributes["dtype"] = _SCALAR_TYPES.get(attributes["dtype"], str(attributes["dtype"]))
+    number = attributes.get("memory_format")
+    if isinstance(number, int) and 0 <= number < len(_MEMORY_FORMATS):
+        attributes["memory_format"] = _MEMORY_FORMATS[number]
+    if known.name == ATTENTION and len(operands) >= 3:
+        query, key = operands[0][1][0], operands[1][1][0]
+        attributes.setdefault("scale", 1 / math.sqrt(query.shape[-1]))
+        attributes.setdefault("causal", False)
+        attributes.setdefault("dropout_p", 0.0)
+        attributes.setdefault("enable_gqa", False)
+        attributes["has_mask"] = 3 in tensors
+        attributes["kind"] = "self" if query.shape[-2] == key.shape[-2] else "cross"
+        attributes["domain"] = "unknown"
+        if call.backend:
+            attributes["backend"] = call.backend
+    return attributes
+
+
+@lru_cache(maxsize=4096)
+def _parsed(text: Any) -> Any:
+    """A concrete argument: a number, a truth value, a list of them or a text; None where there is none."""
+    if not isinstance(text, str) or text in ("", "None"):
+        return None
+    if text in ("True", "False"):
+        return text == "True"
+    try:
+        return json.loads(re.sub(r"(\d)\.(?!\d)", r"\1.0", text))  # C++ writes 2. for 2.0
+    except ValueError:
+        return text
