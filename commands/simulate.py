@@ -124,12 +124,14 @@ def predict(rows: str, hw: str, out: str, workers: int | None) -> None:
     layer_norm   rows cols
     rms_norm     rows cols
     softmax      rows cols
+    reduction    rows cols [over: cols rows]    mean of (rows, cols) over cols, the fastest dimension, or over rows
     elementwise  numel [inputs function]        inputs: tensors read, 1 by default; function: add mul silu gelu ...
     copy         numel
     permute      rows cols [batch inner]        copy of (batch, rows, cols, inner) to (batch, cols, rows, inner)
     cat          n c c2 spatial                 (n, c, spatial) and (n, c2, spatial) along the second dimension
     embedding    rows cols [table_rows]
     upsample     n c h w scale
+    all_to_all   numel ranks                    each of `ranks` GPUs sends every other its part of numel elements
     """
     from simtti.simulator.predict import predict as predict_table
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
+from simtti.dtypes import DTYPES
 from simtti.errors import InputError
 from simtti.hw_configs.parameters import GROUPS, Groups, group_values
 
@@ -135,17 +136,16 @@ class Hardware(Groups):
         Raises:
             InputError: the device has no tensor-core path for `dtype`.
         """
-        rate = {
-            "fp16": self.tensor_fp16_flops_per_cycle_sm,
-            "bf16": self.tensor_fp16_flops_per_cycle_sm,
-            "fp32": self.tensor_tf32_flops_per_cycle_sm,
-            "fp8": self.tensor_fp8_flops_per_cycle_sm,
-        }.get(dtype, 0.0)
+        rate = self._tensor_rate(dtype)
         if not rate:
-            raise InputError(
-                f"{self.name} has no tensor-core path for dtype {dtype!r} (it has: fp16, bf16, fp32)"
-            )
+            known = ", ".join(name for name in DTYPES if self._tensor_rate(name))
+            raise InputError(f"{self.name} has no tensor-core path for dtype {dtype!r} (it has: {known})")
         return rate * self.tensor_efficiency
+
+    def _tensor_rate(self, dtype: str) -> float:
+        """The datasheet's number for `dtype`; 0 where the tensor cores do not take it."""
+        field = DTYPES[dtype].tensor_rate if dtype in DTYPES else ""
+        return float(getattr(self, field)) if field else 0.0
 
     def peak_flops(self, dtype: str = "fp16") -> float:
         """Datasheet tensor-core FLOP/s of the device."""

@@ -234,6 +234,85 @@ class ConvDepthwise(NamedTuple):
     registers: float
 
 
+class GroupNormStyle(NamedTuple):
+    """What the kernels of PyTorch's GroupNorm spend: the moments, and the scales and shifts made of them."""
+
+    update_slots: float
+    channel_slots: float
+    latency_s: float
+
+
+class RowNormStyle(NamedTuple):
+    """What PyTorch's vectorised LayerNorm kernel spends, a CTA a row."""
+
+    thread_slots: float
+    vector_slots: float
+    latency_s: float
+
+
+class SoftmaxStyle(NamedTuple):
+    """What PyTorch's softmax kernels spend: rows in registers, in shared memory, in three passes over memory."""
+
+    warp_thread_slots: float
+    warp_element_slots: float
+    warp_latency_s: float
+    warp_registers: float
+    element_registers: float
+    shared_element_slots: float
+    block_element_slots: float
+    block_thread_slots: float
+    block_latency_s: float
+
+
+class ReductionStyle(NamedTuple):
+    """What PyTorch's reduction kernel spends, along the fastest dimension and along another."""
+
+    thread_slots: float
+    element_slots: float
+    latency_s: float
+    outer_latency_s: float
+    outer_trip_s: float
+
+
+class MemcpyStyle(NamedTuple):
+    """What the driver's copy and set kernels spend."""
+
+    thread_slots: float
+
+
+class CatStyle(NamedTuple):
+    """What PyTorch's kernels for `cat` spend."""
+
+    dense_slots: float
+    strided_slots: float
+    aligned_slots: float
+    stall: float
+    latency_s: float
+
+
+class UpsampleStyle(NamedTuple):
+    """What kernels spend whose threads each find their output's source by division."""
+
+    element_slots: float
+    stall: float
+
+
+class GatherStyle(NamedTuple):
+    """What PyTorch's look-ups of rows spend."""
+
+    element_slots: float
+    latency_s: float
+
+
+class FusedStyle(NamedTuple):
+    """What the kernels that TorchInductor fuses spend."""
+
+    element_slots: float
+    operator_slots: float
+    row_elements: float
+    registers: float
+
+
 class Group(NamedTuple):
     """A group of parameters: its fields, and the group whose value stands where it states none."""
 
@@ -275,6 +354,16 @@ GROUPS: dict[str, Group] = {
     "conv_winograd": Group(ConvWinograd),
     "conv_layout": Group(ConvLayout),
     "conv_depthwise": Group(ConvDepthwise),
+    "group_norm": Group(GroupNormStyle),
+    "layer_norm": Group(RowNormStyle),
+    "rms_norm": Group(RowNormStyle),
+    "softmax": Group(SoftmaxStyle),
+    "reduction": Group(ReductionStyle),
+    "memcpy": Group(MemcpyStyle),
+    "cat": Group(CatStyle),
+    "upsample": Group(UpsampleStyle),
+    "embedding": Group(GatherStyle),
+    "fused": Group(FusedStyle),
 }
 
 
@@ -313,6 +402,16 @@ class Groups:
     conv_winograd: ConvWinograd
     conv_layout: ConvLayout
     conv_depthwise: ConvDepthwise
+    group_norm: GroupNormStyle
+    layer_norm: RowNormStyle
+    rms_norm: RowNormStyle
+    softmax: SoftmaxStyle
+    reduction: ReductionStyle
+    memcpy: MemcpyStyle
+    cat: CatStyle
+    upsample: UpsampleStyle
+    embedding: GatherStyle
+    fused: FusedStyle
 
 
 def group_values(group: str, stated: dict[str, float]) -> tuple[Any, ...]:

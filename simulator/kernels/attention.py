@@ -33,7 +33,7 @@ from simtti.simulator.kernels.libraries import (
     shared_memory_bytes,
 )
 from simtti.simulator.kernels.machine import has_wgmma
-from simtti.simulator.kernels.normalization import softmax
+from simtti.simulator.kernels.softmax import Softmax, softmax
 from simtti.workloads.trace import Operator, TensorUse
 
 
@@ -83,7 +83,7 @@ def _baseline(problem: Attention, hardware: Hardware) -> list[Kernel]:
         q_len, kv_len, problem.head_dim, sequences, dtype, (queries, keys), (raw,), workspace=workspace - 2,
         name="scores", family=problem.family,
     )  # fmt: skip
-    middle = softmax(sequences * q_len, kv_len, dtype, hardware, source=workspace, target=workspace - 1)
+    middle = softmax(Softmax(sequences * q_len, kv_len, dtype, workspace, workspace - 1), hardware)
     last = Gemm(
         q_len, problem.head_dim, kv_len, sequences, dtype, (weights, values), problem.writes,
         workspace=workspace - 2, name="values", family=problem.family,

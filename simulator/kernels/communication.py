@@ -1,31 +1,50 @@
-"""Collectives between the GPUs of one server: NCCL's kernels, as one of the GPUs runs them."""
+"""Collectives between the GPUs of one server: NCCL's kernels, as one of the GPUs runs them.
+
+What is fitted stands in hw_configs/families/communication.yaml.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+from simtti.dtypes import ITEM_BYTES
+from simtti.errors import InputError
 from simtti.hw_configs.hardware import Hardware
 from simtti.simulator.kernel import Access, Kernel
-from simtti.simulator.kernels.family import Lower, Target, reads_of, writes_of
-from simtti.workloads.shard import ALL_TO_ALL, SEND_RECEIVE
+from simtti.simulator.kernels.family import Cells, Column, Family, Target, Work, needed, reads_of, writes_of
+from simtti.workloads.shard import ALL_TO_ALL as ALL_TO_ALL_OPERATOR
+from simtti.workloads.shard import SEND_RECEIVE
 from simtti.workloads.trace import Operator
 
-# NCCL's send and receive kernels: CTAs (channels) and threads on NVLink (ncclDevKernel_SendRecv; NCCL 2.18 and later).
-CHANNELS, THREADS = 24, 544
+# exact: CTAs (channels), threads and registers of ncclDevKernel_SendRecv on NVLink (NCCL 2.18 and later), as profilers show
+CHANNELS, THREADS, REGISTERS = 24, 544, 96
 
 
-def all_to_all(nbytes: float, ranks: int, sent: int, received: int, hardware: Hardware) -> list[Kernel]:
-    """Each rank sends every other its part of `nbytes`, and keeps its own."""
+@dataclass(frozen=True, slots=True)
+class AllToAll:
+    """Each of `ranks` GPUs sends every other its part of `nbytes`, and keeps its own. sent, received: the tensors."""
+
+    nbytes: float
+    ranks: int
+    sent: int = 0
+    received: int = 1
+
+
+def all_to_all(problem: AllToAll, hardware: Hardware) -> list[Kernel]:
+    """NCCL's kernel for it: grouped sends and receives."""
+    nbytes = problem.nbytes
     return [
         Kernel(
             name="ncclDevKernel_SendRecv",
             family="communication",
             grid=CHANNELS,
             threads=THREADS,
-            registers=96,
+            registers=REGISTERS,
             l2_bytes=2 * nbytes / CHANNELS,
             latency_s=hardware.collectives.latency_s,
-            link_bytes=nbytes * (ranks - 1) / ranks,
-            reads=(Access(sent, nbytes),),
-            writes=(Access(received, nbytes),),
+            link_bytes=nbytes * (problem.ranks - 1) / problem.ranks,
+            reads=(Access(problem.sent, nbytes),),
+            writes=(Access(problem.received, nbytes),),
         )
     ]
 
@@ -38,7 +57,7 @@ def send_receive(sent: tuple[Access, ...], received: tuple[Access, ...], hardwar
         family="communication",
         grid=CHANNELS,
         threads=THREADS,
-        registers=96,
+        registers=REGISTERS,
         l2_bytes=2 * nbytes / CHANNELS,
         latency_s=hardware.collectives.latency_s,
         link_bytes=nbytes,
@@ -51,12 +70,29 @@ def send_receive(sent: tuple[Access, ...], received: tuple[Access, ...], hardwar
 
 
 def _lower_all_to_all(operator: Operator, target: Target) -> list[Kernel]:
-    nbytes, ranks = float(operator.inputs[0].nbytes), int(operator.attributes["ranks"])
-    return all_to_all(nbytes, ranks, 0, 1, target.hardware)
+    problem = AllToAll(float(operator.inputs[0].nbytes), int(operator.attributes["ranks"]))
+    return all_to_all(problem, target.hardware)
 
 
 def _lower_send_receive(operator: Operator, target: Target) -> list[Kernel]:
     return [send_receive(reads_of(operator), writes_of(operator), target.hardware)]
 
 
-COLLECTIVES: dict[str, Lower] = {ALL_TO_ALL: _lower_all_to_all, SEND_RECEIVE: _lower_send_receive}
+# ---- rows of a table
+
+
+def _kernels(cells: Cells, hardware: Hardware) -> list[Kernel]:
+    nbytes, ranks = float(cells.whole("numel") * ITEM_BYTES[cells.dtype]), cells.whole("ranks")
+    if not hardware.link_bytes_per_s:
+        raise InputError(f"{hardware.name} has no link between GPUs")
+    return all_to_all(AllToAll(nbytes, ranks), hardware)
+
+
+ALL_TO_ALL = Family(
+    op="all_to_all",
+    columns=(*needed("numel"), Column("ranks", least=2)),
+    note="each of `ranks` GPUs sends every other its part of numel elements",
+    kernels=_kernels,
+    work=lambda cells: Work(0.0, 2.0 * cells.whole("numel")),
+    aten={ALL_TO_ALL_OPERATOR: _lower_all_to_all, SEND_RECEIVE: _lower_send_receive},
+)

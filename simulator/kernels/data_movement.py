@@ -1,18 +1,19 @@
 """Kernels that only move data: copies, casts, concatenation, upsampling, padding, embedding, memset.
 
 PyTorch has no special kernel for a transposition: `contiguous()` walks the result's elements in order and
-reads the source wherever it lies, each lane another sector (see `elementwise.l2_bytes_per_element`). A
+reads the source wherever it lies, each lane another sector (see `layout.l2_bytes_per_element`). A
 dense copy of the same dtype is a cudaMemcpyAsync. `cat` has a kernel of its own for up to four dimensions
 and falls back to a strided copy per input above (native/cuda/Shape.cu); that is what a video VAE's 5-D
 tensors meet.
 
-Constants without another source are fitted to operators_h100.csv (TraceLens, H100 SXM, 2026-11-23).
+What is fitted stands in hw_configs/families/data_movement.yaml.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from simtti.dtypes import HALF_TYPES, ITEM_BYTES
 from simtti.hw_configs.hardware import Hardware
@@ -28,33 +29,77 @@ from simtti.simulator.kernels.layout import (
     merge_dimensions,
     unique_bytes,
 )
+from simtti.simulator.kernels.machine import LANES, VECTOR_BYTES
 from simtti.workloads.trace import Operator
 
-MEMCPY_CTA_BYTES = 16384  # bytes a CTA of the driver's copy kernel moves; 128 threads, 8 vectors of 16 B each
-MEMCPY_THREADS = 128
-MEMCPY_THREAD_SLOTS = 120  # issue slots of a thread: 8 loads and stores of 16 B, start and exit
+# exact: by definition, as the driver's kernel is not published; issue slots of a thread are counted for its 8 vectors
+MEMCPY_THREADS, MEMCPY_VECTORS = 128, 8
+MEMCPY_CTA_BYTES = MEMCPY_THREADS * MEMCPY_VECTORS * VECTOR_BYTES
+REGISTERS = 32  # exact: a thread's of upsampling and look-ups in torch.profiler traces of H100s
 
-CAT_THREADS = 512  # CatArrayBatchedCopy's CTA
-CAT_CTAS_PER_SM = 2  # CTAs that cat launches per SM and input (getCatGrid in native/cuda/Shape.cu)
-CAT_DENSE_SLOTS = 56  # issue slots of an element in CatArrayBatchedCopy_contig; fitted
-CAT_STRIDED_SLOTS = 110  # issue slots of an element in CatArrayBatchedCopy; fitted
-# `Kernel.hbm_stall` of cat: above 1, as two CTAs per SM with one element a thread in flight do not fill HBM [0, 2]; fitted
-CAT_STALL = 1.4
-CAT_LATENCY_S = 0.8e-6  # offsets by division before the first load; fitted [0, 2e-6]
-CAT_MAX_DIMENSIONS = 4  # CAT_ARRAY_MAX_INPUT_DIMS in native/cuda/Shape.cu
-CAT_ALIGNED_SLOTS = 45  # the same of the aligned16 variant, whose loads alone are vectors; estimate
-INDEX_LIMIT = 2**31  # elements that PyTorch's kernels index with 32 bits
+CAT_THREADS = (
+    512  # exact: a CTA of CatArrayBatchedCopy (native/cuda/Shape.cu; torch.profiler traces of H100s)
+)
+CAT_REGISTERS = 29  # exact: its registers a thread in the same traces
+CAT_CTAS_PER_SM = 2  # exact: CTAs that cat launches per SM and input (getCatGrid, same file)
+CAT_MAX_DIMENSIONS = 4  # exact: CAT_ARRAY_MAX_INPUT_DIMS, same file
+CAT_ALIGNED_BYTES = (4, 8)  # exact: elements that the aligned16 variant takes, same file
+INDEX_LIMIT = 2**31  # exact: elements that PyTorch's kernels index with 32 bits
 
+# exact: by definition: slots and stall were fitted to CTAs of this size; profilers show 512
 UPSAMPLE_THREADS = 256
-UPSAMPLE_SLOTS = 64  # issue slots of an output element in upsample_nearest2d_out_frame; fitted
-UPSAMPLE_STALL = 0.5  # its `Kernel.hbm_stall` [0, 1]; fitted
 
-GATHER_THREADS = 128
-GATHER_CTAS_PER_SM = 8  # indexSelectLargeIndex: min(needed, 8 per SM) CTAs (native/cuda/Indexing.cu)
-# Issue slots of an element in indexSelectLargeIndex: two divisions and an index load; fitted
-GATHER_SLOTS = 190
-# Index, then row: dependent loads and divisions before the first byte moves; fitted
-GATHER_LATENCY_S = 1.7e-6
+GATHER_THREADS = 128  # exact: a CTA of indexSelectLargeIndex (native/cuda/Indexing.cu)
+GATHER_CTAS_PER_SM = 8  # exact: its CTAs: min(needed, 8 per SM), same file
+
+
+@dataclass(frozen=True, slots=True)
+class Cat:
+    """Tensors (`inputs`, each of its shape) one after another in `target`, whose strides are the result's."""
+
+    shapes: tuple[tuple[int, ...], ...]
+    inputs: tuple[Operand, ...]
+    target: Operand
+
+    @property
+    def pieces(self) -> list[tuple[tuple[int, ...], Operand]]:
+        """The inputs that are not empty, with their shapes."""
+        return [
+            (shape, each) for shape, each in zip(self.shapes, self.inputs, strict=True) if math.prod(shape)
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class Pad:
+    """A tensor of `shape` in the middle of a result of `padded_shape`, the rest of which is constant."""
+
+    shape: tuple[int, ...]
+    source: Operand
+    padded_shape: tuple[int, ...]
+    target: Operand
+
+
+@dataclass(frozen=True, slots=True)
+class Upsample:
+    """numel_out elements, each found among numel_in by its coordinates; from the tensor `source` to `target`."""
+
+    numel_in: int
+    numel_out: int
+    dtype: str
+    source: int = 0
+    target: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Gather:
+    """`rows` rows of `columns` elements, looked up in a table of `table_rows`; from the tensor `table` to `target`."""
+
+    rows: int
+    columns: int
+    table_rows: int
+    dtype: str
+    table: int = 0
+    target: int = 1
 
 
 def copy(shape: Sequence[int], source: Operand, target: Operand, hardware: Hardware) -> list[Kernel]:
@@ -86,8 +131,8 @@ def _block(name: str, nbytes: float, reads: tuple[Access, ...], target: int, har
         family="memory",
         grid=max(1, math.ceil(nbytes / MEMCPY_CTA_BYTES)),
         threads=MEMCPY_THREADS,
-        registers=32,
-        issue_slots=MEMCPY_THREADS * MEMCPY_THREAD_SLOTS,
+        registers=REGISTERS,
+        issue_slots=MEMCPY_THREADS * hardware.memcpy.thread_slots,
         l2_bytes=cta_bytes * (len(reads) + hardware.l2_costs.write),
         latency_s=hardware.hbm_latency_s * len(reads),
         reads=reads,
@@ -100,24 +145,17 @@ def fill(shape: Sequence[int], target: Operand, hardware: Hardware) -> list[Kern
     return [walk(Walk("fill", tuple(shape), (), target, family="memory"), hardware)]
 
 
-def constant_pad(
-    shape: Sequence[int], source: Operand, padded_shape: Sequence[int], target: Operand, hardware: Hardware
-) -> list[Kernel]:
+def constant_pad(problem: Pad, hardware: Hardware) -> list[Kernel]:
     """`constant_pad_nd`: fill the padded result, then copy the source into its middle."""
-    body = walk(Walk("copy", tuple(shape), (source,), target, family="memory"), hardware)
-    return [*fill(padded_shape, target, hardware), body]
+    target = problem.target
+    body = walk(Walk("copy", problem.shape, (problem.source,), target, family="memory"), hardware)
+    return [*fill(problem.padded_shape, target, hardware), body]
 
 
-def cat(
-    shapes: Sequence[Sequence[int]], inputs: Sequence[Operand], target: Operand, hardware: Hardware
-) -> list[Kernel]:
-    """`cat` of `inputs`, each of its shape, into `target`; `target.strides` are the result's.
-
-    One input is a plain copy; more than four dimensions, or 2^31 elements, are one strided copy per input.
-    """
-    pieces = [(tuple(shape), each) for shape, each in zip(shapes, inputs, strict=True) if math.prod(shape)]
-    counts = [math.prod(shape) for shape, _ in pieces]
-    total = sum(counts)
+def cat(problem: Cat, hardware: Hardware) -> list[Kernel]:
+    """`cat`: one input is a plain copy; more than four dimensions, or 2^31 elements, are one strided copy per input."""
+    pieces, target = problem.pieces, problem.target
+    total = sum(math.prod(shape) for shape, _ in pieces)
     same_type = len({each.dtype for _, each in pieces} | {target.dtype}) == 1
     if len(pieces) == 1:
         return copy(pieces[0][0], pieces[0][1], target, hardware)
@@ -126,7 +164,15 @@ def cat(
         return [
             walk(Walk("copy", shape, (each,), target, family="memory"), hardware) for shape, each in pieces
         ]
-    item = ITEM_BYTES[target.dtype]
+    return [_cat_kernel(problem, hardware)]
+
+
+def _cat_kernel(problem: Cat, hardware: Hardware) -> Kernel:
+    """CatArrayBatchedCopy: all inputs in one kernel, the same CTAs for each."""
+    style, costs = hardware.cat, hardware.l2_costs
+    pieces, target = problem.pieces, problem.target
+    counts = [math.prod(shape) for shape, _ in pieces]
+    total, item = sum(counts), ITEM_BYTES[target.dtype]
     l2_bytes = 0.0
     all_dense = True
     for count, (shape, each) in zip(counts, pieces, strict=True):
@@ -134,35 +180,30 @@ def cat(
         # Dense, and in the result's order of dimensions: contiguous in its memory format (native/cuda/Shape.cu).
         dense_piece = merge_dimensions(shape, (each.strides,))[1] == ((1,),)
         all_dense = all_dense and dense_piece and _order(shape, each) == _order(shape, target)
-        l2_bytes += count * l2_bytes_per_element(sizes, steps, item, hardware.l2_costs.scattered_bytes)
+        l2_bytes += count * l2_bytes_per_element(sizes, steps, item, costs.scattered_bytes)
         l2_bytes += (
-            count
-            * l2_bytes_per_element(sizes, target_steps, item, hardware.l2_costs.scattered_bytes)
-            * hardware.l2_costs.write
+            count * l2_bytes_per_element(sizes, target_steps, item, costs.scattered_bytes) * costs.write
         )
-    slots = float(CAT_DENSE_SLOTS if all_dense else CAT_STRIDED_SLOTS)
+    slots = style.dense_slots if all_dense else style.strided_slots
     name = "CatArrayBatchedCopy_contig" if all_dense else "CatArrayBatchedCopy"
-    if all_dense and item in (4, 8):
-        slots = float(CAT_ALIGNED_SLOTS)
-        name = "CatArrayBatchedCopy_aligned16_contig"
+    if all_dense and item in CAT_ALIGNED_BYTES:
+        slots, name = style.aligned_slots, "CatArrayBatchedCopy_aligned16_contig"
     # Every input gets the same CTAs, so only those of inputs about as long as the longest stay busy.
     busy = max(1, round(total / max(counts)))
     grid = min(CAT_CTAS_PER_SM * hardware.sm_count * busy, -(-total // CAT_THREADS))
-    return [
-        Kernel(
-            name=name,
-            family="memory",
-            grid=grid,
-            threads=CAT_THREADS,
-            registers=29,
-            issue_slots=total * slots / grid,
-            l2_bytes=l2_bytes / grid,
-            latency_s=hardware.hbm_latency_s + CAT_LATENCY_S,
-            hbm_stall=CAT_STALL,
-            reads=tuple(Access(each.tensor, unique_bytes(shape, each)) for shape, each in pieces),
-            writes=(Access(target.tensor, float(total * item)),),
-        )
-    ]
+    return Kernel(
+        name=name,
+        family="memory",
+        grid=grid,
+        threads=CAT_THREADS,
+        registers=CAT_REGISTERS,
+        issue_slots=total * slots / grid,
+        l2_bytes=l2_bytes / grid,
+        latency_s=hardware.hbm_latency_s + style.latency_s,
+        hbm_stall=style.stall,
+        reads=tuple(Access(each.tensor, unique_bytes(shape, each)) for shape, each in pieces),
+        writes=(Access(target.tensor, float(total * item)),),
+    )
 
 
 def _order(shape: Sequence[int], operand: Operand) -> list[int]:
@@ -170,56 +211,46 @@ def _order(shape: Sequence[int], operand: Operand) -> list[int]:
     return sorted((i for i, size in enumerate(shape) if size != 1), key=lambda i: -operand.strides[i])
 
 
-def upsample_nearest(
-    numel_in: int, numel_out: int, dtype: str, hardware: Hardware, *, source: int = 0, target: int = 1
-) -> list[Kernel]:
+def upsample_nearest(problem: Upsample, hardware: Hardware) -> list[Kernel]:
     """`upsample_nearest2d` and its relatives: a thread an output element, coordinates by division."""
-    item = ITEM_BYTES[dtype]
-    cta_elements = min(numel_out, UPSAMPLE_THREADS)
+    style, item, numel = hardware.upsample, ITEM_BYTES[problem.dtype], problem.numel_out
+    cta_elements = min(numel, UPSAMPLE_THREADS)
     return [
         Kernel(
             name="upsample_nearest_out_frame",
             family="memory",
-            grid=-(-numel_out // UPSAMPLE_THREADS),
+            grid=-(-numel // UPSAMPLE_THREADS),
             threads=UPSAMPLE_THREADS,
-            registers=32,
-            issue_slots=UPSAMPLE_THREADS * UPSAMPLE_SLOTS,
-            l2_bytes=cta_elements * item * (hardware.l2_costs.write + min(1.0, numel_in / numel_out)),
+            registers=REGISTERS,
+            issue_slots=UPSAMPLE_THREADS * style.element_slots,
+            l2_bytes=cta_elements * item * (hardware.l2_costs.write + min(1.0, problem.numel_in / numel)),
             latency_s=hardware.hbm_latency_s,
-            hbm_stall=UPSAMPLE_STALL,
-            reads=(Access(source, float(numel_in * item)),),
-            writes=(Access(target, float(numel_out * item)),),
+            hbm_stall=style.stall,
+            reads=(Access(problem.source, float(problem.numel_in * item)),),
+            writes=(Access(problem.target, float(numel * item)),),
         )
     ]
 
 
-def embedding(
-    rows: int,
-    columns: int,
-    table_rows: int,
-    dtype: str,
-    hardware: Hardware,
-    *,
-    table: int = 0,
-    target: int = 1,
-) -> list[Kernel]:
-    """`embedding`, `index_select` along the first dimension: `rows` rows of a table of `table_rows`."""
-    item = ITEM_BYTES[dtype]
-    numel = rows * columns
+def embedding(problem: Gather, hardware: Hardware) -> list[Kernel]:
+    """`embedding`, `index_select` along the first dimension."""
+    style, item = hardware.embedding, ITEM_BYTES[problem.dtype]
+    numel = problem.rows * problem.columns
     grid = min(GATHER_CTAS_PER_SM * hardware.sm_count, -(-numel // GATHER_THREADS))
     moved = float(numel * item)
+    table_bytes = float(problem.table_rows * problem.columns * item)
     return [
         Kernel(
             name="indexSelectLargeIndex",
             family="memory",
             grid=grid,
             threads=GATHER_THREADS,
-            registers=32,
-            issue_slots=-(-numel // grid) * GATHER_SLOTS,
+            registers=REGISTERS,
+            issue_slots=-(-numel // grid) * style.element_slots,
             l2_bytes=(1 + hardware.l2_costs.write) * moved / grid,
-            latency_s=hardware.hbm_latency_s + GATHER_LATENCY_S,
-            reads=(Access(table, min(moved, float(table_rows * columns * item))),),
-            writes=(Access(target, moved),),
+            latency_s=hardware.hbm_latency_s + style.latency_s,
+            reads=(Access(problem.table, min(moved, table_bytes)),),
+            writes=(Access(problem.target, moved),),
         )
     ]
 
@@ -241,7 +272,7 @@ def _host_copy(operator: Operator, hardware: Hardware) -> Kernel:
     nbytes = float(sum(use.nbytes for use in operator.inputs or operator.outputs))
     reads = tuple(Access(slot, float(use.nbytes)) for slot, use in enumerate(operator.inputs))
     latency_s = nbytes / hardware.host_copy_bytes_per_s
-    return Kernel("Memcpy host", "memory", 1, threads=32, latency_s=latency_s, reads=reads)
+    return Kernel("Memcpy host", "memory", 1, threads=LANES, latency_s=latency_s, reads=reads)
 
 
 def _lower_cat(operator: Operator, target: Target) -> list[Kernel]:
@@ -256,28 +287,27 @@ def _lower_cat(operator: Operator, target: Target) -> list[Kernel]:
         ]
     else:
         inputs = [as_it_lies(use, slot) for slot, use in enumerate(operator.inputs)]
-    return cat(shapes, inputs, as_it_lies(out, len(operator.inputs)), target.hardware)
+    problem = Cat(tuple(shapes), tuple(inputs), as_it_lies(out, len(operator.inputs)))
+    return cat(problem, target.hardware)
 
 
 def _lower_upsample(operator: Operator, target: Target) -> list[Kernel]:
     x, out = operator.inputs[0], operator.outputs[0]
-    return upsample_nearest(
-        x.numel, out.numel, x.dtype, target.hardware, source=0, target=len(operator.inputs)
-    )
+    problem = Upsample(x.numel, out.numel, x.dtype, target=len(operator.inputs))
+    return upsample_nearest(problem, target.hardware)
 
 
 def _lower_embedding(operator: Operator, target: Target) -> list[Kernel]:
     table, out = operator.inputs[0], operator.outputs[0]
     columns = min(table.shape[-1] if len(table.shape) > 1 else 1, out.numel)
     rows = -(-out.numel // columns)
-    return embedding(
-        rows, columns, table.shape[0], out.dtype, target.hardware, table=0, target=len(operator.inputs)
-    )
+    problem = Gather(rows, columns, table.shape[0], out.dtype, target=len(operator.inputs))
+    return embedding(problem, target.hardware)
 
 
 def _lower_pad(operator: Operator, target: Target) -> list[Kernel]:
     x, out = operator.inputs[0], operator.outputs[0]
-    return constant_pad(x.shape, as_it_lies(x, 0), out.shape, as_it_lies(out, 1), target.hardware)
+    return constant_pad(Pad(x.shape, as_it_lies(x, 0), out.shape, as_it_lies(out, 1)), target.hardware)
 
 
 def _lower_fill(operator: Operator, target: Target) -> list[Kernel]:
@@ -317,16 +347,15 @@ def _cat_spatial(cells: Cells) -> int:
 def _cat_kernels(cells: Cells, hardware: Hardware) -> list[Kernel]:
     """(n, c, spatial) and (n, c2, spatial) to (n, c + c2, spatial)."""
     n, spatial = cells.whole("n"), _cat_spatial(cells)
-    shapes = [(n, cells.whole(column), spatial) for column in ("c", "c2")]
-    inputs = [dense(slot, shape, cells.dtype) for slot, shape in enumerate(shapes)]
+    shapes = tuple((n, cells.whole(column), spatial) for column in ("c", "c2"))
+    inputs = tuple(dense(slot, shape, cells.dtype) for slot, shape in enumerate(shapes))
     out = (n, shapes[0][1] + shapes[1][1], spatial)
-    return cat(shapes, inputs, dense(2, out, cells.dtype), hardware)
+    return cat(Cat(shapes, inputs, dense(2, out, cells.dtype)), hardware)
 
 
 def _embedding_kernels(cells: Cells, hardware: Hardware) -> list[Kernel]:
-    return embedding(
-        cells.whole("rows"), cells.whole("cols"), cells.whole("table_rows"), cells.dtype, hardware
-    )
+    rows, columns, table_rows = (cells.whole(name) for name in ("rows", "cols", "table_rows"))
+    return embedding(Gather(rows, columns, table_rows, cells.dtype), hardware)
 
 
 def _embedding_work(cells: Cells) -> Work:
@@ -336,7 +365,7 @@ def _embedding_work(cells: Cells) -> Work:
 
 def _upsample_kernels(cells: Cells, hardware: Hardware) -> list[Kernel]:
     numel = _pixels(cells)
-    return upsample_nearest(numel, numel * cells.whole("scale") ** 2, cells.dtype, hardware)
+    return upsample_nearest(Upsample(numel, numel * cells.whole("scale") ** 2, cells.dtype), hardware)
 
 
 def _pixels(cells: Cells) -> int:
@@ -348,6 +377,8 @@ _ONE_THREAD_AN_OUTPUT = """upsample_nearest1d upsample_nearest2d upsample_neares
 replication_pad1d replication_pad2d replication_pad3d reflection_pad1d reflection_pad2d pixel_shuffle pixel_unshuffle
 avg_pool2d _adaptive_avg_pool2d upsample_bilinear2d upsample_bicubic2d"""
 _FILLS = "arange zeros ones full zeros_like ones_like full_like zero fill new_zeros new_ones new_full scalar_tensor linspace eye"
+
+CLIP_TOKENS = 49408  # exact: rows of CLIP's table of tokens
 
 COPY = Family(
     op="copy",
@@ -380,7 +411,7 @@ CAT = Family(
 )
 EMBEDDING = Family(
     op="embedding",
-    columns=(*needed("rows cols"), Column("table_rows", 49408)),
+    columns=(*needed("rows cols"), Column("table_rows", CLIP_TOKENS)),
     kernels=_embedding_kernels,
     work=_embedding_work,
     aten=lowered_by(_lower_embedding, "embedding index index_select gather"),

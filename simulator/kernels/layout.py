@@ -8,8 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from simtti.dtypes import ITEM_BYTES
+from simtti.hw_configs.hardware import Hardware
+from simtti.simulator.kernel import Access
 from simtti.simulator.kernels.machine import LANES, LINE_BYTES, SECTOR_BYTES
 from simtti.workloads.trace import TensorUse
+
+MOST_REMEMBERED = 4096  # exact: walks kept; the results are the same with any other number
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +67,7 @@ def unique_bytes(shape: Sequence[int], operand: Operand) -> float:
     return float(elements * operand.item_bytes)
 
 
-@functools.lru_cache(4096)
+@functools.lru_cache(MOST_REMEMBERED)
 def merge_dimensions(
     shape: tuple[int, ...], strides: tuple[tuple[int, ...], ...]
 ) -> tuple[tuple[int, ...], tuple[tuple[int, ...], ...]]:
@@ -89,7 +93,7 @@ def merge_dimensions(
     return tuple(sizes), tuple(tuple(step[operand] for step in steps) for operand in range(len(strides)))
 
 
-@functools.lru_cache(4096)
+@functools.lru_cache(MOST_REMEMBERED)
 def l2_bytes_per_element(
     sizes: tuple[int, ...], steps: tuple[int, ...], item_bytes: int, scattered_bytes: float
 ) -> float:
@@ -129,3 +133,11 @@ def refetched_bytes(
     if lines * min(LINE_BYTES, steps[0] * item_bytes) + visits * stream_bytes <= l2_bytes:
         return 0.0
     return math.prod(sizes) * float(SECTOR_BYTES - item_bytes)
+
+
+def streamed_l2_bytes(
+    reads: Sequence[Access], writes: Sequence[Access], hardware: Hardware, passes: float = 1.0
+) -> float:
+    """L2 bandwidth of a kernel that reads its dense operands `passes` times and writes its results, in read bytes."""
+    read = passes * sum(access.nbytes for access in reads)
+    return read + hardware.l2_costs.write * sum(access.nbytes for access in writes)

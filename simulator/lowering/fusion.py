@@ -9,7 +9,7 @@ What is assumed of TorchInductor (its default mode; pytorch/torch/_inductor, sch
 - a row longer than a block holds (GroupNorm's) is read again for the second pass;
 - matrix products, convolutions and attention stay the library's; their epilogues are not fused;
 - the host runs generated code: no modules, no dispatch, one short call a kernel.
-Compilation itself, and guards that fail, take no time here.
+Compilation itself, and guards that fail, take no time here. What was judged stands in hw_configs/families/fusion.yaml.
 """
 
 from __future__ import annotations
@@ -31,11 +31,8 @@ NOT_FUSED = (
     "aten::_local_scalar_dense",
 )
 NORMALIZATIONS = ("LayerNorm", "GroupNorm", "Softmax")
-THREADS = 128
-THREAD_ELEMENTS = 8  # an XBLOCK of 1,024, the usual one
-ELEMENT_SLOTS = 6.0  # issue slots of an element beside its arithmetic: packing, masks; an estimate
-OPERATOR_SLOTS = 3.0  # and of each operator on it; an estimate
-ROW_ELEMENTS = 8192  # of a reduction that a block keeps in registers
+# exact: XBLOCK of 1,024 elements, the most, 256 of them a warp (pointwise in torch/_inductor/runtime/triton_heuristics.py)
+THREADS, THREAD_ELEMENTS = 128, 8
 
 Chain = tuple[int, ...]  # positions of the operators that become one kernel
 
@@ -102,13 +99,12 @@ def fused_kernel(operators: Sequence[Operator], chain: Chain, hardware: Hardware
         if operator.category == "GroupNorm":
             x = operator.inputs[0]
             row = x.numel // max(1, x.shape[0] * int(operator.attributes.get("num_groups", 1)))
-            passes = max(passes, 1 + (row > ROW_ELEMENTS))
+            passes = max(passes, 1 + (row > hardware.fused.row_elements))
     read = tuple(Access(tensor, float(min(use.nbytes, use.storage_bytes))) for tensor, use in reads.items())
     written = tuple(Access(tensor, float(use.nbytes)) for tensor, use in kept_writes.items())
     names = [operator.op.removeprefix("aten::").rstrip("_") for operator in members]
-    slots = (
-        ELEMENT_SLOTS + OPERATOR_SLOTS * len(members) + sum(function_slots(name, hardware) for name in names)
-    )
+    slots = hardware.fused.element_slots + hardware.fused.operator_slots * len(members)
+    slots += sum(function_slots(name, hardware) for name in names)
     grid = -(-elements // (THREADS * THREAD_ELEMENTS))
     moved = passes * sum(a.nbytes for a in read) + hardware.l2_costs.write * sum(a.nbytes for a in written)
     norms = sum(operator.category in NORMALIZATIONS for operator in members)
@@ -117,7 +113,7 @@ def fused_kernel(operators: Sequence[Operator], chain: Chain, hardware: Hardware
         family="fused",
         grid=grid,
         threads=THREADS,
-        registers=40,
+        registers=round(hardware.fused.registers),
         issue_slots=THREADS * (hardware.elementwise.thread_slots + THREAD_ELEMENTS * slots * passes),
         sfu_ops=float(sum(SPECIAL_FUNCTIONS.get(name, 0) for name in names)) * THREADS * THREAD_ELEMENTS,
         l2_bytes=moved / grid,

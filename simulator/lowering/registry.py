@@ -11,13 +11,15 @@ from simtti.hw_configs import devices, families, parameters, schema
 from simtti.hw_configs.hardware import Hardware
 from simtti.simulator.kernel import Kernel
 from simtti.simulator.kernels.attention import ATTENTION
-from simtti.simulator.kernels.communication import COLLECTIVES
+from simtti.simulator.kernels.communication import ALL_TO_ALL
 from simtti.simulator.kernels.convolution import CONV2D, CONV3D
 from simtti.simulator.kernels.data_movement import CAT, COPY, EMBEDDING, PERMUTE, UPSAMPLE
 from simtti.simulator.kernels.elementwise import ELEMENTWISE
 from simtti.simulator.kernels.family import Cells, Family, Lower
 from simtti.simulator.kernels.gemm import GEMM
-from simtti.simulator.kernels.normalization import GROUP_NORM, LAYER_NORM, RMS_NORM, SOFTMAX
+from simtti.simulator.kernels.normalization import GROUP_NORM, LAYER_NORM, RMS_NORM
+from simtti.simulator.kernels.reductions import REDUCTION
+from simtti.simulator.kernels.softmax import SOFTMAX
 
 # By op, in the order of the help.
 FAMILIES: dict[str, Family] = {}
@@ -33,10 +35,7 @@ def add(family: Family) -> None:
     """
     if family.op in FAMILIES:
         raise InputError(f"there is a family {family.op!r} already")
-    lowerings: dict[str, Lower] = {}
-    for name, lower in family.aten.items():
-        full = name if "::" in name else f"aten::{name}"
-        lowerings |= {full: lower, f"{full}_": lower}
+    lowerings = _lowerings(family)
     for name in (*lowerings, *family.groups):
         if name in LOWERINGS or name in parameters.GROUPS:
             raise InputError(f"family {family.op!r}: {name!r} belongs to another family")
@@ -53,7 +52,7 @@ def add(family: Family) -> None:
 def remove(family: Family) -> None:
     """Forget a family that `add` made known."""
     del FAMILIES[family.op]
-    for name in [name for name, lower in LOWERINGS.items() if lower in family.aten.values()]:
+    for name in _lowerings(family):
         del LOWERINGS[name]
     for name in family.groups:
         del parameters.GROUPS[name]
@@ -61,6 +60,15 @@ def remove(family: Family) -> None:
         families.FILES.remove(Path(family.values))
     for kept in (families.shared, schema.calibration, devices.load):
         kept.cache_clear()
+
+
+def _lowerings(family: Family) -> dict[str, Lower]:
+    """A family's lowerings by the whole names of its operators, of both forms."""
+    lowerings: dict[str, Lower] = {}
+    for name, lower in family.aten.items():
+        full = name if "::" in name else f"aten::{name}"
+        lowerings |= {full: lower, f"{full}_": lower}
+    return lowerings
 
 
 def cells_of(row: Mapping[str, Any]) -> Cells:
@@ -86,8 +94,7 @@ def kernels_of(row: Mapping[str, Any], hardware: Hardware) -> list[Kernel]:
 
 
 for _family in (
-    GEMM, ATTENTION, CONV2D, CONV3D, GROUP_NORM, LAYER_NORM, RMS_NORM, SOFTMAX, ELEMENTWISE, COPY, PERMUTE, CAT, EMBEDDING,
-    UPSAMPLE,
+    GEMM, ATTENTION, CONV2D, CONV3D, GROUP_NORM, LAYER_NORM, RMS_NORM, SOFTMAX, REDUCTION, ELEMENTWISE, COPY, PERMUTE, CAT,
+    EMBEDDING, UPSAMPLE, ALL_TO_ALL,
 ):  # fmt: skip
     add(_family)
-LOWERINGS.update(COLLECTIVES)

@@ -4,6 +4,7 @@ import pandas as pd
 import pytest
 import yaml
 
+from simtti.dtypes import DTYPES, DType
 from simtti.errors import InputError
 from simtti.hw_configs import devices
 
@@ -251,3 +252,18 @@ def test_a_matrix_unit_is_not_inherited_by_another_architecture(tmp_path):
 def test_an_unknown_word_in_the_head_is_named(tmp_path, field, value, message):
     with pytest.raises(InputError, match=message):
         devices.load(write(tmp_path, base="h100-sxm", name="x", **{field: value}))
+
+
+def test_a_dtype_is_multiplied_at_the_rate_that_its_entry_names(monkeypatch):
+    h100 = devices.load("h100-sxm")
+    monkeypatch.setitem(DTYPES, "fp6", DType(1, "tensor_fp8_flops_per_cycle_sm"))
+    assert h100.tensor_flops_per_cycle_sm("fp6") == h100.tensor_flops_per_cycle_sm("fp8")
+    for name in ("int8", "fp5"):
+        with pytest.raises(
+            InputError, match=f"no tensor-core path for dtype '{name}' .it has: fp32, bf16, fp16, fp8,"
+        ):
+            h100.tensor_flops_per_cycle_sm(name)
+    with pytest.raises(
+        InputError, match=r"v100-sxm has no tensor-core path for dtype 'fp32' \(it has: bf16, fp16\)"
+    ):
+        devices.load("v100-sxm").tensor_flops_per_cycle_sm("fp32")

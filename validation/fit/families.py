@@ -18,7 +18,9 @@ import yaml
 
 from simtti.errors import InputError, unknown
 from simtti.hw_configs.schema import calibration
+from simtti.simulator.kernels.family import Family
 from simtti.simulator.kernels.libraries import LIBRARIES, Library
+from simtti.simulator.lowering import registry
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,8 +51,8 @@ class FitFamily:
 
 
 def families(path: Path = FAMILIES) -> tuple[FitFamily, ...]:
-    """The families of a YAML file, with `group.*` written out, then those of attention libraries that it does not name: the
-    rows of a library decide all parameters of its group.
+    """The families of a YAML file, with `group.*` written out, then those of kernel families and attention libraries that a
+    program added: the rows of its op, or of its kernel, decide all parameters of its groups.
 
     Raises:
         InputError: the file is missing or malformed, or names a parameter that does not exist.
@@ -81,7 +83,14 @@ def families(path: Path = FAMILIES) -> tuple[FitFamily, ...]:
         found.append(FitFamily(name, rows, tuple(chosen), target, float(fields.get("pull", PRIOR_LOG_RATIO))))
     fitted = {name for family in found for name in family.rows.get("kernel", ())}
     found += [_of_library(library) for name, library in LIBRARIES.items() if name not in fitted]
+    found += [_of_kernels(family) for family in registry.FAMILIES.values() if family.groups]
     return tuple(found)
+
+
+def _of_kernels(family: Family) -> FitFamily:
+    """What a kernel family that brings its own groups is fitted by."""
+    chosen = (name for group in family.groups for name in fnmatch.filter(calibration(), f"{group}.*"))
+    return FitFamily(family.op, {"op": (family.op,)}, tuple(chosen))
 
 
 def _of_library(library: Library) -> FitFamily:

@@ -20,7 +20,7 @@ from simtti.validation.judge.causes import LATENCY, PARTIAL_WAVE, Causes, causes
 from simtti.validation.judge.error_figures import Figures, figures
 from simtti.validation.judge.prediction import NOT_SCORED, Row, by_rows, prediction_s
 from simtti.validation.judge.roofline import roofline_s
-from simtti.validation.measurements.table import SHAPES
+from simtti.validation.measurements.table import shape_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -194,9 +194,7 @@ def _odd_sizes(row: Row, table: pd.DataFrame) -> list[str]:
 
 def dimensions(table: pd.DataFrame) -> list[str]:
     """The numeric shape columns that vary in a table of rows, in the order of `predict`'s help."""
-    known = dict.fromkeys(
-        name for op in table.op.unique() for name in (*SHAPES[op].needed, *SHAPES[op].optional)
-    )
+    known = dict.fromkeys(name for op in table.op.unique() for name in shape_of(op).names)
     numbers = table.select_dtypes("number")
     return [name for name in known if name in numbers and numbers[name].nunique() > 1]
 
@@ -206,9 +204,8 @@ _COMMON = {"batch": 1, "groups": 1, "stride": 1, "padding": 0}
 
 def shape_text(row: Row) -> str:
     """A row's shape in a line: 'm 128, n 4096, k 320'."""
-    shape = SHAPES[row["op"]]
     words = []
-    for name in (*shape.needed, *shape.optional):
+    for name in shape_of(row["op"]).names:
         value = row.get(name)
         if value is None or value != value or value == "" or value is False:
             continue

@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from simtti.errors import InputError, unknown
+from simtti.simulator.lowering.registry import FAMILIES
 from simtti.validation.measurements.table import (
-    COLUMNS,
-    FLAGS,
-    FROM_ZERO,
-    RUN_ONLY,
-    SHAPE_COLUMNS,
-    SHAPES,
-    WHOLE,
-    WORDS,
+    RUN_COLUMNS,
+    columns,
+    flags,
+    shape_columns,
+    shape_of,
+    whole,
+    words,
 )
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def check(table: pd.DataFrame, origin: str) -> pd.DataFrame:
-    """`table` with every column of COLUMNS, texts as text ('' where empty), numbers as floats (NaN where empty), flags as True, False or None.
+    """`table` with every column of `table`, texts as text ('' where empty), numbers as floats (NaN where empty), flags as True, False or None.
 
     Raises:
         InputError: an unknown column; a row that is no measurement: the message names `origin`, the row (the first is 1),
@@ -29,9 +29,10 @@ def check(table: pd.DataFrame, origin: str) -> pd.DataFrame:
     """
     import pandas as pd
 
+    known, either = columns(), flags()
     for name in table.columns:
-        if name not in COLUMNS:
-            raise unknown(f"column in {origin}:", str(name), COLUMNS)
+        if name not in known:
+            raise unknown(f"column in {origin}:", str(name), known)
     for name in ("hw", "dtype", "source", "what_is_timed"):
         if name not in table.columns:
             raise InputError(f"{origin}: column {name!r} is missing")
@@ -40,16 +41,16 @@ def check(table: pd.DataFrame, origin: str) -> pd.DataFrame:
             f"{origin}: columns 'op' and 'workload' are missing; a measurement needs one of them"
         )
     checked: dict[str, pd.Series[Any]] = {}
-    numbers = (*WHOLE, "time_us", "power_w", "latency_s", "energy_j")
-    for name in COLUMNS:
+    numbers = (*whole(), "time_us", "power_w", "latency_s", "energy_j")
+    for name in known:
         if name not in table.columns:
             empty, kind = (
-                (float("nan"), float) if name in numbers else (None, object) if name in FLAGS else ("", str)
+                (float("nan"), float) if name in numbers else (None, object) if name in either else ("", str)
             )
             checked[name] = pd.Series(empty, index=table.index, dtype=kind)
         elif name in numbers:
             checked[name] = _numbers(table[name], name, origin)
-        elif name in FLAGS:
+        elif name in either:
             checked[name] = _flags(table[name], name, origin)
         else:
             text = table[name].astype(object)
@@ -79,41 +80,43 @@ def _flags(column: pd.Series[Any], name: str, origin: str) -> pd.Series[Any]:
 
 
 def _check_words(table: pd.DataFrame, origin: str) -> None:
-    single, whole = table["op"] != "", table["workload"] != ""
-    _first(single == whole, table["op"], "op", origin, "a row has either an op or a workload")
+    single, inference = table["op"] != "", table["workload"] != ""
+    _first(single == inference, table["op"], "op", origin, "a row has either an op or a workload")
     _first(
-        single & ~table["op"].isin(list(SHAPES)),
+        single & ~table["op"].isin(list(FAMILIES)),
         table["op"],
         "op",
         origin,
-        f"it must be one of {', '.join(SHAPES)}",
+        f"it must be one of {', '.join(FAMILIES)}",
     )
     for name in ("hw", "dtype", "source", "what_is_timed"):
         _first(table[name] == "", table[name], name, origin, "it must not be empty")
-    for name, words in WORDS.items():
-        bad = ~table[name].isin([*words, ""])
-        _first(bad, table[name], name, origin, f"it must be one of {', '.join(words)}")
+    for name, allowed in words().items():
+        bad = ~table[name].isin([*allowed, ""])
+        _first(bad, table[name], name, origin, f"it must be one of {', '.join(allowed)}")
 
 
 def _check_numbers(table: pd.DataFrame, origin: str) -> None:
-    for name in WHOLE:
-        least = 0 if name in FROM_ZERO else 1
+    for name, least in whole().items():
         value = table[name]
         bad = value.notna() & ((value < least) | (value % 1 != 0))
         _first(bad, value, name, origin, f"it must be a whole number of at least {least}")
-    for op, shape in SHAPES.items():
+    shapes = shape_columns()
+    run_only = [name for name in RUN_COLUMNS if name not in (*shapes, "hw", "dtype", "workload")]
+    for op in FAMILIES:
         chosen = table["op"] == op
         if not chosen.any():
             continue
+        shape = shape_of(op)
         for name in shape.needed:
             _first(chosen & table[name].isna(), table[name], name, origin, f"{op} needs it")
-        for name in (*SHAPE_COLUMNS, *RUN_ONLY):
-            if name not in shape.needed + shape.optional:
+        for name in (*shapes, *run_only):
+            if name not in shape.names:
                 filled = table[name].notna() & (table[name] != "")
                 _first(chosen & filled, table[name], name, origin, f"{op} has no such column")
-    single, whole = table["op"] != "", table["workload"] != ""
+    single, inference = table["op"] != "", table["workload"] != ""
     for chosen, name, needed in (
-        (single, "time_us", True), (single, "power_w", False), (whole, "latency_s", True), (whole, "energy_j", False),
+        (single, "time_us", True), (single, "power_w", False), (inference, "latency_s", True), (inference, "energy_j", False),
     ):  # fmt: skip
         value = table[name]
         bad = chosen & ((value <= 0) | (value == float("inf")) | (needed & value.isna()))

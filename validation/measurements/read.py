@@ -10,17 +10,18 @@ from typing import TYPE_CHECKING
 from simtti.errors import InputError
 from simtti.files import read_table
 from simtti.hw_configs.devices import find_reported
+from simtti.simulator.lowering.registry import FAMILIES
 from simtti.validation.measurements.bench.file import read_measurements as read_capture
 from simtti.validation.measurements.check import check
 from simtti.validation.measurements.sources import import_measurements
-from simtti.validation.measurements.table import SHAPE_COLUMNS, SHAPES
+from simtti.validation.measurements.table import shape_columns, shape_of
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
 def read_measurements(paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> pd.DataFrame:
-    """The measurements in one or several files, one table, every column of COLUMNS, checked.
+    """The measurements in one or several files, one table, every column of `table`, checked.
 
     Files are tables of the columns of `table` (.csv, .parquet), as `simtti import measurements` writes them, what
     `simtti capture kernels` measured, or a folder that `simtti import measurements folder` reads.
@@ -61,9 +62,9 @@ def _from_capture(path: Path) -> pd.DataFrame:
     device = find_reported(reported)
     everything = captured.to_pandas()
     parts = []
-    for op, shape in SHAPES.items():
-        wanted = [name for name in (*shape.needed, *shape.optional) if name in everything.columns]
-        others = [name for name in SHAPE_COLUMNS if name in everything.columns and name not in wanted]
+    for op in FAMILIES:
+        wanted = [name for name in shape_of(op).names if name in everything.columns]
+        others = [name for name in shape_columns() if name in everything.columns and name not in wanted]
         chosen = (
             (everything["op"] == op) & (everything["cold_us"] > 0) & everything[others].isna().all(axis=1)
         )

@@ -5,9 +5,7 @@ A row is either one operator, as a row of `simtti predict`, or one whole inferen
     op              an operator family of `simtti predict`; empty for a whole inference
     hw              the device's name, as `simtti hw` lists them (or that of a device file of one's own)
     dtype           fp16, bf16 or fp32
-    the op's shape  exactly the columns of `simtti predict`: m n k batch; batch heads q_len kv_len head_dim causal kernel;
-                    n c d h w oc kd kh kw stride padding groups layout bias; rows cols batch inner
-                    table_rows; numel inputs function; spatial c2; scale
+    the op's shape  exactly the columns of `simtti predict`, as its help lists them
     time_us         measured time of the operator, microseconds
     power_w         mean board power meanwhile, watts; may be empty
     workload        a workload's name; empty for a single operator. Then the options of `simtti sweep`: batch steps
@@ -25,8 +23,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from simtti.simulator.kernels.attention import KERNELS as ATTENTION_KERNELS
-from simtti.simulator.kernels.family import NEEDED
+from simtti.dtypes import predicted
+from simtti.simulator.kernels.family import NEEDED, Column
 from simtti.simulator.lowering.registry import FAMILIES
 from simtti.simulator.sweep import OPTIONS
 
@@ -48,50 +46,72 @@ class Shape(NamedTuple):
     needed: tuple[str, ...]
     optional: tuple[str, ...] = ()
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        return self.needed + self.optional
 
-SHAPES: dict[str, Shape] = {
-    op: Shape(
-        tuple(column.name for column in family.columns if column.default is NEEDED),
-        tuple(column.name for column in family.columns if column.default is not NEEDED),
-    )
-    for op, family in FAMILIES.items()
-}
+
 RUN_COLUMNS = tuple(name for name in OPTIONS if name not in ("trace", "fidelity"))
-WORDS = {
-    "dtype": ("fp16", "bf16", "fp32"),
-    "layout": ("nchw", "nhwc", "ncdhw", "ndhwc"),
-    "kernel": ATTENTION_KERNELS,
-    "what_is_timed": tuple(TIMED),
-}
-FLAGS = ("causal", "bias")
-FROM_ZERO = ("padding", "inputs")  # whole numbers that may be 0; every other shape column starts at 1
-SHAPE_COLUMNS = tuple(
-    dict.fromkeys(name for shape in SHAPES.values() for name in shape.needed + shape.optional)
-)
 _RUN_WHOLE = ("batch", "steps", "height", "width", "frames", "prompt_tokens", "gpus", "ulysses", "ring")
-WHOLE = tuple(
-    dict.fromkeys(
-        name for name in SHAPE_COLUMNS + _RUN_WHOLE if name not in (*FLAGS, "layout", "kernel", "function")
+
+
+def shape_of(op: str) -> Shape:
+    """The shape columns of a family of `simtti predict`."""
+    columns = FAMILIES[op].columns
+    return Shape(
+        tuple(column.name for column in columns if column.default is NEEDED),
+        tuple(column.name for column in columns if column.default is not NEEDED),
     )
-)
-COLUMNS = tuple(
-    dict.fromkeys(
-        ("op", "hw", "dtype", *SHAPE_COLUMNS, "time_us", "power_w", *RUN_COLUMNS, "latency_s", "energy_j", "source",
-         "what_is_timed")
-    )
-)  # fmt: skip
-RUN_ONLY = tuple(name for name in RUN_COLUMNS if name not in (*SHAPE_COLUMNS, "hw", "dtype", "workload"))
+
+
+def shape_columns() -> dict[str, Column]:
+    """The shape columns of all families, by name. One that several have may hold what it may in any of them."""
+    found: dict[str, Column] = {}
+    for family in FAMILIES.values():
+        for column in family.columns:
+            before = found.get(column.name, column)
+            found[column.name] = column._replace(
+                least=min(before.least, column.least),
+                words=tuple(dict.fromkeys((*before.words, *column.words))),
+            )
+    return found
+
+
+def words() -> dict[str, tuple[str, ...]]:
+    """What the texts of a table may be, by column."""
+    shapes = {name: tuple(column.words) for name, column in shape_columns().items() if column.words}
+    return {"dtype": predicted(), **shapes, "what_is_timed": tuple(TIMED)}
+
+
+def flags() -> tuple[str, ...]:
+    """The columns that hold true or false."""
+    return tuple(name for name, column in shape_columns().items() if column.kind is bool)
+
+
+def whole() -> dict[str, int]:
+    """The columns that hold whole numbers, and the least of each."""
+    shapes = {name: column.least for name, column in shape_columns().items() if column.kind is int}
+    return dict.fromkeys(_RUN_WHOLE, 1) | shapes
+
+
+def columns() -> tuple[str, ...]:
+    """Every column of a table of measurements, in order."""
+    return tuple(
+        dict.fromkeys(
+            ("op", "hw", "dtype", *shape_columns(), "time_us", "power_w", *RUN_COLUMNS, "latency_s", "energy_j", "source",
+             "what_is_timed")
+        )
+    )  # fmt: skip
 
 
 def operators(table: pd.DataFrame, op: str) -> pd.DataFrame:
     """The rows of one family as `simtti predict` takes them, with hw, time_us, power_w, source and what_is_timed."""
-    shape = SHAPES[op]
+    shape = shape_of(op)
     columns = [
         "op",
         "hw",
         "dtype",
-        *shape.needed,
-        *shape.optional,
+        *shape.names,
         "time_us",
         "power_w",
         "source",

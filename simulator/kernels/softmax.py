@@ -1,0 +1,134 @@
+"""Softmax as PyTorch launches it.
+
+Up to 1024 columns rows stay in registers, a warp or less to two rows (PersistentSoftmax.cuh); above, a CTA of
+up to 1024 threads takes a row: once through shared memory when rows are 16-byte aligned and fit, else in three
+passes over it (SoftMax.cu).
+
+What is fitted stands in hw_configs/families/normalization.yaml.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from simtti.dtypes import ITEM_BYTES
+from simtti.hw_configs.hardware import Hardware
+from simtti.simulator.kernel import Access, Kernel
+from simtti.simulator.kernels.family import Cells, Family, Target, Work, lowered_by, needed
+from simtti.simulator.kernels.layout import streamed_l2_bytes
+from simtti.simulator.kernels.machine import FP32_BYTES, LANES, VECTOR_BYTES
+from simtti.workloads.trace import Operator
+
+WARP_COLUMNS = 1024  # exact: longest row of softmax_warp_forward (PersistentSoftmax.cuh)
+WARP_THREADS = 128  # exact: threads_per_block, same file
+TWO_ROWS_COLUMNS = (
+    128  # exact: rows up to this, padded to a power of 2, are two to a warp: WARP_BATCH, same file
+)
+BLOCK_THREADS = 1024  # exact: SoftMaxForward_getBlockSize for rows above 1024 columns (SoftMax.cu)
+BLOCK_REGISTERS = 32  # exact: a thread's in torch.profiler traces of H100s
+BLOCK_SHARED_BYTES = (
+    BLOCK_THREADS // LANES * FP32_BYTES
+)  # exact: a warp's part of a block-wide reduction each
+BLOCK_PASSES = 3.0  # exact: maximum, sum and result each read the row in cunn_SoftMaxForward
+
+
+@dataclass(frozen=True, slots=True)
+class Softmax:
+    """Softmax over the last dimension of a dense (rows, columns), from the tensor `source` to `target`."""
+
+    rows: int
+    columns: int
+    dtype: str
+    source: int = 0
+    target: int = 1
+
+    @property
+    def row_bytes(self) -> int:
+        return self.columns * ITEM_BYTES[self.dtype]
+
+    @property
+    def reads(self) -> tuple[Access, ...]:
+        return (Access(self.source, float(self.rows * self.row_bytes)),)
+
+    @property
+    def writes(self) -> tuple[Access, ...]:
+        return (Access(self.target, float(self.rows * self.row_bytes)),)
+
+
+def softmax(problem: Softmax, hardware: Hardware) -> list[Kernel]:
+    """The kernel that PyTorch chooses by the length of a row."""
+    return [_warp(problem, hardware) if problem.columns <= WARP_COLUMNS else _block(problem, hardware)]
+
+
+def _warp(problem: Softmax, hardware: Hardware) -> Kernel:
+    """softmax_warp_forward: rows in registers."""
+    style = hardware.softmax
+    padded = 1 << max(0, (problem.columns - 1).bit_length())
+    lanes = min(LANES, padded)
+    warp_rows = 2 if padded <= TWO_ROWS_COLUMNS else 1
+    cta_rows = WARP_THREADS // lanes * warp_rows
+    thread_elements = padded // lanes * warp_rows
+    grid = -(-problem.rows // cta_rows)
+    return Kernel(
+        name="softmax_warp_forward",
+        family="softmax",
+        grid=grid,
+        threads=WARP_THREADS,
+        registers=round(style.warp_registers + style.element_registers * thread_elements),
+        issue_slots=WARP_THREADS * (style.warp_thread_slots + style.warp_element_slots * thread_elements),
+        sfu_ops=float(min(cta_rows, problem.rows) * padded),
+        l2_bytes=streamed_l2_bytes(problem.reads, problem.writes, hardware) / grid,
+        latency_s=style.warp_latency_s + hardware.hbm_latency_s,
+        reads=problem.reads,
+        writes=problem.writes,
+    )
+
+
+def _block(problem: Softmax, hardware: Hardware) -> Kernel:
+    """cunn_SoftMaxForward, or its form that keeps the row in shared memory: a CTA a row."""
+    style, row_bytes = hardware.softmax, problem.row_bytes
+    in_shared = row_bytes % VECTOR_BYTES == 0 and row_bytes < hardware.shared_memory_per_sm_bytes // 2
+    if in_shared:
+        slots = problem.columns * style.shared_element_slots
+    else:
+        slots = problem.columns * style.block_element_slots + BLOCK_THREADS * style.block_thread_slots
+    passes = 1.0 if in_shared else BLOCK_PASSES
+    return Kernel(
+        name="cunn_SoftMaxForwardSmem" if in_shared else "cunn_SoftMaxForward",
+        family="softmax",
+        grid=problem.rows,
+        threads=BLOCK_THREADS,
+        registers=BLOCK_REGISTERS,
+        shared_memory_bytes=BLOCK_SHARED_BYTES + (row_bytes if in_shared else 0),
+        issue_slots=slots,
+        sfu_ops=2.0 * problem.columns,
+        l2_bytes=streamed_l2_bytes(problem.reads, problem.writes, hardware, passes) / problem.rows,
+        latency_s=style.block_latency_s + hardware.hbm_latency_s,
+        reads=problem.reads,
+        writes=problem.writes,
+    )
+
+
+# ---- operators of a trace
+
+
+def _lower(operator: Operator, target: Target) -> list[Kernel]:
+    x = operator.inputs[0]
+    columns = x.shape[int(operator.attributes.get("dim", -1))]
+    return softmax(Softmax(x.numel // columns, columns, x.dtype), target.hardware)
+
+
+# ---- rows of a table
+
+
+def _kernels(cells: Cells, hardware: Hardware) -> list[Kernel]:
+    return softmax(Softmax(cells.whole("rows"), cells.whole("cols"), cells.dtype), hardware)
+
+
+SOFTMAX = Family(
+    op="softmax",
+    columns=needed("rows cols"),
+    kernels=_kernels,
+    work=lambda cells: Work(0.0, 2.0 * cells.whole("rows") * cells.whole("cols")),
+    aten=lowered_by(_lower, "_softmax _safe_softmax"),
+)

@@ -1,0 +1,27 @@
+"""Softmax: rows in registers, in shared memory, in three passes."""
+
+import pytest
+from streams import H100
+
+from simtti.simulator.kernels.softmax import Softmax, softmax
+
+
+@pytest.mark.parametrize(
+    ("columns", "name", "grid"),
+    [
+        (64, "softmax_warp_forward", 512),  # two rows a warp, four warps a CTA
+        (1024, "softmax_warp_forward", 1024),
+        (1032, "cunn_SoftMaxForwardSmem", 4096),
+        (1033, "cunn_SoftMaxForward", 4096),  # rows that are not aligned to 16 bytes
+        (1 << 17, "cunn_SoftMaxForward", 4096),  # and rows that do not fit
+    ],
+)
+def test_the_kernel_follows_from_the_length_of_a_row(columns, name, grid):
+    (kernel,) = softmax(Softmax(4096, columns, "fp16"), H100)
+    assert (kernel.name, kernel.grid) == (name, grid)
+
+
+def test_rows_that_are_not_kept_are_read_three_times():
+    (kept,), (read_again,) = (softmax(Softmax(4096, columns, "fp16"), H100) for columns in (2048, 2049))
+    written = H100.l2_costs.write
+    assert read_again.l2_bytes / kept.l2_bytes == pytest.approx((3 + written) / (1 + written), rel=0.01)
