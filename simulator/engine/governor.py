@@ -38,15 +38,23 @@ class Governed(NamedTuple):
     energy_j: float
 
 
-def govern(launches: Sequence[Launched], host_s: Sequence[float], hardware: Hardware) -> Governed:
-    """Times, clocks and energy of a step's launches in order; host_s: what the host spends before each."""
+def govern(
+    launches: Sequence[Launched], host_s: Sequence[float], hardware: Hardware, streams: Sequence[int] = ()
+) -> Governed:
+    """Times, clocks and energy of a step's launches in order.
+
+    host_s: what the host spends before each. streams: where each runs, where that is not the main stream for all: what runs
+    beside it spends energy, but no time of its own.
+    """
+    timed = [not stream for stream in streams] if streams else [True] * len(launches)
     seconds: list[float] = []
     clocks: list[float] = []
     energy_j = 0.0
-    for begin, end in _windows(launches, host_s, hardware.launch_s):
+    for begin, end in _windows(launches, timed, host_s, hardware.launch_s):
         window = launches[begin:end]
         spent = power.total(launch.energy for launch in window)
-        clock = _window_clock(window, spent, sum(host_s[begin:end]), hardware)
+        in_turn = [launch for launch, counts in zip(window, timed[begin:end], strict=True) if counts]
+        clock = _window_clock(in_turn, spent, sum(host_s[begin:end]), hardware)
         energy_j += spent.at(clock)
         clocks += [clock] * len(window)
         if clock == 1.0:
@@ -58,13 +66,13 @@ def govern(launches: Sequence[Launched], host_s: Sequence[float], hardware: Hard
 
 
 def _windows(
-    launches: Sequence[Launched], host_s: Sequence[float], gap_s: float
+    launches: Sequence[Launched], timed: Sequence[bool], host_s: Sequence[float], gap_s: float
 ) -> Iterator[tuple[int, int]]:
     """The launches in runs of about RESPONSE_S, as (first, one after the last); a rest that is shorter belongs to the run
     before."""
     cuts, since_s = [0], 0.0
-    for index, (launch, before_s) in enumerate(zip(launches, host_s, strict=True), 1):
-        busy_s = launch.boost_s + gap_s
+    for index, (launch, counts, before_s) in enumerate(zip(launches, timed, host_s, strict=True), 1):
+        busy_s = launch.boost_s + gap_s if counts else 0.0
         since_s += busy_s if busy_s > before_s else before_s
         if since_s >= power.RESPONSE_S:
             cuts.append(index)

@@ -81,7 +81,7 @@ class Preparation:
         self._l2 = l2
         if before is not None and launches == before.launches:
             return before._replace(states=states, l2=l2)
-        governed = govern(launches, step.host_s, self.hardware)
+        governed = govern(launches, step.host_s, self.hardware, () if step.is_plain else step.streams)
         return Traffic(launches, governed, self._gaps_s(launches), states, l2)
 
     def _gaps_s(self, launches: list[Launched]) -> list[float] | None:

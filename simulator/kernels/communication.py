@@ -11,7 +11,16 @@ from simtti.dtypes import ITEM_BYTES
 from simtti.errors import InputError
 from simtti.hw_configs.hardware import Hardware
 from simtti.simulator.kernel import Access, Kernel
-from simtti.simulator.kernels.family import Cells, Column, Family, Target, Work, needed, reads_of, writes_of
+from simtti.simulator.kernels.family import (
+    Cells,
+    Column,
+    Family,
+    Target,
+    Work,
+    needed,
+    reads_of,
+    writes_of,
+)
 from simtti.workloads.shard import ALL_TO_ALL as ALL_TO_ALL_OPERATOR
 from simtti.workloads.shard import SEND_RECEIVE
 from simtti.workloads.trace import Operator
@@ -30,37 +39,40 @@ class AllToAll:
     received: int = 1
 
 
+@dataclass(frozen=True, slots=True)
+class SendReceive:
+    """A batch of sends to one rank and receives from another: tensors with their bytes."""
+
+    sent: tuple[Access, ...]
+    received: tuple[Access, ...]
+
+
 def all_to_all(problem: AllToAll, hardware: Hardware) -> list[Kernel]:
     """NCCL's kernel for it: grouped sends and receives."""
     nbytes = problem.nbytes
-    return [
-        Kernel(
-            name="ncclDevKernel_SendRecv",
-            family="communication",
-            grid=CHANNELS,
-            threads=THREADS,
-            registers=REGISTERS,
-            l2_bytes=2 * nbytes / CHANNELS,
-            latency_s=hardware.collectives.latency_s,
-            link_bytes=nbytes * (problem.ranks - 1) / problem.ranks,
-            reads=(Access(problem.sent, nbytes),),
-            writes=(Access(problem.received, nbytes),),
-        )
-    ]
+    sent, received = (Access(problem.sent, nbytes),), (Access(problem.received, nbytes),)
+    return [_exchange(sent, received, nbytes * (problem.ranks - 1) / problem.ranks, hardware)]
 
 
-def send_receive(sent: tuple[Access, ...], received: tuple[Access, ...], hardware: Hardware) -> Kernel:
-    """A batch of sends to one rank and receives from another, on NCCL's stream, beside whatever computes."""
-    nbytes = sum(access.nbytes for access in received)
+def send_receive(problem: SendReceive, hardware: Hardware) -> list[Kernel]:
+    """NCCL's kernel for it, on a stream of its own, beside whatever computes."""
+    nbytes = sum(access.nbytes for access in problem.received)
+    return [_exchange(problem.sent, problem.received, nbytes, hardware)]
+
+
+def _exchange(
+    sent: tuple[Access, ...], received: tuple[Access, ...], link_bytes: float, hardware: Hardware
+) -> Kernel:
+    """ncclDevKernel_SendRecv; link_bytes: of what is received, those that come from another GPU."""
     return Kernel(
         name="ncclDevKernel_SendRecv",
         family="communication",
         grid=CHANNELS,
         threads=THREADS,
         registers=REGISTERS,
-        l2_bytes=2 * nbytes / CHANNELS,
+        l2_bytes=2 * sum(access.nbytes for access in received) / CHANNELS,
         latency_s=hardware.collectives.latency_s,
-        link_bytes=nbytes,
+        link_bytes=link_bytes,
         reads=sent,
         writes=received,
     )
@@ -75,7 +87,7 @@ def _lower_all_to_all(operator: Operator, target: Target) -> list[Kernel]:
 
 
 def _lower_send_receive(operator: Operator, target: Target) -> list[Kernel]:
-    return [send_receive(reads_of(operator), writes_of(operator), target.hardware)]
+    return send_receive(SendReceive(reads_of(operator), writes_of(operator)), target.hardware)
 
 
 # ---- rows of a table

@@ -29,7 +29,7 @@ from simtti.simulator.kernels.layout import (
     merge_dimensions,
     unique_bytes,
 )
-from simtti.simulator.kernels.machine import LANES, VECTOR_BYTES
+from simtti.simulator.kernels.machine import VECTOR_BYTES
 from simtti.workloads.trace import Operator
 
 # exact: by definition, as the driver's kernel is not published; issue slots of a thread are counted for its 8 vectors
@@ -260,19 +260,18 @@ def embedding(problem: Gather, hardware: Hardware) -> list[Kernel]:
 
 def _lower_copy(operator: Operator, target: Target) -> list[Kernel]:
     if operator.attributes.get("transfer"):
-        return [_host_copy(operator, target.hardware)]
+        return [_host_copy(operator)]
     # copy_(target, source) has two inputs; clone, _to_copy and the like one.
     source, out = operator.inputs[-1], operator.outputs[0]
     result = broadcast(out, len(operator.inputs), out.shape)
     return copy(out.shape, broadcast(source, len(operator.inputs) - 1, out.shape), result, target.hardware)
 
 
-def _host_copy(operator: Operator, hardware: Hardware) -> Kernel:
+def _host_copy(operator: Operator) -> Kernel:
     """A copy between host and device, by a copy engine: no SM works, the host's pageable memory is the limit."""
     nbytes = float(sum(use.nbytes for use in operator.inputs or operator.outputs))
     reads = tuple(Access(slot, float(use.nbytes)) for slot, use in enumerate(operator.inputs))
-    latency_s = nbytes / hardware.host_copy_bytes_per_s
-    return Kernel("Memcpy host", "memory", 1, threads=LANES, latency_s=latency_s, reads=reads)
+    return Kernel("Memcpy host", "memory", 1, copy_bytes=nbytes, reads=reads)
 
 
 def _lower_cat(operator: Operator, target: Target) -> list[Kernel]:
@@ -320,7 +319,7 @@ def _lower_fill(operator: Operator, target: Target) -> list[Kernel]:
 
 
 def _lower_scalar_to_host(operator: Operator, target: Target) -> list[Kernel]:
-    return [_host_copy(operator, target.hardware)]
+    return [_host_copy(operator)]
 
 
 # ---- rows of a table

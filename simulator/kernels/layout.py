@@ -13,8 +13,6 @@ from simtti.simulator.kernel import Access
 from simtti.simulator.kernels.machine import LANES, LINE_BYTES, SECTOR_BYTES
 from simtti.workloads.trace import TensorUse
 
-MOST_REMEMBERED = 4096  # exact: walks kept; the results are the same with any other number
-
 
 @dataclass(frozen=True, slots=True)
 class Operand:
@@ -67,7 +65,7 @@ def unique_bytes(shape: Sequence[int], operand: Operand) -> float:
     return float(elements * operand.item_bytes)
 
 
-@functools.lru_cache(MOST_REMEMBERED)
+@functools.lru_cache(4096)
 def merge_dimensions(
     shape: tuple[int, ...], strides: tuple[tuple[int, ...], ...]
 ) -> tuple[tuple[int, ...], tuple[tuple[int, ...], ...]]:
@@ -93,7 +91,7 @@ def merge_dimensions(
     return tuple(sizes), tuple(tuple(step[operand] for step in steps) for operand in range(len(strides)))
 
 
-@functools.lru_cache(MOST_REMEMBERED)
+@functools.lru_cache(4096)
 def l2_bytes_per_element(
     sizes: tuple[int, ...], steps: tuple[int, ...], item_bytes: int, scattered_bytes: float
 ) -> float:

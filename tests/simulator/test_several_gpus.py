@@ -1,6 +1,7 @@
 """Several GPUs: what each has is its share, nothing is lost, and what cannot be shared is refused."""
 
 import dataclasses
+import itertools
 import math
 
 import pytest
@@ -114,12 +115,17 @@ def test_more_gpus_are_faster_on_a_large_video_and_spend_more_energy():
 @pytest.mark.parametrize("degrees", [Degrees(4, 1), Degrees(1, 4)])
 def test_a_faster_link_is_no_slower_and_matters(wan, degrees):
     share = shard(wan, degrees)
-    times = [
-        simulate(share, dataclasses.replace(H100, link_bytes_per_s=rate), HOST, Policy()).latency_s
-        for rate in (5e9, 5e10, 4.5e11, math.inf)
-    ]
-    assert times == sorted(times, reverse=True)
-    assert times[0] > 1.5 * times[-1]
+    for fidelity in ("closed", "wave"):
+        times = [
+            simulate(
+                share, dataclasses.replace(H100, link_bytes_per_s=rate), HOST, Policy(), fidelity
+            ).latency_s
+            for rate in (5e9, 5e10, 4.5e11, math.inf)
+        ]
+        # What arrives sooner may find other kernels on the device: contention may cost what the link saves.
+        for slower, faster in itertools.pairwise(times):
+            assert faster <= slower * (1 if fidelity == "closed" else 1.001)
+        assert times[0] > 1.5 * times[-1]
 
 
 def test_an_exchange_takes_the_bytes_that_leave_over_the_link(wan):

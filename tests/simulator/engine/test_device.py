@@ -1,6 +1,7 @@
 """A kernel on a device: closed forms, both fidelities against each other, conservation, monotonicity."""
 
 import dataclasses
+import itertools
 
 import pytest
 import simpy
@@ -9,9 +10,10 @@ from hypothesis import strategies as st
 
 from simtti.errors import InputError
 from simtti.hw_configs.devices import load
-from simtti.simulator.closed_form import demand, lone_time_s
-from simtti.simulator.engine.device import Device, execution_time_s
-from simtti.simulator.kernel import Access, Kernel, ctas_per_sm
+from simtti.simulator.closed_form import demand, lone_execution_s, lone_time_s, repeated_hbm_bytes
+from simtti.simulator.engine.block_scheduler import HBM, L2, BlockScheduler, run_of
+from simtti.simulator.engine.device import Device, execution_time_s, played_s
+from simtti.simulator.kernel import Access, CtaKind, Kernel, ctas_per_sm
 
 H100 = load("h100-sxm")
 SMALL = dataclasses.replace(H100, name="small", sm_count=20)
@@ -43,13 +45,40 @@ kernels = st.builds(
 @given(kernels)
 def test_a_lone_kernel_equals_its_closed_form(k):
     expected = lone_time_s(k, SMALL) - SMALL.launch_s
-    assert execution_time_s(k, SMALL) == pytest.approx(expected, rel=1e-6)
+    assert execution_time_s(k, SMALL) == expected
+    assert played_s(k, SMALL, repeated_hbm_bytes(k), "wave") == pytest.approx(expected, rel=1e-9)
 
 
 @given(kernels)
 @settings(max_examples=40, deadline=None)
 def test_wave_and_cta_agree_on_a_lone_kernel(k):
-    assert execution_time_s(k, SMALL, fidelity="cta") == pytest.approx(execution_time_s(k, SMALL), rel=1e-6)
+    assert execution_time_s(k, SMALL, fidelity="cta") == pytest.approx(execution_time_s(k, SMALL), rel=1e-9)
+
+
+def with_kinds(draw, k):
+    """`k` with CTAs of several kinds, whose work and latency are 1 on average."""
+    cuts = sorted(draw(st.sets(st.integers(1, k.grid - 1), min_size=1, max_size=4))) if k.grid > 1 else []
+    sizes = [end - begin for begin, end in itertools.pairwise([0, *cuts, k.grid])]
+    factors = []
+    for _ in range(2):
+        drawn = [draw(st.sampled_from([0.1, 0.5, 1.0, 2.0, 5.0])) for _ in sizes]
+        mean = sum(size * factor for size, factor in zip(sizes, drawn, strict=True)) / k.grid
+        factors.append([factor / mean for factor in drawn])
+    kinds = tuple(CtaKind(*each) for each in zip(sizes, *factors, strict=True))
+    return dataclasses.replace(k, kinds=kinds)
+
+
+unequal = st.composite(lambda draw: with_kinds(draw, draw(kernels)))()
+
+
+@given(unequal)
+@settings(max_examples=120, deadline=None)
+def test_events_and_closed_form_agree_on_ctas_of_several_kinds(k):
+    """Causal rows, edge tiles, sequences of different lengths: two ways of working them out, neither made from the other."""
+    closed = lone_execution_s(k, SMALL)
+    for fidelity in ("wave", "cta"):
+        played = played_s(k, SMALL, repeated_hbm_bytes(k), fidelity)
+        assert played == pytest.approx(closed, rel=0.01), fidelity
 
 
 def run_mix(streams, fidelity):
@@ -63,13 +92,13 @@ def run_mix(streams, fidelity):
             yield device.execute(k)
 
     env.run(until=env.all_of([env.process(stream(items)) for items in streams]))
-    device.hbm.settle()
-    device.l2.settle()
     return env.now, device
 
 
 mixes = st.lists(
-    st.lists(st.tuples(st.floats(0, 3e-6), kernels), min_size=1, max_size=3), min_size=1, max_size=4
+    st.lists(st.tuples(st.floats(0, 3e-6), st.one_of(kernels, unequal)), min_size=1, max_size=3),
+    min_size=1,
+    max_size=4,
 )
 
 
@@ -83,20 +112,88 @@ def test_wave_and_cta_agree_on_any_mix_of_kernels(streams):
 
 @given(mixes)
 @settings(max_examples=60, deadline=None)
-def test_every_byte_is_moved_and_bandwidth_is_never_exceeded(streams):
-    end_s, device = run_mix(streams, "wave")
-    launched = [k for items in streams for _, k in items]
-    needs = [(k.grid, demand(k, SMALL, k.unique_bytes)) for k in launched]
-    assert device.hbm.served == pytest.approx(
-        sum(grid * need.hbm_bytes for grid, need in needs), rel=1e-6, abs=1
-    )
-    assert device.l2.served == pytest.approx(
-        sum(grid * need.l2_bytes for grid, need in needs), rel=1e-6, abs=1
-    )
-    assert device.hbm.served <= SMALL.hbm_attained_bytes_per_s * end_s * (1 + 1e-6)
-    for pipe in range(5):
+def test_company_never_helps(streams):
+    """A stream takes no less beside others than by itself, whichever of them the closed form or the events have timed."""
+    together, _ = run_mix(streams, "wave")
+    alone = [run_mix([items], "wave")[0] for items in streams]
+    assert together >= max(alone) * (1 - 1e-9)
+    assert together <= (sum(alone) + len(streams) * 3 * SMALL.dispatch_s) * (1 + 0.05)
+
+
+@given(st.lists(st.tuples(st.floats(0, 3e-6), st.one_of(kernels, unequal)), min_size=1, max_size=6))
+@settings(max_examples=60, deadline=None)
+def test_every_byte_is_moved_and_no_pipe_is_used_beyond_its_rate(launches):
+    """Of kernels that all contend."""
+    scheduler, at_s = BlockScheduler(SMALL, "wave"), 0.0
+    needs = []
+    for delay_s, k in launches:
+        at_s += delay_s
+        while scheduler.next_s < at_s:
+            scheduler.advance(at_s)
+        scheduler.advance(at_s)
+        need = demand(k, SMALL, k.unique_bytes)
+        scheduler.launch(run_of(k, need, SMALL))
+        needs.append((k.grid, need))
+    while scheduler.running:
+        scheduler.advance(scheduler.next_s)
+    moved = {"l2_bytes": scheduler.memories[L2], "hbm_bytes": scheduler.memories[HBM]}
+    for name, memory in moved.items():
+        asked = sum(grid * getattr(need, name) for grid, need in needs)
+        assert memory.served == pytest.approx(asked, rel=1e-6, abs=1)
+        assert memory.served <= memory.capacity * memory.busy_s * (1 + 1e-6)
+    assert scheduler.placed == sum(grid for grid, _ in needs)
+    for pipe in range(len(needs[0][1].sm_s)):
         work_s = sum(grid * need.sm_s[pipe] for grid, need in needs)
-        assert work_s <= SMALL.sm_count * end_s * (1 + 1e-6)
+        assert work_s <= SMALL.sm_count * scheduler.now * (1 + 1e-6)
+
+
+def stream_of(nbytes, grid=4000):
+    """A kernel that the memory binds."""
+    return kernel(grid, reads=(Access(1, nbytes),), l2_bytes=nbytes / grid, latency_s=1e-6)
+
+
+def test_two_streams_of_bytes_share_the_memory():
+    one, _ = run_mix([[(0.0, stream_of(4e8))]], "wave")
+    two, device = run_mix([[(0.0, stream_of(4e8))], [(0.0, stream_of(4e8))]], "wave")
+    assert two == pytest.approx(2 * one, rel=0.05)
+    assert device.contended == 2
+
+
+def test_a_product_hides_a_copy_and_a_stream_of_bytes_does_not():
+    """From the host's memory as fast as HBM could take it."""
+    device = dataclasses.replace(SMALL, host_copy_bytes_per_s=1e12)
+    copy = kernel(copy_bytes=4e8, reads=(Access(1, 4e8),))
+    product = kernel(4000, tensor_flops=3e7)
+    alone = {k.name + str(k.grid): execution_time_s(k, device) for k in (copy, product, stream_of(1e9))}
+    together = {}
+    for k in (product, stream_of(1e9)):
+        env = simpy.Environment()
+        shared = Device(env, device)
+        env.run(until=env.all_of([shared.execute(k), shared.execute(copy)]))
+        together[k.tensor_flops > 0] = env.now / max(alone[k.name + str(k.grid)], alone["k1"])
+    assert together[True] == pytest.approx(1.0, rel=0.02)
+    assert together[False] > 1.1
+
+
+def test_a_kernel_that_gets_company_late_has_done_what_it_had_done():
+    first, second = kernel(2000, tensor_flops=3e7), kernel(20, tensor_flops=3e7)
+    whole = execution_time_s(first, SMALL)
+    end_s, _ = run_mix([[(0.0, first)], [(0.9 * whole, second)]], "wave")
+    assert whole < end_s < 1.2 * whole
+
+
+def test_what_comes_over_a_link_goes_on_beside_the_ctas():
+    quick = kernel(20, tensor_flops=1e6, link_bytes=1e6)
+    arrives_s = SMALL.start_s + 1e6 / SMALL.link_attained_bytes_per_s
+    assert execution_time_s(quick, SMALL) == pytest.approx(arrives_s)
+    for fidelity in ("wave", "cta"):
+        assert played_s(quick, SMALL, 0.0, fidelity) == pytest.approx(arrives_s)
+
+
+@pytest.mark.parametrize("kinds", [(CtaKind(3), CtaKind(3)), (CtaKind(2, work=2.0), CtaKind(2, work=0.5))])
+def test_kinds_that_do_not_add_up_are_a_bug(kinds):
+    with pytest.raises(ValueError, match="kinds"):
+        kernel(4, kinds=kinds)
 
 
 def test_an_empty_kernel_takes_its_start():

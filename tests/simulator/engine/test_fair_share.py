@@ -1,51 +1,48 @@
 """A shared resource: water filling, conservation, splitting."""
 
 import pytest
-import simpy
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simtti.simulator.engine.fair_share import FairShare
+from simtti.simulator.engine.fair_share import NEVER, FairShare
 
 
 def ends(capacity, flows):
     """(start, amount, members, cap) of each flow -> when each ended, and the resource."""
-    env = simpy.Environment()
-    resource = FairShare(env, capacity)
+    resource = FairShare(capacity)
     log = [None] * len(flows)
-
-    def transfer(index, start, amount, members, cap):
-        yield env.timeout(start)
-        yield resource.start(amount, members, cap).done
-        log[index] = env.now
-
-    for index, flow in enumerate(flows):
-        env.process(transfer(index, *flow))
-    env.run()
+    coming = sorted(range(len(flows)), key=lambda index: flows[index][0])
+    while coming or resource.next_s < NEVER:
+        if coming and flows[coming[0]][0] <= resource.next_s:
+            index = coming.pop(0)
+            start, amount, members, cap = flows[index]
+            resource.start(start, index, 0, amount, members, cap)
+        else:
+            now = resource.next_s
+            for flow in resource.ended(now):
+                log[flow.owner] = now
     return log, resource
 
 
 def test_one_flow_takes_all_it_may():
-    inf = float("inf")
-    assert ends(10, [(0, 50, 1, inf)])[0] == [pytest.approx(5)]
+    assert ends(10, [(0, 50, 1, NEVER)])[0] == [pytest.approx(5)]
     assert ends(10, [(0, 50, 1, 2)])[0] == [pytest.approx(25)]
-    assert ends(10, [(0, 50, 5, inf)])[0] == [pytest.approx(25)]
+    assert ends(10, [(0, 50, 5, NEVER)])[0] == [pytest.approx(25)]
 
 
 def test_a_capped_flow_leaves_the_rest_to_the_others():
     # Water filling: the capped one has 1, the other two share the remaining 9.
-    log, _ = ends(10, [(0, 5, 1, 1), (0, 45, 1, float("inf")), (0, 45, 1, float("inf"))])
+    log, _ = ends(10, [(0, 5, 1, 1), (0, 45, 1, NEVER), (0, 45, 1, NEVER)])
     assert log == [pytest.approx(5), pytest.approx(9.5), pytest.approx(9.5)]
 
 
 def test_a_later_flow_slows_the_first():
-    inf = float("inf")
-    assert ends(1, [(0, 2, 1, inf), (1, 0.5, 1, inf)])[0] == [pytest.approx(2.5), pytest.approx(2)]
+    assert ends(1, [(0, 2, 1, NEVER), (1, 0.5, 1, NEVER)])[0] == [pytest.approx(2.5), pytest.approx(2)]
 
 
 amounts = st.floats(1e-3, 1e3)
 flows = st.lists(
-    st.tuples(st.floats(0, 10), amounts, st.integers(1, 5), st.sampled_from([0.5, 3.0, float("inf")])),
+    st.tuples(st.floats(0, 10), amounts, st.integers(1, 5), st.sampled_from([0.5, 3.0, NEVER])),
     max_size=8,
 )
 
@@ -73,23 +70,11 @@ def test_members_are_as_flows_of_their_own(given_flows, capacity):
 
 
 def test_split_and_clone_change_no_end():
-    env = simpy.Environment()
-    resource = FairShare(env, 6.0)
-    whole = resource.start(4.0, members=3)
-    log = {}
-
-    def late():
-        yield env.timeout(1)
-        part = resource.split(whole, 1)
-        copy, became = resource.clone()
-        for name, flow in (("whole", whole), ("part", part), ("copy", became[whole])):
-            env.process(watch(name, flow))
-        assert copy is not resource
-
-    def watch(name, flow):
-        yield flow.done
-        log[name] = env.now
-
-    env.process(late())
-    env.run()
-    assert log == {"whole": pytest.approx(2), "part": pytest.approx(2), "copy": pytest.approx(2)}
+    resource = FairShare(6.0)
+    whole = resource.start(0.0, "whole", 0, 4.0, members=3)
+    part = resource.split(1.0, whole, 1, "part")
+    assert resource.remaining(whole) == resource.remaining(part) == pytest.approx(2.0)
+    copy = resource.clone(1.0, {"whole": "copy of whole", "part": "copy of part"})
+    assert resource.next_s == copy.next_s == pytest.approx(2.0)
+    assert {flow.owner for flow in resource.ended(2.0)} == {"whole", "part"}
+    assert {flow.owner for flow in copy.ended(2.0)} == {"copy of whole", "copy of part"}

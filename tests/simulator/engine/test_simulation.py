@@ -8,10 +8,12 @@ import pytest
 import simtti
 from simtti.hw_configs.devices import load
 from simtti.hw_configs.hosts import load_host
-from simtti.simulator.engine import simulation
+from simtti.simulator.closed_form import RESOURCES
+from simtti.simulator.engine import in_one_go, processes
 from simtti.simulator.engine.device import execution_time_s
+from simtti.simulator.engine.host import issue_s
 from simtti.simulator.engine.simulation import simulate
-from simtti.simulator.policy import Policy
+from simtti.simulator.policy import LAUNCH, Policy
 from simtti.workloads.catalogue import WORKLOADS as ALL
 from simtti.workloads.flops import flops
 from simtti.workloads.record import TRACES
@@ -115,13 +117,13 @@ def test_a_slower_host_matters_at_batch_1(trace, result):
 
 def test_the_host_pays_for_what_it_issues(trace):
     step = next(phase for phase in trace.phases if phase.name == "denoising").steps[0]
-    seconds = HOST.issue_s(step.operators)
+    seconds = issue_s(HOST, step.operators)
     kinds = {operator.category: cost for operator, cost in zip(step.operators, seconds, strict=True)}
     assert kinds["Convolution"] > kinds["Linear"] > kinds["Elementwise"]
     # A chain of operators in one module enters it once.
     same = [dataclasses.replace(operator, module="unet") for operator in step.operators]
     switches = sum(a.module != b.module for a, b in zip(step.operators, step.operators[1:], strict=False))
-    assert sum(seconds) - sum(HOST.issue_s(same)) == pytest.approx(switches * HOST.module_s)
+    assert sum(seconds) - sum(issue_s(HOST, same)) == pytest.approx(switches * HOST.module_s)
 
 
 def test_baseline_attention_is_slower_and_moves_the_scores_through_hbm(trace):
@@ -171,6 +173,51 @@ def test_the_python_api_has_the_words_of_the_command_line():
         simtti.run("stable-difusion", hw="h100-sxm")
 
 
+@pytest.mark.parametrize("name", sorted(ALL))
+def test_the_events_equal_the_closed_form_where_nothing_overlaps(name):
+    """Latency, energy, phases and breakdown of every workload; launches and hosts going round."""
+    number = sorted(ALL).index(name)
+    launch, device = LAUNCH[number % len(LAUNCH)], ("h100-sxm", "a100-sxm", "l40s")[number % 4 % 3]
+    options = {"launch": launch, "hw": device}
+    events = simtti.run(name, **options)
+    closed = simtti.run(name, fidelity="closed", **options)
+    assert events.latency_s == pytest.approx(closed.latency_s, rel=1e-9)
+    assert events.energy_j == pytest.approx(closed.energy_j, rel=1e-9)
+    assert [p.latency_s for p in events.phases] == pytest.approx(
+        [p.latency_s for p in closed.phases], rel=1e-9
+    )
+    assert events.breakdown == pytest.approx(closed.breakdown, rel=1e-9, abs=1e-9 * closed.latency_s)
+    assert closed.outcome.events == 0
+    assert events.outcome.events > 1000
+
+
+def test_dependent_launch_hides_gaps_behind_tails_and_nothing_else(trace):
+    graph = Policy(launch="graph")
+    plain = simulate(trace, H100, HOST, graph)
+    for fidelity in ("wave", "closed"):
+        hidden = simulate(trace, H100, HOST, dataclasses.replace(graph, dependent_launch=True), fidelity)
+        assert hidden.breakdown["Launch"] < 0.7 * plain.breakdown["Launch"]
+        kernels_s = [r.latency_s - r.breakdown["Launch"] for r in (plain, hidden)]
+        assert kernels_s[1] == pytest.approx(kernels_s[0], rel=1e-6)
+
+
+def test_intervals_say_how_long_each_resource_was_busy(result):
+    table = result.intervals
+    for name in RESOURCES:
+        assert (table[f"{name}_busy_s"] <= table.duration_s * (1 + 1e-6)).all(), name
+    weighted = (table.tensor_busy_s * table.repeats).sum()
+    assert result.busy["tensor"] == pytest.approx(weighted)
+    assert result.utilisation["tensor_cores"] == pytest.approx(weighted / result.latency_s)
+    assert 0 < result.busy["host"] < result.latency_s
+
+
+def test_a_result_is_shown_in_a_few_lines(result):
+    text = repr(result)
+    assert len(text) < 500
+    assert text.count("\n") <= 4
+    assert "stable-diffusion-1.5 on h100-sxm" in text
+
+
 def test_what_does_not_fit_says_what_would(trace, result):
     """A device with room for the weights and one and a half images of the activations."""
     weights = sum(trace.parameter_bytes.values())
@@ -185,18 +232,22 @@ def test_what_does_not_fit_says_what_would(trace, result):
 
 @pytest.mark.parametrize("launch", ["eager", "graph"])
 @pytest.mark.parametrize("speed", [0.3, 1.0, 3.0])
-def test_what_is_passed_over_takes_as_long_as_if_it_were_simulated(trace, monkeypatch, launch, speed):
+@pytest.mark.parametrize("fidelity", ["wave", "closed"])
+def test_what_is_passed_over_takes_as_long_as_if_it_were_simulated(
+    trace, monkeypatch, launch, speed, fidelity
+):
     """With the host ahead, behind, and in between; the decoder comes after the steps passed over and sees the host's lead."""
     fields = {
         f.name: getattr(HOST, f.name) / speed for f in dataclasses.fields(HOST) if f.name.endswith("_s")
     }
     host = dataclasses.replace(HOST, **fields)
     few = trace.with_steps(12)
-    fast = simulate(few, H100, host, Policy(launch=launch))
-    monkeypatch.setattr(simulation, "_steady", lambda ends: None)
-    whole = simulate(few, H100, host, Policy(launch=launch))
+    fast = simulate(few, H100, host, Policy(launch=launch), fidelity)
+    for engine in (in_one_go, processes):
+        monkeypatch.setattr(engine, "steady", lambda ends: None)
+    whole = simulate(few, H100, host, Policy(launch=launch), fidelity)
     assert len(fast.kernels) < len(whole.kernels)
     assert fast.latency_s == pytest.approx(whole.latency_s, rel=1e-9)
     assert fast.energy_j == pytest.approx(whole.energy_j, rel=1e-9)
-    assert dict(fast.phase_ends_s) == pytest.approx(dict(whole.phase_ends_s), rel=1e-9)
+    assert dict(fast.outcome.phase_ends_s) == pytest.approx(dict(whole.outcome.phase_ends_s), rel=1e-9)
     assert fast.breakdown == pytest.approx(whole.breakdown, rel=1e-6)

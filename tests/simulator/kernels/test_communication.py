@@ -8,7 +8,8 @@ from streams import A100, H100, cold_s
 from simtti.errors import InputError
 from simtti.hw_configs.devices import load
 from simtti.simulator.kernels.communication import AllToAll, all_to_all
-from simtti.simulator.predict import kernels_of, predict_rows
+from simtti.simulator.lowering.registry import kernels_of
+from simtti.simulator.predict import predict_rows
 
 ROW = {"op": "all_to_all", "dtype": "bf16", "numel": 1 << 24, "ranks": 4}
 

@@ -2,7 +2,6 @@
 what stays in code is an exact fact, and a comment with 'exact:' says whose."""
 
 import ast
-import fnmatch
 import io
 import tokenize
 from pathlib import Path
@@ -11,12 +10,6 @@ import pytest
 
 SIMULATOR = Path(__file__).parents[3] / "simulator"
 FILES = (*sorted((SIMULATOR / "kernels").glob("*.py")), SIMULATOR / "lowering" / "fusion.py")
-# Files whose numbers are still being moved. Nothing may be added.
-IN_PROGRESS = {
-    "convolution*.py",
-    "implicit_gemm.py",
-    "winograd.py",
-}
 PLAIN = (0, 1, 2, 0.5)
 UNIT_FACTORS = (1e3, 1e6, 1e9, 1e-3, 1e-6, 1e-9)
 BITS_OF_A_BYTE = 8
@@ -65,6 +58,8 @@ def unexplained(text: str) -> list[tuple[int, float]]:
     wrong: list[tuple[int, float]] = []
 
     def visit(node: ast.AST) -> None:
+        if isinstance(node, ast.Call) and "lru_cache" in ast.unparse(node.func):
+            return  # how much is remembered changes no figure
         if isinstance(node, (ast.Assign, ast.AnnAssign)) and is_explained(node, found, alone):
             return
         number = isinstance(node, ast.Constant) and type(node.value) in (int, float, complex)
@@ -79,8 +74,6 @@ def unexplained(text: str) -> list[tuple[int, float]]:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 def test_no_fitted_number_stands_in_code(path):
-    if any(fnmatch.fnmatch(path.name, pattern) for pattern in IN_PROGRESS):
-        return
     wrong = [f"{path.name}:{line}: {number}" for line, number in unexplained(path.read_text())]
     assert not wrong, (
         "move them to hw_configs/families, or say in a comment with 'exact:' where they are from"
@@ -104,6 +97,7 @@ def test_no_fitted_number_stands_in_code(path):
         ("def f(x):\n    'takes 40 cycles'  # 41\n    return True", []),
         ("GATHER: int = 8  # exact: Indexing.cu", []),
         ("slots = {'gelu': 15.0}", [15.0]),
+        ("@functools.lru_cache(maxsize=4096)\ndef f(x):\n    return x * 3", [3]),
     ],
 )
 def test_what_counts_as_explained(text, numbers):

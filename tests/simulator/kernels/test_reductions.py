@@ -7,7 +7,7 @@ from simtti.errors import InputError
 from simtti.hw_configs.devices import load
 from simtti.simulator.closed_form import lone_time_s
 from simtti.simulator.kernels.reductions import Reduction, reduce
-from simtti.simulator.predict import kernels_of
+from simtti.simulator.lowering.registry import kernels_of
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,8 @@ from simtti.simulator.kernel import Access, Kernel
 from simtti.simulator.kernels.elementwise import lower as lower_elementwise
 from simtti.simulator.kernels.family import Family, Work, lowered_by, needed, reads_of, writes_of
 from simtti.simulator.lowering import registry
-from simtti.simulator.predict import kernels_of, operator_time_s
+from simtti.simulator.lowering.registry import kernels_of
+from simtti.simulator.predict import operator_time_s
 from simtti.validation.fit.calibrate import calibrate, write
 from simtti.validation.judge.kernels import evaluate
 from simtti.validation.measurements.read import read_measurements
