@@ -18,10 +18,18 @@ from typing import NamedTuple
 from simtti.dtypes import ITEM_BYTES
 from simtti.hw_configs.hardware import Hardware
 from simtti.hw_configs.parameters import GemmStyle
-from simtti.simulator.kernels.gemm_tiles import LARGEST_TILE, Fit, Tile, catalogue, is_aligned
+from simtti.simulator.kernels.gemm_tiles import (
+    LARGEST_TILE,
+    MOST_DEVICES,
+    Fit,
+    Tile,
+    catalogue,
+    is_aligned,
+)
 from simtti.simulator.kernels.gemv import fastest_columns
 from simtti.simulator.kernels.machine import FP32_BYTES
 
+MOST_CHOICES = 65536  # exact: choices kept; the results are the same with any other number
 SPLITS = (2, 3, 4, 5, 6, 8)  # exact: what is tried beside the splits that fill the device
 REDUCTION_THREADS = 256  # exact: of splitKreduce, one output element a thread
 REDUCED_BYTES = 2.0  # exact: an output element that it writes
@@ -65,7 +73,7 @@ class Plan(NamedTuple):
     split: int  # slices of k; for GEMV the columns a CTA takes
 
 
-@functools.lru_cache(maxsize=65536)
+@functools.lru_cache(MOST_CHOICES)
 def choose(m: int, n: int, k: int, batch: int, dtype: str, traffic: Traffic, hardware: Hardware) -> Plan:
     """The library's choice: the least time, by an estimate that equals `lone_time_s` of the plan's kernels, and times
     its preference for reuse where CTAs outnumber SMs."""
@@ -87,7 +95,8 @@ def choose(m: int, n: int, k: int, batch: int, dtype: str, traffic: Traffic, har
     # To empty the accumulators of all, a byte each.
     empty_s = elements / (style.epilogue_bytes_per_cycle * rates.clock_hz)
     for fit in fitted:
-        down, across = -(-m // fit.tile.m), -(-n // fit.tile.n)
+        tile = fit.tile
+        down, across = -(-m // tile.m), -(-n // tile.n)
         tiles = down * across * batch
         penalty = 1.0 + style.reuse_preference * max((down / m + across / n) / fewest - 1.0, 0.0)
         bound_s = least_s + size * empty_s / tiles + _least_s(fit, tiles, k, sms, hbm_s)
@@ -105,13 +114,15 @@ def choose(m: int, n: int, k: int, batch: int, dtype: str, traffic: Traffic, har
     least_s += rates.start_s + rates.reduction_latency_s
     read_s = FP32_BYTES * elements / rates.l2  # for the reduction to read one part
     split_bounds = []
+    most_waves, most_splits = rates.most_split_waves, rates.most_splits
     for _, tiles, penalty, fit in bounds:
-        most = min(rates.most_split_waves * fit.slots // tiles, k // fit.least_slice, rates.most_splits)
+        slots = fit.slots
+        most = min(most_waves * slots // tiles, k // fit.least_slice, most_splits)
         fixed_s = least_s + FP32_BYTES * empty_s / tiles
         if most < 2 or fixed_s + k * (fit.wait_s_per_k / most + fit.pipe_s_per_k * tiles / sms) >= best_s:
             continue
-        full = fit.slots // tiles  # slices that fill the device once
-        for split in {*SPLITS, sms // tiles, full, 2 * fit.slots // tiles, most}:
+        # And those that give each SM one, or fill the device once or twice.
+        for split in {*SPLITS, sms // tiles, slots // tiles, 2 * slots // tiles, most}:
             if 2 <= split <= most:
                 ctas = tiles * split
                 bound_s = fixed_s + split * read_s + _least_s(fit, ctas, k / split, sms, 0.0)
@@ -142,9 +153,12 @@ def _operand_reads(m: int, n: int, tile_m: int, tile_n: int) -> float:
 def _least_s(fit: Fit, ctas: int, depth: float, sms: int, hbm_s: float) -> float:
     """A bound below what `ctas` CTAs of `depth` k take: the synchronisations of the first wave, and then the busiest
     SM's pipe, the other waves' synchronisations, or HBM."""
-    waves = -(-ctas // fit.slots)
     wait_s = depth * fit.wait_s_per_k
-    return wait_s + max(depth * fit.pipe_s_per_k * -(-ctas // sms), (waves - 1) * wait_s, hbm_s)
+    busiest_s = depth * fit.pipe_s_per_k * -(-ctas // sms)
+    others_s = (-(-ctas // fit.slots) - 1) * wait_s
+    if others_s > busiest_s:
+        busiest_s = others_s
+    return wait_s + (hbm_s if hbm_s > busiest_s else busiest_s)
 
 
 class Rates(NamedTuple):
@@ -172,7 +186,7 @@ class Rates(NamedTuple):
     reduction_per_sm: int
 
 
-@functools.lru_cache(maxsize=64)
+@functools.lru_cache(MOST_DEVICES)
 def rates_of(hardware: Hardware) -> Rates:
     split = hardware.gemm_split
     in_flight = REDUCTION_THREADS * FP32_BYTES * split.reduction_loads
@@ -222,9 +236,9 @@ def work_of(
     hbm_bytes: float,
 ) -> tuple[int, float, float, float, float, float, float, float]:
     """The fields of `Work`, as a plain tuple for speed. hbm_bytes: of the product, without what it reads again."""
-    tile = fit.tile
-    down, across = -(-m // tile.m), -(-n // tile.n)
-    step = fit.k
+    tile, slots, step = fit.tile, fit.slots, fit.k
+    tile_m, tile_n = tile.m, tile.n
+    down, across = -(-m // tile_m), -(-n // tile_n)
     steps = -(-k // (split * step))
     depth = steps * step
     rows, columns = m / down, n / across  # of the matrices in a tile, on average
@@ -235,17 +249,19 @@ def work_of(
     read, written = float(m + n) * k, float(m) * n
     efficiency = (read + written) / (read / style.read_efficiency + written / style.write_efficiency)
     grid = down * across * split * batch
-    reread_bytes = batch * _reread_bytes(m, n, k, down, across, tile, split, size, rates)
+    reread_bytes = 0.0
+    if (m + n) * k * size >= rates.l2_usable_bytes:
+        reread_bytes = batch * _reread_bytes(m, n, k, down, across, tile, split, size, rates)
     # All CTAs of a wave begin to fill their rings at once.
-    filled = min(tile.stages * step / depth, 1.0) * min(grid, fit.slots) / efficiency
+    filled = min(tile.stages * step / depth, 1.0) * min(grid, slots) / efficiency
     fill_s = filled * max(operand_bytes / rates.l2, (hbm_bytes + reread_bytes) / grid / rates.hbm)
     latency_s = (
         style.setup_cycles + style.step_cycles * steps + out_bytes / style.epilogue_bytes_per_cycle
     ) / rates.clock_hz + style.exposed_fill * fill_s
     return (
         grid,
-        2.0 * tile.m * tile.n * depth,
-        (tile.feed_bytes + style.fill_cost * 2 * (tile.m + tile.n)) * size / 2 * depth,
+        2.0 * tile_m * tile_n * depth,
+        (tile.feed_bytes + style.fill_cost * 2 * (tile_m + tile_n)) * size / 2 * depth,
         l2_bytes,
         latency_s,
         fit.slots_in_flight * (rows + columns) * step * size,
@@ -257,12 +273,10 @@ def work_of(
 def _reread_bytes(
     m: int, n: int, k: int, down: int, across: int, tile: Tile, split: int, size: int, rates: Rates
 ) -> float:
-    """HBM bytes fetched again in one product: a wave covers about a square of C; what the next wave needs of A and B
-    again is still in L2 only if it fits."""
+    """HBM bytes fetched again in one product whose A and B L2 cannot hold: a wave covers about a square of C; what the next
+    wave needs of them again is still there only if it fits."""
     a_bytes, b_bytes = float(m * k * size), float(n * k * size)
     usable = rates.l2_usable_bytes
-    if a_bytes + b_bytes < usable:
-        return 0.0
     wave = rates.sms / split
     high = min(max(math.sqrt(wave * tile.n / tile.m), 1.0), down)
     wide = min(max(wave / high, 1.0), across)
@@ -309,11 +323,17 @@ def _waves_s(
     bytes_in_flight: float,
     rates: Rates,
 ) -> float:
-    """The closed form of `kernel.lone_time_s`, from a CTA's busiest pipe and bytes."""
+    """The closed form of `kernel.lone_time_s`, from a CTA's busiest pipe and bytes. Comparisons, where max would be called, cost
+    a third."""
     slots = per_sm * rates.sms
-    spread_s = max(l2_bytes / rates.l2, hbm_bytes / rates.hbm)
-    own_s = max(l2_bytes, hbm_bytes) * rates.hbm_latency_s / bytes_in_flight
-    alone_s = max(local_s, own_s, spread_s)
+    from_l2_s, from_hbm_s = l2_bytes / rates.l2, hbm_bytes / rates.hbm
+    spread_s = from_l2_s if from_l2_s > from_hbm_s else from_hbm_s
+    most_bytes = l2_bytes if l2_bytes > hbm_bytes else hbm_bytes
+    alone_s = most_bytes * rates.hbm_latency_s / bytes_in_flight
+    if local_s > alone_s:
+        alone_s = local_s
+    if spread_s > alone_s:
+        alone_s = spread_s
     waves, rest = divmod(grid, slots)
     time_s = rates.start_s + latency_s
     if waves:

@@ -36,6 +36,7 @@ from simtti.simulator.kernels.machine import (
     has_wgmma,
 )
 
+MOST_DEVICES = 256  # exact: catalogues kept; the results are the same with any other number
 CHAIN_K = 32  # exact: the elements of k that GemmStyle.chain_cycles is counted for
 LARGEST_TILE = (256, 128)  # exact: the usual one (kernel names); what reuse is compared with
 
@@ -147,7 +148,7 @@ class Catalogue(NamedTuple):
     on_cuda_cores: bool
 
 
-@functools.lru_cache(maxsize=256)
+@functools.lru_cache(MOST_DEVICES)
 def catalogue(hardware: Hardware, dtype: str, aligned: bool) -> Catalogue:
     """The kernels for `dtype`. aligned: rows are whole 16 bytes, which wgmma needs for TMA."""
     cuda_cores = on_cuda_cores(hardware, dtype)

@@ -33,6 +33,7 @@ from simtti.hw_configs.parameters import AttentionStyle
 from simtti.simulator.kernels.attention_problem import Attention
 from simtti.simulator.kernels.machine import RESERVED_SHARED_BYTES
 
+MOST_REMEMBERED = 4096  # exact: answers kept; the results are the same with any other number
 HEAD_DIM_STEP = 64  # exact: what head dims beyond a library's last block are padded to (CUTLASS's kernels)
 SLICE = 32  # exact: of the head dim and of keys, in CUTLASS's chained products (kernel_forward.h)
 
@@ -154,7 +155,7 @@ SMALL_SHARED_MEMORY_BYTES = 112 * 1024
 SPLIT_KEYS = ((64, 256), (128, 128), (1 << 16, 64))
 
 
-@functools.lru_cache(maxsize=1024)
+@functools.lru_cache(MOST_REMEMBERED)
 def flash_2_block(head_dim: int, causal: bool, hardware: Hardware) -> Block:
     """flash_fwd_launch_template.h: square blocks for causal masks on compute capability 8.6 and 8.9, smaller ones where
     shared memory is, and where two CTAs fit on an SM that way."""
@@ -189,7 +190,7 @@ WHOLE_KEY_BLOCKS = 4  # exact: hopper/heuristics.h: up to so many blocks of keys
 SPARE_SHARE = 1.1  # exact: prepare_varlen_num_blocks: a tenth to spare
 
 
-@functools.lru_cache(maxsize=4096)
+@functools.lru_cache(MOST_REMEMBERED)
 def key_splits(ctas: int, slots: int, key_blocks: int) -> int:
     """In how many parts flash-attention walks the keys (num_splits_heuristic): the fewest that fill the last wave to 85 %
     of the best, one where the CTAs fill four fifths of the slots."""

@@ -194,6 +194,66 @@ def test_stable_diffusion_runs_on_every_device_and_the_order_is_sensible():
     assert 3 < time_s["t4"] / time_s["h100-sxm"] < 17  # fp16 peaks differ by 16, bandwidths by 10
 
 
+UNITS = {
+    "mma_registers": ["t4", "v100-sxm"],
+    "mma": ["a10", "a100-sxm", "a100-sxm-40gb", "l40s", "rtx-4090", "rtx-a6000", "rtx-pro-6000"],
+    "wgmma": ["h100-pcie", "h100-sxm", "h200-sxm"],
+    "tcgen05": ["b200-sxm"],
+}
+
+
+def test_shipped_devices_have_the_matrix_unit_of_their_architecture():
+    found = {
+        unit: [name for name in devices.names() if devices.load(name).matrix_unit == unit] for unit in UNITS
+    }
+    assert found == UNITS
+
+
+def test_a_new_architecture_says_what_feeds_its_tensor_cores(tmp_path):
+    from simtti.simulator.lowering.registry import kernels_of
+
+    rows = [
+        {"op": "gemm", "dtype": "bf16", "m": 4096, "n": 4096, "k": 4096},
+        {"op": "attention", "dtype": "bf16", "heads": 8, "q_len": 4096, "kv_len": 4096, "head_dim": 128,
+         "kernel": "flash-attention-3"},
+    ]  # fmt: skip
+    with pytest.raises(
+        InputError, match=r"field 'architecture': 'rubin' is none of volta, .*'matrix_unit' must say"
+    ):
+        devices.load(write(tmp_path, base="b200-sxm", name="x", architecture="rubin"))
+    devices.load.cache_clear()
+    device = devices.load(
+        write(tmp_path, base="b200-sxm", name="x", architecture="rubin", matrix_unit="tcgen05")
+    )
+    for row in rows:
+        assert kernels_of(row, device) == kernels_of(row, devices.load("b200-sxm"))
+
+
+def test_a_matrix_unit_is_not_inherited_by_another_architecture(tmp_path):
+    first, second, third = (tmp_path / f"{name}.yaml" for name in ("first", "second", "third"))
+    first.write_text("base: h100-sxm\nname: first\nmatrix_unit: mma\n")
+    second.write_text(f"base: {first}\nname: second\n")
+    third.write_text(f"base: {first}\nname: third\narchitecture: blackwell\n")
+    units = [devices.load(str(path)).matrix_unit for path in (first, second, third)]
+    assert units == ["mma", "mma", "tcgen05"]
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("matrix_unit", "mfma", "'matrix_unit'.*not 'mfma'"),
+        (
+            "attention_kernel",
+            "flash-5",
+            "field 'attention_kernel': should be one of flash-attention-2, .*, not 'flash-5'",
+        ),
+    ],
+)
+def test_an_unknown_word_in_the_head_is_named(tmp_path, field, value, message):
+    with pytest.raises(InputError, match=message):
+        devices.load(write(tmp_path, base="h100-sxm", name="x", **{field: value}))
+
+
 def test_a_dtype_is_multiplied_at_the_rate_that_its_entry_names(monkeypatch):
     h100 = devices.load("h100-sxm")
     monkeypatch.setitem(DTYPES, "fp6", DType(1, "tensor_fp8_flops_per_cycle_sm"))

@@ -19,6 +19,7 @@ import yaml
 from simtti.errors import InputError, unknown
 from simtti.hw_configs.schema import calibration
 from simtti.simulator.kernels.family import Family
+from simtti.simulator.kernels.libraries import LIBRARIES, Library
 from simtti.simulator.lowering import registry
 
 if TYPE_CHECKING:
@@ -50,8 +51,8 @@ class FitFamily:
 
 
 def families(path: Path = FAMILIES) -> tuple[FitFamily, ...]:
-    """The families of a YAML file, with `group.*` written out, then those of kernel families that a program added: the
-    rows of its op decide all parameters of its groups.
+    """The families of a YAML file, with `group.*` written out, then those of kernel families and attention libraries that a
+    program added: the rows of its op, or of its kernel, decide all parameters of its groups.
 
     Raises:
         InputError: the file is missing or malformed, or names a parameter that does not exist.
@@ -80,6 +81,8 @@ def families(path: Path = FAMILIES) -> tuple[FitFamily, ...]:
         if target not in TARGETS:
             raise InputError(f"{path}: {name}: target is {target!r}; it must be {' or '.join(TARGETS)}")
         found.append(FitFamily(name, rows, tuple(chosen), target, float(fields.get("pull", PRIOR_LOG_RATIO))))
+    fitted = {name for family in found for name in family.rows.get("kernel", ())}
+    found += [_of_library(library) for name, library in LIBRARIES.items() if name not in fitted]
     found += [_of_kernels(family) for family in registry.FAMILIES.values() if family.groups]
     return tuple(found)
 
@@ -88,6 +91,12 @@ def _of_kernels(family: Family) -> FitFamily:
     """What a kernel family that brings its own groups is fitted by."""
     chosen = (name for group in family.groups for name in fnmatch.filter(calibration(), f"{group}.*"))
     return FitFamily(family.op, {"op": (family.op,)}, tuple(chosen))
+
+
+def _of_library(library: Library) -> FitFamily:
+    """What an attention library that the file says nothing of is fitted by: all parameters of its group."""
+    rows = {"op": ("attention",), "kernel": (library.name,)}
+    return FitFamily(library.name, rows, tuple(fnmatch.filter(calibration(), f"{library.style}.*")))
 
 
 def family_of(table: pd.DataFrame, known: tuple[FitFamily, ...]) -> pd.Series:

@@ -11,11 +11,13 @@ from hypothesis import strategies as st
 
 from simtti.errors import InputError
 from simtti.hw_configs import devices
+from simtti.hw_configs.hardware import with_parameters
+from simtti.hw_configs.schema import calibration
 from simtti.simulator.closed_form import lone_time_s
 from simtti.simulator.kernel import Access, ctas_per_sm
 from simtti.simulator.kernels.attention import attention
 from simtti.simulator.kernels.attention_problem import Attention
-from simtti.simulator.kernels.libraries import KERNELS, dynamic_splits, flash_2_block, key_splits
+from simtti.simulator.kernels.libraries import KERNELS, LIBRARIES, dynamic_splits, flash_2_block, key_splits
 from simtti.simulator.predict import operator_time_s
 
 A100, H100 = devices.load("a100-sxm"), devices.load("h100-sxm")
@@ -220,6 +222,42 @@ def test_default_kernel_is_the_devices_and_unknown_ones_are_named():
         attention(Attention(1, 1, 16, 16, 64, kernel="flash-atention-2"), A100)
     with pytest.raises(ValueError, match="not 1, 1, 0, 16, 64"):
         Attention(1, 1, 0, 16, 64)
+
+
+SEEN = [
+    Attention(*shape, kernel=kernel)
+    for shape in ((2, 8, 4096, 4096, 64), (1, 8, 64, 16384, 64), (1, 4, 16, 16, 40))
+    for kernel in LIBRARIES
+]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        f"{group}.{field}"
+        for group in (
+            *dict.fromkeys(library.style for library in LIBRARIES.values()),
+            "attention_mma",
+            "attention_parts",
+        )
+        for field in getattr(H100, group)._fields
+        # flash-attention 2 and 4 and 'efficient' launch nothing around their kernels.
+        if (group, field) not in [(each, "helper_latency_s") for each in ("flash_2", "flash_4", "efficient")]
+    ],
+)
+def test_every_parameter_moves_some_kernel(name):
+    _, low, high, _ = calibration()[name]
+    for device in (A100, H100, devices.load("b200-sxm")):
+        changed = [with_parameters(device, {name: value}) for value in (low, high)]
+        for problem in SEEN:
+            if any(attention(problem, each) != attention(problem, device) for each in changed):
+                return
+    raise AssertionError(f"{name} moves nothing")
+
+
+def test_a_mask_runs_on_the_kernel_that_takes_one():
+    (kernel,) = attention(Attention(1, 8, 512, 512, 64, masked=True), A100)
+    assert kernel.name.startswith("efficient")
 
 
 def errors(table, predicted):

@@ -8,6 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simtti.hw_configs import devices
+from simtti.hw_configs.hardware import with_parameters
+from simtti.hw_configs.schema import calibration
 from simtti.simulator.closed_form import lone_time_s
 from simtti.simulator.kernel import Access, ctas_per_sm
 from simtti.simulator.kernels.gemm import Gemm, gemm
@@ -178,3 +180,42 @@ def test_tiny_batched_products_take_what_a_warp_issues(m, n, k, batch, measured_
     (kernel,) = gemm(Gemm(m, n, k, batch, "bf16"), H100)
     assert kernel.threads == 32
     assert 1e6 * (lone_time_s(kernel, H100) - H100.launch_s) == pytest.approx(measured_us, rel=0.25)
+
+
+def of_groups(*groups):
+    return [name for name in calibration() if name.partition(".")[0] in groups]
+
+
+SEEN = (
+    *(
+        Gemm(m, n, k, dtype="bf16")
+        for m in (1, 64, 100, 1500, 3000)
+        for n, k in ((64, 16384), (4096, 512), (4095, 4095))
+    ),
+    Gemm(1500, 4095, 63),
+    Gemm(8, 64, 64, 4096),
+    Gemm(16, 64, 65, 4096),
+    *(Gemm(m, 4096, 4096, dtype="fp32") for m in (1, 512)),
+)
+
+
+@pytest.mark.parametrize(
+    "name",
+    of_groups(
+        "gemm_mma",
+        "gemm_wgmma",
+        "gemm_unaligned",
+        "gemm_split",
+        "gemm_cuda_cores",
+        "gemm_tiny",
+        "gemm_vector",
+    ),
+)
+def test_every_parameter_moves_some_product(name):
+    _, low, high, _ = calibration()[name]
+    for device in (A100, H100, V100):
+        changed = [with_parameters(device, {name: value}) for value in (low, high)]
+        for problem in SEEN:
+            if any(gemm(problem, each) != gemm(problem, device) for each in changed):
+                return
+    raise AssertionError(f"{name} moves nothing")
