@@ -95,6 +95,10 @@ class _Schedule:
         while self.due:
             self.now_s, _, what, whom, plan = heappop(self.due)
             if what == _PLACE:
+                if self.due and self.due[0][0] <= self.now_s + _SAME_INSTANT_S:
+                    # What ends at the same instant makes room together before CTAs are placed.
+                    self._plan(self.due[0][0], _PLACE, 0, 0)
+                    continue
                 self._place(first)
                 first = False
             elif what == _BEGIN:

@@ -13,7 +13,7 @@ from typing import Any
 from simtti.errors import InputError
 from simtti.hw_configs.hardware import Hardware
 from simtti.simulator.closed_form import Demand
-from simtti.simulator.engine.fair_share import NEVER, FairShare
+from simtti.simulator.engine.fair_share import NEVER, SAME_INSTANT_S, FairShare
 from simtti.simulator.engine.sm import Cohort, KernelRun, Room, SMGroup
 from simtti.simulator.kernel import CtaKind
 
@@ -97,19 +97,34 @@ class BlockScheduler:
                 self.now = max(self.now, until_s) if until_s < NEVER else self.now
                 break
             self.now = max(self.now, at_s)
-            for memory in self.memories:
-                if memory.next_s <= self.now:
-                    for flow in memory.ended(self.now):
-                        if isinstance(flow.owner, Cohort):
-                            del flow.owner.remote[flow.tag]
-                            self._served(flow.owner, ended)
-                        else:
-                            self._part_ended(flow.owner, ended)
-            while self._due and self._due[0][0] <= self.now:
-                entry = heappop(self._due)
-                if not self._out_of_date(entry):
+            # What ends at the same instant, to within rounding, makes room together before CTAs are placed.
+            due, limit_s, dispatches, quiet = self._due, self.now + SAME_INSTANT_S, False, False
+            while not quiet:
+                quiet = True
+                for memory in self.memories:
+                    if memory.next_s <= limit_s:
+                        quiet = False
+                        self._transfers_ended(memory, ended)
+                while due and due[0][0] <= limit_s:
+                    entry = heappop(due)
+                    if self._out_of_date(entry):
+                        continue
+                    if entry[2] == _DISPATCH:
+                        dispatches = True
+                        continue
+                    quiet = False
                     self._happen(entry[2], entry[3], ended)
+            if dispatches:
+                self._dispatch(ended)
         return ended
+
+    def _transfers_ended(self, memory: FairShare, ended: list[KernelRun]) -> None:
+        for flow in memory.ended(max(self.now, memory.next_s)):
+            if isinstance(flow.owner, Cohort):
+                del flow.owner.remote[flow.tag]
+                self._served(flow.owner, ended)
+            else:
+                self._part_ended(flow.owner, ended)
 
     # ---- what happens
 
@@ -123,15 +138,13 @@ class BlockScheduler:
 
     def _happen(self, what: int, whom: Any, ended: list[KernelRun]) -> None:
         if what == _SM:
-            for cohort in whom.ended(self.now):
+            for cohort in whom.ended(max(self.now, whom.next_s)):
                 self._served(cohort, ended)
             self._plan_group(whom)
         elif what == _FLOOR:
             self._leave(whom, ended)
         elif what == _BEGIN:
             self._begin(whom, ended)
-        elif what == _DISPATCH:
-            self._dispatch(ended)
         else:
             run, memory, nbytes = whom
             self.memories[memory].start(self.now, run, 0, nbytes)
