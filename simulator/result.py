@@ -26,7 +26,6 @@ from simtti.workloads.trace import Operator, Trace
 if TYPE_CHECKING:
     import pandas as pd
 
-    from simtti.simulator.several_gpus import SeveralGPUs
 
 # Time of the stream that no kernel fills.
 HOST_IDLE = "Host-idle"  # the GPU waited for the host
@@ -44,6 +43,28 @@ class PhaseTime:
     @property
     def step_s(self) -> float:
         return self.latency_s / self.steps
+
+
+@dataclass(frozen=True, slots=True)
+class SeveralGPUs:
+    """Seconds, joules of all GPUs, bytes on each, and how long of the latency is communication. share: the simulation of
+    one of them."""
+
+    gpus: int
+    ulysses: int
+    ring: int
+    latency_s: float
+    energy_j: float
+    peak_memory_bytes: int | None
+    communication_s: float
+    one_gpu_s: float
+    share: Result
+
+    def to_dict(self) -> dict[str, Any]:
+        """As `simtti run --gpus N --json` adds it."""
+        return {name: getattr(self, name) for name in self.__slots__ if name != "share"} | {
+            "breakdown": self.share.breakdown
+        }
 
 
 @dataclass(eq=False, repr=False)

@@ -6,41 +6,16 @@ it sends and receives. Text encoders run on every GPU, the VAE on one, while the
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
-
 from simtti.errors import InputError
 from simtti.hw_configs.hardware import Hardware
 from simtti.hw_configs.hosts import Host
 from simtti.simulator.engine.simulation import simulate
 from simtti.simulator.policy import Policy
-from simtti.simulator.result import Result
+from simtti.simulator.result import Result, SeveralGPUs
 from simtti.workloads.shard import Degrees, shard
 from simtti.workloads.trace import Trace
 
 ON_ONE_GPU = ("decoder",)
-
-
-@dataclass(frozen=True, slots=True)
-class SeveralGPUs:
-    """Seconds, joules of all GPUs, bytes on each, and how long of the latency is communication. share: the simulation of
-    one of them."""
-
-    gpus: int
-    ulysses: int
-    ring: int
-    latency_s: float
-    energy_j: float
-    peak_memory_bytes: int | None
-    communication_s: float
-    one_gpu_s: float
-    share: Result
-
-    def to_dict(self) -> dict[str, Any]:
-        """As `simtti run --gpus N --json` adds it."""
-        return {name: getattr(self, name) for name in self.__slots__ if name != "share"} | {
-            "breakdown": self.share.breakdown
-        }
 
 
 def degrees_of(gpus: int, ulysses: int | None, ring: int | None, hardware: Hardware) -> Degrees:

@@ -205,7 +205,7 @@ class Trace:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the trace as Parquet; the same trace gives the same bytes. No half-written file is ever seen."""
-        from simtti.workloads.trace_file import save  # here, as it imports the nouns from this module
+        from simtti.workloads.trace_file import save  # circle: a verb of a noun that it reads
 
         save(self, path)
 
@@ -216,7 +216,7 @@ class Trace:
         Raises:
             InputError: no such file, or none that `save` wrote.
         """
-        from simtti.workloads.trace_file import load  # here, as it imports the nouns from this module
+        from simtti.workloads.trace_file import load  # circle: a verb of a noun that it reads
 
         return load(path)
 

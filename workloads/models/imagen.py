@@ -57,7 +57,7 @@ def record_imagen(options: Options, recording: Recording) -> None:
     from diffusers import UNet2DConditionModel
     from diffusers.models.attention_processor import Attention
 
-    from simtti.workloads.models.networks.imagen import EfficientUNet
+    from simtti.workloads.models.networks.imagen import EfficientUNet  # circle: its sizes stand here
     from simtti.workloads.models.pipelines.sampling import (
         encode_prompt,
         noise,

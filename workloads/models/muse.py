@@ -38,7 +38,7 @@ def record_muse(options: Options, recording: Recording) -> None:
     """Text, the base's tokens, at 512x512 the larger image's, then the decoder. The option `steps` is the base's."""
     import torch
 
-    from simtti.workloads.models.networks.muse import (
+    from simtti.workloads.models.networks.muse import (  # circle: a network takes its sizes from its model's file
         MaskedTransformer,
         SuperResolutionTransformer,
         TokenDecoder,

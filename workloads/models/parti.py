@@ -31,7 +31,11 @@ def record_parti(options: Options, recording: Recording) -> None:
     """The phases 'text_encoder', 'decode' (the image's tokens) and 'decoder' (their pixels)."""
     import torch
 
-    from simtti.workloads.models.networks.parti import ImageDecoder, TextEncoder, ViTDecoder
+    from simtti.workloads.models.networks.parti import (  # circle: its sizes stand here
+        ImageDecoder,
+        TextEncoder,
+        ViTDecoder,
+    )
     from simtti.workloads.models.networks.transformer_blocks import KeyValueCache
     from simtti.workloads.models.pipelines.sampling import draw, prompt_tokens, to_host, token_ids
 

@@ -34,7 +34,10 @@ def record_phenaki(options: Options, recording: Recording) -> None:
     """The phases 'text_encoder', 'parallel_decoding', 'decoder'."""
     import torch
 
-    from simtti.workloads.models.networks.phenaki import CViViTDecoder, VideoTransformer
+    from simtti.workloads.models.networks.phenaki import (  # circle: its sizes stand here
+        CViViTDecoder,
+        VideoTransformer,
+    )
     from simtti.workloads.models.pipelines.sampling import encode_prompt, record_unmasking, to_host
 
     assert options.steps is not None

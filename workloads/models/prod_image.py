@@ -34,7 +34,7 @@ def record_prod_image(options: Options, recording: Recording) -> None:
     from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel
 
-    from simtti.workloads.models.networks.prod_image import TextProjection
+    from simtti.workloads.models.networks.prod_image import TextProjection  # circle: its sizes stand here
     from simtti.workloads.models.pipelines.latent_diffusion import (
         initial_latents,
         record_decoding,
