@@ -37,7 +37,15 @@ from simtti.errors import InputError
 @host_option
 @click.option("--trace", type=click.Path(), help="Run this trace file instead of a workload.")
 @click.option(
-    "--fidelity", default="wave", show_default=True, help="wave, or cta: every CTA on its own, slower."
+    "--fidelity",
+    default="wave",
+    show_default=True,
+    help="wave: CTAs that start together as one; cta: each on its own, slower; closed: closed form, no contention.",
+)
+@click.option(
+    "--dependent-launch",
+    is_flag=True,
+    help="Programmatic dependent launch: a kernel is set up while the one before it drains.",
 )
 @click.option(
     "--timing",
@@ -73,7 +81,8 @@ def run(
     if timing != "model":
         _replay(options["trace"], hw, timing, json_path)
         return
-    result = simtti.run(workload or "", hw, **options)
+    with progress("simulate", "operators") as advance:
+        result = simtti.run(workload or "", hw, progress=advance, **options)
     if timeline:
         write_text(timeline, chrome_trace(result))
     if json_path and print_json(result.to_dict(), json_path):

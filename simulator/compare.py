@@ -70,19 +70,15 @@ def _row(point: dict[str, Any]) -> dict[str, Any]:
         result = run(options.pop("workload"), options.pop("hw"), **options)
     except InputError as error:
         return {**row, "error": str(error)}
-    outputs = int(result.trace.options.get("batch") or 1)
+    figures, outputs = result.figures(), int(result.trace.options.get("batch") or 1)
     name, seconds = next(iter(result.bottlenecks.items()))
     return {
         "hw": row["hw"],
         "batch": outputs,
-        "latency_s": result.latency_s,
-        "outputs_per_s": outputs / result.latency_s,
-        "energy_per_output_j": result.energy_j / outputs,
-        "average_w": result.energy_j / result.latency_s,
-        "peak_memory_bytes": result.peak_memory_bytes,
-        "fits": result.fits,
+        **{name: value for name, value in figures.items() if name in COLUMNS},
+        "outputs_per_s": outputs / figures["latency_s"],
+        "energy_per_output_j": figures["energy_j"] / outputs,
         "bottleneck": name,
         "bottleneck_share": seconds / result.latency_s,
-        "host_bound_share": result.host_bound_share,
         "error": "",
     }

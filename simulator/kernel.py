@@ -129,6 +129,28 @@ class Kernel:
         return self.read_bytes + self.written_bytes
 
 
+def check(kernel: Kernel, hardware: Hardware) -> None:
+    """What every kernel must be when it leaves lowering: finite, at least nothing, small enough for an SM.
+
+    Raises:
+        InputError: a CTA does not fit on an SM of this device.
+        ValueError: a figure that no work can have: a bug in a kernel model.
+    """
+    amounts = (
+        kernel.tensor_flops, kernel.fp32_flops, kernel.issue_slots, kernel.sfu_ops, kernel.shared_bytes, kernel.l2_bytes,
+        kernel.latency_s, kernel.link_bytes, kernel.copy_bytes, kernel.hbm_reread_bytes, kernel.unique_bytes, kernel.flops,
+    )  # fmt: skip
+    if not all(0 <= amount < math.inf for amount in amounts):
+        raise ValueError(f"kernel {kernel.name}: an amount of work below nought or without end: {amounts}")
+    shares = (kernel.tensor_efficiency, kernel.memory_efficiency)
+    if not all(0 < share < math.inf for share in shares) or not kernel.bytes_in_flight > 0:
+        raise ValueError(
+            f"kernel {kernel.name}: it could never end: {shares}, {kernel.bytes_in_flight} bytes in flight"
+        )
+    if not kernel.copy_bytes:
+        ctas_per_sm(kernel, hardware)
+
+
 def ctas_per_sm(kernel: Kernel, hardware: Hardware) -> int:
     """Resident CTAs of `kernel` on one SM: the occupancy limit of threads, registers, shared memory and slots.
 

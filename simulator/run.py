@@ -10,6 +10,7 @@ from simtti.errors import InputError
 from simtti.hw_configs.devices import load
 from simtti.hw_configs.hardware import Hardware
 from simtti.hw_configs.hosts import load_host
+from simtti.simulator.engine.preparation import Progress, no_progress
 from simtti.simulator.engine.simulation import simulate
 from simtti.simulator.policy import Policy
 from simtti.simulator.result import Result
@@ -36,6 +37,8 @@ def run(
     gpus: int = 1,
     ulysses: int | None = None,
     ring: int | None = None,
+    dependent_launch: bool = False,
+    progress: Progress = no_progress,
 ) -> Result:
     """Simulate one inference.
 
@@ -51,6 +54,8 @@ def run(
         fidelity: 'wave'; 'cta' to simulate every CTA; 'closed' for the closed form, in which kernels do not contend.
         gpus, ulysses, ring: GPUs that share the tokens, and the degrees of sequence parallelism. The Result is one
             GPU's; its `several_gpus` holds what all of them make of it.
+        dependent_launch: programmatic dependent launch: a kernel is set up while the one before it drains.
+        progress: called with (operators simulated, operators).
 
     Returns:
         The Result; its `breakdown`, `phases`, `intervals` and `to_dict()` hold what was found.
@@ -64,12 +69,12 @@ def run(
     """
     began = time.perf_counter()
     hardware = hw if isinstance(hw, Hardware) else load(hw)
-    policy = Policy(attention=attention, launch=launch)
+    policy = Policy(attention=attention, launch=launch, dependent_launch=dependent_launch)
     shape = {"batch": batch, "height": height, "width": width, "frames": frames, "dtype": dtype}
     shape["prompt_tokens"] = prompt_tokens
     degrees = degrees_of(gpus, ulysses, ring, hardware)
     found, machine = _trace(workload, trace, steps, shape), load_host(host)
-    result = simulate(found, hardware, machine, policy, fidelity)
+    result = simulate(found, hardware, machine, policy, fidelity, progress)
     if degrees.gpus > 1:
         result.several_gpus = several_gpus(found, hardware, machine, policy, degrees, result, fidelity)
     result.wall_s = time.perf_counter() - began

@@ -38,7 +38,8 @@ def sweep(
     """Run every row of `points` and write it with what came out to `out` (.csv or .parquet).
 
     Args:
-        points: a table or its path; columns are options of `run`; an empty cell is the option's default.
+        points: a table or its path; columns are options of `run`; an empty cell is the option's default, but for fidelity,
+            which is 'closed': many runs, and the same figures where nothing overlaps.
         workers: processes; as many as there are cores if not given.
         progress: called with (finished rows, rows).
 
@@ -129,13 +130,9 @@ def _run_row(options: dict[str, Any]) -> dict[str, Any]:
     options = dict(options)
     try:
         _check_cells(options)
+        options.setdefault("fidelity", "closed")
         result = run(options.pop("workload"), options.pop("hw"), **options)
     except InputError as error:
         return {"error": str(error)}
-    whole = result.several_gpus or result
-    return {
-        "latency_s": whole.latency_s,
-        "energy_j": whole.energy_j,
-        "peak_memory_bytes": result.peak_memory_bytes,
-        "host_bound_share": result.host_bound_share,
-    }
+    figures = result.figures()
+    return {name: figures[name] for name in FIGURES if name in figures}

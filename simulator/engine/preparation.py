@@ -26,6 +26,11 @@ from simtti.workloads.trace import Operator, Step
 _LOOK_EVERY = 64
 # Seconds of a kernel alone on the device, from its start to its end, given what it moves to and from HBM.
 AloneS = Callable[[Kernel, Hardware, float], float]
+Progress = Callable[[int, int], None]
+
+
+def no_progress(done: int, total: int) -> None:
+    """Tell nobody."""
 
 
 class Traffic(NamedTuple):
@@ -49,9 +54,10 @@ class Preparation:
         policy: Policy,
         alone_s: AloneS = lone_execution_s,
         streams: Streams | None = None,
+        report: Callable[[int], None] = lambda done: None,
     ) -> None:
         self.hardware, self.host, self.policy, self.alone_s = hardware, host, policy, alone_s
-        self.streams = streams
+        self.streams, self.report = streams, report
         self.rows: list[tuple[Operator, Lowered]] = []
         self._l2 = L2(hardware.l2_usable_bytes)
         self._lowering = Lowering(hardware, policy)
@@ -71,6 +77,8 @@ class Preparation:
         states: list[Any] = []
         for at, (kernel, slots) in enumerate(zip(step.kernels, step.slots, strict=True)):
             if at % _LOOK_EVERY == 0:
+                if before is None:
+                    self.report(step.rows[at])
                 states.append(l2.state)
                 if before is not None and before.states[at // _LOOK_EVERY] == states[-1]:
                     launches += before.launches[at:]

@@ -16,7 +16,7 @@ from simtti.simulator.engine.device import execution_time_s
 from simtti.simulator.engine.in_one_go import run_in_one_go
 from simtti.simulator.engine.measured_streams import measured_streams
 from simtti.simulator.engine.peak_memory import peak_memory_bytes
-from simtti.simulator.engine.preparation import Preparation
+from simtti.simulator.engine.preparation import Preparation, Progress, no_progress
 from simtti.simulator.engine.processes import run_processes
 from simtti.simulator.policy import Policy
 from simtti.simulator.result import Result
@@ -26,7 +26,12 @@ FIDELITIES = ("wave", "cta", "closed")
 
 
 def simulate(
-    trace: Trace, hardware: Hardware, host: Host, policy: Policy | None = None, fidelity: str = "wave"
+    trace: Trace,
+    hardware: Hardware,
+    host: Host,
+    policy: Policy | None = None,
+    fidelity: str = "wave",
+    progress: Progress = no_progress,
 ) -> Result:
     """Run `trace` on `hardware`.
 
@@ -34,6 +39,7 @@ def simulate(
         policy: how operators become kernels (attention implementation, eager launches or a CUDA graph).
         fidelity: 'wave' moves CTAs that start together as one, 'cta' simulates each; 'closed' works everything out in closed
             form, as if kernels that run side by side did not contend.
+        progress: called with (operators simulated, operators).
 
     Raises:
         InputError: no such fidelity; a kernel that does not fit on an SM.
@@ -41,12 +47,14 @@ def simulate(
     if fidelity not in FIDELITIES:
         raise InputError(f"fidelity is {fidelity!r}; it must be one of {', '.join(FIDELITIES)}")
     policy, streams = policy or Policy(), measured_streams(trace)
+    operators = sum(len(step.operators) for phase in trace.phases for step in phase.steps)
+    report = functools.partial(_report, progress, operators)
     if fidelity == "closed":
-        prepared = Preparation(hardware, host, policy, lone_execution_s, streams)
+        prepared = Preparation(hardware, host, policy, lone_execution_s, streams, report)
         outcome = run_in_one_go(trace, prepared)
     else:
         alone_s = functools.partial(execution_time_s, fidelity=fidelity)
-        prepared = Preparation(hardware, host, policy, alone_s, streams)
+        prepared = Preparation(hardware, host, policy, alone_s, streams, report)
         outcome = run_processes(trace, prepared, fidelity)
     # An imported trace does not say which tensors are the same.
     imported = trace.provenance.get("kind") == "imported"
@@ -60,3 +68,7 @@ def simulate(
         rows=prepared.rows,
         peak_memory_bytes=None if imported else peak_memory_bytes(trace, prepared.rows),
     )
+
+
+def _report(progress: Progress, operators: int, done: int) -> None:
+    progress(min(done, operators), operators)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple, TypeVar
 
 from simtti.hw_configs.hardware import Hardware
-from simtti.simulator.kernel import Kernel
+from simtti.simulator.kernel import Kernel, check
 from simtti.simulator.kernels.elementwise import lower_unknown
 from simtti.simulator.kernels.family import Target
 from simtti.simulator.lowering.fusion import NORMALIZATIONS, chains, fused_kernel
@@ -163,6 +163,8 @@ class Lowering:
         if lowering is not None and not operator.outputs and not _without_result(operator):
             lowering = None  # an imported operator whose result is not known
         kernels = (lowering or lower_unknown)(operator, self.target)
+        for kernel in kernels:
+            check(kernel, self.hardware)
         # What one kernel writes and another reads back lives outside the operator's own tensors.
         workspaces: dict[int, float] = {}
         for kernel in kernels:

@@ -70,7 +70,7 @@ def simulate_one(asked: dict[str, Any], hardware: Hardware) -> Result:
     from simtti.simulator.run import run
 
     chosen = {name: value for name, value in asked.items() if name not in ("hw", "gpus", "ulysses", "ring")}
-    return run(chosen.pop("workload"), hardware, **chosen)
+    return run(chosen.pop("workload"), hardware, **{"fidelity": "closed", **chosen})
 
 
 def energy_j(work: Work, hardware: Hardware) -> float:
