@@ -69,6 +69,7 @@ class Hardware(Groups):
     l2_efficiency: float
     l2_usable_share: float
     launch_s: float
+    operator_gap_s: float
     start_s: float
     dispatch_s: float
     host_copy_bytes_per_s: float

@@ -68,6 +68,12 @@ DEVICE_CALIBRATION: dict[str, tuple[type, float, float, str]] = {
     "l2_efficiency": (float, 0.05, 1.0, "share of the L2 bandwidth that all SMs together attain"),
     "l2_usable_share": (float, 0.05, 1.0, "share of L2 that a later kernel finds its operands in"),
     "launch_s": (float, 0.0, 1e-3, "time between two kernels of a stream, whatever they do"),
+    "operator_gap_s": (
+        float,
+        0.0,
+        1e-3,
+        "what a benchmark of single operators sees of each beside its kernels and their gaps: from the last store to the event",
+    ),
     "start_s": (
         float,
         0.0,

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from simtti.errors import InputError
 from simtti.files import check_writable, read_table, write_table
@@ -50,7 +50,8 @@ def predict(
         out: where to write the table, .csv or .parquet; not written if None.
 
     Returns:
-        The rows with time_us added, in microseconds, and error, the reason where there is no time.
+        The rows with time_us and kernel_us added, in microseconds (see Predicted), the names of the kernels, and error, the reason
+        where there is no time.
 
     Raises:
         InputError: an unreadable table or device, an unwritable output.
@@ -65,34 +66,54 @@ def predict(
     if out is not None:
         check_writable(out)
     hardware = hw if isinstance(hw, Hardware) else load(hw)
-    records: list[dict[str, Any]] = table.drop(columns=["time_us", "error"], errors="ignore").to_dict(
-        "records"
-    )  # type: ignore[assignment]
+    given = table.drop(columns=list(Predicted._fields), errors="ignore")
+    records: list[dict[str, Any]] = given.to_dict("records")  # type: ignore[assignment]
     found = in_chunks(predict_rows, records, hardware, size=_CHUNK_ROWS, workers=workers, progress=progress)
-    table["time_us"] = pd.Series([time_us for time_us, _ in found], table.index, dtype=float)
-    table["error"] = [error for _, error in found]
+    for name in ("time_us", "kernel_us"):
+        table[name] = pd.Series([getattr(one, name) for one in found], table.index, dtype=float)
+    for name in ("kernels", "error"):
+        table[name] = [getattr(one, name) for one in found]
     if out is not None:
         write_table(table, out)
     return table
 
 
-def predict_rows(rows: list[dict[str, Any]], hardware: Hardware) -> list[tuple[float, str]]:
-    """Microseconds of each row, or NaN and the reason."""
+class Predicted(NamedTuple):
+    """Of a row: time_us, what the operator takes of its stream, gaps included; kernel_us, its kernels alone, as CUPTI counts
+    them; what is launched, in order; and the reason where there is no time."""
+
+    time_us: float
+    kernel_us: float
+    kernels: str
+    error: str
+
+
+def predict_rows(rows: list[dict[str, Any]], hardware: Hardware) -> list[Predicted]:
+    """Each row's times, NaN where it has none."""
     found = []
     for row in rows:
         try:
-            found.append((operator_time_s(kernels_of(row, hardware), hardware) * 1e6, ""))
+            kernels = kernels_of(row, hardware)
+            time_s = operator_time_s(kernels, hardware)
         except InputError as error:
-            found.append((math.nan, str(error)))
+            found.append(Predicted(math.nan, math.nan, "", str(error)))
+            continue
+        alone_s = time_s - gaps_s(kernels, hardware)
+        names = ", ".join(kernel.name for kernel in kernels)
+        found.append(Predicted(time_s * 1e6, alone_s * 1e6, names, ""))
     return found
+
+
+def gaps_s(kernels: list[Kernel], hardware: Hardware) -> float:
+    """Seconds of an operator's time in which none of its kernels runs."""
+    return hardware.operator_gap_s + len(kernels) * hardware.launch_s
 
 
 def operator_time_s(kernels: list[Kernel], hardware: Hardware, fidelity: str = "wave") -> float:
     """Seconds of an operator's kernels back to back, each with its launch gap, on average over a benchmark's launches:
     at the boost clock until the board's power limit acts, at the clock it allows from then on."""
-    boost_s = sum(
-        hardware.launch_s + execution_time_s(kernel, hardware, fidelity=fidelity) for kernel in kernels
-    )
+    boost_s = gaps_s(kernels, hardware)
+    boost_s += sum(execution_time_s(kernel, hardware, fidelity=fidelity) for kernel in kernels)
     benchmark_s = (WARM_UP_LAUNCHES + TIMED_LAUNCHES) * boost_s
     limited = min((benchmark_s - power.RESPONSE_S) / (TIMED_LAUNCHES * boost_s), 1.0)
     if limited <= 0:
@@ -108,7 +129,8 @@ def operator_time_s(kernels: list[Kernel], hardware: Hardware, fidelity: str = "
 def time_at_clock_s(kernels: list[Kernel], hardware: Hardware, clock_hz: float) -> float:
     """Closed form of an operator's kernels at another SM clock; its launch gaps stay what they are."""
     device, clock = power.at_clock(hardware, clock_hz), clock_hz / hardware.clock_hz
-    return sum(lone_time_s(power.slowed(kernel, clock), device) for kernel in kernels)
+    times = (lone_time_s(power.slowed(kernel, clock), device) for kernel in kernels)
+    return hardware.operator_gap_s + sum(times)
 
 
 def sustained_clock_hz(kernels: list[Kernel], hardware: Hardware) -> float:

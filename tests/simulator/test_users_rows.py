@@ -34,7 +34,7 @@ ATTENTION = {"op": "attention", "dtype": "fp16", "heads": 8, "q_len": 64, "kv_le
 def test_a_cell_that_cannot_be_is_named_where_it_is_read(row, said):
     with pytest.raises(InputError, match=said):
         predict.kernels_of(row, H100)
-    ((time_us, error),) = predict.predict_rows([row], H100)
+    ((time_us, _, _, error),) = predict.predict_rows([row], H100)
     assert math.isnan(time_us)
     assert said in error
 

@@ -24,7 +24,7 @@ def test_each_keeps_its_own_part():
 def test_a_row_takes_as_long_as_its_bytes_over_the_link(hardware):
     link_s = 2 * (1 << 24) * 0.75 / hardware.link_attained_bytes_per_s
     assert cold_s(kernels_of(ROW, hardware), hardware) == pytest.approx(link_s, rel=0.1)
-    ((time_us, error),) = predict_rows([ROW], hardware)
+    ((time_us, _, _, error),) = predict_rows([ROW], hardware)
     assert error == ""
     assert time_us == pytest.approx(link_s * 1e6, rel=0.1)
 
@@ -34,6 +34,6 @@ def test_one_gpu_or_a_device_without_a_link_has_none():
         kernels_of({**ROW, "ranks": 1}, H100)
     with pytest.raises(InputError, match="rtx-4090 has no link between GPUs"):
         kernels_of(ROW, load("rtx-4090"))
-    ((time_us, error),) = predict_rows([ROW], load("rtx-4090"))
+    ((time_us, _, _, error),) = predict_rows([ROW], load("rtx-4090"))
     assert math.isnan(time_us)
     assert "no link" in error
