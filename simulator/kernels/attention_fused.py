@@ -25,8 +25,10 @@ import math
 from typing import NamedTuple
 
 from simtti.hw_configs.hardware import Hardware
+from simtti.hw_configs.parameters import AttentionStyle
 from simtti.simulator.kernel import Access, Kernel
 from simtti.simulator.kernels.attention_problem import Attention
+from simtti.simulator.kernels.data_movement import memset
 from simtti.simulator.kernels.libraries import (
     SLICE,
     Block,
@@ -36,20 +38,21 @@ from simtti.simulator.kernels.libraries import (
     key_splits,
     shared_memory_bytes,
 )
-from simtti.simulator.kernels.machine import FP32_BYTES, LANES, TCGEN05_ROWS, VECTOR_BYTES, WGMMA_ROWS
+from simtti.simulator.kernels.machine import FP32_BYTES, LANES, SECTOR_BYTES, TCGEN05_ROWS, VECTOR_BYTES, WGMMA_ROWS
 
 TF32_PASSES = 3  # exact: products in TF32 for one in fp32 (CUTLASS's OpMultiplyAddFastF32)
 WARP_TILE = 32  # exact: rows and columns of a warp's tile in CUTLASS's chained products (kernel_forward.h)
 SUMMED_BLOCKS = 64  # exact: our own: up to so many blocks of queries are summed one by one
 COMBINE = {
-    "static": (128, 32),
-    "dynamic": (256, 64),
-}  # exact: threads, step of the head dim (flash_fwd_kernel.h, combine)
+    "static": (128, 1, 54),
+    "dynamic": (256, 64, 40),
+}  # exact: threads, step of the head dim (flash_fwd_kernel.h, combine), registers of a thread (torch.profiler, the first)
 COMBINE_ELEMENTS = 4  # exact: of a thread (same file)
 COMBINE_COLUMNS = 128  # exact: of a row at once (same file)
+COUNTER_BYTES = 4.0  # exact: of the counter that tiles are taken from
 HELPER_THREADS = 128  # exact: of a kernel of one CTA, so that they decide nothing
 REPACK_THREADS = 256  # exact: of a CTA that copies, 16 bytes a thread
-COPY_REGISTERS = 40  # exact: of a thread that copies or combines, few enough that CTAs fill an SM's threads
+COPY_REGISTERS = 40  # exact: of a thread that copies, few enough that CTAs fill an SM's threads
 
 
 def fused(library: Library, problem: Attention, hardware: Hardware) -> list[Kernel]:
@@ -62,6 +65,8 @@ def fused(library: Library, problem: Attention, hardware: Hardware) -> list[Kern
     partial = (Access(problem.workspace, partial_bytes),)
     helper_s = library.style_of_helpers_on(hardware).helper_latency_s
     kernels = [_helper(library, helper_s, problem.family) for _ in range(library.helpers)]
+    if library.counter:
+        kernels.append(memset(problem.workspace, COUNTER_BYTES, hardware))
     if library.repacks:
         kernels.append(_repack(library, reads, parts.repack_latency_s, problem.family))
     kernels.append(_main(library, problem, cut, writes if cut.splits == 1 else partial, hardware))
@@ -117,7 +122,7 @@ def _main(
     shared_bytes = cut.key_blocks * size * _shared_elements(library, block, head_dim, hardware)
     tensor_share = 1.0
     if not cuda_cores:
-        rest = 2 * rows * head_dim * size / style.edge_bytes_per_cycle
+        rest = _edge_cycles(library, style, cut, problem)
         if library.streams:  # between barriers, products wait for shared memory
             rest += shared_bytes / hardware.shared_memory_bytes_per_cycle_sm
         tensor_share = _tensor_share(library, flops, exponentials, rest, problem.dtype, hardware)
@@ -151,6 +156,20 @@ def _main(
         else 0.0,
         flops=2 * 2.0 * sequences * problem.q_len * problem.kv_len * head_dim * problem.visible_share,
     )
+
+
+def _edge_cycles(library: Library, style: AttentionStyle, cut: _Division, problem: Attention) -> float:
+    """Cycles of a CTA's SM in which queries come in and results go out; rows that end within a sector take longer, those of keys
+    and values too."""
+    rows = problem.q_len / cut.q_blocks
+    edge = rows * problem.head_dim
+    if library.whole_tiles:
+        edge = cut.block.queries * cut.block.head_dim
+    cycles = 2 * edge * problem.item_bytes / style.edge_bytes_per_cycle
+    if problem.head_dim * problem.item_bytes % SECTOR_BYTES:
+        keys = min(cut.key_blocks * cut.block.keys, problem.kv_len / cut.splits)
+        cycles += style.ragged_row_cycles * 2 * (rows + keys)
+    return cycles
 
 
 def _slices(elements: int) -> int:
@@ -248,20 +267,24 @@ def _combine(
     """Adds up the parts of split keys, four elements a thread: flash-attention 2 with CTAs of 128 threads, 3 of 256.
     Where the device found one part enough, its CTAs look and leave."""
     rows, splits, moves = problem.sequences * problem.q_len, cut.splits, cut.splits > 1
-    threads, step = COMBINE[library.splits]
-    columns = math.gcd(-(-problem.head_dim // step) * step, COMBINE_COLUMNS)
+    parts = hardware.attention_parts
+    threads, step, registers = COMBINE[library.splits]
+    width, latency_s = problem.head_dim, parts.combine_latency_s
+    if library.splits == "static":
+        width, latency_s = cut.block.head_dim, parts.static_combine_latency_s
+    columns = math.gcd(-(-width // step) * step, COMBINE_COLUMNS)
     cta_rows = COMBINE_ELEMENTS * threads // columns
     elements = cta_rows * problem.head_dim * moves
-    parts_in_flight = min(splits, hardware.attention_parts.combine_loads)
+    parts_in_flight = min(splits, parts.combine_loads)
     return Kernel(
         name=f"{library.name}_combine",
         family=problem.family,
         grid=-(-rows // cta_rows),
         threads=threads,
-        registers=COPY_REGISTERS,
+        registers=registers,
         fp32_flops=2.0 * elements * splits,
         l2_bytes=float(elements * (FP32_BYTES * splits + problem.item_bytes)),
-        latency_s=hardware.attention_parts.combine_latency_s,
+        latency_s=latency_s,
         bytes_in_flight=float(cta_rows * problem.head_dim * FP32_BYTES * parts_in_flight),
         reads=partial if moves else (),
         writes=problem.writes if moves else (),
