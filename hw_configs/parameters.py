@@ -72,6 +72,7 @@ class AttentionStyle(NamedTuple):
     fill_cost: float
     edge_bytes_per_cycle: float
     ragged_row_cycles: float
+    ragged_key_cycles: float
     exposed_loads: float
     helper_latency_s: float
 

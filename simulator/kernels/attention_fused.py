@@ -38,7 +38,14 @@ from simtti.simulator.kernels.libraries import (
     key_splits,
     shared_memory_bytes,
 )
-from simtti.simulator.kernels.machine import FP32_BYTES, LANES, SECTOR_BYTES, TCGEN05_ROWS, VECTOR_BYTES, WGMMA_ROWS
+from simtti.simulator.kernels.machine import (
+    FP32_BYTES,
+    LANES,
+    SECTOR_BYTES,
+    TCGEN05_ROWS,
+    VECTOR_BYTES,
+    WGMMA_ROWS,
+)
 
 TF32_PASSES = 3  # exact: products in TF32 for one in fp32 (CUTLASS's OpMultiplyAddFastF32)
 WARP_TILE = 32  # exact: rows and columns of a warp's tile in CUTLASS's chained products (kernel_forward.h)
@@ -129,6 +136,17 @@ def _main(
     walked_again = cut.key_blocks * rows if library.streams else rows  # queries that L2 is asked for
     active = hardware.sm_count / cut.q_blocks * 2.0 * problem.kv_len * head_dim * size
     in_flight = 1 if library.streams else block.stages  # slices of one block, or whole blocks
+    l2_bytes = head_dim * (
+        walked_again * size + rows * (FP32_BYTES if splits > 1 else size) + 2.0 * real_keys * size
+    )
+    bytes_in_flight = float((block.queries + 2 * in_flight * block.keys) * head_dim * size)
+    waits_s = _waits_s(library, problem, cut, hardware)
+    if waits_s:  # no faster than its own waits and products let it fetch
+        busy_s = (
+            0.0 if cuda_cores else flops / tensor_share / hardware.tensor_flops_per_cycle_sm(problem.dtype)
+        )
+        pace_s = waits_s + busy_s / hardware.clock_hz
+        bytes_in_flight = min(bytes_in_flight, l2_bytes * hardware.hbm_latency_s / pace_s)
     return Kernel(
         name=f"{library.name}_{min(block.head_dim, _slices(head_dim) * SLICE)}_{block.queries}x{block.keys}"
         + (f"_split{splits}" if splits > 1 else ""),
@@ -145,10 +163,9 @@ def _main(
         tensor_efficiency=tensor_share,
         sfu_ops=exponentials,
         shared_bytes=shared_bytes,
-        l2_bytes=head_dim
-        * (walked_again * size + rows * (FP32_BYTES if splits > 1 else size) + 2.0 * real_keys * size),
+        l2_bytes=l2_bytes,
         latency_s=_latency_s(library, problem, cut, ctas, hardware),
-        bytes_in_flight=float((block.queries + 2 * in_flight * block.keys) * head_dim * size),
+        bytes_in_flight=bytes_in_flight,
         reads=reads,
         writes=writes,
         hbm_reread_bytes=(-(-cut.q_blocks // hardware.sm_count) - 1) * (reads[1].nbytes + reads[2].nbytes)
@@ -168,7 +185,7 @@ def _edge_cycles(library: Library, style: AttentionStyle, cut: _Division, proble
     cycles = 2 * edge * problem.item_bytes / style.edge_bytes_per_cycle
     if problem.head_dim * problem.item_bytes % SECTOR_BYTES:
         keys = min(cut.key_blocks * cut.block.keys, problem.kv_len / cut.splits)
-        cycles += style.ragged_row_cycles * 2 * (rows + keys)
+        cycles += 2 * (style.ragged_row_cycles * rows + style.ragged_key_cycles * keys)
     return cycles
 
 
@@ -190,27 +207,38 @@ def _flops_a_score(library: Library, block: Block, problem: Attention, hardware:
 
 
 def _latency_s(library: Library, problem: Attention, cut: _Division, ctas: int, hardware: Hardware) -> float:
-    """What a CTA waits for: its prologue and epilogue, each block of keys, its first loads, its part of split keys."""
+    """What a CTA waits for: its prologue and epilogue, its first loads, its part of split keys; on warpgroups, each block of keys."""
     style, block, size = library.style_on(hardware), cut.block, problem.item_bytes
     rows = problem.q_len / cut.q_blocks
-    steps = cut.key_blocks
-    if library.streams:  # a barrier and a wait for L2 at each slice of 32 of both products
-        tiles = -(-problem.head_dim // block.keys)
-        steps *= _slices(problem.head_dim) + tiles * block.keys // SLICE
-    cycles = style.setup_cycles + style.row_cycles * block.queries + style.step_cycles * steps
-    if not library.wgmma and hardware.tensor_flops_per_cycle_sm("fp16"):
-        # A warp alone on its sub-core waits for each of its products; another CTA's warps fill that time.
-        flops = 0.0
-        if not library.streams:
-            flops = 2 * 2.0 * block.queries * block.keys * cut.key_blocks * block.head_dim
-        alone = hardware.attention_mma.flops_per_warp_cycle * block.threads / LANES
-        cycles += max(flops / alone - flops / _product_rate(library, "fp16", hardware), 0.0)
+    own_rows = (
+        block.queries * library.row_warps * LANES / block.threads if library.row_warps else block.queries
+    )
+    cycles = style.setup_cycles + style.row_cycles * own_rows
+    if library.wgmma:
+        cycles += style.step_cycles * cut.key_blocks
     if cut.splits > 1:
         cycles += FP32_BYTES * rows * problem.head_dim / hardware.attention_parts.partial_bytes_per_cycle
     keys = min(min(block.stages, cut.key_blocks) * block.keys, problem.kv_len / cut.splits)
     first_bytes = size * problem.head_dim * (rows + 2 * keys)
     contended_s = first_bytes * min(ctas, hardware.sm_count) / hardware.hbm_attained_bytes_per_s
     return cycles / hardware.clock_hz + style.exposed_loads * max(contended_s, hardware.hbm_latency_s)
+
+
+def _waits_s(library: Library, problem: Attention, cut: _Division, hardware: Hardware) -> float:
+    """What a CTA of mma.sync waits for between its blocks of keys, alone on its SM; the warps of others fill that time."""
+    if library.wgmma:
+        return 0.0
+    style, block, steps = library.style_on(hardware), cut.block, cut.key_blocks
+    if library.streams:  # a barrier and a wait for L2 at each slice of 32 of both products
+        tiles = -(-problem.head_dim // block.keys)
+        steps *= _slices(problem.head_dim) + tiles * block.keys // SLICE
+    cycles = style.step_cycles * steps
+    if not library.streams and hardware.tensor_flops_per_cycle_sm("fp16"):
+        # A warp alone on its sub-core waits for each of its products.
+        flops = 2 * 2.0 * block.queries * block.keys * cut.key_blocks * block.head_dim
+        alone = hardware.attention_mma.flops_per_warp_cycle * block.threads / LANES
+        cycles += max(flops / alone - flops / _product_rate(library, "fp16", hardware), 0.0)
+    return cycles / hardware.clock_hz
 
 
 def _tensor_share(

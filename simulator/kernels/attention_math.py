@@ -17,12 +17,12 @@ from __future__ import annotations
 import dataclasses
 
 from simtti.hw_configs.hardware import Hardware
-from simtti.simulator.kernel import Access, Kernel
+from simtti.simulator.kernel import Kernel
 from simtti.simulator.kernels.attention import ATTENTION
 from simtti.simulator.kernels.attention_problem import Attention
 from simtti.simulator.kernels.data_movement import copy
-from simtti.simulator.kernels.exact_products import Products, exact_products
 from simtti.simulator.kernels.elementwise import Walk, walk
+from simtti.simulator.kernels.exact_products import Products, exact_products
 from simtti.simulator.kernels.family import Cells, Column, Family, needed
 from simtti.simulator.kernels.layout import Operand, dense, dense_strides
 from simtti.simulator.kernels.reductions import Reduction, reduce
@@ -51,7 +51,9 @@ def math_attention(problem: Attention, hardware: Hardware) -> list[Kernel]:
         kernels.append(walk(Walk("mul", source.shape, (source_at,), target_at), hardware))
     query, key, value = *scaled, full[2]
     together = problem.batch == 1 or problem.heads == 1
-    dense_q, dense_k, dense_v = (query, key, value) if together else (query.to(next(work)), key.to(next(work)), value.to(next(work)))
+    dense_q, dense_k, dense_v = (
+        (query, key, value) if together else (query.to(next(work)), key.to(next(work)), value.to(next(work)))
+    )
     if not together:
         kernels += copy(query.shape, query.operand(FULL), dense(dense_q.tensor, query.shape, FULL), hardware)
         kernels += copy(key.shape, key.operand(FULL), dense_k.transposed(FULL), hardware)
@@ -68,7 +70,12 @@ def math_attention(problem: Attention, hardware: Hardware) -> list[Kernel]:
     sizes = problem.sequences, problem.q_len, problem.head_dim, problem.kv_len
     kernels += exact_products(Products(*sizes, zeroed, dense_v.tensor, result, "values"), hardware)
     if problem.dtype != FULL:
-        kernels += copy(query.shape, dense(result, query.shape, FULL), dense(problem.out, query.shape, problem.dtype), hardware)
+        kernels += copy(
+            query.shape,
+            dense(result, query.shape, FULL),
+            dense(problem.out, query.shape, problem.dtype),
+            hardware,
+        )
     return [dataclasses.replace(each, family=problem.family) for each in kernels]
 
 
@@ -97,7 +104,9 @@ class _Tensor:
         return Operand(self.tensor, (batch, head, 1, row // self.problem.head_dim * self.length), dtype)
 
 
-def _safe_softmax(problem: Attention, tensors: tuple[int, int, int, int, int], hardware: Hardware) -> list[Kernel]:
+def _safe_softmax(
+    problem: Attention, tensors: tuple[int, int, int, int, int], hardware: Hardware
+) -> list[Kernel]:
     """aten::_safe_softmax: softmax, eq, all, zeros, where."""
     scores, weights, mask, rows, zeroed = tensors
     count, columns = problem.sequences * problem.q_len, problem.kv_len

@@ -21,7 +21,11 @@ from simtti.simulator.kernels.machine import FP32_BYTES
 MOST_BATCH = 65535  # exact: of a grid's third dimension (CUDA C++ Programming Guide)
 STEP = 8  # exact: slice of k, in the kernels' names
 SMALL = 8  # exact: rows and columns of results up to which gemmSN_NN is launched
-SMALL_ROWS, SMALL_THREADS, SMALL_REGISTERS = 4, 128, 72  # exact: rows of its CTA, in its grids; threads; registers
+SMALL_ROWS, SMALL_THREADS, SMALL_REGISTERS = (
+    4,
+    128,
+    72,
+)  # exact: rows of its CTA, in its grids; threads; registers
 WIDE = 128  # exact: columns beyond which few rows are MAGMA's
 
 
@@ -35,7 +39,13 @@ class Tile(NamedTuple):
 
 
 # exact: names and launches of the kernels
-TILES = (Tile(32, 32, 64, 80), Tile(32, 64, 64, 102), Tile(128, 32, 128, 118), Tile(64, 64, 128, 121), Tile(128, 64, 128, 224))
+TILES = (
+    Tile(32, 32, 64, 80),
+    Tile(32, 64, 64, 102),
+    Tile(128, 32, 128, 118),
+    Tile(64, 64, 128, 121),
+    Tile(128, 64, 128, 224),
+)
 WIDE_TILE = Tile(16, 64, 64, 72)  # exact: magma_sgemmEx_kernel, the same
 
 
