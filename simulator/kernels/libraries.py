@@ -62,7 +62,7 @@ class Library(NamedTuple):
     has the blocks that split_block gives for a head dim), "dynamic" (3), or nobody's. helpers: small kernels it launches around:
     schedule, semaphores, offsets. helper_style: the group that says how long they take, where it is another. repacks: one more
     helper reads packed Q, K, V and writes them as the kernel wants them. streams: queries and scores go through shared memory at
-    each block of keys, as in two chained GEMMs. takes_masks: its kernels add a mask. whole_tiles: its copies (TMA) move
+    each block of keys, as in two chained GEMMs. takes_masks: its kernels add a mask. whole_tiles: its copies go over
     whole blocks, beyond the ends of sequence and head. counter: a memset before it zeroes what its CTAs take their tiles from.
     row_warps: warps for which its parameters are, where
     more of them share the rows of a block. most_batch: sequences beyond it go to further launches, whose results are copied into place. on_tcgen05: the library that stands in for it
@@ -313,6 +313,7 @@ EFFICIENT = Library(
     ),
     streams=True,
     takes_masks=True,
+    whole_tiles=True,
     most_batch=65535,
     row_warps=4,
 )
