@@ -219,7 +219,8 @@ def _flops_a_score(library: Library, cut: _Division, problem: Attention, hardwar
 
 
 def _latency_s(library: Library, problem: Attention, cut: _Division, ctas: int, hardware: Hardware) -> float:
-    """What a CTA waits for: its prologue and epilogue, its first loads, its part of split keys; on warpgroups, each block of keys."""
+    """What a CTA waits for: its prologue and epilogue, its first loads, its part of split keys; on warpgroups, each block
+    of keys."""
     style, block, size = library.style_on(hardware), cut.block, problem.item_bytes
     rows = problem.q_len / cut.q_blocks
     own_rows = (
