@@ -111,36 +111,30 @@ def _replay(trace_path: str | None, hw: str, timing: str, json_path: str | None)
     print_replay(result)
 
 
-@click.command()
+class _PredictCommand(click.Command):
+    """Its help ends with the families there are."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        from simtti.simulator.lowering.registry import FAMILIES
+
+        with formatter.section("op and its columns, those in brackets may be left out"):
+            formatter.write_dl([(op, family.usage) for op, family in FAMILIES.items()])
+
+
+@click.command(cls=_PredictCommand)
 @click.argument("rows", metavar="TABLE", type=click.Path())
 @click.option("--hw", required=True, help="A device's name or a YAML file.")
 @table_option
 @workers_option
 def predict(rows: str, hw: str, out: str, workers: int | None) -> None:
-    """Time single operators: TABLE's rows, with time_us added.
+    """Time single operators: TABLE's rows, with time_us, kernel_us and kernels added.
 
-    Each row has an op, a dtype (fp16, bf16, fp32) and the op's shape. Times include the gap to the next
-    launch; operands come from HBM. A row that cannot be timed keeps its place, with the reason in `error`.
+    Each row has an op, a dtype (fp16, bf16, fp32) and the op's shape. time_us is what the operator takes of its stream, gaps
+    included; kernel_us its kernels alone, as a profiler counts them; operands come from HBM. A row that cannot be timed keeps
+    its place, with the reason in `error`.
 
     \b
-    op           columns
-    gemm         m n k [batch]                  C[m,n] = A[m,k] B[k,n]
-    attention    batch heads q_len kv_len head_dim [causal]
-                 [kernel: flash-attention-2 flash-attention-3 flash-attention-4 trtllm-fmha trtllm-gen efficient baseline]
-    conv2d       n c h w oc kh kw [stride padding groups layout: nchw nhwc]
-    conv3d       n c d h w oc kd kh kw [stride padding groups layout]
-    group_norm   n c spatial [groups layout]    spatial: the elements of a channel
-    layer_norm   rows cols
-    rms_norm     rows cols
-    softmax      rows cols
-    reduction    rows cols [over: cols rows]    mean of (rows, cols) over cols, the fastest dimension, or over rows
-    elementwise  numel [inputs function]        inputs: tensors read, 1 by default; function: add mul silu gelu ...
-    copy         numel
-    permute      rows cols [batch inner]        copy of (batch, rows, cols, inner) to (batch, cols, rows, inner)
-    cat          n c c2 spatial                 (n, c, spatial) and (n, c2, spatial) along the second dimension
-    embedding    rows cols [table_rows]
-    upsample     n c h w scale
-    all_to_all   numel ranks                    each of `ranks` GPUs sends every other its part of numel elements
+    simtti predict kernels.csv --hw h200-sxm --out times.csv
     """
     from simtti.simulator.predict import predict as predict_table
 

@@ -13,7 +13,6 @@ from simtti.validation.measurements.suite import (
     WORTH,
     batches,
     counter_cases,
-    estimated_s,
     family_cases,
     suite,
 )
@@ -140,9 +139,8 @@ def test_a_prefix_samples_the_grid_rather_than_walking_it():
     assert {case.dtype for case in start} >= {"fp16", "bf16"}
 
 
-def test_the_suite_fits_its_limits_and_its_estimate_two_pieces():
+def test_the_suite_fits_its_limits_and_its_batches():
     assert max(case.nbytes for case in SUITE) <= 3.2e9
-    assert sum(map(estimated_s, SUITE)) < 1000
     assert [case for batch in batches(SUITE) for case in batch] == SUITE
     assert all(len(batch) == 1 or sum(case.nbytes for case in batch) <= 8e9 for batch in batches(SUITE))
 
