@@ -51,7 +51,8 @@ from simtti.errors import InputError
     "--timing",
     default="model",
     show_default=True,
-    help="With --trace: model, measured (the trace's kernel times), or hybrid (those scaled to --hw).",
+    help="model; measured: the kernel times of a capture; hybrid: those scaled to --hw. A capture is --trace FILE, whose host "
+    "times count too, or one that ships (simtti workloads lists them), under the host model.",
 )
 @click.option(
     "--gpus", default=1, show_default=True, help="GPUs that share the tokens of a transformer's denoising."
@@ -69,6 +70,7 @@ def run(
     simtti run stable-diffusion --hw a100-sxm
     simtti run sdxl --hw h100-sxm --batch 4 --steps 30 --json -
     simtti run stable-diffusion --hw my-chip.yaml --attention baseline
+    simtti run stable-diffusion --hw a100-sxm --timing hybrid
     simtti run --trace captured.parquet --hw a100-sxm --timing hybrid
     """
     import simtti
@@ -78,9 +80,10 @@ def run(
     if workload is None and options["trace"] is None:
         raise InputError("give a WORKLOAD (simtti workloads lists them) or --trace FILE")
     check_outputs(json_path, timeline)
-    if timing != "model":
+    if timing != "model" and options["trace"] is not None:
         _replay(options["trace"], hw, timing, json_path)
         return
+    options["timing"] = timing
     with progress("simulate", "operators") as advance:
         result = simtti.run(workload or "", hw, progress=advance, **options)
     if timeline:
@@ -94,13 +97,11 @@ def run(
         click.echo(f"Timeline: {timeline} (open it in ui.perfetto.dev)")
 
 
-def _replay(trace_path: str | None, hw: str, timing: str, json_path: str | None) -> None:
+def _replay(trace_path: str, hw: str, timing: str, json_path: str | None) -> None:
     from simtti.hw_configs.devices import find_reported, load
     from simtti.simulator.engine.replay import replay
     from simtti.workloads.trace import Trace
 
-    if trace_path is None:
-        raise InputError(f"--timing {timing} needs --trace FILE, a trace with measured kernels")
     trace = Trace.load(trace_path)
     reported = str(trace.timing.device.get("name", "")) if trace.timing else ""
     result = replay(trace, load(hw), timing, find_reported(reported))

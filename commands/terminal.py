@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from simtti.simulator.engine.replay import Replay
     from simtti.validation.fit.calibrate import Calibration
     from simtti.validation.judge.trace import Comparison
+    from simtti.workloads.measured import Capture
 
 _BAR = 32
 _MOST_PARETO = 15  # rows of a Pareto set on the terminal
@@ -228,14 +229,22 @@ def print_calibration(calibration: Calibration) -> None:
         console.print()
 
 
-def print_workloads(workloads: Mapping[str, Any], aliases: Mapping[str, str]) -> None:
-    """Two lines a workload: what it is and its default shape; where its numbers come from."""
+def print_workloads(
+    workloads: Mapping[str, Any], aliases: Mapping[str, str], captures: Sequence[Capture]
+) -> None:
+    """What each workload is, its default shape, for which shapes a measured trace ships, where its numbers come from."""
     console = _console()
     for name, item in workloads.items():
         also = "".join(f" ({alias})" for alias, of in aliases.items() if of == name)
         size = sum(item.parameters.values()) / 1e6
         console.print(f"[bold]{name}[/]{also}  {item.task}, {item.architecture}, {size:,.0f} M parameters")
         console.print(f"  {inference_shape(item.defaults.given())}", style="cyan")
+        for each in captures:
+            if each.workload == name:
+                shape = inference_shape(each.options)
+                console.print(
+                    f"  measured on {each.device}: {shape}, attention {each.attention}", style="green"
+                )
         console.print(f"  {item.source}", style="dim")
 
 
@@ -366,3 +375,23 @@ def print_scaling(found: dict[str, Any]) -> None:
         console.print(
             f"Temporal attention's FLOPs would reach spatial attention's at {found['temporal_crossover_frames']:,.0f} frames"
         )
+
+
+def print_shipped(found: pd.DataFrame) -> None:
+    """A row a capture, and the means."""
+    table = Table(
+        "Capture", "Device", "Attention", "Operators", "Measured", "Sum", "Operators' error", "Most of it", box=None,
+        header_style="dim", pad_edge=False,
+    )  # fmt: skip
+    for column in table.columns[3:7]:
+        column.justify = "right"
+    for row in found.itertuples():
+        table.add_row(
+            str(row.trace), str(row.hw), str(row.attention), f"{row.operators:,}", seconds(float(row.measured_ms) / 1e3),  # type: ignore[arg-type]
+            f"{row.ratio:.3f}", f"{row.weighted_error:.1%}", f"{row.largest_error} {row.largest_error_share:.1%}",
+        )  # fmt: skip
+    console = _console()
+    console.print(table)
+    console.print(
+        f"mean of |sum - 1| {(found.ratio - 1).abs().mean():.1%}; mean of the operators' errors {found.weighted_error.mean():.1%}"
+    )
