@@ -10,10 +10,12 @@ What is fitted stands in hw_configs/families/convolution.yaml (conv_layout).
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from simtti.dtypes import ITEM_BYTES
 from simtti.hw_configs.hardware import Hardware
+from simtti.simulator.closed_form import cold_hbm_bytes
 from simtti.simulator.kernel import Access, Kernel
 from simtti.simulator.kernels.data_movement import memset
 from simtti.simulator.kernels.machine import LINE_BYTES
@@ -97,3 +99,22 @@ def pad_weights(source: Access, target: Access, hardware: Hardware) -> list[Kern
         writes=(target,),
     )
     return [memset(target.tensor, target.nbytes, hardware), transform]
+
+
+def in_a_row(kernels: Sequence[Kernel], hardware: Hardware) -> list[Kernel]:
+    """The kernels with what each moves to and from HBM when the operator runs from a cold L2: not what those before it have
+    written or read and L2 still holds; the last used stays longest."""
+    since: dict[int, float] = {}  # tensor -> bytes of others used since it was
+    found = []
+    for kernel in kernels:
+        moved = cold_hbm_bytes(kernel) if kernel.repeated_hbm_bytes is None else kernel.repeated_hbm_bytes
+        for access in (*kernel.reads, *kernel.writes):
+            if access.tensor in since:
+                room = hardware.l2_usable_bytes - since[access.tensor]
+                kept = min(1.0, room / max(kernel.unique_bytes, 1.0)) if room > 0 else 0.0
+                moved -= access.nbytes * kept
+        for access in (*kernel.reads, *kernel.writes):
+            since = {each: used + access.nbytes for each, used in since.items() if each != access.tensor}
+            since[access.tensor] = 0.0
+        found.append(replace(kernel, repeated_hbm_bytes=max(moved, 0.0)))
+    return found
