@@ -227,6 +227,10 @@ class ConvLayout(NamedTuple):
     to_nhwc_slots: float
     to_nchw_slots: float
     half_line_efficiency: float
+    to_nchw_efficiency: float
+    to_nhwc_stall: float
+    to_nchw_stall: float
+    l2_share: float
     latency_s: float
     pad_slots: float
     pad_latency_s: float
