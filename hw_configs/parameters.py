@@ -173,6 +173,8 @@ class ConvTile(NamedTuple):
     tensor_share: float
     planar_preference: float
     spatial_preference: float
+    frames_preference: float
+    temporal_preference: float
 
 
 class ConvSegmented(NamedTuple):
@@ -180,6 +182,8 @@ class ConvSegmented(NamedTuple):
 
     planar_preference: float
     spatial_preference: float
+    frames_preference: float
+    temporal_preference: float
 
 
 class ConvChoice(NamedTuple):
@@ -188,6 +192,10 @@ class ConvChoice(NamedTuple):
     cuda_core_channels: float
     sm80_planar_preference: float
     sm80_spatial_preference: float
+    sm80_frames_preference: float
+    sm80_temporal_preference: float
+    sm80_few_frames_preference: float
+    few_frames: float
 
 
 class ConvSplitK(NamedTuple):

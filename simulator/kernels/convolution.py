@@ -44,6 +44,7 @@ from simtti.simulator.kernels.implicit_gemm_choice import tensor_core_kernels
 from simtti.simulator.kernels.layout import Operand, dense
 from simtti.workloads.trace import Operator
 
+RANK_3D = 3  # exact: dimensions of a video
 TEMPORAL = "temporal_conv"  # exact: our own name of a 3-D convolution as UNets' temporal layers have it
 RESULT_SLOT = 3  # exact: the tensors of the operator are input, weights, bias and result, in this order
 SQUARE_3X3 = (3, 3)  # exact: the filters that Winograd's kernels are made for
@@ -211,9 +212,18 @@ def _products(conv: Convolution) -> Problem:
         m=conv.n * conv.positions, n=conv.oc // conv.groups, channels=channels, taps=conv.work_taps, groups=conv.groups,
         dtype=conv.dtype, reads=(conv.data, conv.filters), write=conv.result,
         useful_flops=2.0 * conv.n * conv.positions * conv.oc * channels * conv.work_taps,
-        planar=len(out) == 2, outputs_3x3=(conv.n, out[0], out[1]) if conv.is_winograd else None,
+        filters=_kind(conv.kernel), frames=out[0] if len(out) == RANK_3D else 1, outputs_3x3=(conv.n, out[0], out[1]) if conv.is_winograd else None,
         workspace=_workspaces(conv)[-1] - 1,
     )  # fmt: skip
+
+
+def _kind(kernel: tuple[int, ...]) -> str:
+    """What the filters extend over, as `Problem.filters` has it."""
+    if len(kernel) < RANK_3D:
+        return "planar"
+    if kernel[0] == 1:
+        return "frames"
+    return "temporal" if max(kernel[1:]) == 1 else "spatial"
 
 
 def _workspaces(conv: Convolution) -> tuple[int, int, int]:

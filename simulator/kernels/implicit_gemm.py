@@ -49,7 +49,8 @@ REDUCTION_THREADS, REDUCTION_REGISTERS = 128, 32  # exact: see above
 class Problem:
     """`groups` times C[m, n] = sum over `taps` of A[m, channels] B[channels, n].
 
-    reads: the input and the filters; write: the result. useful_flops: without padding. planar: over two dimensions.
+    reads: the input and the filters; write: the result. useful_flops: without padding. filters: 'planar', over two
+    dimensions, or, over three, 'temporal' (k, 1, 1), 'frames' (1, k, k) or 'spatial'. frames: of the result.
     outputs_3x3: (samples, height, width) of the result where it is a 3x3 convolution with stride 1, which Winograd can
     do, else None. padded: the input channels were padded. plain: a 1x1 convolution as a GEMM of the NCHW tensors as they
     lie. workspace: slot of the first workspace that the kernels may use; others are the numbers below it.
@@ -64,7 +65,8 @@ class Problem:
     reads: tuple[Access, Access]
     write: Access
     useful_flops: float
-    planar: bool = True
+    filters: str = "planar"
+    frames: int = 1
     outputs_3x3: tuple[int, int, int] | None = None
     padded: bool = False
     plain: bool = False
@@ -121,14 +123,15 @@ class Tile:
         """What was fitted of a persistent kernel's tile: its own group of parameters, `conv_NAME`."""
         return getattr(hardware, f"conv_{self.name}")
 
-    def preference(self, planar: bool, hardware: Hardware) -> float:
+    def preference(self, problem: Problem, hardware: Hardware) -> float:
         """How much faster than predicted cuDNN's heuristic holds the kernel, a natural logarithm."""
+        rules = hardware.conv_choice
         if not self.persistent:
-            rules = hardware.conv_choice
-            return rules.sm80_planar_preference if planar else rules.sm80_spatial_preference
+            if problem.filters == "frames" and problem.frames <= rules.few_frames:
+                return rules.sm80_few_frames_preference
+            return float(getattr(rules, f"sm80_{problem.filters}_preference"))
         name = self.name.replace("_", "_segmented_") if self.segmented else self.name
-        fitted = getattr(hardware, f"conv_{name}")
-        return float(fitted.planar_preference if planar else fitted.spatial_preference)
+        return float(getattr(getattr(hardware, f"conv_{name}"), f"{problem.filters}_preference"))
 
 
 def matrix_unit(hardware: Hardware) -> str:
