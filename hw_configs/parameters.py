@@ -194,6 +194,7 @@ class ConvChoice(NamedTuple):
     sm80_spatial_preference: float
     sm80_frames_preference: float
     sm80_temporal_preference: float
+    sm80_tall_preference: float
     sm80_few_frames_preference: float
     few_frames: float
 

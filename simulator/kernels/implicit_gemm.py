@@ -39,6 +39,7 @@ from simtti.simulator.kernels.machine import FP32_BYTES, SECTOR_BYTES
 MMA_STEP_BYTES = 64  # exact: kernel names (`.._256x64_32x4_nhwc` in bf16, `.._128x128x16_` in TF32)
 PERSISTENT_STEP_BYTES = 128  # exact: kernel names (`sm90_.._tilesize128x256x32_` in TF32)
 EPILOGUE_OUTPUTS = 256 * 128  # exact: by definition, the outputs that `tile_latency_s` is for
+TALL_ROWS = 256  # exact: of the tallest sm80 tile, by its name
 START_REGISTERS = 16  # exact: of init_device_workspace_kernel, our own H200
 COUNTER_BYTES = 4.0  # exact: the tile counter of a persistent grid, a 32-bit number
 # exact: threads and registers of splitKreduce_kernel in the V100 trace
@@ -127,9 +128,9 @@ class Tile:
         """How much faster than predicted cuDNN's heuristic holds the kernel, a natural logarithm."""
         rules = hardware.conv_choice
         if not self.persistent:
-            if problem.filters == "frames" and problem.frames <= rules.few_frames:
-                return rules.sm80_few_frames_preference
-            return float(getattr(rules, f"sm80_{problem.filters}_preference"))
+            is_few = problem.filters == "frames" and problem.frames <= rules.few_frames
+            own = getattr(rules, f"sm80_{'few_frames' if is_few else problem.filters}_preference")
+            return float(own) + (rules.sm80_tall_preference if self.m == TALL_ROWS else 0.0)
         name = self.name.replace("_", "_segmented_") if self.segmented else self.name
         return float(getattr(getattr(hardware, f"conv_{name}"), f"{problem.filters}_preference"))
 
