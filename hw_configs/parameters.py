@@ -175,6 +175,7 @@ class ConvTile(NamedTuple):
     spatial_preference: float
     frames_preference: float
     temporal_preference: float
+    tf32_preference: float
 
 
 class ConvSegmented(NamedTuple):
@@ -184,6 +185,7 @@ class ConvSegmented(NamedTuple):
     spatial_preference: float
     frames_preference: float
     temporal_preference: float
+    tf32_preference: float
 
 
 class ConvChoice(NamedTuple):
@@ -194,9 +196,12 @@ class ConvChoice(NamedTuple):
     sm80_spatial_preference: float
     sm80_frames_preference: float
     sm80_temporal_preference: float
+    sm80_tf32_preference: float
     sm80_tall_preference: float
+    sm80_small_preference: float
     sm80_few_frames_preference: float
     few_frames: float
+    pointwise_gemm: float
 
 
 class ConvSplitK(NamedTuple):

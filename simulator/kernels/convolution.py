@@ -170,15 +170,17 @@ def _dense(conv: Convolution, hardware: Hardware) -> list[Kernel]:
     if on_cuda_cores(products, nchw, hardware):
         return cuda_core_kernels(products, hardware)
     if conv.is_pointwise and matrix_unit(hardware) == "wgmma":
-        return _pointwise(conv, hardware)
+        return _pointwise(conv, products, hardware)
     found = _converted(conv, products, hardware)
     if conv.dtype in HALF_TYPES and conv.groups == 1 and max(conv.c, conv.oc) <= CHANNEL_ALIGNMENT:
         return fastest([found, [direct_kernel(products, hardware)]], hardware)
     return found
 
 
-def _pointwise(conv: Convolution, hardware: Hardware) -> list[Kernel]:
-    """cuBLAS's GEMM: of all positions at once, in NCHW of each sample's."""
+def _pointwise(conv: Convolution, products: Problem, hardware: Hardware) -> list[Kernel]:
+    """cuBLAS's GEMM: of all positions at once, in NCHW of each sample's; or, in an older cuDNN, its own kernels."""
+    if not hardware.conv_choice.pointwise_gemm:
+        return _converted(conv, products, hardware)
     nchw = conv.layout == "nchw"
     rows, batch = (conv.positions, conv.n) if nchw else (conv.n * conv.positions, 1)
     problem = Gemm(
@@ -212,13 +214,15 @@ def _products(conv: Convolution) -> Problem:
         m=conv.n * conv.positions, n=conv.oc // conv.groups, channels=channels, taps=conv.work_taps, groups=conv.groups,
         dtype=conv.dtype, reads=(conv.data, conv.filters), write=conv.result,
         useful_flops=2.0 * conv.n * conv.positions * conv.oc * channels * conv.work_taps,
-        filters=_kind(conv.kernel), frames=out[0] if len(out) == RANK_3D else 1, outputs_3x3=(conv.n, out[0], out[1]) if conv.is_winograd else None,
+        filters=_kind(conv.kernel, conv.dtype), frames=out[0] if len(out) == RANK_3D else 1, outputs_3x3=(conv.n, out[0], out[1]) if conv.is_winograd else None,
         workspace=_workspaces(conv)[-1] - 1,
     )  # fmt: skip
 
 
-def _kind(kernel: tuple[int, ...]) -> str:
+def _kind(kernel: tuple[int, ...], dtype: str) -> str:
     """What the filters extend over, as `Problem.filters` has it."""
+    if dtype not in HALF_TYPES:
+        return "tf32"
     if len(kernel) < RANK_3D:
         return "planar"
     if kernel[0] == 1:

@@ -39,7 +39,6 @@ from simtti.simulator.kernels.machine import FP32_BYTES, SECTOR_BYTES
 MMA_STEP_BYTES = 64  # exact: kernel names (`.._256x64_32x4_nhwc` in bf16, `.._128x128x16_` in TF32)
 PERSISTENT_STEP_BYTES = 128  # exact: kernel names (`sm90_.._tilesize128x256x32_` in TF32)
 EPILOGUE_OUTPUTS = 256 * 128  # exact: by definition, the outputs that `tile_latency_s` is for
-TALL_ROWS = 256  # exact: of the tallest sm80 tile, by its name
 START_REGISTERS = 16  # exact: of init_device_workspace_kernel, our own H200
 COUNTER_BYTES = 4.0  # exact: the tile counter of a persistent grid, a 32-bit number
 # exact: threads and registers of splitKreduce_kernel in the V100 trace
@@ -50,8 +49,8 @@ REDUCTION_THREADS, REDUCTION_REGISTERS = 128, 32  # exact: see above
 class Problem:
     """`groups` times C[m, n] = sum over `taps` of A[m, channels] B[channels, n].
 
-    reads: the input and the filters; write: the result. useful_flops: without padding. filters: 'planar', over two
-    dimensions, or, over three, 'temporal' (k, 1, 1), 'frames' (1, k, k) or 'spatial'. frames: of the result.
+    reads: the input and the filters; write: the result. useful_flops: without padding. filters: in 16 bits 'planar',
+    over two dimensions, or, over three, 'temporal' (k, 1, 1), 'frames' (1, k, k) or 'spatial'; 'tf32', of whatever shape. frames: of the result.
     outputs_3x3: (samples, height, width) of the result where it is a 3x3 convolution with stride 1, which Winograd can
     do, else None. padded: the input channels were padded. plain: a 1x1 convolution as a GEMM of the NCHW tensors as they
     lie. workspace: slot of the first workspace that the kernels may use; others are the numbers below it.
@@ -130,7 +129,9 @@ class Tile:
         if not self.persistent:
             is_few = problem.filters == "frames" and problem.frames <= rules.few_frames
             own = getattr(rules, f"sm80_{'few_frames' if is_few else problem.filters}_preference")
-            return float(own) + (rules.sm80_tall_preference if self.m == TALL_ROWS else 0.0)
+            return float(own) + {"sm80_256x64": rules.sm80_tall_preference, "sm80_128x32": 0.0}.get(
+                self.name, rules.sm80_small_preference
+            )
         name = self.name.replace("_", "_segmented_") if self.segmented else self.name
         return float(getattr(getattr(hardware, f"conv_{name}"), f"{problem.filters}_preference"))
 

@@ -21,6 +21,7 @@ from simtti.simulator.kernels.implicit_gemm import (
     MMA_STEP_BYTES,
     Problem,
     Tile,
+    fastest,
     matrix_unit,
     mma_kernels,
     persistent_kernels,
@@ -83,8 +84,8 @@ SPLIT_K = (2, 3, 4, 6, 8, 12, 16)  # exact: by definition, the splits that are t
 def tensor_core_kernels(problem: Problem, hardware: Hardware) -> list[Kernel]:
     """The kernel (with what goes before it, or its split-K reduction) that cuDNN's heuristic would take."""
     found = ways(problem, hardware)
-    if len(found) == 1:
-        return found[0][1]
+    if matrix_unit(hardware) not in ("wgmma", "tcgen05") or problem.plain:
+        return fastest([kernels for _, kernels in found], hardware)
 
     def counted_s(way: tuple[Tile, list[Kernel]]) -> float:
         tile, kernels = way
@@ -121,8 +122,9 @@ def _mma_ways(
 ) -> list[tuple[Tile, list[Kernel]]]:
     """mma.sync kernels of those tiles that fit an SM and are not far larger than the result, whole and split."""
     found: list[tuple[Tile, list[Kernel]]] = []
+    narrowest = min(tile.n for tile in tiles)
     for tile in tiles:
-        if found and (tile.m >= 2 * problem.m or tile.n >= 2 * problem.n):
+        if found and (tile.m >= 2 * problem.m or tile.n >= 2 * max(problem.n, narrowest)):
             continue
         if tile.shared_memory_bytes + CTA_RESERVED_BYTES > hardware.shared_memory_per_sm_bytes:
             continue
