@@ -159,6 +159,10 @@ class ConvPersistent(NamedTuple):
     efficiency: float
     latency_s: float
     tile_latency_s: float
+    cooperative_tile_latency_s: float
+    segment_latency_s: float
+    cooperative_segment_latency_s: float
+    segment_start_s: float
 
 
 class ConvTile(NamedTuple):
@@ -166,17 +170,38 @@ class ConvTile(NamedTuple):
 
     l2_share: float
     sm_share: float
+    tensor_share: float
+    planar_preference: float
+    spatial_preference: float
+    frames_preference: float
+    temporal_preference: float
+    tf32_preference: float
+
+
+class ConvSegmented(NamedTuple):
+    """How gladly a tile's kernel that deals out steps instead of tiles is taken."""
+
+    planar_preference: float
+    spatial_preference: float
+    frames_preference: float
+    temporal_preference: float
+    tf32_preference: float
 
 
 class ConvChoice(NamedTuple):
     """The rules that stand for cuDNN's heuristic, as far as traces show them."""
 
     cuda_core_channels: float
-    planar_channels: float
-    sm80_planar_channels: float
-    small_tile_waves: float
-    wide_tile_waves: float
-    wide_tile_depth: float
+    sm80_planar_preference: float
+    sm80_spatial_preference: float
+    sm80_frames_preference: float
+    sm80_temporal_preference: float
+    sm80_tf32_preference: float
+    sm80_tall_preference: float
+    sm80_small_preference: float
+    sm80_few_frames_preference: float
+    few_frames: float
+    pointwise_gemm: float
 
 
 class ConvSplitK(NamedTuple):
@@ -216,12 +241,24 @@ class ConvLayout(NamedTuple):
     to_nhwc_slots: float
     to_nchw_slots: float
     half_line_efficiency: float
+    to_nchw_efficiency: float
+    to_nhwc_stall: float
+    to_nchw_stall: float
+    l2_share: float
     latency_s: float
     pad_slots: float
     pad_latency_s: float
     pad_cta_bytes: float
     pad_threads: float
     pad_registers: float
+
+
+class ConvDirect(NamedTuple):
+    """cuDNN's direct kernel on the CUDA cores, for a handful of channels."""
+
+    product_slots: float
+    output_slots: float
+    latency_s: float
 
 
 class ConvDepthwise(NamedTuple):
@@ -340,11 +377,19 @@ GROUPS: dict[str, Group] = {
     "conv_mma_registers": Group(ConvMma),
     "conv_wgmma": Group(ConvPersistent),
     "conv_tcgen05": Group(ConvPersistent),
+    "conv_sm90_64x64": Group(ConvTile),
+    "conv_sm90_64x128": Group(ConvTile),
+    "conv_sm90_64x192": Group(ConvTile),
+    "conv_sm90_128x64": Group(ConvTile),
     "conv_sm90_128x128": Group(ConvTile),
+    "conv_sm90_128x192": Group(ConvTile),
     "conv_sm90_128x256": Group(ConvTile),
     "conv_sm90_256x64": Group(ConvTile),
-    "conv_sm90_128x64": Group(ConvTile),
-    "conv_sm90_64x128": Group(ConvTile),
+    "conv_sm90_256x96": Group(ConvTile),
+    "conv_sm90_256x128": Group(ConvTile),
+    "conv_sm90_segmented_128x64": Group(ConvSegmented),
+    "conv_sm90_segmented_128x128": Group(ConvSegmented),
+    "conv_sm90_segmented_256x128": Group(ConvSegmented),
     "conv_sm100_128x256": Group(ConvTile),
     "conv_sm100_128x128": Group(ConvTile),
     "conv_sm100_128x64": Group(ConvTile),
@@ -353,6 +398,7 @@ GROUPS: dict[str, Group] = {
     "conv_sgemm": Group(ConvSgemm),
     "conv_winograd": Group(ConvWinograd),
     "conv_layout": Group(ConvLayout),
+    "conv_direct": Group(ConvDirect),
     "conv_depthwise": Group(ConvDepthwise),
     "group_norm": Group(GroupNormStyle),
     "layer_norm": Group(RowNormStyle),
@@ -388,11 +434,19 @@ class Groups:
     conv_mma_registers: ConvMma
     conv_wgmma: ConvPersistent
     conv_tcgen05: ConvPersistent
+    conv_sm90_64x64: ConvTile
+    conv_sm90_64x128: ConvTile
+    conv_sm90_64x192: ConvTile
+    conv_sm90_128x64: ConvTile
     conv_sm90_128x128: ConvTile
+    conv_sm90_128x192: ConvTile
     conv_sm90_128x256: ConvTile
     conv_sm90_256x64: ConvTile
-    conv_sm90_128x64: ConvTile
-    conv_sm90_64x128: ConvTile
+    conv_sm90_256x96: ConvTile
+    conv_sm90_256x128: ConvTile
+    conv_sm90_segmented_128x64: ConvSegmented
+    conv_sm90_segmented_128x128: ConvSegmented
+    conv_sm90_segmented_256x128: ConvSegmented
     conv_sm100_128x256: ConvTile
     conv_sm100_128x128: ConvTile
     conv_sm100_128x64: ConvTile
@@ -401,6 +455,7 @@ class Groups:
     conv_sgemm: ConvSgemm
     conv_winograd: ConvWinograd
     conv_layout: ConvLayout
+    conv_direct: ConvDirect
     conv_depthwise: ConvDepthwise
     group_norm: GroupNormStyle
     layer_norm: RowNormStyle
