@@ -103,6 +103,7 @@ class L2Costs(NamedTuple):
 
     write: float
     scattered_bytes: float
+    miss_s: float
 
 
 class ElementwiseStyle(NamedTuple):
@@ -125,6 +126,7 @@ class FunctionSlots(NamedTuple):
     """What functions of one element cost in instructions."""
 
     gelu: float
+    gelu_tanh: float
     silu: float
     sigmoid: float
     tanh: float
@@ -240,6 +242,7 @@ class GroupNormStyle(NamedTuple):
     update_slots: float
     channel_slots: float
     latency_s: float
+    stage_latency_s: float
 
 
 class RowNormStyle(NamedTuple):
@@ -248,6 +251,7 @@ class RowNormStyle(NamedTuple):
     thread_slots: float
     vector_slots: float
     latency_s: float
+    loop_latency_s: float
 
 
 class SoftmaxStyle(NamedTuple):
@@ -256,12 +260,17 @@ class SoftmaxStyle(NamedTuple):
     warp_thread_slots: float
     warp_element_slots: float
     warp_latency_s: float
+    warp_value_slots: float
+    warp_chain_s: float
     warp_registers: float
     element_registers: float
     shared_element_slots: float
     block_element_slots: float
     block_thread_slots: float
     block_latency_s: float
+    kept_thread_slots: float
+    kept_element_slots: float
+    kept_latency_s: float
 
 
 class ReductionStyle(NamedTuple):
@@ -288,6 +297,8 @@ class CatStyle(NamedTuple):
     aligned_slots: float
     stall: float
     latency_s: float
+    vector_slots: float
+    vector_latency_s: float
 
 
 class UpsampleStyle(NamedTuple):
@@ -295,6 +306,7 @@ class UpsampleStyle(NamedTuple):
 
     element_slots: float
     stall: float
+    latency_s: float
 
 
 class GatherStyle(NamedTuple):
@@ -302,6 +314,8 @@ class GatherStyle(NamedTuple):
 
     element_slots: float
     latency_s: float
+    vector_slots: float
+    vector_latency_s: float
 
 
 class FusedStyle(NamedTuple):

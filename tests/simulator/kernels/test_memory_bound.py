@@ -12,16 +12,8 @@ from simtti.dtypes import ITEM_BYTES
 from simtti.hw_configs.hardware import parameter, with_parameters
 from simtti.hw_configs.schema import calibration
 from simtti.simulator.kernels import layout
-from simtti.simulator.kernels.data_movement import (
-    Cat,
-    Gather,
-    Upsample,
-    cat,
-    copy,
-    embedding,
-    memset,
-    upsample_nearest,
-)
+from simtti.simulator.kernels.concatenation import Cat, cat
+from simtti.simulator.kernels.data_movement import Gather, Upsample, copy, embedding, memset, upsample_nearest
 from simtti.simulator.kernels.normalization import GroupNorm, RowNorm, group_norm, layer_norm
 from simtti.simulator.kernels.reductions import Reduction, reduce
 from simtti.simulator.kernels.softmax import Softmax, softmax
@@ -136,11 +128,12 @@ ROWS = (
     {"op": "group_norm", "n": 2, "c": 64, "spatial": 1024},
     {"op": "layer_norm", "rows": 4096, "cols": 1024},
     {"op": "rms_norm", "rows": 4096, "cols": 1024},
-    *({"op": "softmax", "rows": 512, "cols": columns} for columns in (512, 2048, 2049)),
+    *({"op": "softmax", "rows": 512, "cols": columns} for columns in (512, 2049, 9224, 9225)),
     *({"op": "reduction", "rows": 512, "cols": 512, "over": over} for over in ("cols", "rows")),
     {"op": "copy", "numel": 1 << 20},
     *({"op": "cat", "n": 2, "c": 64, "c2": 64, "spatial": 256, "dtype": dtype} for dtype in ("fp16", "fp32")),
-    {"op": "embedding", "rows": 77, "cols": 768},
+    *({"op": "cat", "n": 2, "c": 63, "c2": 64, "spatial": 9, "dtype": dtype} for dtype in ("fp16", "fp32")),
+    *({"op": "embedding", "rows": 77, "cols": columns} for columns in (768, 769)),
     {"op": "upsample", "n": 2, "c": 64, "h": 32, "w": 32},
     {"op": "all_to_all", "numel": 1 << 20, "ranks": 4},
 )

@@ -11,19 +11,11 @@ import pytest
 from streams import H100, pointwise, warm_us
 
 from simtti.simulator.kernels import layout
-from simtti.simulator.kernels.data_movement import (
-    Cat,
-    Gather,
-    Upsample,
-    cat,
-    copy,
-    embedding,
-    fill,
-    upsample_nearest,
-)
+from simtti.simulator.kernels.concatenation import Cat, cat
+from simtti.simulator.kernels.data_movement import Gather, Upsample, copy, embedding, fill, upsample_nearest
 from simtti.simulator.kernels.normalization import RowNorm, layer_norm
 from simtti.simulator.kernels.reductions import Reduction, reduce
-from simtti.simulator.kernels.softmax import Softmax, softmax
+from simtti.simulator.kernels.softmax import Softmax, block, softmax
 
 MEASURED = places.MEASURED
 
@@ -43,6 +35,10 @@ UNARY += ("exp", "log", "sin", "cos", "neg", "abs", "elu")
 
 BINARY = ("add", "mul", "div", "sub", "add_")
 
+
+BEFORE_2_8_COLUMNS = (
+    1024  # above, torch before 2.8 took a CTA to a row; it had no kernels in vectors for cat and look-ups
+)
 
 WIDTH = ["bool", "int32", "int64", "bf16", "fp32", "fp64"]
 
@@ -80,7 +76,7 @@ def lower(row):
         out = list(shapes[0])
         out[dim] = sum(shape[dim] for shape in shapes)
         inputs = [layout.Operand(index, each, dtype) for index, each in enumerate(strides[0])]
-        return cat(Cat(tuple(shapes), tuple(inputs), layout.dense(99, out, dtype)), H100)
+        return cat(Cat(tuple(shapes), tuple(inputs), layout.dense(99, out, dtype), vectors=False), H100)
     uses = [
         (shape, TYPES[dtype], stride)
         for shape, dtype, stride in zip(dims, types, strides, strict=True)
@@ -107,7 +103,7 @@ def lower(row):
         return upsample_nearest(Upsample(math.prod(shape), 4 * math.prod(shape), dtype), H100)
     if op == "index_select":
         rows = next(use[0][0] for use in uses if use[1] == "int64")
-        return embedding(Gather(rows, shape[1], shape[0], dtype), H100)
+        return embedding(Gather(rows, shape[1], shape[0], dtype, vectors=False), H100)
     if op == "layer_norm":
         before = []
         if len(json.loads(row.kernels)) == 2:
@@ -117,7 +113,8 @@ def lower(row):
             *layer_norm(RowNorm(math.prod(shape[:-1]), shape[-1], dtype, parameters=(2, 3)), H100),
         ]
     if op == "_softmax":
-        return softmax(Softmax(math.prod(shape[:-1]), shape[-1], dtype), H100)
+        problem = Softmax(math.prod(shape[:-1]), shape[-1], dtype)
+        return softmax(problem, H100) if problem.columns <= BEFORE_2_8_COLUMNS else [block(problem, H100)]
     if op in ("mean", "linalg_vector_norm"):
         inner = "[-1]" in row.concrete_inputs
         size = shape[-1 if inner else 1]
