@@ -268,6 +268,7 @@ class SoftmaxStyle(NamedTuple):
     block_element_slots: float
     block_thread_slots: float
     block_latency_s: float
+    kept_columns: float
     kept_thread_slots: float
     kept_element_slots: float
     kept_latency_s: float

@@ -2,8 +2,8 @@
 
 Up to 2048 columns rows stay in registers, a warp or less to two rows (PersistentSoftmax.cuh); above, a CTA of
 up to 1024 threads takes a row (SoftMax.cu): in registers up to 9 elements a thread, else once through shared memory
-when rows are 16-byte aligned and fit, else in three passes over it. (Before torch 2.8 there was no form in registers,
-and warps took rows of 1024 columns at most.)
+when rows are 16-byte aligned and fit, else in three passes over it. (Before torch 2.8 nothing above 1024
+columns stayed in registers: softmax.kept_columns.)
 
 What is fitted stands in hw_configs/families/normalization.yaml.
 """
@@ -61,11 +61,11 @@ class Softmax:
 
 def softmax(problem: Softmax, hardware: Hardware) -> list[Kernel]:
     """The kernel that PyTorch chooses by the length of a row."""
-    if problem.columns <= WARP_COLUMNS:
+    kept = min(hardware.softmax.kept_columns, BLOCK_ELEMENTS * BLOCK_THREADS)
+    if problem.columns <= min(kept, WARP_COLUMNS):
         return [_warp(problem, hardware)]
-    if problem.columns <= BLOCK_ELEMENTS * BLOCK_THREADS:
-        return [_block_in_registers(problem, hardware)]
-    return [block(problem, hardware)]
+    make = _block_in_registers if problem.columns <= kept else _block
+    return [make(problem, hardware)]
 
 
 def _warp(problem: Softmax, hardware: Hardware) -> Kernel:
@@ -115,7 +115,7 @@ def _block_in_registers(problem: Softmax, hardware: Hardware) -> Kernel:
     )
 
 
-def block(problem: Softmax, hardware: Hardware) -> Kernel:
+def _block(problem: Softmax, hardware: Hardware) -> Kernel:
     """cunn_SoftMaxForward, or its form that keeps the row in shared memory: a CTA a row."""
     style, row_bytes = hardware.softmax, problem.row_bytes
     in_shared = row_bytes % VECTOR_BYTES == 0 and row_bytes < hardware.shared_memory_per_sm_bytes // 2

@@ -35,7 +35,7 @@ def test_cat_copies_in_vectors_where_rows_are_whole_ones():
 
     def kernel(*shapes):
         inputs = [layout.dense(index, shape, "fp16") for index, shape in enumerate(shapes)]
-        n, c, pixels = shapes[0]
+        n, _, pixels = shapes[0]
         target = layout.dense(9, (n, sum(shape[1] for shape in shapes), pixels), "fp16")
         return cat(Cat(shapes, tuple(inputs), target), H100)[0]
 

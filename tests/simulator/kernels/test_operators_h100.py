@@ -15,7 +15,7 @@ from simtti.simulator.kernels.concatenation import Cat, cat
 from simtti.simulator.kernels.data_movement import Gather, Upsample, copy, embedding, fill, upsample_nearest
 from simtti.simulator.kernels.normalization import RowNorm, layer_norm
 from simtti.simulator.kernels.reductions import Reduction, reduce
-from simtti.simulator.kernels.softmax import Softmax, block, softmax
+from simtti.simulator.kernels.softmax import Softmax, softmax
 
 MEASURED = places.MEASURED
 
@@ -35,10 +35,6 @@ UNARY += ("exp", "log", "sin", "cos", "neg", "abs", "elu")
 
 BINARY = ("add", "mul", "div", "sub", "add_")
 
-
-BEFORE_2_8_COLUMNS = (
-    1024  # above, torch before 2.8 took a CTA to a row; it had no kernels in vectors for cat and look-ups
-)
 
 WIDTH = ["bool", "int32", "int64", "bf16", "fp32", "fp64"]
 
@@ -113,8 +109,7 @@ def lower(row):
             *layer_norm(RowNorm(math.prod(shape[:-1]), shape[-1], dtype, parameters=(2, 3)), H100),
         ]
     if op == "_softmax":
-        problem = Softmax(math.prod(shape[:-1]), shape[-1], dtype)
-        return softmax(problem, H100) if problem.columns <= BEFORE_2_8_COLUMNS else [block(problem, H100)]
+        return softmax(Softmax(math.prod(shape[:-1]), shape[-1], dtype), H100)
     if op in ("mean", "linalg_vector_norm"):
         inner = "[-1]" in row.concrete_inputs
         size = shape[-1 if inner else 1]
