@@ -103,6 +103,7 @@ class L2Costs(NamedTuple):
 
     write: float
     scattered_bytes: float
+    miss_s: float
 
 
 class ElementwiseStyle(NamedTuple):
@@ -125,6 +126,7 @@ class FunctionSlots(NamedTuple):
     """What functions of one element cost in instructions."""
 
     gelu: float
+    gelu_tanh: float
     silu: float
     sigmoid: float
     tanh: float
@@ -277,6 +279,7 @@ class GroupNormStyle(NamedTuple):
     update_slots: float
     channel_slots: float
     latency_s: float
+    stage_latency_s: float
 
 
 class RowNormStyle(NamedTuple):
@@ -285,6 +288,7 @@ class RowNormStyle(NamedTuple):
     thread_slots: float
     vector_slots: float
     latency_s: float
+    loop_latency_s: float
 
 
 class SoftmaxStyle(NamedTuple):
@@ -293,12 +297,18 @@ class SoftmaxStyle(NamedTuple):
     warp_thread_slots: float
     warp_element_slots: float
     warp_latency_s: float
+    warp_value_slots: float
+    warp_chain_s: float
     warp_registers: float
     element_registers: float
     shared_element_slots: float
     block_element_slots: float
     block_thread_slots: float
     block_latency_s: float
+    kept_columns: float
+    kept_thread_slots: float
+    kept_element_slots: float
+    kept_latency_s: float
 
 
 class ReductionStyle(NamedTuple):
@@ -325,6 +335,8 @@ class CatStyle(NamedTuple):
     aligned_slots: float
     stall: float
     latency_s: float
+    vector_slots: float
+    vector_latency_s: float
 
 
 class UpsampleStyle(NamedTuple):
@@ -332,6 +344,7 @@ class UpsampleStyle(NamedTuple):
 
     element_slots: float
     stall: float
+    latency_s: float
 
 
 class GatherStyle(NamedTuple):
@@ -339,6 +352,8 @@ class GatherStyle(NamedTuple):
 
     element_slots: float
     latency_s: float
+    vector_slots: float
+    vector_latency_s: float
 
 
 class FusedStyle(NamedTuple):

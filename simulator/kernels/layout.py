@@ -133,6 +133,12 @@ def refetched_bytes(
     return math.prod(sizes) * float(SECTOR_BYTES - item_bytes)
 
 
+def in_flight(l2_bytes: float, chain_s: float, hardware: Hardware) -> float:
+    """Bytes that a CTA keeps in flight if its `l2_bytes` take it at least `chain_s`, whatever the bandwidths are: dependent
+    trips to memory, which instructions of other CTAs fill, as they do not fill Kernel.latency_s in a first wave."""
+    return l2_bytes * hardware.hbm_latency_s / chain_s if chain_s else math.inf
+
+
 def streamed_l2_bytes(
     reads: Sequence[Access], writes: Sequence[Access], hardware: Hardware, passes: float = 1.0
 ) -> float:
