@@ -41,6 +41,7 @@ class ProductLaunch(NamedTuple):
 
     start_s: float
     cold_s: float
+    bias_s: float
     counter_waves: float
 
 

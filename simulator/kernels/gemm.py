@@ -87,7 +87,8 @@ class Gemm:
     dtype: fp16, bf16, fp8, or fp32, which runs as TF32, on the CUDA cores where the device has no TF32.
     a, b, c: tensor identities of the operands, each counted `batch` times. workspace: identity of split-K's partial results.
     reads, writes: unique bytes by tensor instead of the three dense matrices, where operands are shared between the products,
-    or more than two (a bias), the two matrices first. name, family: of its kernels. launched: how (REPLAYED, EAGER, COLD).
+    or more than two (a bias), the two matrices first. name, family: of its kernels. launched: how (REPLAYED, EAGER, COLD). bias: whether one is added to
+    each row of C.
     """
 
     m: int
@@ -104,6 +105,7 @@ class Gemm:
     name: str = "gemm"
     family: str = "gemm"
     launched: str = EAGER
+    bias: bool = False
 
     def __post_init__(self) -> None:
         if min(self.m, self.n, self.k, self.batch) < 1:
@@ -194,7 +196,7 @@ def _started(kernel: Kernel, problem: Gemm, slots: int, hardware: Hardware) -> K
     if problem.launched == REPLAYED:
         return kernel
     style, cold = hardware.gemm_launch, problem.launched == COLD
-    start_s = style.start_s + (style.cold_s if cold else 0.0)
+    start_s = style.start_s + (style.cold_s if cold else 0.0) + (style.bias_s if problem.bias else 0.0)
     waves = -(-kernel.grid // slots) if slots > 1 else 1
     held = None if cold else kernel.repeated_hbm_bytes
     return dataclasses.replace(
@@ -323,14 +325,14 @@ def _lower_product(operator: Operator, target: Target) -> list[Kernel]:
         m, batch = m * batch, 1
     n, k, reads, writes = b.shape[-1], a.shape[-1], reads_of(operator), writes_of(operator)
     matrices_first = (*reads[-2:], *reads[:-2])
-    return gemm(Gemm(m, n, k, batch, a.dtype, matrices_first, writes), target.hardware)
+    return gemm(Gemm(m, n, k, batch, a.dtype, matrices_first, writes, bias=len(reads) > 2), target.hardware)
 
 
 def _lower_linear(operator: Operator, target: Target) -> list[Kernel]:
     x, weight = operator.inputs[:2]
     m, n, k = math.prod(x.shape[:-1]), weight.shape[0], weight.shape[1]
     reads, writes = reads_of(operator), writes_of(operator)
-    return gemm(Gemm(m, n, k, dtype=x.dtype, reads=reads, writes=writes), target.hardware)
+    return gemm(Gemm(m, n, k, dtype=x.dtype, reads=reads, writes=writes, bias=len(reads) > 2), target.hardware)
 
 
 # ---- rows of a table
@@ -339,7 +341,7 @@ def _lower_linear(operator: Operator, target: Target) -> list[Kernel]:
 def _kernels(cells: Cells, hardware: Hardware) -> list[Kernel]:
     m, n, k, batch = (cells.whole(name) for name in ("m", "n", "k", "batch"))
     launched = COLD if cells.text("layout") else REPLAYED
-    return gemm(Gemm(m, n, k, batch, cells.dtype, launched=launched), hardware)
+    return gemm(Gemm(m, n, k, batch, cells.dtype, launched=launched, bias=cells.flag("bias")), hardware)
 
 
 def _roofline_work(cells: Cells) -> Work:
@@ -349,7 +351,12 @@ def _roofline_work(cells: Cells) -> Work:
 
 GEMM = Family(
     op="gemm",
-    columns=(*needed("m n k"), Column("batch", 1), Column("layout", None, str, words=LAYOUTS)),
+    columns=(
+        *needed("m n k"),
+        Column("batch", 1),
+        Column("layout", None, str, words=LAYOUTS),
+        Column("bias", False, bool),
+    ),
     note="C[m,n] = A[m,k] B[k,n]; layout: of a product launched by itself on a cold L2; without, of one repeated from a graph",
     kernels=_kernels,
     work=_roofline_work,
