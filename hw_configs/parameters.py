@@ -43,6 +43,7 @@ class ProductLaunch(NamedTuple):
     cold_s: float
     bias_s: float
     counter_waves: float
+    loss_power: float
 
 
 class CudaCoreProducts(NamedTuple):

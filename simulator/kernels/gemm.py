@@ -172,14 +172,14 @@ def _launched(problem: Gemm, hardware: Hardware) -> list[Kernel]:
     m, n, k = problem.m, problem.n, problem.k
     plan = choose(m, n, k, problem.batch, problem.dtype, traffic, hardware)
     if plan.fit is None:
-        hbm_bytes = traffic.repeated(hardware.l2_usable_bytes)[0]
+        hbm_bytes = traffic.repeated(hardware)[0]
         found = gemv(plan.split, max(m, n), k, problem.item_bytes, hbm_bytes, hardware)
         name = f"{problem.name}_{found.name}"
         kernel = dataclasses.replace(found, name=name, family=problem.family, reads=reads, writes=writes)
         return [_started(kernel, problem, 1, hardware)]
     split = plan.split
     partial_bytes = float(FP32_BYTES * problem.elements * split) if split > 1 else 0.0
-    product_bytes, reduction_bytes = traffic.repeated(hardware.l2_usable_bytes, partial_bytes)
+    product_bytes, reduction_bytes = traffic.repeated(hardware, partial_bytes)
     if split == 1:
         product = _tiled(problem, plan, reads, writes, product_bytes, hardware)
         return [*_counter(problem, product.grid, hardware), _started(product, problem, plan.fit.slots, hardware)]

@@ -46,22 +46,24 @@ class Traffic(NamedTuple):
     weight_bytes: float
     output_bytes: float
 
-    def repeated(self, usable_bytes: float, partial_bytes: float = 0.0) -> tuple[float, float]:
+    def repeated(self, hardware: Hardware, partial_bytes: float = 0.0) -> tuple[float, float]:
         """Bytes to and from HBM of the product and of its reduction in a benchmark that goes round the weights.
 
-        What is touched again after x other bytes is still in L2 with the chance 1 - x / usable: lines are replaced by
-        hashed sets, not in strict order.
+        What is touched again after x other bytes is gone from L2 with the chance (x / usable)^loss_power: 1 where lines are
+        replaced as if by chance, in the halves of an L2 that each keep copies of the other's; more, where the oldest go first.
 
-        usable_bytes: of L2. partial_bytes: partial results of split-K, written by the one and read by the other.
+        partial_bytes: partial results of split-K, written by the one and read by the other.
         """
+        usable_bytes, power = hardware.l2_usable_bytes, hardware.gemm_launch.loss_power
         once = self.input_bytes + self.weight_bytes + self.output_bytes
         round_trip = once + (WEIGHT_SETS - 1) * self.weight_bytes
-        misses = min(once / usable_bytes, 1.0)
-        read = self.input_bytes * misses + self.weight_bytes * min(round_trip / usable_bytes, 1.0)
+        misses = min(once / usable_bytes, 1.0) ** power
+        read = self.input_bytes * misses + self.weight_bytes * min(round_trip / usable_bytes, 1.0) ** power
         written = self.output_bytes * misses
         if not partial_bytes:
             return read + written, 0.0
-        spilled = partial_bytes * min((once - self.output_bytes + partial_bytes) / usable_bytes, 1.0)
+        passed = min((once - self.output_bytes + partial_bytes) / usable_bytes, 1.0)
+        spilled = partial_bytes * passed**power
         return read + spilled, spilled + written
 
 
@@ -81,7 +83,7 @@ def choose(m: int, n: int, k: int, batch: int, dtype: str, traffic: Traffic, har
     style, _, fitted, _ = catalogue(hardware, dtype, is_aligned(n, k, size))
     rates = rates_of(hardware)
     sms = rates.sms
-    hbm_bytes = traffic.repeated(rates.l2_usable_bytes)[0]
+    hbm_bytes = traffic.repeated(hardware)[0]
     least_s = rates.start_s + style.setup_cycles / rates.clock_hz
     best = Plan(math.inf, None, 1)
     if batch == 1 and min(m, n) == 1 and size > 1:
@@ -134,7 +136,7 @@ def choose(m: int, n: int, k: int, batch: int, dtype: str, traffic: Traffic, har
     for bound_s, split, counted, fit in split_bounds:
         if bound_s >= best_s:
             break
-        product, summing = traffic.repeated(rates.l2_usable_bytes, float(FP32_BYTES * elements * split))
+        product, summing = traffic.repeated(hardware, float(FP32_BYTES * elements * split))
         time_s = _estimate_s(fit, style, m, n, k, batch, split, size, rates, product, summing)
         counted_s = counted * (time_s - least_s) + least_s
         if counted_s < best_s:
