@@ -14,6 +14,7 @@ class GemmStyle(NamedTuple):
 
     fill_cost: float
     setup_cycles: float
+    cluster_cycles: float
     step_cycles: float
     epilogue_bytes_per_cycle: float
     multicast: float
@@ -33,6 +34,16 @@ class SplitProducts(NamedTuple):
     most_waves: float
     reduction_loads: float
     reduction_latency_s: float
+
+
+class ProductLaunch(NamedTuple):
+    """What surrounds a product that is launched by itself."""
+
+    start_s: float
+    cold_s: float
+    bias_s: float
+    counter_waves: float
+    loss_power: float
 
 
 class CudaCoreProducts(NamedTuple):
@@ -379,6 +390,7 @@ GROUPS: dict[str, Group] = {
     "gemm_unaligned": Group(GemmStyle, inherits="gemm_mma"),
     "gemm_wgmma": Group(GemmStyle),
     "gemm_split": Group(SplitProducts),
+    "gemm_launch": Group(ProductLaunch),
     "gemm_cuda_cores": Group(CudaCoreProducts),
     "gemm_tiny": Group(TinyProducts),
     "gemm_vector": Group(VectorProducts),
@@ -436,6 +448,7 @@ class Groups:
     gemm_unaligned: GemmStyle
     gemm_wgmma: GemmStyle
     gemm_split: SplitProducts
+    gemm_launch: ProductLaunch
     gemm_cuda_cores: CudaCoreProducts
     gemm_tiny: TinyProducts
     gemm_vector: VectorProducts

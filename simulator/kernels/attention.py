@@ -59,6 +59,8 @@ def _available(library: Library, problem: Attention, hardware: Hardware) -> Libr
         return EFFICIENT
     if library.on_tcgen05 and hardware.matrix_unit == "tcgen05":
         library = LIBRARIES[library.on_tcgen05]
+    if library.on_mma and (not has_wgmma(hardware) or problem.head_dim % library.dim_step):
+        library = LIBRARIES[library.on_mma]
     if library.wgmma and not has_wgmma(hardware):
         library = FLASH_2
     if library is EFFICIENT:
