@@ -82,6 +82,8 @@ class AttentionStyle(NamedTuple):
     step_cycles: float
     fill_cost: float
     edge_bytes_per_cycle: float
+    ragged_row_cycles: float
+    ragged_key_cycles: float
     exposed_loads: float
     helper_latency_s: float
 
@@ -98,8 +100,22 @@ class SplitKeys(NamedTuple):
 
     partial_bytes_per_cycle: float
     combine_latency_s: float
+    static_combine_latency_s: float
     repack_latency_s: float
     combine_loads: float
+
+
+class ExactProducts(NamedTuple):
+    """Batched products in fp32 without TF32, as PyTorch's math attention makes them."""
+
+    efficiency: float
+    element_slots: float
+    setup_s: float
+    step_cycles: float
+    side_slots: float
+    hbm_stall: float
+    small_step_slots: float
+    small_batches: float
 
 
 class Collectives(NamedTuple):
@@ -396,6 +412,7 @@ GROUPS: dict[str, Group] = {
     "gemm_vector": Group(VectorProducts),
     "attention_mma": Group(WarpIssue),
     "attention_parts": Group(SplitKeys),
+    "exact_products": Group(ExactProducts),
     "collectives": Group(Collectives),
     "l2_costs": Group(L2Costs),
     "elementwise": Group(ElementwiseStyle),
@@ -454,6 +471,7 @@ class Groups:
     gemm_vector: VectorProducts
     attention_mma: WarpIssue
     attention_parts: SplitKeys
+    exact_products: ExactProducts
     collectives: Collectives
     l2_costs: L2Costs
     elementwise: ElementwiseStyle

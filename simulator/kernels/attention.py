@@ -18,12 +18,13 @@ from simtti.hw_configs.hardware import Hardware
 from simtti.simulator.kernel import Access, Kernel
 from simtti.simulator.kernels.attention_fused import fused
 from simtti.simulator.kernels.attention_problem import Attention
-from simtti.simulator.kernels.data_movement import copy
+from simtti.simulator.kernels.data_movement import copy, memcpy
 from simtti.simulator.kernels.family import Cells, Column, Family, Target, Work, lowered_by, needed
 from simtti.simulator.kernels.gemm import Gemm, gemm
 from simtti.simulator.kernels.layout import as_it_lies, dense
 from simtti.simulator.kernels.libraries import (
     BASELINE,
+    CUDNN,
     EFFICIENT,
     FLASH_2,
     KERNELS,
@@ -48,7 +49,24 @@ def attention(problem: Attention, hardware: Hardware) -> list[Kernel]:
         raise unknown("attention kernel", kernel, KERNELS)
     if kernel == BASELINE:
         return _baseline(problem, hardware)
-    return fused(_available(LIBRARIES[kernel], problem, hardware), problem, hardware)
+    library = _available(LIBRARIES[kernel], problem, hardware)
+    if library.most_batch and problem.batch > library.most_batch:
+        return _in_parts(library, problem, hardware)
+    return fused(library, problem, hardware)
+
+
+def _in_parts(library: Library, problem: Attention, hardware: Hardware) -> list[Kernel]:
+    """Launches of as many batches as a grid takes; the results of each are copied into their place."""
+    kernels: list[Kernel] = []
+    left = problem.batch
+    while left:
+        part = dataclasses.replace(
+            problem, batch=min(left, library.most_batch), out=problem.workspace - 3, workspace=problem.workspace - 4
+        )  # fmt: skip
+        kernels += fused(library, part, hardware)
+        kernels.append(memcpy(part.out, problem.out, part.writes[0].nbytes, hardware))
+        left -= part.batch
+    return kernels
 
 
 def _available(library: Library, problem: Attention, hardware: Hardware) -> Library:
@@ -158,10 +176,17 @@ def batches_count_as_one(use: TensorUse) -> bool:
 # ---- rows of a table
 
 
+# What PyTorch calls its own backends: the libraries they are.
+BACKENDS = {"flash": FLASH_2.name, "efficient": EFFICIENT.name, "cudnn": CUDNN.name, "baseline": BASELINE}
+
+
 def _kernels(cells: Cells, hardware: Hardware) -> list[Kernel]:
+    kernel, backend = cells.text("kernel"), cells.text("backend")
+    if kernel is None and backend is not None:
+        kernel = BACKENDS[backend]
     problem = Attention(
         cells.whole("batch"), cells.whole("heads"), cells.whole("q_len"), cells.whole("kv_len"), cells.whole("head_dim"),
-        cells.flag("causal"), cells.dtype, cells.text("kernel"),
+        cells.flag("causal"), cells.dtype, kernel,
     )  # fmt: skip
     return attention(problem, hardware)
 
@@ -181,8 +206,9 @@ ATTENTION = Family(
         Column("batch", 1),
         Column("causal", False, bool),
         Column("kernel", None, str, words=KERNELS),
+        Column("backend", None, str, words=tuple(BACKENDS)),
     ),
-    note=f"kernel: {' '.join(KERNELS)}",
+    note=f"kernel: {' '.join(KERNELS)}; or PyTorch's backend: {' '.join(BACKENDS)}",
     kernels=_kernels,
     work=_work,
     aten=lowered_by(_lower, "scaled_dot_product_attention"),

@@ -25,8 +25,10 @@ import math
 from typing import NamedTuple
 
 from simtti.hw_configs.hardware import Hardware
+from simtti.hw_configs.parameters import AttentionStyle
 from simtti.simulator.kernel import Access, Kernel
 from simtti.simulator.kernels.attention_problem import Attention
+from simtti.simulator.kernels.data_movement import memset
 from simtti.simulator.kernels.libraries import (
     SLICE,
     Block,
@@ -36,20 +38,28 @@ from simtti.simulator.kernels.libraries import (
     key_splits,
     shared_memory_bytes,
 )
-from simtti.simulator.kernels.machine import FP32_BYTES, LANES, TCGEN05_ROWS, VECTOR_BYTES, WGMMA_ROWS
+from simtti.simulator.kernels.machine import (
+    FP32_BYTES,
+    LANES,
+    SECTOR_BYTES,
+    TCGEN05_ROWS,
+    VECTOR_BYTES,
+    WGMMA_ROWS,
+)
 
 TF32_PASSES = 3  # exact: products in TF32 for one in fp32 (CUTLASS's OpMultiplyAddFastF32)
 WARP_TILE = 32  # exact: rows and columns of a warp's tile in CUTLASS's chained products (kernel_forward.h)
 SUMMED_BLOCKS = 64  # exact: our own: up to so many blocks of queries are summed one by one
 COMBINE = {
-    "static": (128, 32),
-    "dynamic": (256, 64),
-}  # exact: threads, step of the head dim (flash_fwd_kernel.h, combine)
+    "static": (128, 1, 54),
+    "dynamic": (256, 64, 40),
+}  # exact: threads, step of the head dim (flash_fwd_kernel.h, combine), registers of a thread (torch.profiler, the first)
 COMBINE_ELEMENTS = 4  # exact: of a thread (same file)
 COMBINE_COLUMNS = 128  # exact: of a row at once (same file)
+COUNTER_BYTES = 4.0  # exact: of the counter that tiles are taken from
 HELPER_THREADS = 128  # exact: of a kernel of one CTA, so that they decide nothing
 REPACK_THREADS = 256  # exact: of a CTA that copies, 16 bytes a thread
-COPY_REGISTERS = 40  # exact: of a thread that copies or combines, few enough that CTAs fill an SM's threads
+COPY_REGISTERS = 40  # exact: of a thread that copies, few enough that CTAs fill an SM's threads
 
 
 def fused(library: Library, problem: Attention, hardware: Hardware) -> list[Kernel]:
@@ -62,6 +72,8 @@ def fused(library: Library, problem: Attention, hardware: Hardware) -> list[Kern
     partial = (Access(problem.workspace, partial_bytes),)
     helper_s = library.style_of_helpers_on(hardware).helper_latency_s
     kernels = [_helper(library, helper_s, problem.family) for _ in range(library.helpers)]
+    if library.counter:
+        kernels.append(memset(problem.workspace, COUNTER_BYTES, hardware))
     if library.repacks:
         kernels.append(_repack(library, reads, parts.repack_latency_s, problem.family))
     kernels.append(_main(library, problem, cut, writes if cut.splits == 1 else partial, hardware))
@@ -117,13 +129,24 @@ def _main(
     shared_bytes = cut.key_blocks * size * _shared_elements(library, block, head_dim, hardware)
     tensor_share = 1.0
     if not cuda_cores:
-        rest = 2 * rows * head_dim * size / style.edge_bytes_per_cycle
+        rest = _edge_cycles(library, style, cut, problem)
         if library.streams:  # between barriers, products wait for shared memory
             rest += shared_bytes / hardware.shared_memory_bytes_per_cycle_sm
         tensor_share = _tensor_share(library, flops, exponentials, rest, problem.dtype, hardware)
     walked_again = cut.key_blocks * rows if library.streams else rows  # queries that L2 is asked for
     active = hardware.sm_count / cut.q_blocks * 2.0 * problem.kv_len * head_dim * size
     in_flight = 1 if library.streams else block.stages  # slices of one block, or whole blocks
+    l2_bytes = head_dim * (
+        walked_again * size + rows * (FP32_BYTES if splits > 1 else size) + 2.0 * real_keys * size
+    )
+    bytes_in_flight = float((block.queries + 2 * in_flight * block.keys) * head_dim * size)
+    waits_s = _waits_s(library, problem, cut, hardware)
+    if waits_s:  # no faster than its own waits and products let it fetch
+        busy_s = (
+            0.0 if cuda_cores else flops / tensor_share / hardware.tensor_flops_per_cycle_sm(problem.dtype)
+        )
+        pace_s = waits_s + busy_s / hardware.clock_hz
+        bytes_in_flight = min(bytes_in_flight, l2_bytes * hardware.hbm_latency_s / pace_s)
     return Kernel(
         name=f"{library.name}_{min(block.head_dim, _slices(head_dim) * SLICE)}_{block.queries}x{block.keys}"
         + (f"_split{splits}" if splits > 1 else ""),
@@ -140,10 +163,9 @@ def _main(
         tensor_efficiency=tensor_share,
         sfu_ops=exponentials,
         shared_bytes=shared_bytes,
-        l2_bytes=head_dim
-        * (walked_again * size + rows * (FP32_BYTES if splits > 1 else size) + 2.0 * real_keys * size),
+        l2_bytes=l2_bytes,
         latency_s=_latency_s(library, problem, cut, ctas, hardware),
-        bytes_in_flight=float((block.queries + 2 * in_flight * block.keys) * head_dim * size),
+        bytes_in_flight=bytes_in_flight,
         reads=reads,
         writes=writes,
         hbm_reread_bytes=(-(-cut.q_blocks // hardware.sm_count) - 1) * (reads[1].nbytes + reads[2].nbytes)
@@ -151,6 +173,20 @@ def _main(
         else 0.0,
         flops=2 * 2.0 * sequences * problem.q_len * problem.kv_len * head_dim * problem.visible_share,
     )
+
+
+def _edge_cycles(library: Library, style: AttentionStyle, cut: _Division, problem: Attention) -> float:
+    """Cycles of a CTA's SM in which queries come in and results go out; rows that end within a sector take longer, those of keys
+    and values too."""
+    rows = problem.q_len / cut.q_blocks
+    edge = rows * problem.head_dim
+    if library.whole_tiles:
+        edge = cut.block.queries * cut.block.head_dim
+    cycles = 2 * edge * problem.item_bytes / style.edge_bytes_per_cycle
+    if problem.head_dim * problem.item_bytes % SECTOR_BYTES:
+        keys = min(cut.key_blocks * cut.block.keys, problem.kv_len / cut.splits)
+        cycles += 2 * (style.ragged_row_cycles * rows + style.ragged_key_cycles * keys)
+    return cycles
 
 
 def _slices(elements: int) -> int:
@@ -171,27 +207,38 @@ def _flops_a_score(library: Library, block: Block, problem: Attention, hardware:
 
 
 def _latency_s(library: Library, problem: Attention, cut: _Division, ctas: int, hardware: Hardware) -> float:
-    """What a CTA waits for: its prologue and epilogue, each block of keys, its first loads, its part of split keys."""
+    """What a CTA waits for: its prologue and epilogue, its first loads, its part of split keys; on warpgroups, each block of keys."""
     style, block, size = library.style_on(hardware), cut.block, problem.item_bytes
     rows = problem.q_len / cut.q_blocks
-    steps = cut.key_blocks
-    if library.streams:  # a barrier and a wait for L2 at each slice of 32 of both products
-        tiles = -(-problem.head_dim // block.keys)
-        steps *= _slices(problem.head_dim) + tiles * block.keys // SLICE
-    cycles = style.setup_cycles + style.row_cycles * block.queries + style.step_cycles * steps
-    if not library.wgmma and hardware.tensor_flops_per_cycle_sm("fp16"):
-        # A warp alone on its sub-core waits for each of its products; another CTA's warps fill that time.
-        flops = 0.0
-        if not library.streams:
-            flops = 2 * 2.0 * block.queries * block.keys * cut.key_blocks * block.head_dim
-        alone = hardware.attention_mma.flops_per_warp_cycle * block.threads / LANES
-        cycles += max(flops / alone - flops / _product_rate(library, "fp16", hardware), 0.0)
+    own_rows = (
+        block.queries * library.row_warps * LANES / block.threads if library.row_warps else block.queries
+    )
+    cycles = style.setup_cycles + style.row_cycles * own_rows
+    if library.wgmma:
+        cycles += style.step_cycles * cut.key_blocks
     if cut.splits > 1:
         cycles += FP32_BYTES * rows * problem.head_dim / hardware.attention_parts.partial_bytes_per_cycle
     keys = min(min(block.stages, cut.key_blocks) * block.keys, problem.kv_len / cut.splits)
     first_bytes = size * problem.head_dim * (rows + 2 * keys)
     contended_s = first_bytes * min(ctas, hardware.sm_count) / hardware.hbm_attained_bytes_per_s
     return cycles / hardware.clock_hz + style.exposed_loads * max(contended_s, hardware.hbm_latency_s)
+
+
+def _waits_s(library: Library, problem: Attention, cut: _Division, hardware: Hardware) -> float:
+    """What a CTA of mma.sync waits for between its blocks of keys, alone on its SM; the warps of others fill that time."""
+    if library.wgmma:
+        return 0.0
+    style, block, steps = library.style_on(hardware), cut.block, cut.key_blocks
+    if library.streams:  # a barrier and a wait for L2 at each slice of 32 of both products
+        tiles = -(-problem.head_dim // block.keys)
+        steps *= _slices(problem.head_dim) + tiles * block.keys // SLICE
+    cycles = style.step_cycles * steps
+    if not library.streams and hardware.tensor_flops_per_cycle_sm("fp16"):
+        # A warp alone on its sub-core waits for each of its products.
+        flops = 2 * 2.0 * block.queries * block.keys * cut.key_blocks * block.head_dim
+        alone = hardware.attention_mma.flops_per_warp_cycle * block.threads / LANES
+        cycles += max(flops / alone - flops / _product_rate(library, "fp16", hardware), 0.0)
+    return cycles / hardware.clock_hz
 
 
 def _tensor_share(
@@ -248,20 +295,24 @@ def _combine(
     """Adds up the parts of split keys, four elements a thread: flash-attention 2 with CTAs of 128 threads, 3 of 256.
     Where the device found one part enough, its CTAs look and leave."""
     rows, splits, moves = problem.sequences * problem.q_len, cut.splits, cut.splits > 1
-    threads, step = COMBINE[library.splits]
-    columns = math.gcd(-(-problem.head_dim // step) * step, COMBINE_COLUMNS)
+    parts = hardware.attention_parts
+    threads, step, registers = COMBINE[library.splits]
+    width, latency_s = problem.head_dim, parts.combine_latency_s
+    if library.splits == "static":
+        width, latency_s = cut.block.head_dim, parts.static_combine_latency_s
+    columns = math.gcd(-(-width // step) * step, COMBINE_COLUMNS)
     cta_rows = COMBINE_ELEMENTS * threads // columns
     elements = cta_rows * problem.head_dim * moves
-    parts_in_flight = min(splits, hardware.attention_parts.combine_loads)
+    parts_in_flight = min(splits, parts.combine_loads)
     return Kernel(
         name=f"{library.name}_combine",
         family=problem.family,
         grid=-(-rows // cta_rows),
         threads=threads,
-        registers=COPY_REGISTERS,
+        registers=registers,
         fp32_flops=2.0 * elements * splits,
         l2_bytes=float(elements * (FP32_BYTES * splits + problem.item_bytes)),
-        latency_s=hardware.attention_parts.combine_latency_s,
+        latency_s=latency_s,
         bytes_in_flight=float(cta_rows * problem.head_dim * FP32_BYTES * parts_in_flight),
         reads=partial if moves else (),
         writes=problem.writes if moves else (),

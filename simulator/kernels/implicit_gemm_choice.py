@@ -77,7 +77,11 @@ SM80 = (  # exact: see above
     Tile("sm80_256x128", 256, 128, 256, 240, 98304, warps=(4, 2)),
 )
 SM80_ON_HOPPER = (SM80_SLIM, Tile("sm80_64x64", 64, 64, 128, 126, 66560), SM80_TALL)  # exact: our own H200
-SM80_ON_HOPPER_NARROW = (SM80_SLIM, SM80_NARROW, Tile("sm80_256x32", 256, 32, 128, 168, 73728, warps=(4, 1)))  # exact: the same
+SM80_ON_HOPPER_NARROW = (
+    SM80_SLIM,
+    SM80_NARROW,
+    Tile("sm80_256x32", 256, 32, 128, 168, 73728, warps=(4, 1)),
+)  # exact: the same
 SPLIT_K = (2, 3, 4, 6, 8, 12, 16)  # exact: by definition, the splits that are tried
 
 

@@ -9,13 +9,15 @@ xformers' CUTLASS kernel (`mem_eff_attention/kernel_forward.h`); TensorRT-LLM's 
 PyTorch traces (AMD-AGI/TraceLens) agree: `Flash_fwd_kernel_traits<128, 128, 64, 4>` is head dim 128, blocks of 128 queries
 and 64 keys, four warps; 255 registers, 48 KB of shared memory at head dim 64; `fmha_cutlassF_bf16_aligned_32x128_gmem`.
 
-What was fitted stands in hw_configs/families/attention.yaml (groups flash_2, flash_3, flash_4, trtllm, efficient), by robust
+What was fitted stands in hw_configs/families/attention.yaml (groups flash_2, flash_3, flash_4, trtllm, cudnn, efficient), by robust
 least squares on log ratios:
 - flash-attention 3 and trtllm-fmha: aiconfigurator database (Apache-2.0), bf16, h100-sxm and h200-sxm, the half of the
   shapes that a hash picks;
 - flash-attention 2: 18 published rates on H100 at 1.83 GHz (flash-attention's figures, transcribed), 4 kernels of TraceLens,
   and 11 rates of forward with backward on A100 times 1.09, the ratio of the same figures on H100;
 - efficient: xformers' benchmark on A100 (wall clock, so only what takes over 60 us), one kernel of TraceLens;
+- cudnn, and the H200's own of flash-attention 2 and efficient: our own H200 (torch 2.11, cuDNN 9.19), the half of the shapes
+  that a hash picks;
 - flash-attention 4: cuDNN on GB200 (NVIDIA/cudnn-frontend), which does the same.
 """
 
@@ -60,9 +62,11 @@ class Library(NamedTuple):
     has the blocks that split_block gives for a head dim), "dynamic" (3), or nobody's. helpers: small kernels it launches around:
     schedule, semaphores, offsets. helper_style: the group that says how long they take, where it is another. repacks: one more
     helper reads packed Q, K, V and writes them as the kernel wants them. streams: queries and scores go through shared memory at
-    each block of keys, as in two chained GEMMs. takes_masks: its kernels add a mask. on_tcgen05: the library that stands in for it
-    on a device with tcgen05 and no wgmma. on_mma: the one where the tensor cores have neither, and for head dims that are no
-    multiple of dim_step.
+    each block of keys, as in two chained GEMMs. takes_masks: its kernels add a mask. whole_tiles: its copies (TMA) move whole blocks,
+    beyond the ends of sequence and head. counter: a memset before it zeroes what its CTAs take their tiles from. row_warps: warps for
+    which its parameters are, where more of them share the rows of a block. most_batch: sequences beyond it go to further launches,
+    whose results are copied into place. on_tcgen05: the library that stands in for it on a device with tcgen05 and no wgmma. on_mma:
+    the one where the tensor cores have neither, and for head dims that are no multiple of dim_step.
     """
 
     name: str
@@ -78,6 +82,10 @@ class Library(NamedTuple):
     repacks: bool = False
     streams: bool = False
     takes_masks: bool = False
+    whole_tiles: bool = False
+    counter: bool = False
+    row_warps: int = 0
+    most_batch: int = 0
     on_tcgen05: str = ""
     on_mma: str = ""
     dim_step: int = 1
@@ -134,20 +142,18 @@ def shared_memory_bytes(library: Library, block: Block, size: int) -> int:
     return (block.queries + 2 * block.stages * block.keys) * block.head_dim * size
 
 
-# exact: flash_fwd_launch_template.h
+# exact: flash_fwd_launch_template.h; head dims 160 and 224 have no kernels of their own since 2.6 (HEADDIM_SWITCH)
 FLASH_2_BLOCKS = (
     Block(32, 128, 128, 128, 255, 1),
     Block(64, 128, 128, 128, 255, 1),
     Block(96, 128, 64, 128, 255, 1),
     Block(128, 128, 64, 128, 255, 1),
-    Block(160, 128, 32, 128, 255, 1),
-    Block(192, 128, 64, 256, 255, 1),
-    Block(224, 128, 64, 256, 255, 1),
+    Block(192, 128, 64, 256, 236, 1),
     Block(256, 128, 64, 256, 255, 1),
 )
 # exact: flash_fwd_launch_template.h, is_sm8x: compute capability 8.6 and 8.9, Ampere and Ada with less shared memory than A100
-SM8X_BLOCKS = {128: Block(128, 128, 32, 128, 255, 1), 160: Block(160, 128, 64, 256, 255, 1)}
-SM8X_CAUSAL_DIMS = (96, 128, 160)  # exact: the same file; square blocks there, for causal masks
+SM8X_BLOCKS = {128: Block(128, 128, 32, 128, 255, 1)}
+SM8X_CAUSAL_DIMS = (96, 128)  # exact: the same file; square blocks there, for causal masks
 SM8X = ("ampere", "ada")  # exact: the architectures of compute capability 8
 SQUARE_BLOCK = Block(0, 64, 64, 128, 255, 1)  # exact: the same file; the head dim is set where it is used
 NARROW_DIM = 224  # exact: the same file; from here on square blocks where shared memory is small
@@ -231,6 +237,7 @@ FLASH_2 = Library(
     block_rule=lambda problem, hardware: flash_2_block(problem.head_dim, problem.causal, hardware),
     splits="static",
     split_block=flash_2_split_block,
+    row_warps=4,
 )
 # exact: hopper/tile_size.h
 FLASH_3 = Library(
@@ -299,7 +306,25 @@ FLASH_4 = Library(
         Block(256, 128, 64, 384, 168, 2),
     ),
 )
-# exact: mem_eff_attention/kernel_forward.h
+# cuDNN's fused attention for Hopper, as cuDNN 9.19 names it: `sm90_flash_fprop_wgmma_f16_knob_7_64x128x128_4x1x1`, 64 queries to
+# each of two warpgroups beside one that loads, 128 keys, head dims of 64, 128 and 192; a CTA to each SM, which takes tile after
+# tile. Its shared memory holds three blocks of keys and of values, one of each at 192.
+# exact: blocks and registers, in the names and launches of its kernels
+CUDNN = Library(
+    "cudnn",
+    style="cudnn",
+    wgmma=True,
+    blocks=(
+        Block(64, 128, 128, 384, 168, 3),
+        Block(128, 128, 128, 384, 168, 3),
+        Block(192, 128, 128, 384, 168, 1),
+        Block(256, 128, 64, 384, 168, 2),
+    ),
+    whole_tiles=True,
+    counter=True,
+    on_tcgen05="flash-attention-4",
+)
+# exact: mem_eff_attention/kernel_forward.h; a grid's third dimension counts batches (attention.cu)
 EFFICIENT = Library(
     "efficient",
     style="efficient",
@@ -311,6 +336,8 @@ EFFICIENT = Library(
     ),
     streams=True,
     takes_masks=True,
+    most_batch=65535,
+    row_warps=4,
 )
 # TensorRT-LLM's kernels for Blackwell (trtllm-gen) are not public; they work on the same tcgen05 instructions as
 # flash-attention 4 and are taken to be like it, with the helpers of fmha_v2 around them. On B200 head dim 72 runs at a quarter of
@@ -352,5 +379,5 @@ def remove(library: Library, values: str = "") -> None:
         devices.remove_values(values)
 
 
-for _library in (FLASH_2, FLASH_3, FLASH_4, TRTLLM, TRTLLM_MMA, TRTLLM_GEN, EFFICIENT):
+for _library in (FLASH_2, FLASH_3, FLASH_4, TRTLLM, TRTLLM_MMA, TRTLLM_GEN, CUDNN, EFFICIENT):
     add(_library)

@@ -11,6 +11,7 @@ from simtti.hw_configs import devices, families, parameters, schema
 from simtti.hw_configs.hardware import Hardware
 from simtti.simulator.kernel import Kernel
 from simtti.simulator.kernels.attention import ATTENTION
+from simtti.simulator.kernels.attention_math import MATH_ATTENTION
 from simtti.simulator.kernels.communication import ALL_TO_ALL
 from simtti.simulator.kernels.concatenation import CAT
 from simtti.simulator.kernels.convolution import CONV2D, CONV3D, TEMPORAL_CONV
@@ -96,7 +97,7 @@ def kernels_of(row: Mapping[str, Any], hardware: Hardware) -> list[Kernel]:
 
 
 for _family in (
-    GEMM, ATTENTION, CONV2D, CONV3D, TEMPORAL_CONV, GROUP_NORM, LAYER_NORM, RMS_NORM, SOFTMAX, REDUCTION, ELEMENTWISE, CAST, BROADCAST, GEGLU,
+    GEMM, ATTENTION, MATH_ATTENTION, CONV2D, CONV3D, TEMPORAL_CONV, GROUP_NORM, LAYER_NORM, RMS_NORM, SOFTMAX, REDUCTION, ELEMENTWISE, CAST, BROADCAST, GEGLU,
     COPY, PERMUTE, MOVE, CAT, EMBEDDING, UPSAMPLE, ALL_TO_ALL,
 ):  # fmt: skip
     add(_family)
