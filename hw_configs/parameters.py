@@ -130,6 +130,7 @@ class L2Costs(NamedTuple):
 
     write: float
     scattered_bytes: float
+    lone_sector_bytes: float
     miss_s: float
 
 

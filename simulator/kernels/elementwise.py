@@ -129,7 +129,9 @@ def walk(problem: Walk, hardware: Hardware) -> Kernel:
     cta_elements = min(THREADS * elements, numel)
     stream = sum(operand.item_bytes for operand, step in zip(operands, steps, strict=True) if step[0] == 1)
     refetched = sum(
-        refetched_bytes(sizes, step, operand.item_bytes, stream, hardware.l2_usable_bytes)
+        refetched_bytes(
+            sizes, step, operand.item_bytes, stream, hardware.l2_usable_bytes, costs.lone_sector_bytes
+        )
         for operand, step in zip(inputs, steps[1:], strict=True)
     )
     return Kernel(
