@@ -172,9 +172,15 @@ def _dense(conv: Convolution, hardware: Hardware) -> list[Kernel]:
     if conv.is_pointwise and matrix_unit(hardware) == "wgmma":
         return _pointwise(conv, products, hardware)
     found = _converted(conv, products, hardware)
-    if conv.dtype in HALF_TYPES and conv.groups == 1 and max(conv.c, conv.oc) <= CHANNEL_ALIGNMENT:
+    if _may_be_direct(conv, hardware):
         return fastest([found, [direct_kernel(products, hardware)]], hardware)
     return found
+
+
+def _may_be_direct(conv: Convolution, hardware: Hardware) -> bool:
+    """Whether cuDNN's direct kernel comes into question: a few channels in 16 bits, on Hopper's cuDNN."""
+    few = conv.groups == 1 and max(conv.c, conv.oc) <= CHANNEL_ALIGNMENT
+    return few and conv.dtype in HALF_TYPES and len(conv.out) < RANK_3D and matrix_unit(hardware) == "wgmma"
 
 
 def _pointwise(conv: Convolution, products: Problem, hardware: Hardware) -> list[Kernel]:

@@ -71,9 +71,7 @@ def to_nchw(problem: Conversion, hardware: Hardware) -> Kernel:
     return _transpose("nhwcToNchwKernel", problem, cost, TO_NCHW_REGISTERS, hardware)
 
 
-def _transpose(
-    name: str, problem: Conversion, cost: Cost, registers: int, hardware: Hardware
-) -> Kernel:
+def _transpose(name: str, problem: Conversion, cost: Cost, registers: int, hardware: Hardware) -> Kernel:
     """A CTA transposes 32 channels by 32 positions in shared memory."""
     item, style = ITEM_BYTES[problem.dtype], hardware.conv_layout
     grid = problem.n * -(-problem.c // LAYOUT_TILE) * -(-problem.positions // LAYOUT_TILE)

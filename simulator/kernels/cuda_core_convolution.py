@@ -39,7 +39,10 @@ FUSED_POINTS = 16  # exact: elements of a transformed tile, 4 x 4
 NONFUSED_OUTPUTS = 4  # exact: rows and columns of outputs of a transformed tile
 NONFUSED_POINTS = 36  # exact: elements of a transformed tile, 6 x 6
 FILTER_TAPS = 9  # exact: 3 x 3
-DIRECT_THREADS, DIRECT_REGISTERS = 1024, 40  # exact: conv2d_grouped_direct_kernel on our own H200, an output a thread
+DIRECT_THREADS, DIRECT_REGISTERS = (
+    1024,
+    40,
+)  # exact: conv2d_grouped_direct_kernel on our own H200, an output a thread
 TRANSFORM_THREADS, TRANSFORM_REGISTERS = 256, 64  # exact: winogradForwardData4x4 in the same trace
 
 

@@ -28,8 +28,8 @@ import math
 from dataclasses import dataclass
 
 from simtti.dtypes import HALF_TYPES, ITEM_BYTES
+from simtti.hw_configs.convolution_parameters import ConvMma, ConvPersistent, ConvTile
 from simtti.hw_configs.hardware import Hardware
-from simtti.hw_configs.parameters import ConvMma, ConvPersistent, ConvTile
 from simtti.simulator.closed_form import lone_time_s
 from simtti.simulator.kernel import Access, Kernel
 from simtti.simulator.kernels.data_movement import memset
@@ -189,7 +189,7 @@ def persistent_kernels(problem: Problem, tile: Tile, hardware: Hardware) -> list
         tensor_dtype=problem.dtype,
         tensor_efficiency=style.efficiency * fitted.tensor_share,
         l2_bytes=(operand_bytes + problem.write.nbytes) / grid,
-        latency_s=_persistent_latency_s(tile, rounds, style),
+        latency_s=_persistent_latency_s(tile, rounds, hardware),
         reads=problem.reads,
         writes=(problem.write,),
         flops=problem.useful_flops,
@@ -201,10 +201,11 @@ def persistent_kernels(problem: Problem, tile: Tile, hardware: Hardware) -> list
     return [*counter, kernel]
 
 
-def _persistent_latency_s(tile: Tile, rounds: float, style: ConvPersistent) -> float:
+def _persistent_latency_s(tile: Tile, rounds: float, hardware: Hardware) -> float:
     """Seconds of a CTA in which its tensor cores wait: set-up, epilogues, the sums of shared tiles."""
-    each_s = style.cooperative_tile_latency_s if tile.cooperative else style.tile_latency_s
-    parts_s = style.cooperative_segment_latency_s if tile.cooperative else style.segment_latency_s
+    style, shared = persistent_style(hardware), hardware.conv_warpgroups
+    each_s = shared.cooperative_tile_latency_s if tile.cooperative else style.tile_latency_s
+    parts_s = shared.cooperative_segment_latency_s if tile.cooperative else shared.segment_latency_s
     epilogues_s = rounds * each_s * tile.m * tile.n / EPILOGUE_OUTPUTS
     return style.latency_s + epilogues_s + (parts_s if tile.segmented else 0.0)
 
@@ -217,7 +218,7 @@ def _segment_start(workspace: int, hardware: Hardware) -> Kernel:
         grid=1,
         threads=1,
         registers=START_REGISTERS,
-        latency_s=persistent_style(hardware).segment_start_s,
+        latency_s=hardware.conv_warpgroups.segment_start_s,
         writes=(Access(workspace, COUNTER_BYTES),),
     )
 

@@ -33,17 +33,17 @@ CTA_RESERVED_BYTES = (
 
 # Tiles. exact: rows and columns from kernel names; threads, registers and shared memory of the sm90 tiles as on our own H200,
 # and of the sm100 tiles, which were not seen, as of sm90's. `warpgroupsize2x1x1` in a name: cooperative.
-SM90_SHARED_BYTES = 231424  # exact: see above
+SM90_THREADS, SM90_REGISTERS, SM90_SHARED_BYTES = 384, 168, 231424  # exact: see above
 
 
-def _sm90(m: int, n: int, *, cooperative: bool = False, segmented: bool = False) -> Tile:
-    half_step = not cooperative
+def _sm90(m: int, n: int, cooperative: bool = False, segmented: bool = False) -> Tile:
     return Tile(
-        f"sm90_{m}x{n}", m, n, 384, 168, SM90_SHARED_BYTES, True, cooperative, segmented, half_step
-    )  # exact: see above
+        f"sm90_{m}x{n}", m, n, SM90_THREADS, SM90_REGISTERS, SM90_SHARED_BYTES, True, cooperative, segmented,
+        half_step=not cooperative,
+    )  # fmt: skip
 
 
-SM90 = (
+SM90 = (  # exact: see above
     _sm90(128, 128),
     _sm90(64, 64),
     _sm90(64, 128),
@@ -77,7 +77,11 @@ SM80 = (  # exact: see above
     Tile("sm80_256x128", 256, 128, 256, 240, 98304, warps=(4, 2)),
 )
 SM80_ON_HOPPER = (SM80_SLIM, Tile("sm80_64x64", 64, 64, 128, 126, 66560), SM80_TALL)  # exact: our own H200
-SM80_ON_HOPPER_NARROW = (SM80_SLIM, SM80_NARROW, Tile("sm80_256x32", 256, 32, 128, 168, 73728, warps=(4, 1)))  # exact: the same
+SM80_ON_HOPPER_NARROW = (
+    SM80_SLIM,
+    SM80_NARROW,
+    Tile("sm80_256x32", 256, 32, 128, 168, 73728, warps=(4, 1)),
+)  # exact: the same
 SPLIT_K = (2, 3, 4, 6, 8, 12, 16)  # exact: by definition, the splits that are tried
 
 
@@ -87,12 +91,13 @@ def tensor_core_kernels(problem: Problem, hardware: Hardware) -> list[Kernel]:
     if matrix_unit(hardware) not in ("wgmma", "tcgen05") or problem.plain:
         return fastest([kernels for _, kernels in found], hardware)
 
-    def counted_s(way: tuple[Tile, list[Kernel]]) -> float:
-        tile, kernels = way
-        time_s = sum(lone_time_s(kernel, hardware) for kernel in kernels)
-        return time_s * math.exp(-tile.preference(problem, hardware))
+    return min(found, key=lambda way: counted_s(*way, problem, hardware))[1]
 
-    return min(found, key=counted_s)[1]
+
+def counted_s(tile: Tile, kernels: list[Kernel], problem: Problem, hardware: Hardware) -> float:
+    """Seconds of a way as cuDNN's heuristic counts them: as predicted, less for a tile that it prefers."""
+    time_s = sum(lone_time_s(kernel, hardware) for kernel in kernels)
+    return time_s * math.exp(-tile.preference(problem, hardware))
 
 
 def candidates(problem: Problem, hardware: Hardware) -> list[list[Kernel]]:
