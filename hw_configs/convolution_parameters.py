@@ -134,6 +134,7 @@ class ConvDirect(NamedTuple):
     product_slots: float
     output_slots: float
     latency_s: float
+    nhwc_latency_s: float
 
 
 class ConvDepthwise(NamedTuple):

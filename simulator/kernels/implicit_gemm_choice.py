@@ -116,7 +116,9 @@ def ways(problem: Problem, hardware: Hardware) -> list[tuple[Tile, list[Kernel]]
         if problem.padded:
             return _mma_ways(problem, SM80, hardware)
         return [(tile, persistent_kernels(problem, tile, hardware)) for tile in SM100]
-    small = _mma_ways(problem, SM80_ON_HOPPER, hardware)
+    # filters (1, k, k) were seen with the slim tile only
+    tiles = (SM80_SLIM, SM80_TALL) if problem.filters == "frames" else SM80_ON_HOPPER
+    small = _mma_ways(problem, tiles, hardware)
     if problem.padded:
         return small
     return [*((tile, persistent_kernels(problem, tile, hardware)) for tile in SM90), *small]
