@@ -42,7 +42,7 @@ class ConvTile(NamedTuple):
     spatial_preference: float
     frames_preference: float
     temporal_preference: float
-    tf32_preference: float
+    other_preference: float
 
 
 # Each has a group of its own, as `implicit_gemm_choice` names it.
@@ -60,7 +60,7 @@ class ConvSegmented(NamedTuple):
     spatial_preference: float
     frames_preference: float
     temporal_preference: float
-    tf32_preference: float
+    other_preference: float
 
 
 class ConvChoice(NamedTuple):
@@ -71,11 +71,12 @@ class ConvChoice(NamedTuple):
     sm80_spatial_preference: float
     sm80_frames_preference: float
     sm80_temporal_preference: float
-    sm80_tf32_preference: float
+    sm80_other_preference: float
     sm80_tall_preference: float
     sm80_small_preference: float
     sm80_few_frames_preference: float
     few_frames: float
+    planar_channels: float
     pointwise_gemm: float
 
 

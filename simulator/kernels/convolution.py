@@ -229,7 +229,7 @@ def _products(conv: Convolution) -> Problem:
 def _kind(kernel: tuple[int, ...], dtype: str) -> str:
     """What the filters extend over, as `Problem.filters` has it."""
     if dtype not in HALF_TYPES:
-        return "tf32"
+        return "other"
     if len(kernel) < RANK_3D:
         return "planar"
     if kernel[0] == 1:

@@ -50,7 +50,7 @@ class Problem:
     """`groups` times C[m, n] = sum over `taps` of A[m, channels] B[channels, n].
 
     reads: the input and the filters; write: the result. useful_flops: without padding. filters: in 16 bits 'planar',
-    over two dimensions, or, over three, 'temporal' (k, 1, 1), 'frames' (1, k, k) or 'spatial'; 'tf32', of whatever shape. frames: of the result.
+    over two dimensions, or, over three, 'temporal' (k, 1, 1), 'frames' (1, k, k) or 'spatial'; 'other', TF32 of whatever shape. frames: of the result.
     outputs_3x3: (samples, height, width) of the result where it is a 3x3 convolution with stride 1, which Winograd can
     do, else None. padded: the input channels were padded. plain: a 1x1 convolution as a GEMM of the NCHW tensors as they
     lie. workspace: slot of the first workspace that the kernels may use; others are the numbers below it.
@@ -126,14 +126,16 @@ class Tile:
     def preference(self, problem: Problem, hardware: Hardware) -> float:
         """How much faster than predicted cuDNN's heuristic holds the kernel, a natural logarithm."""
         rules = hardware.conv_choice
+        is_wide = problem.filters == "planar" and problem.n > rules.planar_channels
+        kind = "other" if is_wide else problem.filters
         if not self.persistent:
             is_few = problem.filters == "frames" and problem.frames <= rules.few_frames
-            own = getattr(rules, f"sm80_{'few_frames' if is_few else problem.filters}_preference")
+            own = getattr(rules, f"sm80_{'few_frames' if is_few else kind}_preference")
             return float(own) + {"sm80_256x64": rules.sm80_tall_preference, "sm80_128x32": 0.0}.get(
                 self.name, rules.sm80_small_preference
             )
         name = self.name.replace("_", "_segmented_") if self.segmented else self.name
-        return float(getattr(getattr(hardware, f"conv_{name}"), f"{problem.filters}_preference"))
+        return float(getattr(getattr(hardware, f"conv_{name}"), f"{kind}_preference"))
 
 
 def matrix_unit(hardware: Hardware) -> str:
