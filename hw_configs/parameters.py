@@ -8,6 +8,23 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from simtti.hw_configs.convolution_parameters import (
+    CONV_SEGMENTED_TILES,
+    CONV_TILES,
+    ConvChoice,
+    ConvDepthwise,
+    ConvDirect,
+    ConvLayout,
+    ConvMma,
+    ConvPersistent,
+    ConvSegmented,
+    ConvSgemm,
+    ConvSplitK,
+    ConvTile,
+    ConvWarpgroups,
+    ConvWinograd,
+)
+
 
 class GemmStyle(NamedTuple):
     """What all tiles of one generation of GEMM kernels share."""
@@ -174,133 +191,6 @@ class FunctionSlots(NamedTuple):
 # ---- convolution
 
 
-class ConvMma(NamedTuple):
-    """cuDNN's mma.sync kernels of one generation: a tile a CTA."""
-
-    flops_per_cycle: float
-    efficiency: float
-    latency_s: float
-    l2_share: float
-
-
-class ConvPersistent(NamedTuple):
-    """cuDNN's persistent kernels of one generation: a CTA works through many tiles."""
-
-    efficiency: float
-    latency_s: float
-    tile_latency_s: float
-    cooperative_tile_latency_s: float
-    segment_latency_s: float
-    cooperative_segment_latency_s: float
-    segment_start_s: float
-
-
-class ConvTile(NamedTuple):
-    """What one tile of the persistent kernels has of its own."""
-
-    l2_share: float
-    sm_share: float
-    tensor_share: float
-    planar_preference: float
-    spatial_preference: float
-    frames_preference: float
-    temporal_preference: float
-    tf32_preference: float
-
-
-class ConvSegmented(NamedTuple):
-    """How gladly a tile's kernel that deals out steps instead of tiles is taken."""
-
-    planar_preference: float
-    spatial_preference: float
-    frames_preference: float
-    temporal_preference: float
-    tf32_preference: float
-
-
-class ConvChoice(NamedTuple):
-    """The rules that stand for cuDNN's heuristic, as far as traces show them."""
-
-    cuda_core_channels: float
-    sm80_planar_preference: float
-    sm80_spatial_preference: float
-    sm80_frames_preference: float
-    sm80_temporal_preference: float
-    sm80_tf32_preference: float
-    sm80_tall_preference: float
-    sm80_small_preference: float
-    sm80_few_frames_preference: float
-    few_frames: float
-    pointwise_gemm: float
-
-
-class ConvSplitK(NamedTuple):
-    """Convolutions of few tiles: when the k loop is split over CTAs, and the kernel that adds up the parts."""
-
-    min_steps: float
-    max_share: float
-    cta_outputs: float
-    output_slots: float
-    part_slots: float
-    latency_s: float
-
-
-class ConvSgemm(NamedTuple):
-    """Implicit GEMM on the CUDA cores."""
-
-    efficiency: float
-    overhead_slots: float
-    output_slots: float
-    latency_s: float
-
-
-class ConvWinograd(NamedTuple):
-    """Winograd on the CUDA cores: F(2x2) in one kernel, F(4x4) between transforms."""
-
-    efficiency: float
-    gemm_efficiency: float
-    latency_s: float
-    element_slots: float
-    transform_cta_elements: float
-    transform_latency_s: float
-
-
-class ConvLayout(NamedTuple):
-    """Kernels that change a convolution's operands between NCHW and NHWC, or pad their channels."""
-
-    to_nhwc_slots: float
-    to_nchw_slots: float
-    half_line_efficiency: float
-    to_nchw_efficiency: float
-    to_nhwc_stall: float
-    to_nchw_stall: float
-    l2_share: float
-    latency_s: float
-    pad_slots: float
-    pad_latency_s: float
-    pad_cta_bytes: float
-    pad_threads: float
-    pad_registers: float
-
-
-class ConvDirect(NamedTuple):
-    """cuDNN's direct kernel on the CUDA cores, for a handful of channels."""
-
-    product_slots: float
-    output_slots: float
-    latency_s: float
-
-
-class ConvDepthwise(NamedTuple):
-    """PyTorch's depthwise kernel."""
-
-    tap_slots: float
-    output_slots: float
-    latency_s: float
-    threads: float
-    registers: float
-
-
 class GroupNormStyle(NamedTuple):
     """What the kernels of PyTorch's GroupNorm spend: the moments, and the scales and shifts made of them."""
 
@@ -421,23 +311,10 @@ GROUPS: dict[str, Group] = {
     "conv_mma": Group(ConvMma),
     "conv_mma_registers": Group(ConvMma),
     "conv_wgmma": Group(ConvPersistent),
+    "conv_warpgroups": Group(ConvWarpgroups),
     "conv_tcgen05": Group(ConvPersistent),
-    "conv_sm90_64x64": Group(ConvTile),
-    "conv_sm90_64x128": Group(ConvTile),
-    "conv_sm90_64x192": Group(ConvTile),
-    "conv_sm90_128x64": Group(ConvTile),
-    "conv_sm90_128x128": Group(ConvTile),
-    "conv_sm90_128x192": Group(ConvTile),
-    "conv_sm90_128x256": Group(ConvTile),
-    "conv_sm90_256x64": Group(ConvTile),
-    "conv_sm90_256x96": Group(ConvTile),
-    "conv_sm90_256x128": Group(ConvTile),
-    "conv_sm90_segmented_128x64": Group(ConvSegmented),
-    "conv_sm90_segmented_128x128": Group(ConvSegmented),
-    "conv_sm90_segmented_256x128": Group(ConvSegmented),
-    "conv_sm100_128x256": Group(ConvTile),
-    "conv_sm100_128x128": Group(ConvTile),
-    "conv_sm100_128x64": Group(ConvTile),
+    **{f"conv_{tile}": Group(ConvTile) for tile in CONV_TILES},
+    **{f"conv_{tile}": Group(ConvSegmented) for tile in CONV_SEGMENTED_TILES},
     "conv_choice": Group(ConvChoice),
     "conv_split_k": Group(ConvSplitK),
     "conv_sgemm": Group(ConvSgemm),
@@ -480,23 +357,8 @@ class Groups:
     conv_mma: ConvMma
     conv_mma_registers: ConvMma
     conv_wgmma: ConvPersistent
+    conv_warpgroups: ConvWarpgroups
     conv_tcgen05: ConvPersistent
-    conv_sm90_64x64: ConvTile
-    conv_sm90_64x128: ConvTile
-    conv_sm90_64x192: ConvTile
-    conv_sm90_128x64: ConvTile
-    conv_sm90_128x128: ConvTile
-    conv_sm90_128x192: ConvTile
-    conv_sm90_128x256: ConvTile
-    conv_sm90_256x64: ConvTile
-    conv_sm90_256x96: ConvTile
-    conv_sm90_256x128: ConvTile
-    conv_sm90_segmented_128x64: ConvSegmented
-    conv_sm90_segmented_128x128: ConvSegmented
-    conv_sm90_segmented_256x128: ConvSegmented
-    conv_sm100_128x256: ConvTile
-    conv_sm100_128x128: ConvTile
-    conv_sm100_128x64: ConvTile
     conv_choice: ConvChoice
     conv_split_k: ConvSplitK
     conv_sgemm: ConvSgemm

@@ -28,6 +28,7 @@ from simtti.hw_configs.hardware import Hardware
 from simtti.simulator.kernel import Access, Kernel
 from simtti.simulator.kernels.convolution_layout import (
     CHANNEL_ALIGNMENT,
+    PART_ALIGNMENT,
     Conversion,
     aligned,
     in_a_row,
@@ -39,7 +40,7 @@ from simtti.simulator.kernels.cuda_core_convolution import cuda_core_kernels, di
 from simtti.simulator.kernels.elementwise import Walk, walk
 from simtti.simulator.kernels.family import Cells, Column, Family, Target, Work, lowered_by, needed
 from simtti.simulator.kernels.gemm import Gemm, gemm
-from simtti.simulator.kernels.implicit_gemm import Problem, fastest, matrix_unit, writes_nchw
+from simtti.simulator.kernels.implicit_gemm import Problem, matrix_unit, writes_nchw
 from simtti.simulator.kernels.implicit_gemm_choice import tensor_core_kernels
 from simtti.simulator.kernels.layout import Operand, dense
 from simtti.workloads.trace import Operator
@@ -171,10 +172,15 @@ def _dense(conv: Convolution, hardware: Hardware) -> list[Kernel]:
         return cuda_core_kernels(products, hardware)
     if conv.is_pointwise and matrix_unit(hardware) == "wgmma":
         return _pointwise(conv, products, hardware)
-    found = _converted(conv, products, hardware)
-    if conv.dtype in HALF_TYPES and conv.groups == 1 and max(conv.c, conv.oc) <= CHANNEL_ALIGNMENT:
-        return fastest([found, [direct_kernel(products, hardware)]], hardware)
-    return found
+    if _is_direct(conv, hardware):
+        return [direct_kernel(products, conv.layout == "nchw", hardware)]
+    return _converted(conv, products, hardware)
+
+
+def _is_direct(conv: Convolution, hardware: Hardware) -> bool:
+    """Whether cuDNN's direct kernel does it: a few channels in 16 bits, on Hopper's cuDNN."""
+    few = conv.groups == 1 and max(conv.c, conv.oc) <= PART_ALIGNMENT
+    return few and conv.dtype in HALF_TYPES and len(conv.out) < RANK_3D and matrix_unit(hardware) == "wgmma"
 
 
 def _pointwise(conv: Convolution, products: Problem, hardware: Hardware) -> list[Kernel]:
@@ -194,7 +200,8 @@ def _converted(conv: Convolution, products: Problem, hardware: Hardware) -> list
     """Tensor cores' products, between the conversions they need."""
     nchw = conv.layout == "nchw"
     convert = nchw and not conv.is_pointwise
-    may_pad = conv.groups == 1 and (convert or conv.c % CHANNEL_ALIGNMENT)
+    alignment = CHANNEL_ALIGNMENT if convert or matrix_unit(hardware) != "wgmma" else PART_ALIGNMENT
+    may_pad = conv.groups == 1 and (convert or conv.c % alignment)
     padded = aligned(conv.c) if may_pad else conv.c
     data, data_kernels = _input(conv, padded, convert, hardware)
     filters, filter_kernels = _filters(conv, padded, convert, hardware)
@@ -222,7 +229,7 @@ def _products(conv: Convolution) -> Problem:
 def _kind(kernel: tuple[int, ...], dtype: str) -> str:
     """What the filters extend over, as `Problem.filters` has it."""
     if dtype not in HALF_TYPES:
-        return "tf32"
+        return "other"
     if len(kernel) < RANK_3D:
         return "planar"
     if kernel[0] == 1:

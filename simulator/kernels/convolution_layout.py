@@ -22,6 +22,7 @@ from simtti.simulator.kernels.data_movement import memset
 from simtti.simulator.kernels.machine import LINE_BYTES
 
 CHANNEL_ALIGNMENT = 8  # exact: channels of a 16-byte vector in fp16; cuDNN pads to it
+PART_ALIGNMENT = 4  # exact: of 8 bytes, with which cuDNN's kernels without shared memory take NHWC as it lies (`.._aligna4`, H200)
 LAYOUT_TILE = 32  # exact: rows and columns of a layout kernel's tile, by its shared memory (32 x 33 elements)
 LAYOUT_THREADS = 256  # exact: threads of a CTA in the H100 traces, as the registers
 TO_NHWC_REGISTERS, TO_NCHW_REGISTERS = 32, 36  # exact: see above

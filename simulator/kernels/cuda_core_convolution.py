@@ -63,8 +63,8 @@ def cuda_core_kernels(problem: Problem, hardware: Hardware) -> list[Kernel]:
     return fastest(candidates, hardware)
 
 
-def direct_kernel(problem: Problem, hardware: Hardware) -> Kernel:
-    """conv2d_grouped_direct_kernel: each thread makes an output, product by product, whichever way the tensors lie."""
+def direct_kernel(problem: Problem, nchw: bool, hardware: Hardware) -> Kernel:
+    """conv2d_grouped_direct_kernel: each thread makes an output, product by product, whichever way the tensors lie; NHWC takes longer."""
     style = hardware.conv_direct
     outputs = problem.m * problem.n
     grid = -(-outputs // DIRECT_THREADS)
@@ -77,7 +77,7 @@ def direct_kernel(problem: Problem, hardware: Hardware) -> Kernel:
         registers=DIRECT_REGISTERS,
         issue_slots=min(DIRECT_THREADS, outputs) * thread_slots,
         l2_bytes=(problem.reads[0].nbytes + problem.write.nbytes) / grid,
-        latency_s=hardware.hbm_latency_s + style.latency_s,
+        latency_s=hardware.hbm_latency_s + (style.latency_s if nchw else style.nhwc_latency_s),
         reads=problem.reads,
         writes=(problem.write,),
         flops=problem.useful_flops,

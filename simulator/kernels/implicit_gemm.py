@@ -28,8 +28,8 @@ import math
 from dataclasses import dataclass
 
 from simtti.dtypes import HALF_TYPES, ITEM_BYTES
+from simtti.hw_configs.convolution_parameters import ConvMma, ConvPersistent, ConvTile
 from simtti.hw_configs.hardware import Hardware
-from simtti.hw_configs.parameters import ConvMma, ConvPersistent, ConvTile
 from simtti.simulator.closed_form import lone_time_s
 from simtti.simulator.kernel import Access, Kernel
 from simtti.simulator.kernels.data_movement import memset
@@ -50,7 +50,7 @@ class Problem:
     """`groups` times C[m, n] = sum over `taps` of A[m, channels] B[channels, n].
 
     reads: the input and the filters; write: the result. useful_flops: without padding. filters: in 16 bits 'planar',
-    over two dimensions, or, over three, 'temporal' (k, 1, 1), 'frames' (1, k, k) or 'spatial'; 'tf32', of whatever shape. frames: of the result.
+    over two dimensions, or, over three, 'temporal' (k, 1, 1), 'frames' (1, k, k) or 'spatial'; 'other', TF32 of whatever shape. frames: of the result.
     outputs_3x3: (samples, height, width) of the result where it is a 3x3 convolution with stride 1, which Winograd can
     do, else None. padded: the input channels were padded. plain: a 1x1 convolution as a GEMM of the NCHW tensors as they
     lie. workspace: slot of the first workspace that the kernels may use; others are the numbers below it.
@@ -126,14 +126,16 @@ class Tile:
     def preference(self, problem: Problem, hardware: Hardware) -> float:
         """How much faster than predicted cuDNN's heuristic holds the kernel, a natural logarithm."""
         rules = hardware.conv_choice
+        is_wide = problem.filters == "planar" and problem.n > rules.planar_channels
+        kind = "other" if is_wide else problem.filters
         if not self.persistent:
             is_few = problem.filters == "frames" and problem.frames <= rules.few_frames
-            own = getattr(rules, f"sm80_{'few_frames' if is_few else problem.filters}_preference")
+            own = getattr(rules, f"sm80_{'few_frames' if is_few else kind}_preference")
             return float(own) + {"sm80_256x64": rules.sm80_tall_preference, "sm80_128x32": 0.0}.get(
                 self.name, rules.sm80_small_preference
             )
         name = self.name.replace("_", "_segmented_") if self.segmented else self.name
-        return float(getattr(getattr(hardware, f"conv_{name}"), f"{problem.filters}_preference"))
+        return float(getattr(getattr(hardware, f"conv_{name}"), f"{kind}_preference"))
 
 
 def matrix_unit(hardware: Hardware) -> str:
@@ -189,7 +191,7 @@ def persistent_kernels(problem: Problem, tile: Tile, hardware: Hardware) -> list
         tensor_dtype=problem.dtype,
         tensor_efficiency=style.efficiency * fitted.tensor_share,
         l2_bytes=(operand_bytes + problem.write.nbytes) / grid,
-        latency_s=_persistent_latency_s(tile, rounds, style),
+        latency_s=_persistent_latency_s(tile, rounds, hardware),
         reads=problem.reads,
         writes=(problem.write,),
         flops=problem.useful_flops,
@@ -201,10 +203,11 @@ def persistent_kernels(problem: Problem, tile: Tile, hardware: Hardware) -> list
     return [*counter, kernel]
 
 
-def _persistent_latency_s(tile: Tile, rounds: float, style: ConvPersistent) -> float:
+def _persistent_latency_s(tile: Tile, rounds: float, hardware: Hardware) -> float:
     """Seconds of a CTA in which its tensor cores wait: set-up, epilogues, the sums of shared tiles."""
-    each_s = style.cooperative_tile_latency_s if tile.cooperative else style.tile_latency_s
-    parts_s = style.cooperative_segment_latency_s if tile.cooperative else style.segment_latency_s
+    style, shared = persistent_style(hardware), hardware.conv_warpgroups
+    each_s = shared.cooperative_tile_latency_s if tile.cooperative else style.tile_latency_s
+    parts_s = shared.cooperative_segment_latency_s if tile.cooperative else shared.segment_latency_s
     epilogues_s = rounds * each_s * tile.m * tile.n / EPILOGUE_OUTPUTS
     return style.latency_s + epilogues_s + (parts_s if tile.segmented else 0.0)
 
@@ -217,7 +220,7 @@ def _segment_start(workspace: int, hardware: Hardware) -> Kernel:
         grid=1,
         threads=1,
         registers=START_REGISTERS,
-        latency_s=persistent_style(hardware).segment_start_s,
+        latency_s=hardware.conv_warpgroups.segment_start_s,
         writes=(Access(workspace, COUNTER_BYTES),),
     )
 

@@ -33,17 +33,17 @@ CTA_RESERVED_BYTES = (
 
 # Tiles. exact: rows and columns from kernel names; threads, registers and shared memory of the sm90 tiles as on our own H200,
 # and of the sm100 tiles, which were not seen, as of sm90's. `warpgroupsize2x1x1` in a name: cooperative.
-SM90_SHARED_BYTES = 231424  # exact: see above
+SM90_THREADS, SM90_REGISTERS, SM90_SHARED_BYTES = 384, 168, 231424  # exact: see above
 
 
-def _sm90(m: int, n: int, *, cooperative: bool = False, segmented: bool = False) -> Tile:
-    half_step = not cooperative
+def _sm90(m: int, n: int, cooperative: bool = False, segmented: bool = False) -> Tile:
     return Tile(
-        f"sm90_{m}x{n}", m, n, 384, 168, SM90_SHARED_BYTES, True, cooperative, segmented, half_step
-    )  # exact: see above
+        f"sm90_{m}x{n}", m, n, SM90_THREADS, SM90_REGISTERS, SM90_SHARED_BYTES, True, cooperative, segmented,
+        half_step=not cooperative,
+    )  # fmt: skip
 
 
-SM90 = (
+SM90 = (  # exact: see above
     _sm90(128, 128),
     _sm90(64, 64),
     _sm90(64, 128),
@@ -91,12 +91,13 @@ def tensor_core_kernels(problem: Problem, hardware: Hardware) -> list[Kernel]:
     if matrix_unit(hardware) not in ("wgmma", "tcgen05") or problem.plain:
         return fastest([kernels for _, kernels in found], hardware)
 
-    def counted_s(way: tuple[Tile, list[Kernel]]) -> float:
-        tile, kernels = way
-        time_s = sum(lone_time_s(kernel, hardware) for kernel in kernels)
-        return time_s * math.exp(-tile.preference(problem, hardware))
+    return min(found, key=lambda way: counted_s(*way, problem, hardware))[1]
 
-    return min(found, key=counted_s)[1]
+
+def counted_s(tile: Tile, kernels: list[Kernel], problem: Problem, hardware: Hardware) -> float:
+    """Seconds of a way as cuDNN's heuristic counts them: as predicted, less for a tile that it prefers."""
+    time_s = sum(lone_time_s(kernel, hardware) for kernel in kernels)
+    return time_s * math.exp(-tile.preference(problem, hardware))
 
 
 def candidates(problem: Problem, hardware: Hardware) -> list[list[Kernel]]:
@@ -115,7 +116,9 @@ def ways(problem: Problem, hardware: Hardware) -> list[tuple[Tile, list[Kernel]]
         if problem.padded:
             return _mma_ways(problem, SM80, hardware)
         return [(tile, persistent_kernels(problem, tile, hardware)) for tile in SM100]
-    small = _mma_ways(problem, SM80_ON_HOPPER, hardware)
+    # filters (1, k, k) were seen with the slim tile only
+    tiles = (SM80_SLIM, SM80_TALL) if problem.filters == "frames" else SM80_ON_HOPPER
+    small = _mma_ways(problem, tiles, hardware)
     if problem.padded:
         return small
     return [*((tile, persistent_kernels(problem, tile, hardware)) for tile in SM90), *small]
