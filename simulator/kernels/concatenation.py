@@ -95,9 +95,9 @@ def _cat_vectors(problem: Cat, hardware: Hardware) -> Kernel:
     item = ITEM_BYTES[target.dtype]
     counts = [math.prod(shape) for shape, _ in pieces]
     vectors = [count * item / VECTOR_BYTES for count in counts]
-    ctas = min(math.ceil(max(vectors) / CAT_VECTOR_THREADS), CAT_VECTOR_CTAS_PER_SM * hardware.sm_count)
-    # Every input gets the same CTAs, so only those of inputs about as long as the longest stay busy.
-    grid = ctas * max(1, round(sum(counts) / max(counts)))
+    # Every input gets the CTAs of the longest; those that find nothing to copy end at once and are not counted.
+    most = CAT_VECTOR_CTAS_PER_SM * hardware.sm_count
+    grid = sum(min(most, math.ceil(each / CAT_VECTOR_THREADS)) for each in vectors)
     reads = tuple(Access(each.tensor, unique_bytes(shape, each)) for shape, each in pieces)
     writes = (Access(target.tensor, float(sum(counts) * item)),)
     return Kernel(

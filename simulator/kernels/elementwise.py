@@ -264,7 +264,7 @@ BROADCAST = Family(
     columns=(
         *needed("numel"),
         Column("function", "add_channel", str, words=("add_channel", "add_row")),
-        *(Column(name, None) for name in ("n", "c", "cols")),
+        *(Column(name, 1) for name in ("n", "c", "cols")),
     ),
     note="add_channel: a number to each of n x c channels; add_row: one of cols numbers to each column",
     kernels=_broadcast_kernels,

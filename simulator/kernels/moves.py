@@ -85,7 +85,7 @@ PERMUTE = Family(
 MOVE = Family(
     op="move",
     columns=(
-        Column("function", kind=str, words=tuple(MOVES)),
+        Column("function", "nchw_to_tokens", str, words=tuple(MOVES)),
         *needed("c h w"),
         Column("n", 1),
         Column("frames", 1),

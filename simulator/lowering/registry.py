@@ -19,6 +19,7 @@ from simtti.simulator.kernels.data_movement import COPY, EMBEDDING, UPSAMPLE
 from simtti.simulator.kernels.elementwise import BROADCAST, CAST, ELEMENTWISE, GEGLU
 from simtti.simulator.kernels.family import Cells, Family, Lower
 from simtti.simulator.kernels.gemm import GEMM
+from simtti.simulator.kernels.launches import LAUNCH
 from simtti.simulator.kernels.moves import MOVE, PERMUTE
 from simtti.simulator.kernels.normalization import GROUP_NORM, LAYER_NORM, RMS_NORM
 from simtti.simulator.kernels.reductions import REDUCTION
@@ -98,6 +99,6 @@ def kernels_of(row: Mapping[str, Any], hardware: Hardware) -> list[Kernel]:
 
 for _family in (
     GEMM, ATTENTION, MATH_ATTENTION, CONV2D, CONV3D, TEMPORAL_CONV, GROUP_NORM, LAYER_NORM, RMS_NORM, SOFTMAX, REDUCTION, ELEMENTWISE, CAST, BROADCAST, GEGLU,
-    COPY, PERMUTE, MOVE, CAT, EMBEDDING, UPSAMPLE, ALL_TO_ALL,
+    COPY, PERMUTE, MOVE, CAT, EMBEDDING, UPSAMPLE, ALL_TO_ALL, LAUNCH,
 ):  # fmt: skip
     add(_family)
