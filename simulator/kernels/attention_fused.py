@@ -79,7 +79,9 @@ def _held(kernel: Kernel, problem: Attention, hardware: Hardware) -> Kernel:
         return kernel
     whole = sum(access.nbytes for access in (*problem.reads, *problem.writes))
     gone = min(max(whole, kernel.unique_bytes) / hardware.l2_usable_bytes, 1.0) ** power
-    return dataclasses.replace(kernel, repeated_hbm_bytes=kernel.unique_bytes * gone + kernel.hbm_reread_bytes)
+    return dataclasses.replace(
+        kernel, repeated_hbm_bytes=kernel.unique_bytes * gone + kernel.hbm_reread_bytes
+    )
 
 
 class _Division(NamedTuple):
@@ -286,7 +288,9 @@ def _helper(library: Library, latency_s: float, family: str) -> Kernel:
     )
 
 
-def _repack(library: Library, reads: tuple[Access, ...], latency_s: float, family: str, hardware: Hardware) -> Kernel:
+def _repack(
+    library: Library, reads: tuple[Access, ...], latency_s: float, family: str, hardware: Hardware
+) -> Kernel:
     """A copy of Q, K and V: CTAs of 256 threads, 16 bytes a thread in and out."""
     nbytes, cta_bytes = sum(access.nbytes for access in reads), REPACK_THREADS * VECTOR_BYTES
     ctas = max(int(nbytes // cta_bytes), 1)

@@ -68,7 +68,9 @@ TINY_REGISTERS = 64  # exact: of a thread; one warp a CTA, so that they limit no
 TINY_SHARED_BYTES = 4 * 1024  # exact: the operands and the result of a tile, so that they limit nothing
 REDUCTION_REGISTERS = 32  # exact: of a thread, few enough that CTAs fill an SM's threads
 
-MOST_BATCH = 65535  # exact: products of one launch, CUDA's limit of a grid's z; 65,536 are launched as 65,535 and 1
+MOST_BATCH = (
+    65535  # exact: products of one launch, CUDA's limit of a grid's z; 65,536 are launched as 65,535 and 1
+)
 COUNTER_BYTES = 4.0  # exact: of the counter of tiles
 
 LAYOUTS = ("nn", "nt", "tn", "tt")  # exact: of A and B, as BLAS says it
@@ -182,7 +184,10 @@ def _launched(problem: Gemm, hardware: Hardware) -> list[Kernel]:
     product_bytes, reduction_bytes = traffic.repeated(hardware, partial_bytes)
     if split == 1:
         product = _tiled(problem, plan, reads, writes, product_bytes, hardware)
-        return [*_counter(problem, product.grid, hardware), _started(product, problem, plan.fit.slots, hardware)]
+        return [
+            *_counter(problem, product.grid, hardware),
+            _started(product, problem, plan.fit.slots, hardware),
+        ]
     partial = (Access(problem.workspace, partial_bytes),)
     product = _tiled(problem, plan, reads, partial, product_bytes, hardware)
     summing = _reduction(problem, split, partial, writes, reduction_bytes, hardware)
@@ -199,9 +204,7 @@ def _started(kernel: Kernel, problem: Gemm, slots: int, hardware: Hardware) -> K
     start_s = style.start_s + (style.cold_s if cold else 0.0) + (style.bias_s if problem.bias else 0.0)
     waves = -(-kernel.grid // slots) if slots > 1 else 1
     held = None if cold else kernel.repeated_hbm_bytes
-    return dataclasses.replace(
-        kernel, latency_s=kernel.latency_s + start_s / waves, repeated_hbm_bytes=held
-    )
+    return dataclasses.replace(kernel, latency_s=kernel.latency_s + start_s / waves, repeated_hbm_bytes=held)
 
 
 def _counter(problem: Gemm, tiles: int, hardware: Hardware) -> list[Kernel]:
@@ -332,7 +335,9 @@ def _lower_linear(operator: Operator, target: Target) -> list[Kernel]:
     x, weight = operator.inputs[:2]
     m, n, k = math.prod(x.shape[:-1]), weight.shape[0], weight.shape[1]
     reads, writes = reads_of(operator), writes_of(operator)
-    return gemm(Gemm(m, n, k, dtype=x.dtype, reads=reads, writes=writes, bias=len(reads) > 2), target.hardware)
+    return gemm(
+        Gemm(m, n, k, dtype=x.dtype, reads=reads, writes=writes, bias=len(reads) > 2), target.hardware
+    )
 
 
 # ---- rows of a table

@@ -271,7 +271,10 @@ def work_of(
     fill_s = filled * max(operand_bytes / rates.l2, (hbm_bytes + reread_bytes) / grid / rates.hbm)
     paired_cycles = style.cluster_cycles if shared and tile.in_clusters else 0.0
     latency_s = (
-        style.setup_cycles + paired_cycles + style.step_cycles * steps + out_bytes / style.epilogue_bytes_per_cycle
+        style.setup_cycles
+        + paired_cycles
+        + style.step_cycles * steps
+        + out_bytes / style.epilogue_bytes_per_cycle
     ) / rates.clock_hz + style.exposed_fill * fill_s
     return (
         grid,

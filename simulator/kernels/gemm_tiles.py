@@ -106,9 +106,15 @@ NVJET_SIDES: tuple[tuple[int, tuple[int, ...]], ...] = (
 NVJET_K = 64  # exact: the same names: elements of k a ring slot
 NVJET_STAGES = 16  # exact: the same names: slots at most
 NVJET_THREADS = 384  # exact: a producer's warpgroup and two consumers'
-NVJET_REGISTERS = 168  # exact: of a thread as launched, so that an SM has one CTA, which takes tile after tile
-NVJET_RING_BYTES = 226 * 1024  # exact: an SM's 227 KB without barriers, for the ring and the result on its way out
-NVJET_RESULT_BYTES = 16 * 1024  # exact: of which the result has this at most; both give the stages in the names
+NVJET_REGISTERS = (
+    168  # exact: of a thread as launched, so that an SM has one CTA, which takes tile after tile
+)
+NVJET_RING_BYTES = (
+    226 * 1024
+)  # exact: an SM's 227 KB without barriers, for the ring and the result on its way out
+NVJET_RESULT_BYTES = (
+    16 * 1024
+)  # exact: of which the result has this at most; both give the stages in the names
 
 
 def _nvjet_tile(rows: int, other: int) -> Tile:
