@@ -55,13 +55,18 @@ def attention(problem: Attention, hardware: Hardware) -> list[Kernel]:
     return fused(library, problem, hardware)
 
 
+PART_RESULT = (
+    -40
+)  # exact: identity of our own, below all other workspaces, of the result of a part of the batch
+
+
 def _in_parts(library: Library, problem: Attention, hardware: Hardware) -> list[Kernel]:
     """Launches of as many batches as a grid takes; the results of each are copied into their place."""
     kernels: list[Kernel] = []
     left = problem.batch
     while left:
         part = dataclasses.replace(
-            problem, batch=min(left, library.most_batch), out=problem.workspace - 3, workspace=problem.workspace - 4
+            problem, batch=min(left, library.most_batch), out=PART_RESULT, workspace=PART_RESULT - 1
         )  # fmt: skip
         kernels += fused(library, part, hardware)
         kernels.append(memcpy(part.out, problem.out, part.writes[0].nbytes, hardware))

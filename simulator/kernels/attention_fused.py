@@ -138,9 +138,9 @@ def _main(
     real_keys = min(keys, problem.kv_len / splits)
     rows = problem.q_len / cut.q_blocks
     exponentials = block.queries * keys
-    flops = exponentials * _flops_a_score(library, block, problem, hardware)
+    flops = exponentials * _flops_a_score(library, cut, problem, hardware)
     cuda_cores = problem.dtype == "fp32" and not hardware.tensor_tf32_flops_per_cycle_sm
-    shared_bytes = cut.key_blocks * size * _shared_elements(library, block, head_dim, hardware)
+    shared_bytes = cut.key_blocks * size * _shared_elements(library, cut, problem, hardware)
     tensor_share = 1.0
     if not cuda_cores:
         rest = _edge_cycles(library, style, cut, problem)
@@ -153,6 +153,10 @@ def _main(
     l2_bytes = head_dim * (
         walked_again * size + rows * (FP32_BYTES if splits > 1 else size) + 2.0 * real_keys * size
     )
+    if (
+        library.streams and head_dim > block.keys
+    ):  # results do not fit in registers: in fp32, from block to block of keys
+        l2_bytes += FP32_BYTES * rows * head_dim * (2 * cut.key_blocks - 1)
     bytes_in_flight = float((block.queries + 2 * in_flight * block.keys) * head_dim * size)
     waits_s = _waits_s(library, problem, cut, hardware)
     if waits_s:  # no faster than its own waits and products let it fetch
@@ -207,21 +211,30 @@ def _slices(elements: int) -> int:
     return -(-elements // SLICE)
 
 
-def _flops_a_score(library: Library, block: Block, problem: Attention, hardware: Hardware) -> float:
+def _weighed_share(cut: _Division, problem: Attention) -> float:
+    """Of the keys of a block, on average: those whose values chained GEMMs weigh. The last block's second product ends with the
+    last slice of 32 that holds a key; its first product and its softmax do not."""
+    walked = cut.key_blocks * cut.block.keys
+    return min(_slices(problem.kv_len) * SLICE / walked, 1.0)
+
+
+def _flops_a_score(library: Library, cut: _Division, problem: Attention, hardware: Hardware) -> float:
     """FLOPs of both products for one query and key, with the head dim's padding.
 
     Chained GEMMs pad it to slices of 32 in the first and whole tiles in the second; in fp32 they make each product of
     three in TF32.
     """
+    block = cut.block
     if not library.streams:
         return 2 * 2.0 * block.head_dim
     passes = TF32_PASSES if problem.dtype == "fp32" and hardware.tensor_tf32_flops_per_cycle_sm else 1
     slices, tiles = _slices(problem.head_dim) * SLICE, -(-problem.head_dim // block.keys) * block.keys
-    return 2.0 * passes * (slices + tiles)
+    return 2.0 * passes * (slices + tiles * _weighed_share(cut, problem))
 
 
 def _latency_s(library: Library, problem: Attention, cut: _Division, ctas: int, hardware: Hardware) -> float:
-    """What a CTA waits for: its prologue and epilogue, its first loads, its part of split keys; on warpgroups, each block of keys."""
+    """What a CTA waits for: its prologue and epilogue, its first loads, its part of split keys; on warpgroups, each block
+    of keys."""
     style, block, size = library.style_on(hardware), cut.block, problem.item_bytes
     rows = problem.q_len / cut.q_blocks
     own_rows = (
@@ -243,9 +256,12 @@ def _waits_s(library: Library, problem: Attention, cut: _Division, hardware: Har
     if library.wgmma:
         return 0.0
     style, block, steps = library.style_on(hardware), cut.block, cut.key_blocks
-    if library.streams:  # a barrier and a wait for L2 at each slice of 32 of both products
+    if (
+        library.streams
+    ):  # a barrier and a wait for L2 at each slice of 32 of both products; more warps a sub-core hide it
         tiles = -(-problem.head_dim // block.keys)
-        steps *= _slices(problem.head_dim) + tiles * block.keys // SLICE
+        steps *= _slices(problem.head_dim) + tiles * block.keys / SLICE * _weighed_share(cut, problem)
+        steps *= library.row_warps * LANES / block.threads
     cycles = style.step_cycles * steps
     if not library.streams and hardware.tensor_flops_per_cycle_sm("fp16"):
         # A warp alone on its sub-core waits for each of its products.
@@ -277,15 +293,16 @@ def _product_rate(library: Library, dtype: str, hardware: Hardware) -> float:
     return min(rate, hardware.attention_mma.flops_per_cycle * rate / two_bytes)
 
 
-def _shared_elements(library: Library, block: Block, head_dim: int, hardware: Hardware) -> float:
+def _shared_elements(library: Library, cut: _Division, problem: Attention, hardware: Hardware) -> float:
     """Elements through shared memory for a block of keys: what each warp (mma), warpgroup (wgmma: 64 rows) or instruction
     (tcgen05: 128 rows) reads of its queries, keys and values, and what fills the ring."""
+    block, head_dim = cut.block, problem.head_dim
     style, queries, keys = library.style_on(hardware), block.queries, block.keys
     warps = block.threads // LANES
     if library.streams:  # scores are written and read back
-        tiles = -(-head_dim // keys)
-        read = warps * 2 * WARP_TILE * (_slices(head_dim) * SLICE + keys * tiles)
-        return read + style.fill_cost * (head_dim * (queries + 2 * keys) + queries * keys)
+        tiles, weighed = -(-head_dim // keys), _weighed_share(cut, problem)
+        read = warps * 2 * WARP_TILE * (_slices(head_dim) * SLICE + keys * tiles * weighed)
+        return read + style.fill_cost * (head_dim * (queries + (1 + weighed) * keys) + queries * keys)
     rows = TCGEN05_ROWS if hardware.matrix_unit == "tcgen05" else WGMMA_ROWS
     readers = max(queries // rows, 1) if library.wgmma else warps
     return block.head_dim * (readers * 2 * keys + queries + 2 * style.fill_cost * keys)

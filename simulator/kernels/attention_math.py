@@ -15,6 +15,8 @@ Traces of torch 2.11 on H200 show just these, 14 or 17 of them.
 from __future__ import annotations
 
 import dataclasses
+import itertools
+from collections.abc import Iterator
 
 from simtti.hw_configs.hardware import Hardware
 from simtti.simulator.kernel import Kernel
@@ -33,49 +35,37 @@ FULL = "fp32"  # exact: what halves are computed in
 
 def math_attention(problem: Attention, hardware: Hardware) -> list[Kernel]:
     """The kernels, in order. Queries, keys, values and result lie by token, heads within."""
-    query, key, value = (
-        _Tensor(problem, length, tensor)
-        for length, tensor in ((problem.q_len, problem.q), (problem.kv_len, problem.k), (problem.kv_len, problem.v))
-    )  # fmt: skip
-    work = iter(range(problem.workspace, problem.workspace - 20, -1))
+    lengths = (problem.q_len, problem.q), (problem.kv_len, problem.k), (problem.kv_len, problem.v)
+    given = [_Tensor(problem, length, tensor) for length, tensor in lengths]
+    work, halves = itertools.count(problem.workspace, -1), problem.dtype != FULL
     kernels: list[Kernel] = []
-    full = [each.to(next(work)) for each in (query, key, value)]
-    if problem.dtype != FULL:
-        for half, wide in zip((query, key, value), full, strict=True):
-            kernels += copy(half.shape, half.operand(problem.dtype), wide.operand(FULL), hardware)
+    query, key, value = (each.to(next(work)) for each in given) if halves else given
+    if halves:
+        for half, wide in zip(given, (query, key, value), strict=True):
+            kernels += copy(half.shape, half.lies(problem.dtype), wide.lies(FULL), hardware)
+    scaled = query.to(next(work)), key.to(next(work))
+    for source, target in zip((query, key), scaled, strict=True):
+        kernels.append(walk(Walk("mul", source.shape, (source.lies(FULL),), target.lies(FULL)), hardware))
+    query, key = scaled
+    copied = query.to(next(work)), key.to(next(work)), value.to(next(work))
+    if problem.batch == 1 or problem.heads == 1:
+        copied = query, key, value
     else:
-        full = [query, key, value]
-    scaled = [each.to(next(work)) for each in full[:2]]
-    for source, target in zip(full, scaled, strict=False):
-        source_at, target_at = source.operand(FULL), target.operand(FULL)
-        kernels.append(walk(Walk("mul", source.shape, (source_at,), target_at), hardware))
-    query, key, value = *scaled, full[2]
-    together = problem.batch == 1 or problem.heads == 1
-    dense_q, dense_k, dense_v = (
-        (query, key, value) if together else (query.to(next(work)), key.to(next(work)), value.to(next(work)))
-    )
-    if not together:
-        kernels += copy(query.shape, query.operand(FULL), dense(dense_q.tensor, query.shape, FULL), hardware)
-        kernels += copy(key.shape, key.operand(FULL), dense_k.transposed(FULL), hardware)
-    scores, weights, zeroed, mask, rows, half = (next(work) for _ in range(6))
+        kernels += copy(query.shape, query.lies(FULL), copied[0].by_head(FULL), hardware)
+        kernels += copy(key.shape, key.lies(FULL), copied[1].transposed(FULL), hardware)
+    scores, zeroed, result = next(work), next(work), next(work) if halves else problem.out
     sizes = problem.sequences, problem.q_len, problem.kv_len, problem.head_dim
-    kernels += exact_products(Products(*sizes, dense_q.tensor, dense_k.tensor, scores, "scores"), hardware)
-    kernels += _safe_softmax(problem, (scores, weights, mask, rows, zeroed), hardware)
-    shape = (problem.sequences * problem.q_len * problem.kv_len,)
-    if problem.dtype != FULL:
-        kernels += copy(shape, dense(zeroed, shape, FULL), dense(half, shape, problem.dtype), hardware)
-    if not together:
-        kernels += copy(value.shape, value.operand(FULL), dense(dense_v.tensor, value.shape, FULL), hardware)
-    result = problem.out if problem.dtype == FULL else next(work)
+    kernels += exact_products(
+        Products(*sizes, copied[0].tensor, copied[1].tensor, scores, "scores"), hardware
+    )
+    kernels += _safe_softmax(problem, scores, zeroed, work, hardware)
+    if copied[2] is not value:
+        kernels += copy(value.shape, value.lies(FULL), copied[2].by_head(FULL), hardware)
     sizes = problem.sequences, problem.q_len, problem.head_dim, problem.kv_len
-    kernels += exact_products(Products(*sizes, zeroed, dense_v.tensor, result, "values"), hardware)
-    if problem.dtype != FULL:
-        kernels += copy(
-            query.shape,
-            dense(result, query.shape, FULL),
-            dense(problem.out, query.shape, problem.dtype),
-            hardware,
-        )
+    kernels += exact_products(Products(*sizes, zeroed, copied[2].tensor, result, "values"), hardware)
+    if halves:
+        out = query.to(problem.out).by_head(problem.dtype)
+        kernels += copy(query.shape, query.to(result).by_head(FULL), out, hardware)
     return [dataclasses.replace(each, family=problem.family) for each in kernels]
 
 
@@ -94,9 +84,12 @@ class _Tensor:
     def shape(self) -> tuple[int, ...]:
         return (self.problem.batch, self.problem.heads, self.length, self.problem.head_dim)
 
-    def operand(self, dtype: str) -> Operand:
+    def lies(self, dtype: str) -> Operand:
         heads, width = self.problem.heads, self.problem.head_dim
         return Operand(self.tensor, (self.length * heads * width, width, heads * width, 1), dtype)
+
+    def by_head(self, dtype: str) -> Operand:
+        return dense(self.tensor, self.shape, dtype)
 
     def transposed(self, dtype: str) -> Operand:
         """By batch, head, and column of the head."""
@@ -105,32 +98,35 @@ class _Tensor:
 
 
 def _safe_softmax(
-    problem: Attention, tensors: tuple[int, int, int, int, int], hardware: Hardware
+    problem: Attention, scores: int, zeroed: int, work: Iterator[int], hardware: Hardware
 ) -> list[Kernel]:
-    """aten::_safe_softmax: softmax, eq, all, zeros, where."""
-    scores, weights, mask, rows, zeroed = tensors
+    """aten::_safe_softmax: softmax, eq, all, zeros, where; and the weights as halves."""
     count, columns = problem.sequences * problem.q_len, problem.kv_len
     flat, table = (count * columns,), (count, columns)
-    return [
+    weights, mask, rows, half = next(work), next(work), next(work), next(work)
+    in_mask, one = dense(mask, flat, "bool"), (1,)
+    chosen = Operand(rows, (1, 0), "bool"), dense(weights, table, FULL)
+    kernels = [
         *softmax(Softmax(count, columns, FULL, scores, weights), hardware),
-        walk(Walk("isneginf", flat, (dense(scores, flat, FULL),), dense(mask, flat, "bool"), typed=True), hardware),
+        walk(Walk("isneginf", flat, (dense(scores, flat, FULL),), in_mask, typed=True), hardware),
         *reduce(Reduction(count, columns, "bool", True, "all", mask, rows), hardware),
-        walk(Walk("fill", (1,), (), dense(zeroed, (1,), FULL)), hardware),
-        walk(
-            Walk(
-                "where", table, (Operand(rows, (1, 0), "bool"), dense(weights, table, FULL)), dense(zeroed, table, FULL), typed=True
-            ),
-            hardware,
-        ),
-    ]  # fmt: skip
+        walk(Walk("fill", one, (), dense(zeroed, one, FULL)), hardware),
+        walk(Walk("where", table, chosen, dense(zeroed, table, FULL), typed=True), hardware),
+    ]
+    if problem.dtype != FULL:
+        kernels += copy(flat, dense(zeroed, flat, FULL), dense(half, flat, problem.dtype), hardware)
+    return kernels
 
 
 # ---- rows of a table
 
 
 def _kernels(cells: Cells, hardware: Hardware) -> list[Kernel]:
-    sizes = (cells.whole(name) for name in ("batch", "heads", "q_len", "kv_len", "head_dim"))
-    return math_attention(Attention(*sizes, cells.flag("causal"), cells.dtype), hardware)
+    problem = Attention(
+        cells.whole("batch"), cells.whole("heads"), cells.whole("q_len"), cells.whole("kv_len"), cells.whole("head_dim"),
+        cells.flag("causal"), cells.dtype,
+    )  # fmt: skip
+    return math_attention(problem, hardware)
 
 
 MATH_ATTENTION = Family(

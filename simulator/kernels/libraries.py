@@ -62,7 +62,7 @@ class Library(NamedTuple):
     has the blocks that split_block gives for a head dim), "dynamic" (3), or nobody's. helpers: small kernels it launches around:
     schedule, semaphores, offsets. helper_style: the group that says how long they take, where it is another. repacks: one more
     helper reads packed Q, K, V and writes them as the kernel wants them. streams: queries and scores go through shared memory at
-    each block of keys, as in two chained GEMMs. takes_masks: its kernels add a mask. whole_tiles: its copies (TMA) move whole blocks,
+    each block of keys, as in two chained GEMMs. takes_masks: its kernels add a mask. whole_tiles: its copies go over whole blocks,
     beyond the ends of sequence and head. counter: a memset before it zeroes what its CTAs take their tiles from. row_warps: warps for
     which its parameters are, where more of them share the rows of a block. most_batch: sequences beyond it go to further launches,
     whose results are copied into place. on_tcgen05: the library that stands in for it on a device with tcgen05 and no wgmma. on_mma:
@@ -229,6 +229,7 @@ def dynamic_splits(batch: int, heads: int, q_blocks: int, key_blocks: int, sms: 
 
 # ---- the libraries
 
+WARPS = 4  # exact: of the kernels that most of the measurements are of, kNWarps in their names
 FLASH_2 = Library(
     "flash-attention-2",
     style="flash_2",
@@ -237,7 +238,7 @@ FLASH_2 = Library(
     block_rule=lambda problem, hardware: flash_2_block(problem.head_dim, problem.causal, hardware),
     splits="static",
     split_block=flash_2_split_block,
-    row_warps=4,
+    row_warps=WARPS,
 )
 # exact: hopper/tile_size.h
 FLASH_3 = Library(
@@ -336,8 +337,9 @@ EFFICIENT = Library(
     ),
     streams=True,
     takes_masks=True,
+    whole_tiles=True,
     most_batch=65535,
-    row_warps=4,
+    row_warps=WARPS,
 )
 # TensorRT-LLM's kernels for Blackwell (trtllm-gen) are not public; they work on the same tcgen05 instructions as
 # flash-attention 4 and are taken to be like it, with the helpers of fmha_v2 around them. On B200 head dim 72 runs at a quarter of

@@ -241,8 +241,9 @@ SEEN = [
             "attention_parts",
         )
         for field in getattr(H100, group)._fields
-        # flash-attention 2 and 4 and 'efficient' launch nothing around their kernels.
-        if (group, field) not in [(each, "helper_latency_s") for each in ("flash_2", "flash_4", "efficient")]
+        # flash-attention 2 and 4, cuDNN and 'efficient' launch nothing around their kernels that this is of.
+        if (group, field)
+        not in [(each, "helper_latency_s") for each in ("flash_2", "flash_4", "cudnn", "efficient")]
     ],
 )
 def test_every_parameter_moves_some_kernel(name):
