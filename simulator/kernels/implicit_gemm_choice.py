@@ -90,8 +90,7 @@ def tensor_core_kernels(problem: Problem, hardware: Hardware) -> list[Kernel]:
     found = ways(problem, hardware)
     if matrix_unit(hardware) not in ("wgmma", "tcgen05") or problem.plain:
         return fastest([kernels for _, kernels in found], hardware)
-
-    return min(found, key=lambda way: counted_s(*way, problem, hardware))[1]
+    return min(found, key=lambda way: counted_s(way[0], way[1], problem, hardware))[1]
 
 
 def counted_s(tile: Tile, kernels: list[Kernel], problem: Problem, hardware: Hardware) -> float:
