@@ -198,7 +198,7 @@ UNITS = {
     "mma_registers": ["t4", "v100-sxm"],
     "mma": ["a10", "a100-sxm", "a100-sxm-40gb", "l40s", "rtx-4090", "rtx-a6000", "rtx-pro-6000"],
     "wgmma": ["h100-pcie", "h100-sxm", "h200-sxm"],
-    "tcgen05": ["b200-sxm"],
+    "tcgen05": ["b200-sxm", "b300-sxm", "gb200"],
 }
 
 
