@@ -1,5 +1,12 @@
 """simtti: how fast, and at what energy, a GPU or a chip that does not exist yet runs text-to-image and text-to-video.
 
+    run, sweep, compare, explore    one inference, many, devices side by side, hardware that does not exist
+    predict                         single operators
+    record, capture, register       what an inference does: without a GPU, on one; a workload of one's own
+    calibrate                       a device's parameters from measurements
+    load                            a device, by name or from its file
+    Hardware, Trace, Result         what they take and give; InputError: what a user can mend
+
 >>> import simtti
 >>> result = simtti.run("stable-diffusion", hw="h100-sxm", steps=2)
 >>> result.breakdown_table.category[0]
@@ -10,12 +17,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from simtti.errors import InputError
+    from simtti.explore.api import explore
     from simtti.hw_configs.devices import load
     from simtti.hw_configs.hardware import Hardware
+    from simtti.simulator.compare import compare
     from simtti.simulator.predict import predict
     from simtti.simulator.result import Result
     from simtti.simulator.run import run
     from simtti.simulator.sweep import sweep
+    from simtti.validation.fit.calibrate import calibrate
+    from simtti.workloads.capture import capture
+    from simtti.workloads.catalogue import register
     from simtti.workloads.record import record
     from simtti.workloads.trace import Trace
 
@@ -24,14 +36,34 @@ _PUBLIC = {
     "run": "simtti.simulator.run",
     "predict": "simtti.simulator.predict",
     "sweep": "simtti.simulator.sweep",
+    "compare": "simtti.simulator.compare",
+    "explore": "simtti.explore.api",
     "record": "simtti.workloads.record",
+    "capture": "simtti.workloads.capture",
+    "register": "simtti.workloads.catalogue",
+    "calibrate": "simtti.validation.fit.calibrate",
     "load": "simtti.hw_configs.devices",
     "Hardware": "simtti.hw_configs.hardware",
     "Result": "simtti.simulator.result",
     "Trace": "simtti.workloads.trace",
     "InputError": "simtti.errors",
 }
-__all__ = ["Hardware", "InputError", "Result", "Trace", "load", "predict", "record", "run", "sweep"]
+__all__ = [
+    "Hardware",
+    "InputError",
+    "Result",
+    "Trace",
+    "calibrate",
+    "capture",
+    "compare",
+    "explore",
+    "load",
+    "predict",
+    "record",
+    "register",
+    "run",
+    "sweep",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -12,6 +12,7 @@ import click
 def workloads(as_json: bool) -> None:
     """List the workloads: task, architecture, parameters, default shape, source."""
     from simtti.workloads.catalogue import ALIASES, WORKLOADS
+    from simtti.workloads.measured import captures
 
     if as_json:
         listing = {
@@ -21,6 +22,11 @@ def workloads(as_json: bool) -> None:
                 "parameters": dict(item.parameters),
                 "defaults": item.defaults.given(),
                 "aliases": [alias for alias, of in ALIASES.items() if of == name],
+                "measured": [
+                    {"hw": each.device, "attention": each.attention, **each.options}
+                    for each in captures()
+                    if each.workload == name
+                ],
                 "source": item.source,
                 "url": item.url,
             }
@@ -30,7 +36,7 @@ def workloads(as_json: bool) -> None:
         return
     from simtti.commands.terminal import print_workloads
 
-    print_workloads(WORKLOADS, ALIASES)
+    print_workloads(WORKLOADS, ALIASES, captures())
 
 
 @click.command(name="hw")

@@ -24,10 +24,12 @@ if TYPE_CHECKING:
 
 
 class _ValidateGroup(click.Group):
-    """`simtti validate FILE` is `simtti validate trace FILE`."""
+    """`simtti validate FILE` is `simtti validate trace FILE`; `simtti validate` alone is `simtti validate shipped`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        if not args or (args[0] not in self.commands and args[0] not in ctx.help_option_names):
+        if not args:
+            args = ["shipped"]
+        elif args[0] not in self.commands and args[0] not in ctx.help_option_names:
             args = ["trace", *args]
         return super().parse_args(ctx, args)
 
@@ -89,11 +91,35 @@ def validate() -> None:
     """Hold the model against measurements: of a trace (FILE), of single kernels, of whole inferences.
 
     \b
+    simtti validate                                        # everything measured that ships
     simtti validate run.pt.trace.json.gz --plot run.png --table run.csv
     simtti validate kernels --hw h100-sxm --measurements kernels.parquet -o reports
     simtti validate runs runs.csv -o reports
     simtti validate study --hw a100-sxm -o study
     """
+
+
+@validate.command()
+@click.option("--hw", help="Only captures on this device.")
+@click.option("--out", type=click.Path(), help="Also write the table: .csv or .parquet.")
+def shipped(hw: str | None, out: str | None) -> None:
+    """Compare the model with every capture that ships, operator by operator: the sum of the kernels of a pass, predicted over
+    measured, and the operators' errors weighted by their time.
+
+    `simtti validate` alone is the same.
+    """
+    from simtti import files
+    from simtti.commands.terminal import print_shipped
+    from simtti.validation.judge.shipped import compare_shipped
+
+    check_outputs(out)
+    with progress("compare", "captures") as advance:
+        found = compare_shipped(hw, advance)
+    if found.empty:
+        raise InputError(f"no capture on {hw} ships; simtti workloads lists those that do")
+    if out:
+        files.write_table(found, out)
+    print_shipped(found)
 
 
 @validate.command()

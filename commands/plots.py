@@ -79,3 +79,46 @@ def _save(figure: Any, path: str) -> None:
         figure.savefig(path, dpi=140)
     except (OSError, ValueError) as error:  # matplotlib's ValueError: an extension that it does not write
         raise InputError(f"cannot write {path}: {error}") from None
+
+
+def plot_profile(found: dict[str, Any], path: str) -> None:
+    """Sequence length by call over one pass, and FLOPs by category, as PNG or SVG by the extension.
+
+    Raises:
+        InputError: matplotlib is not installed, or the file cannot be written.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise InputError("plots need matplotlib; run: pip install 'simtti[report]'") from None
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    scalings = found.get("scaling", {})
+    left, right, *rest = figure.subplots(1, 2 + len(scalings))
+    figure.set_size_inches(10 + 5 * len(scalings), 4)
+    for axes, (name, rows) in zip(rest, scalings.items(), strict=True):
+        values = [row["value"] for row in rows]
+        for field, label in (
+            ("spatial_attention_flops", "spatial attention, FLOP"),
+            ("temporal_attention_flops", "temporal attention, FLOP"),
+            ("all_score_bytes", "score matrices, bytes"),
+        ):
+            if any(row[field] for row in rows):
+                axes.plot(values, [row[field] for row in rows], "o-", markersize=3, label=label)
+        axes.set(xlabel="image side, pixels" if name == "sizes" else "frames", xscale="log", yscale="log")
+        axes.legend(fontsize=8)
+    calls = [
+        call for call in found["calls"] if call["phase"] == found["main_phase"] and call["kind"] == "self"
+    ]
+    for domain in sorted({call["domain"] for call in calls}):
+        points = [(at, call["q_len"]) for at, call in enumerate(calls) if call["domain"] == domain]
+        left.plot(*zip(*points, strict=True), "o-", markersize=3, linewidth=0.8, label=domain)
+    left.legend(fontsize=8)
+    left.set(xlabel="self-attention call over one pass", ylabel="tokens", yscale="log")
+    left.set_title(f"{found['workload']}, {found['main_phase']}", fontsize=10)
+    rows = {name: row["flops"] / 1e12 for name, row in found["categories"].items() if row["flops"]}
+    right.barh(list(rows)[::-1], list(rows.values())[::-1], color="tab:blue")
+    right.set(xlabel="TFLOP of one inference")
+    try:
+        figure.savefig(path, dpi=140)
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot write {path}: {error}") from None

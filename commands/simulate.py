@@ -51,7 +51,8 @@ from simtti.errors import InputError
     "--timing",
     default="model",
     show_default=True,
-    help="With --trace: model, measured (the trace's kernel times), or hybrid (those scaled to --hw).",
+    help="model; measured: the kernel times of a capture; hybrid: those scaled to --hw. A capture is --trace FILE, whose host "
+    "times count too, or one that ships (simtti workloads lists them), under the host model.",
 )
 @click.option(
     "--gpus", default=1, show_default=True, help="GPUs that share the tokens of a transformer's denoising."
@@ -69,6 +70,7 @@ def run(
     simtti run stable-diffusion --hw a100-sxm
     simtti run sdxl --hw h100-sxm --batch 4 --steps 30 --json -
     simtti run stable-diffusion --hw my-chip.yaml --attention baseline
+    simtti run stable-diffusion --hw a100-sxm --timing hybrid
     simtti run --trace captured.parquet --hw a100-sxm --timing hybrid
     """
     import simtti
@@ -78,9 +80,10 @@ def run(
     if workload is None and options["trace"] is None:
         raise InputError("give a WORKLOAD (simtti workloads lists them) or --trace FILE")
     check_outputs(json_path, timeline)
-    if timing != "model":
+    if timing != "model" and options["trace"] is not None:
         _replay(options["trace"], hw, timing, json_path)
         return
+    options["timing"] = timing
     with progress("simulate", "operators") as advance:
         result = simtti.run(workload or "", hw, progress=advance, **options)
     if timeline:
@@ -94,13 +97,11 @@ def run(
         click.echo(f"Timeline: {timeline} (open it in ui.perfetto.dev)")
 
 
-def _replay(trace_path: str | None, hw: str, timing: str, json_path: str | None) -> None:
+def _replay(trace_path: str, hw: str, timing: str, json_path: str | None) -> None:
     from simtti.hw_configs.devices import find_reported, load
     from simtti.simulator.engine.replay import replay
     from simtti.workloads.trace import Trace
 
-    if trace_path is None:
-        raise InputError(f"--timing {timing} needs --trace FILE, a trace with measured kernels")
     trace = Trace.load(trace_path)
     reported = str(trace.timing.device.get("name", "")) if trace.timing else ""
     result = replay(trace, load(hw), timing, find_reported(reported))
@@ -111,36 +112,30 @@ def _replay(trace_path: str | None, hw: str, timing: str, json_path: str | None)
     print_replay(result)
 
 
-@click.command()
+class _PredictCommand(click.Command):
+    """Its help ends with the families there are."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        from simtti.simulator.lowering.registry import FAMILIES
+
+        with formatter.section("op and its columns, those in brackets may be left out"):
+            formatter.write_dl([(op, family.usage) for op, family in FAMILIES.items()])
+
+
+@click.command(cls=_PredictCommand)
 @click.argument("rows", metavar="TABLE", type=click.Path())
 @click.option("--hw", required=True, help="A device's name or a YAML file.")
 @table_option
 @workers_option
 def predict(rows: str, hw: str, out: str, workers: int | None) -> None:
-    """Time single operators: TABLE's rows, with time_us added.
+    """Time single operators: TABLE's rows, with time_us, kernel_us and kernels added.
 
-    Each row has an op, a dtype (fp16, bf16, fp32) and the op's shape. Times include the gap to the next
-    launch; operands come from HBM. A row that cannot be timed keeps its place, with the reason in `error`.
+    Each row has an op, a dtype (fp16, bf16, fp32) and the op's shape. time_us is what the operator takes of its stream, gaps
+    included; kernel_us its kernels alone, as a profiler counts them; operands come from HBM. A row that cannot be timed keeps
+    its place, with the reason in `error`.
 
     \b
-    op           columns
-    gemm         m n k [batch]                  C[m,n] = A[m,k] B[k,n]
-    attention    batch heads q_len kv_len head_dim [causal]
-                 [kernel: flash-attention-2 flash-attention-3 flash-attention-4 trtllm-fmha trtllm-gen efficient baseline]
-    conv2d       n c h w oc kh kw [stride padding groups layout: nchw nhwc]
-    conv3d       n c d h w oc kd kh kw [stride padding groups layout]
-    group_norm   n c spatial [groups layout]    spatial: the elements of a channel
-    layer_norm   rows cols
-    rms_norm     rows cols
-    softmax      rows cols
-    reduction    rows cols [over: cols rows]    mean of (rows, cols) over cols, the fastest dimension, or over rows
-    elementwise  numel [inputs function]        inputs: tensors read, 1 by default; function: add mul silu gelu ...
-    copy         numel
-    permute      rows cols [batch inner]        copy of (batch, rows, cols, inner) to (batch, cols, rows, inner)
-    cat          n c c2 spatial                 (n, c, spatial) and (n, c2, spatial) along the second dimension
-    embedding    rows cols [table_rows]
-    upsample     n c h w scale
-    all_to_all   numel ranks                    each of `ranks` GPUs sends every other its part of numel elements
+    simtti predict kernels.csv --hw h200-sxm --out times.csv
     """
     from simtti.simulator.predict import predict as predict_table
 

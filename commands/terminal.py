@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from simtti.simulator.engine.replay import Replay
     from simtti.validation.fit.calibrate import Calibration
     from simtti.validation.judge.trace import Comparison
+    from simtti.workloads.measured import Capture
 
 _BAR = 32
 _MOST_PARETO = 15  # rows of a Pareto set on the terminal
@@ -228,14 +229,22 @@ def print_calibration(calibration: Calibration) -> None:
         console.print()
 
 
-def print_workloads(workloads: Mapping[str, Any], aliases: Mapping[str, str]) -> None:
-    """Two lines a workload: what it is and its default shape; where its numbers come from."""
+def print_workloads(
+    workloads: Mapping[str, Any], aliases: Mapping[str, str], captures: Sequence[Capture]
+) -> None:
+    """What each workload is, its default shape, for which shapes a measured trace ships, where its numbers come from."""
     console = _console()
     for name, item in workloads.items():
         also = "".join(f" ({alias})" for alias, of in aliases.items() if of == name)
         size = sum(item.parameters.values()) / 1e6
         console.print(f"[bold]{name}[/]{also}  {item.task}, {item.architecture}, {size:,.0f} M parameters")
         console.print(f"  {inference_shape(item.defaults.given())}", style="cyan")
+        for each in captures:
+            if each.workload == name:
+                shape = inference_shape(each.options)
+                console.print(
+                    f"  measured on {each.device}: {shape}, attention {each.attention}", style="green"
+                )
         console.print(f"  {item.source}", style="dim")
 
 
@@ -303,3 +312,86 @@ def print_exploration(result: Exploration) -> None:
         by = rows.set_index("objective").elasticity
         shown.add_row(str(name), *(f"{by[objective]:+.2f}" for objective in spec.objectives))
     console.print(shown)
+
+
+def print_profile(found: dict[str, Any]) -> None:
+    """The profile for people."""
+    console = Console(highlight=False)
+    console.print(
+        f"[bold]{found['workload']}[/]  {sum(found['parameters'].values()) / 1e6:,.0f} M parameters\n"
+    )
+    phases = Table("Phase", "Steps", "TFLOP", box=None, pad_edge=False, header_style="dim")
+    for phase in found["phases"]:
+        phases.add_row(phase["name"], str(phase["steps"]), f"{phase['flops'] / 1e12:,.2f}")
+    console.print(phases)
+    table = Table(
+        "Category",
+        "Operators",
+        "TFLOP",
+        "GB",
+        "FLOP/byte",
+        "Parameters",
+        box=None,
+        pad_edge=False,
+        header_style="dim",
+    )
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for name, row in found["categories"].items():
+        table.add_row(
+            name, f"{row['operators']:,.0f}", f"{row['flops'] / 1e12:,.2f}", f"{row['bytes'] / 1e9:,.1f}",
+            f"{row['intensity']:,.0f}", f"{row['parameters'] / 1e6:,.1f} M",
+        )  # fmt: skip
+    console.print()
+    console.print(table)
+    counts = ", ".join(f"{length} ({count}x)" for length, count in found["sequence_length_counts"].items())
+    console.print(f"\nSelf-attention over one pass of {found['main_phase']}: tokens {counts or 'none'}")
+    for domain, row in found["attention"].items():
+        console.print(
+            f"Attention, {domain or 'any'}: {row['calls']} calls, {row['flops'] / 1e12:,.3f} TFLOP a pass, "
+            f"largest score matrix {row['largest_score_bytes'] / 1e6:,.0f} MB"
+        )
+
+
+def print_scaling(found: dict[str, Any]) -> None:
+    """What grows how, for people."""
+    console = Console(highlight=False)
+    for name, rows in found["scaling"].items():
+        table = Table(
+            "Side" if name == "sizes" else "Frames", "Longest self-attention", "TFLOP a pass", "Spatial", "Temporal",
+            "Largest score matrix", "All of them", box=None, pad_edge=False, header_style="dim",
+        )  # fmt: skip
+        for column in table.columns:
+            column.justify = "right"
+        for row in rows:
+            table.add_row(
+                str(row["value"]), f"{row['longest_self_attention']:,}", f"{row['flops'] / 1e12:,.2f}",
+                f"{row['spatial_attention_flops'] / 1e12:,.3f}", f"{row['temporal_attention_flops'] / 1e12:,.4f}",
+                f"{row['largest_score_bytes'] / 1e6:,.1f} MB", f"{row['all_score_bytes'] / 1e6:,.1f} MB",
+            )  # fmt: skip
+        console.print()
+        console.print(table)
+    if found.get("temporal_crossover_frames"):
+        console.print(
+            f"Temporal attention's FLOPs would reach spatial attention's at {found['temporal_crossover_frames']:,.0f} frames"
+        )
+
+
+def print_shipped(found: pd.DataFrame) -> None:
+    """A row a capture, and the means."""
+    table = Table(
+        "Capture", "Device", "Attention", "Operators", "Measured", "Sum", "Operators' error", "Most of it", box=None,
+        header_style="dim", pad_edge=False,
+    )  # fmt: skip
+    for column in table.columns[3:7]:
+        column.justify = "right"
+    for row in found.itertuples():
+        table.add_row(
+            str(row.trace), str(row.hw), str(row.attention), f"{row.operators:,}", seconds(float(row.measured_ms) / 1e3),  # type: ignore[arg-type]
+            f"{row.ratio:.3f}", f"{row.weighted_error:.1%}", f"{row.largest_error} {row.largest_error_share:.1%}",
+        )  # fmt: skip
+    console = _console()
+    console.print(table)
+    console.print(
+        f"mean of |sum - 1| {(found.ratio - 1).abs().mean():.1%}; mean of the operators' errors {found.weighted_error.mean():.1%}"
+    )

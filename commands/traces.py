@@ -120,7 +120,8 @@ def profile(
     simtti profile stable-diffusion --sizes 256,512,768,1024 --plot sizes.svg
     simtti profile make-a-video --frame-counts 8,16,32
     """
-    from simtti.commands.profile_view import plot_profile, print_profile, print_scaling
+    from simtti.commands.plots import plot_profile
+    from simtti.commands.terminal import print_profile, print_scaling
     from simtti.workloads.profile import crossover, scaling
     from simtti.workloads.profile import profile as profile_trace
     from simtti.workloads.record import workload_trace

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 _MOST_ROWS = 30  # of the Pareto table
 _COLOURS = (
-    "#4269d0", "#efb118", "#ff725c", "#6cc5b0", "#3ca951", "#ff8ab7", "#97bbf5", "#9c6b4e", "#9498a0", "#d0d4da", "#e7a977",
+    "#4269d0", "#efb118", "#ff725c", "#6cc5b0", "#3ca951", "#ff8ab7", "#97bbf5", "#9c6b4e", "#9498a0", "#d0d4da", "#e7a977", "#7a5195", "#4c956c",
 )  # fmt: skip
 
 

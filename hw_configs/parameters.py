@@ -8,12 +8,30 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from simtti.hw_configs.convolution_parameters import (
+    CONV_SEGMENTED_TILES,
+    CONV_TILES,
+    ConvChoice,
+    ConvDepthwise,
+    ConvDirect,
+    ConvLayout,
+    ConvMma,
+    ConvPersistent,
+    ConvSegmented,
+    ConvSgemm,
+    ConvSplitK,
+    ConvTile,
+    ConvWarpgroups,
+    ConvWinograd,
+)
+
 
 class GemmStyle(NamedTuple):
     """What all tiles of one generation of GEMM kernels share."""
 
     fill_cost: float
     setup_cycles: float
+    cluster_cycles: float
     step_cycles: float
     epilogue_bytes_per_cycle: float
     multicast: float
@@ -33,6 +51,16 @@ class SplitProducts(NamedTuple):
     most_waves: float
     reduction_loads: float
     reduction_latency_s: float
+
+
+class ProductLaunch(NamedTuple):
+    """What surrounds a product that is launched by itself."""
+
+    start_s: float
+    cold_s: float
+    bias_s: float
+    counter_waves: float
+    loss_power: float
 
 
 class CudaCoreProducts(NamedTuple):
@@ -119,6 +147,8 @@ class L2Costs(NamedTuple):
 
     write: float
     scattered_bytes: float
+    lone_sector_bytes: float
+    miss_s: float
 
 
 class ElementwiseStyle(NamedTuple):
@@ -141,6 +171,7 @@ class FunctionSlots(NamedTuple):
     """What functions of one element cost in instructions."""
 
     gelu: float
+    gelu_tanh: float
     silu: float
     sigmoid: float
     tanh: float
@@ -160,102 +191,13 @@ class FunctionSlots(NamedTuple):
 # ---- convolution
 
 
-class ConvMma(NamedTuple):
-    """cuDNN's mma.sync kernels of one generation: a tile a CTA."""
-
-    flops_per_cycle: float
-    efficiency: float
-    latency_s: float
-    l2_share: float
-
-
-class ConvPersistent(NamedTuple):
-    """cuDNN's persistent kernels of one generation: a CTA works through many tiles."""
-
-    efficiency: float
-    latency_s: float
-    tile_latency_s: float
-
-
-class ConvTile(NamedTuple):
-    """What one tile of the persistent kernels has of its own."""
-
-    l2_share: float
-    sm_share: float
-
-
-class ConvChoice(NamedTuple):
-    """The rules that stand for cuDNN's heuristic, as far as traces show them."""
-
-    cuda_core_channels: float
-    planar_channels: float
-    sm80_planar_channels: float
-    small_tile_waves: float
-    wide_tile_waves: float
-    wide_tile_depth: float
-
-
-class ConvSplitK(NamedTuple):
-    """Convolutions of few tiles: when the k loop is split over CTAs, and the kernel that adds up the parts."""
-
-    min_steps: float
-    max_share: float
-    cta_outputs: float
-    output_slots: float
-    part_slots: float
-    latency_s: float
-
-
-class ConvSgemm(NamedTuple):
-    """Implicit GEMM on the CUDA cores."""
-
-    efficiency: float
-    overhead_slots: float
-    output_slots: float
-    latency_s: float
-
-
-class ConvWinograd(NamedTuple):
-    """Winograd on the CUDA cores: F(2x2) in one kernel, F(4x4) between transforms."""
-
-    efficiency: float
-    gemm_efficiency: float
-    latency_s: float
-    element_slots: float
-    transform_cta_elements: float
-    transform_latency_s: float
-
-
-class ConvLayout(NamedTuple):
-    """Kernels that change a convolution's operands between NCHW and NHWC, or pad their channels."""
-
-    to_nhwc_slots: float
-    to_nchw_slots: float
-    half_line_efficiency: float
-    latency_s: float
-    pad_slots: float
-    pad_latency_s: float
-    pad_cta_bytes: float
-    pad_threads: float
-    pad_registers: float
-
-
-class ConvDepthwise(NamedTuple):
-    """PyTorch's depthwise kernel."""
-
-    tap_slots: float
-    output_slots: float
-    latency_s: float
-    threads: float
-    registers: float
-
-
 class GroupNormStyle(NamedTuple):
     """What the kernels of PyTorch's GroupNorm spend: the moments, and the scales and shifts made of them."""
 
     update_slots: float
     channel_slots: float
     latency_s: float
+    stage_latency_s: float
 
 
 class RowNormStyle(NamedTuple):
@@ -264,6 +206,7 @@ class RowNormStyle(NamedTuple):
     thread_slots: float
     vector_slots: float
     latency_s: float
+    loop_latency_s: float
 
 
 class SoftmaxStyle(NamedTuple):
@@ -272,12 +215,18 @@ class SoftmaxStyle(NamedTuple):
     warp_thread_slots: float
     warp_element_slots: float
     warp_latency_s: float
+    warp_value_slots: float
+    warp_chain_s: float
     warp_registers: float
     element_registers: float
     shared_element_slots: float
     block_element_slots: float
     block_thread_slots: float
     block_latency_s: float
+    kept_columns: float
+    kept_thread_slots: float
+    kept_element_slots: float
+    kept_latency_s: float
 
 
 class ReductionStyle(NamedTuple):
@@ -304,6 +253,8 @@ class CatStyle(NamedTuple):
     aligned_slots: float
     stall: float
     latency_s: float
+    vector_slots: float
+    vector_latency_s: float
 
 
 class UpsampleStyle(NamedTuple):
@@ -311,6 +262,7 @@ class UpsampleStyle(NamedTuple):
 
     element_slots: float
     stall: float
+    latency_s: float
 
 
 class GatherStyle(NamedTuple):
@@ -318,6 +270,8 @@ class GatherStyle(NamedTuple):
 
     element_slots: float
     latency_s: float
+    vector_slots: float
+    vector_latency_s: float
 
 
 class FusedStyle(NamedTuple):
@@ -343,6 +297,7 @@ GROUPS: dict[str, Group] = {
     "gemm_unaligned": Group(GemmStyle, inherits="gemm_mma"),
     "gemm_wgmma": Group(GemmStyle),
     "gemm_split": Group(SplitProducts),
+    "gemm_launch": Group(ProductLaunch),
     "gemm_cuda_cores": Group(CudaCoreProducts),
     "gemm_tiny": Group(TinyProducts),
     "gemm_vector": Group(VectorProducts),
@@ -356,20 +311,16 @@ GROUPS: dict[str, Group] = {
     "conv_mma": Group(ConvMma),
     "conv_mma_registers": Group(ConvMma),
     "conv_wgmma": Group(ConvPersistent),
+    "conv_warpgroups": Group(ConvWarpgroups),
     "conv_tcgen05": Group(ConvPersistent),
-    "conv_sm90_128x128": Group(ConvTile),
-    "conv_sm90_128x256": Group(ConvTile),
-    "conv_sm90_256x64": Group(ConvTile),
-    "conv_sm90_128x64": Group(ConvTile),
-    "conv_sm90_64x128": Group(ConvTile),
-    "conv_sm100_128x256": Group(ConvTile),
-    "conv_sm100_128x128": Group(ConvTile),
-    "conv_sm100_128x64": Group(ConvTile),
+    **{f"conv_{tile}": Group(ConvTile) for tile in CONV_TILES},
+    **{f"conv_{tile}": Group(ConvSegmented) for tile in CONV_SEGMENTED_TILES},
     "conv_choice": Group(ConvChoice),
     "conv_split_k": Group(ConvSplitK),
     "conv_sgemm": Group(ConvSgemm),
     "conv_winograd": Group(ConvWinograd),
     "conv_layout": Group(ConvLayout),
+    "conv_direct": Group(ConvDirect),
     "conv_depthwise": Group(ConvDepthwise),
     "group_norm": Group(GroupNormStyle),
     "layer_norm": Group(RowNormStyle),
@@ -392,6 +343,7 @@ class Groups:
     gemm_unaligned: GemmStyle
     gemm_wgmma: GemmStyle
     gemm_split: SplitProducts
+    gemm_launch: ProductLaunch
     gemm_cuda_cores: CudaCoreProducts
     gemm_tiny: TinyProducts
     gemm_vector: VectorProducts
@@ -405,20 +357,14 @@ class Groups:
     conv_mma: ConvMma
     conv_mma_registers: ConvMma
     conv_wgmma: ConvPersistent
+    conv_warpgroups: ConvWarpgroups
     conv_tcgen05: ConvPersistent
-    conv_sm90_128x128: ConvTile
-    conv_sm90_128x256: ConvTile
-    conv_sm90_256x64: ConvTile
-    conv_sm90_128x64: ConvTile
-    conv_sm90_64x128: ConvTile
-    conv_sm100_128x256: ConvTile
-    conv_sm100_128x128: ConvTile
-    conv_sm100_128x64: ConvTile
     conv_choice: ConvChoice
     conv_split_k: ConvSplitK
     conv_sgemm: ConvSgemm
     conv_winograd: ConvWinograd
     conv_layout: ConvLayout
+    conv_direct: ConvDirect
     conv_depthwise: ConvDepthwise
     group_norm: GroupNormStyle
     layer_norm: RowNormStyle

@@ -44,7 +44,7 @@ class Demand(NamedTuple):
 
     @property
     def sm_s(self) -> tuple[float, ...]:
-        """The SM-local part, in the order of `sm.PIPES`."""
+        """The SM-local part, in the order of RESOURCES."""
         return (self.tensor_s, self.fp32_s, self.issue_s, self.sfu_s, self.shared_s, self.l2_port_s)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from simtti.errors import InputError
 from simtti.hw_configs import families
 
-ATTENTION = ("flash", "efficient", "baseline")  # and every library that a device file may name
+ATTENTION = ("flash", "efficient", "baseline", "math")  # and every library that a device file may name
 LAUNCH = ("eager", "graph", "compiled")
 
 
@@ -15,7 +15,8 @@ LAUNCH = ("eager", "graph", "compiled")
 class Policy:
     """How operators become kernels.
 
-    attention: 'flash' (the device's fused kernel), 'efficient' (xformers-style), 'baseline' (scores in HBM), or a library of
+    attention: 'flash' (the device's fused kernel), 'efficient' (xformers-style), 'baseline' (scores in HBM), 'math'
+    (PyTorch's own unfused backend: as baseline, in fp32), or a library of
     kernels/libraries.py by its name.
     launch: 'eager'; 'graph': the whole inference in CUDA graphs, so that the host costs nothing; 'compiled':
     torch.compile, which fuses elementwise chains and shortens the host's work (see `fusion`).

@@ -114,6 +114,8 @@ def operator_time_s(kernels: list[Kernel], hardware: Hardware, fidelity: str = "
     at the boost clock until the board's power limit acts, at the clock it allows from then on."""
     boost_s = gaps_s(kernels, hardware)
     boost_s += sum(execution_time_s(kernel, hardware, fidelity=fidelity) for kernel in kernels)
+    if not kernels:
+        return boost_s
     benchmark_s = (WARM_UP_LAUNCHES + TIMED_LAUNCHES) * boost_s
     limited = min((benchmark_s - power.RESPONSE_S) / (TIMED_LAUNCHES * boost_s), 1.0)
     if limited <= 0:

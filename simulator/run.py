@@ -7,9 +7,10 @@ import time
 from typing import Any
 
 from simtti.errors import InputError
-from simtti.hw_configs.devices import load
+from simtti.hw_configs.devices import find_reported, load
 from simtti.hw_configs.hardware import Hardware
 from simtti.hw_configs.hosts import load_host
+from simtti.simulator.engine.measured_kernels import measured_kernels
 from simtti.simulator.engine.preparation import Progress, no_progress
 from simtti.simulator.engine.simulation import simulate
 from simtti.simulator.policy import Policy
@@ -38,6 +39,7 @@ def run(
     ulysses: int | None = None,
     ring: int | None = None,
     dependent_launch: bool = False,
+    timing: str = "model",
     progress: Progress = no_progress,
 ) -> Result:
     """Simulate one inference.
@@ -54,6 +56,8 @@ def run(
         fidelity: 'wave'; 'cta' to simulate every CTA; 'closed' for the closed form, in which kernels do not contend.
         gpus, ulysses, ring: GPUs that share the tokens, and the degrees of sequence parallelism. The Result is one
             GPU's; its `several_gpus` holds what all of them make of it.
+        timing: 'model'; 'measured': the kernel times of the capture that ships for this workload and shape, under the host model;
+            'hybrid': those scaled to `hw` by the model's ratio between the two devices.
         dependent_launch: programmatic dependent launch: a kernel is set up while the one before it drains.
         progress: called with (operators simulated, operators).
 
@@ -73,12 +77,36 @@ def run(
     shape = {"batch": batch, "height": height, "width": width, "frames": frames, "dtype": dtype}
     shape["prompt_tokens"] = prompt_tokens
     degrees = degrees_of(gpus, ulysses, ring, hardware)
-    found, machine = _trace(workload, trace, steps, shape), load_host(host)
-    result = simulate(found, hardware, machine, policy, fidelity, progress)
+    machine, measured = load_host(host), None
+    if timing == "model":
+        found = _trace(workload, trace, steps, shape)
+    else:
+        found = _captured(workload, trace, attention, steps, shape)
+        measured = measured_kernels(found, timing, hardware, _captured_on(found))
+    result = simulate(found, hardware, machine, policy, fidelity, progress, measured)
     if degrees.gpus > 1:
         result.several_gpus = several_gpus(found, hardware, machine, policy, degrees, result, fidelity)
     result.wall_s = time.perf_counter() - began
     return result
+
+
+def _captured(
+    workload: str | Trace,
+    path: str | os.PathLike[str] | None,
+    attention: str,
+    steps: int | None,
+    shape: dict[str, Any],
+) -> Trace:
+    """A trace with measured kernels: the one given, else the one that ships."""
+    if path is not None or isinstance(workload, Trace):
+        return _trace(workload, path, steps, shape)
+    from simtti.workloads.measured import captured_trace
+
+    return captured_trace(workload, attention, steps=steps, **shape)
+
+
+def _captured_on(trace: Trace) -> Hardware | None:
+    return find_reported(str(trace.timing.device.get("name", ""))) if trace.timing else None
 
 
 def _trace(

@@ -3,10 +3,11 @@
 `golden.csv` holds latency, energy, peak memory and breakdown of every workload over seven devices and all launches
 (sampled: each pair of device and launch meets many workloads), and time, energy and kernels of some three hundred single
 operators. A change that should move figures is followed by `make golden`; its commit says which moved, and why. The
-`_is_seen` tests plant faults one by one and ask golden to notice each.
+tests of planted faults ask golden to notice each.
 """
 
 import csv
+import dataclasses
 import functools
 import itertools
 import math
@@ -17,6 +18,8 @@ import pytest
 
 import simtti
 from simtti.hw_configs.devices import load
+from simtti.simulator.engine import l2, power, program, simulation
+from simtti.simulator.kernels import attention, convolution, gemm, normalization
 from simtti.simulator.lowering.registry import kernels_of
 from simtti.simulator.predict import benchmark_energy, operator_time_s
 from simtti.workloads.catalogue import WORKLOADS
@@ -207,6 +210,94 @@ def test_operators_are_golden(device):
     chosen = [case for case in CASES if case.startswith(f"predict / {device} /")]
     lines = [line for case in chosen for line in moved(case, CASES[case]())]
     assert not lines, "figures moved; if they should, run `make golden`:\n" + "\n".join(lines)
+
+
+# ---- planted faults, one by one: golden must see each
+
+
+def _replaced(monkeypatch, module, name, change):
+    """Put `change(what was there)` in its place."""
+    monkeypatch.setattr(module, name, change(getattr(module, name)))
+
+
+def _each_kernel(change):
+    """A wrapper that changes every kernel that a function returns."""
+
+    def wrap(function):
+        def changed(*arguments, **options):
+            found = function(*arguments, **options)
+            return [change(kernel) for kernel in found] if isinstance(found, list) else change(found)
+
+        return changed
+
+    return wrap
+
+
+def masked_attention_on_the_flash_kernel(monkeypatch):
+    def without_mask(made):
+        return lambda *a, **o: dataclasses.replace(made(*a, **o), masked=False)
+
+    _replaced(monkeypatch, attention, "Attention", without_mask)
+
+
+def group_norm_that_reads_once(monkeypatch):
+    unread = _each_kernel(lambda kernel: dataclasses.replace(kernel, reads=(), l2_bytes=0.0))
+    _replaced(monkeypatch, normalization, "_moments", unread)
+
+
+def an_l2_that_finds_everything(monkeypatch):
+    monkeypatch.setattr(l2.L2, "touch", lambda self, kernel, slots: 0.0)
+
+
+def products_without_the_padding_of_their_tiles(monkeypatch):
+    def useful(kernel):
+        return dataclasses.replace(kernel, tensor_flops=min(kernel.tensor_flops, kernel.flops / kernel.grid))
+
+    _replaced(monkeypatch, gemm, "gemm", _each_kernel(useful))
+
+
+def convolutions_that_convert_nothing(monkeypatch):
+    def unconverted(function):
+        return lambda *a: [kernel for kernel in function(*a) if kernel.family != "convolution_layout"]
+
+    _replaced(monkeypatch, convolution, "convolution", unconverted)
+
+
+def a_host_that_issues_for_nothing(monkeypatch):
+    monkeypatch.setattr(program, "issue_s", lambda host, operators: [0.0] * len(operators))
+
+
+def a_power_limit_that_nobody_keeps(monkeypatch):
+    monkeypatch.setattr(power, "held_power_w", lambda hardware: 1e9)
+
+
+def a_peak_without_workspaces(monkeypatch):
+    def bare(function):
+        return lambda trace, rows: function(
+            trace, [(operator, dataclasses.replace(one, workspace_bytes=0)) for operator, one in rows]
+        )
+
+    _replaced(monkeypatch, simulation, "peak_memory_bytes", bare)
+
+
+FAULTS = (
+    (masked_attention_on_the_flash_kernel, "hunyuan-video"),
+    (group_norm_that_reads_once, "stable-diffusion-1.5"),
+    (an_l2_that_finds_everything, "stable-diffusion-1.5"),
+    (products_without_the_padding_of_their_tiles, "stable-diffusion-1.5"),
+    (convolutions_that_convert_nothing, "stable-diffusion-1.5"),
+    (a_host_that_issues_for_nothing, "stable-diffusion-1.5"),
+    (a_power_limit_that_nobody_keeps, "flux-dev"),
+    (a_peak_without_workspaces, "stable-diffusion-1.5"),
+)
+
+
+@pytest.mark.parametrize(("plant", "workload"), FAULTS, ids=[plant.__name__ for plant, _ in FAULTS])
+def test_a_planted_fault_is_seen(monkeypatch, plant, workload):
+    plant(monkeypatch)
+    chosen = [case for case in CASES if case.split(" / ")[:2] == ["run", workload]]
+    lines = [line for case in chosen for line in moved(case, CASES[case]())]
+    assert any("latency_s" in line or "peak_memory_bytes" in line for line in lines)
 
 
 if __name__ == "__main__":

@@ -86,6 +86,21 @@ def load(path: str | os.PathLike[str]) -> Trace:
 # ---- writing
 
 
+def provenance_of(path: str | os.PathLike[str]) -> tuple[str, dict[str, Any], dict[str, Any]]:
+    """A file's workload, options and provenance, without reading its rows.
+
+    Raises:
+        InputError: no such file, or none that `save` wrote.
+    """
+    path = Path(path)
+    try:
+        schema = pq.read_schema(path)
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"{path}: not a readable trace: {_reason(error)}") from None
+    metadata = _read_metadata(path, schema)
+    return metadata["workload"], metadata["options"], metadata["provenance"]
+
+
 def _to_table(trace: Trace) -> pa.Table:
     layouts: dict[tuple[Any, ...], int] = {}
 

@@ -7,6 +7,7 @@ L2 is gone through in the order in which the host issues, whatever the streams.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from simtti.hw_configs.hardware import Hardware
@@ -15,6 +16,7 @@ from simtti.simulator.closed_form import busy, lone_execution_s, tail_s
 from simtti.simulator.engine import power
 from simtti.simulator.engine.governor import Governed, Launched, govern
 from simtti.simulator.engine.l2 import L2
+from simtti.simulator.engine.measured_kernels import Measured
 from simtti.simulator.engine.measured_streams import Streams
 from simtti.simulator.engine.program import Program, program
 from simtti.simulator.kernel import Kernel
@@ -55,8 +57,11 @@ class Preparation:
         alone_s: AloneS = lone_execution_s,
         streams: Streams | None = None,
         report: Callable[[int], None] = lambda done: None,
+        measured: Measured | None = None,
     ) -> None:
         self.hardware, self.host, self.policy, self.alone_s = hardware, host, policy, alone_s
+        self.measured = measured
+        self._measured_s: dict[int, float] = {}  # of a measured kernel, by its identity
         self.streams, self.report = streams, report
         self.rows: list[tuple[Operator, Lowered]] = []
         self._l2 = L2(hardware.l2_usable_bytes)
@@ -67,8 +72,18 @@ class Preparation:
         """Lower the step and add its operators to the rows."""
         first = len(self.rows)
         lowered = self._lowering.lower_all(step.operators)
+        if self.measured is not None:
+            lowered = [
+                self._as_measured(self.measured, row, one) for row, one in enumerate(lowered, start=first)
+            ]
         self.rows.extend(zip(step.operators, lowered, strict=True))
         return program(step.operators, lowered, first, self.host, self.policy, self.streams)
+
+    def _as_measured(self, measured: Measured, row: int, modelled: Lowered) -> Lowered:
+        """An operator with its measured kernels in place of the model's."""
+        found = measured.of(row, modelled.kernels)
+        self._measured_s.update((id(kernel), seconds) for kernel, seconds in found)
+        return replace(modelled, kernels=tuple(kernel for kernel, _ in found))
 
     def traffic(self, step: Program, before: Traffic | None) -> Traffic:
         """Run a repetition's kernels through L2. From where L2 is in the state of the repetition before, all is as then."""
@@ -110,7 +125,7 @@ class Preparation:
             known = self._known[key] = Launched(
                 kernel,
                 hbm_bytes,
-                self.alone_s(kernel, self.hardware, hbm_bytes),
+                self._measured_s.get(id(kernel)) or self.alone_s(kernel, self.hardware, hbm_bytes),
                 power.energy(kernel, hbm_bytes, self.hardware),
                 busy(kernel, self.hardware, hbm_bytes),
             )

@@ -19,6 +19,7 @@ from simtti.errors import InputError
 from simtti.hw_configs.hardware import Hardware
 from simtti.simulator.engine.device import execution_time_s
 from simtti.simulator.engine.intervals import union
+from simtti.simulator.engine.measured_kernels import TIMINGS
 from simtti.simulator.lowering.lower import Lowering
 from simtti.simulator.policy import Policy
 from simtti.simulator.result import HOST_IDLE
@@ -26,8 +27,6 @@ from simtti.workloads.trace import Operator, TimedKernel, Trace
 
 if TYPE_CHECKING:
     import pandas as pd
-
-TIMINGS = ("measured", "hybrid")
 
 
 @dataclass(frozen=True, slots=True)

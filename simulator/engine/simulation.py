@@ -14,6 +14,7 @@ from simtti.hw_configs.hosts import Host
 from simtti.simulator.closed_form import lone_execution_s
 from simtti.simulator.engine.device import execution_time_s
 from simtti.simulator.engine.in_one_go import run_in_one_go
+from simtti.simulator.engine.measured_kernels import Measured
 from simtti.simulator.engine.measured_streams import measured_streams
 from simtti.simulator.engine.peak_memory import peak_memory_bytes
 from simtti.simulator.engine.preparation import Preparation, Progress, no_progress
@@ -32,6 +33,7 @@ def simulate(
     policy: Policy | None = None,
     fidelity: str = "wave",
     progress: Progress = no_progress,
+    measured: Measured | None = None,
 ) -> Result:
     """Run `trace` on `hardware`.
 
@@ -40,21 +42,23 @@ def simulate(
         fidelity: 'wave' moves CTAs that start together as one, 'cta' simulates each; 'closed' works everything out in closed
             form, as if kernels that run side by side did not contend.
         progress: called with (operators simulated, operators).
+        measured: the trace's own kernels in place of the model's.
 
     Raises:
         InputError: no such fidelity; a kernel that does not fit on an SM.
     """
     if fidelity not in FIDELITIES:
         raise InputError(f"fidelity is {fidelity!r}; it must be one of {', '.join(FIDELITIES)}")
-    policy, streams = policy or Policy(), measured_streams(trace)
+    policy = policy or Policy()
+    streams = None if measured else measured_streams(trace)
     operators = sum(len(step.operators) for phase in trace.phases for step in phase.steps)
     report = functools.partial(_report, progress, operators)
     if fidelity == "closed":
-        prepared = Preparation(hardware, host, policy, lone_execution_s, streams, report)
+        prepared = Preparation(hardware, host, policy, lone_execution_s, streams, report, measured)
         outcome = run_in_one_go(trace, prepared)
     else:
         alone_s = functools.partial(execution_time_s, fidelity=fidelity)
-        prepared = Preparation(hardware, host, policy, alone_s, streams, report)
+        prepared = Preparation(hardware, host, policy, alone_s, streams, report, measured)
         outcome = run_processes(trace, prepared, fidelity)
     # An imported trace does not say which tensors are the same.
     imported = trace.provenance.get("kind") == "imported"

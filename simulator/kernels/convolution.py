@@ -6,11 +6,13 @@ As the kernels of the traces show (operators_h100.csv, TraceLens, H100 SXM bf16,
   and, on every call, on the weights (those of a single tap lie the same in both layouts); `nhwcToNchwKernel` on
   the result, which Volta's and Turing's half-precision kernels write as NCHW themselves (`convolution_layout`).
 - Channels not a multiple of 8: a padded copy, cleared by a Memset first.
-- 1x1, stride 1, NCHW: a plain GEMM, W[oc, c] x X[c, positions], without conversions.
+- 1x1, stride 1: a plain GEMM of the tensors as they lie, W[oc, c] x X[c, positions] for each sample in NCHW, without
+  conversions; on Hopper cuBLAS's (nvjet, our own H200).
 - fp32 on the CUDA cores reads and writes NCHW: none of this (`cuda_core_convolution`).
-- Bias: another elementwise kernel, in place, always.
+- Bias: another elementwise kernel, in place.
 - Persistent sm90 kernels with more tiles than CTAs: a Memset of their tile counter.
-- Depthwise: PyTorch's own kernel on the CUDA cores (native/cuda/DepthwiseConv2d.cu).
+- Depthwise: PyTorch's own kernel on the CUDA cores (native/cuda/DepthwiseConv2d.cu), which adds the bias itself.
+- What one kernel has written, the next finds in L2 as far as it fits.
 
 What is fitted stands in hw_configs/families/convolution.yaml.
 """
@@ -20,26 +22,31 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from simtti.dtypes import ITEM_BYTES
+from simtti.dtypes import HALF_TYPES, ITEM_BYTES
 from simtti.errors import InputError
 from simtti.hw_configs.hardware import Hardware
 from simtti.simulator.kernel import Access, Kernel
 from simtti.simulator.kernels.convolution_layout import (
     CHANNEL_ALIGNMENT,
+    PART_ALIGNMENT,
     Conversion,
     aligned,
+    in_a_row,
     pad_weights,
     to_nchw,
     to_nhwc,
 )
-from simtti.simulator.kernels.cuda_core_convolution import cuda_core_kernels, on_cuda_cores
+from simtti.simulator.kernels.cuda_core_convolution import cuda_core_kernels, direct_kernel, on_cuda_cores
 from simtti.simulator.kernels.elementwise import Walk, walk
 from simtti.simulator.kernels.family import Cells, Column, Family, Target, Work, lowered_by, needed
-from simtti.simulator.kernels.implicit_gemm import Problem, writes_nchw
+from simtti.simulator.kernels.gemm import Gemm, gemm
+from simtti.simulator.kernels.implicit_gemm import Problem, matrix_unit, writes_nchw
 from simtti.simulator.kernels.implicit_gemm_choice import tensor_core_kernels
 from simtti.simulator.kernels.layout import Operand, dense
 from simtti.workloads.trace import Operator
 
+RANK_3D = 3  # exact: dimensions of a video
+TEMPORAL = "temporal_conv"  # exact: our own name of a 3-D convolution as UNets' temporal layers have it
 RESULT_SLOT = 3  # exact: the tensors of the operator are input, weights, bias and result, in this order
 SQUARE_3X3 = (3, 3)  # exact: the filters that Winograd's kernels are made for
 
@@ -150,8 +157,12 @@ class Convolution:
 
 def convolution(problem: Convolution, hardware: Hardware) -> list[Kernel]:
     """The kernels of one `aten::convolution`."""
-    kernels = [_depthwise(problem, hardware)] if problem.is_depthwise else _dense(problem, hardware)
-    return [*kernels, _add_bias(problem, hardware)] if problem.bias else kernels
+    if problem.is_depthwise:
+        return [_depthwise(problem, hardware)]
+    kernels = _dense(problem, hardware)
+    if problem.bias:
+        kernels.append(_add_bias(problem, hardware))
+    return in_a_row(kernels, hardware)
 
 
 def _dense(conv: Convolution, hardware: Hardware) -> list[Kernel]:
@@ -159,8 +170,38 @@ def _dense(conv: Convolution, hardware: Hardware) -> list[Kernel]:
     products, nchw = _products(conv), conv.layout == "nchw"
     if on_cuda_cores(products, nchw, hardware):
         return cuda_core_kernels(products, hardware)
+    if conv.is_pointwise and matrix_unit(hardware) == "wgmma":
+        return _pointwise(conv, products, hardware)
+    if _is_direct(conv, hardware):
+        return [direct_kernel(products, conv.layout == "nchw", hardware)]
+    return _converted(conv, products, hardware)
+
+
+def _is_direct(conv: Convolution, hardware: Hardware) -> bool:
+    """Whether cuDNN's direct kernel does it: a few channels in 16 bits, on Hopper's cuDNN."""
+    few = conv.groups == 1 and max(conv.c, conv.oc) <= PART_ALIGNMENT
+    return few and conv.dtype in HALF_TYPES and len(conv.out) < RANK_3D and matrix_unit(hardware) == "wgmma"
+
+
+def _pointwise(conv: Convolution, products: Problem, hardware: Hardware) -> list[Kernel]:
+    """cuBLAS's GEMM: of all positions at once, in NCHW of each sample's; or, in an older cuDNN, its own kernels."""
+    if not hardware.conv_choice.pointwise_gemm:
+        return _converted(conv, products, hardware)
+    nchw = conv.layout == "nchw"
+    rows, batch = (conv.positions, conv.n) if nchw else (conv.n * conv.positions, 1)
+    problem = Gemm(
+        rows, conv.oc, conv.c, batch, conv.dtype, (conv.data, conv.filters), (conv.result,),
+        workspace=_workspaces(conv)[-1] - 1, name="conv_gemm", family="convolution",
+    )  # fmt: skip
+    return gemm(problem, hardware)
+
+
+def _converted(conv: Convolution, products: Problem, hardware: Hardware) -> list[Kernel]:
+    """Tensor cores' products, between the conversions they need."""
+    nchw = conv.layout == "nchw"
     convert = nchw and not conv.is_pointwise
-    may_pad = conv.groups == 1 and (convert or conv.c % CHANNEL_ALIGNMENT)
+    alignment = CHANNEL_ALIGNMENT if convert or matrix_unit(hardware) != "wgmma" else PART_ALIGNMENT
+    may_pad = conv.groups == 1 and (convert or conv.c % alignment)
     padded = aligned(conv.c) if may_pad else conv.c
     data, data_kernels = _input(conv, padded, convert, hardware)
     filters, filter_kernels = _filters(conv, padded, convert, hardware)
@@ -180,9 +221,20 @@ def _products(conv: Convolution) -> Problem:
         m=conv.n * conv.positions, n=conv.oc // conv.groups, channels=channels, taps=conv.work_taps, groups=conv.groups,
         dtype=conv.dtype, reads=(conv.data, conv.filters), write=conv.result,
         useful_flops=2.0 * conv.n * conv.positions * conv.oc * channels * conv.work_taps,
-        planar=len(out) == 2, outputs_3x3=(conv.n, out[0], out[1]) if conv.is_winograd else None,
+        filters=_kind(conv.kernel, conv.dtype), frames=out[0] if len(out) == RANK_3D else 1, outputs_3x3=(conv.n, out[0], out[1]) if conv.is_winograd else None,
         workspace=_workspaces(conv)[-1] - 1,
     )  # fmt: skip
+
+
+def _kind(kernel: tuple[int, ...], dtype: str) -> str:
+    """What the filters extend over, as `Problem.filters` has it."""
+    if dtype not in HALF_TYPES:
+        return "other"
+    if len(kernel) < RANK_3D:
+        return "planar"
+    if kernel[0] == 1:
+        return "frames"
+    return "temporal" if max(kernel[1:]) == 1 else "spatial"
 
 
 def _workspaces(conv: Convolution) -> tuple[int, int, int]:
@@ -245,7 +297,7 @@ def _depthwise(conv: Convolution, hardware: Hardware) -> Kernel:
         grid=grid,
         threads=int(style.threads),
         registers=int(style.registers),
-        issue_slots=style.threads * (style.output_slots + style.tap_slots * conv.taps),
+        issue_slots=min(outputs, style.threads) * (style.output_slots + style.tap_slots * conv.taps),
         l2_bytes=(conv.data.nbytes + conv.result.nbytes) / grid,
         latency_s=hardware.hbm_latency_s + style.latency_s,
         reads=(conv.data, conv.filters),
@@ -287,11 +339,18 @@ def _lower(operator: Operator, target: Target) -> list[Kernel]:
 # ---- rows of a table
 
 
+def _paddings(cells: Cells, axes: str) -> tuple[int, ...]:
+    """Of each axis; a temporal convolution pads in time alone."""
+    if cells.row["op"] == TEMPORAL:
+        return (cells.whole("kd") // 2, 0, 0)
+    return (cells.whole("padding"),) * len(axes)
+
+
 def _of_row(cells: Cells, hardware: Hardware, axes: str) -> list[Kernel]:
     kernel = tuple(cells.whole(f"k{axis}") for axis in axes)
-    stride, padding, layout = cells.whole("stride"), cells.whole("padding"), cells.text("layout")
+    stride, layout, paddings = cells.whole("stride"), cells.text("layout"), _paddings(cells, axes)
     spatial = tuple(cells.whole(axis) for axis in axes)
-    for axis, size, taps in zip(axes, spatial, kernel, strict=True):
+    for axis, size, taps, padding in zip(axes, spatial, kernel, paddings, strict=True):
         if size + 2 * padding < taps:
             raise InputError(
                 f"column 'k{axis}' is {taps}; it is larger than the padded input of {size + 2 * padding}"
@@ -301,7 +360,7 @@ def _of_row(cells: Cells, hardware: Hardware, axes: str) -> list[Kernel]:
         raise InputError(f"column 'groups' is {groups}; it must divide c, {channels}, and oc, {outputs}")
     problem = Convolution(
         cells.whole("n"), channels, spatial, outputs, kernel, (stride,) * len(axes),
-        (padding,) * len(axes), (1,) * len(axes), groups, cells.dtype,
+        paddings, (1,) * len(axes), groups, cells.dtype,
         layout="nchw" if layout in ("nchw", "ncdhw") else "nhwc", bias=cells.flag("bias"),
     )  # fmt: skip
     return convolution(problem, hardware)
@@ -309,9 +368,9 @@ def _of_row(cells: Cells, hardware: Hardware, axes: str) -> list[Kernel]:
 
 def _work_of_row(cells: Cells, axes: str) -> Work:
     batch, channels, out = cells.whole("n"), cells.whole("c"), cells.whole("oc")
-    stride, padding = cells.whole("stride"), cells.whole("padding")
+    stride = cells.whole("stride")
     positions = results = taps = 1
-    for axis in axes:
+    for axis, padding in zip(axes, _paddings(cells, axes), strict=True):
         size, tap = cells.whole(axis), cells.whole(f"k{axis}")
         positions *= size
         taps *= tap
@@ -321,16 +380,16 @@ def _work_of_row(cells: Cells, axes: str) -> Work:
     return Work(flops, float(batch * channels * positions + out * depth + batch * out * results))
 
 
+_PADDING = Column("padding", 0, least=0)
 _OPTIONAL = (
     Column("stride", 1),
-    Column("padding", 0, least=0),
     Column("groups", 1),
     Column("layout", "nchw", str, words=("nchw", "nhwc", "ncdhw", "ndhwc")),
     Column("bias", False, bool),
 )
 CONV2D = Family(
     op="conv2d",
-    columns=(*needed("n c h w oc kh kw"), *_OPTIONAL),
+    columns=(*needed("n c h w oc kh kw"), _PADDING, *_OPTIONAL),
     note="layout: nchw or nhwc",
     kernels=lambda cells, hardware: _of_row(cells, hardware, "hw"),
     work=lambda cells: _work_of_row(cells, "hw"),
@@ -338,7 +397,14 @@ CONV2D = Family(
 )
 CONV3D = Family(
     op="conv3d",
+    columns=(*needed("n c d h w oc kd kh kw"), _PADDING, *_OPTIONAL),
+    kernels=lambda cells, hardware: _of_row(cells, hardware, "dhw"),
+    work=lambda cells: _work_of_row(cells, "dhw"),
+)
+TEMPORAL_CONV = Family(
+    op=TEMPORAL,
     columns=(*needed("n c d h w oc kd kh kw"), *_OPTIONAL),
+    note="as conv3d, padded in time alone, by kd // 2",
     kernels=lambda cells, hardware: _of_row(cells, hardware, "dhw"),
     work=lambda cells: _work_of_row(cells, "dhw"),
 )

@@ -10,15 +10,19 @@ What is fitted stands in hw_configs/families/convolution.yaml (conv_layout).
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from simtti.dtypes import ITEM_BYTES
 from simtti.hw_configs.hardware import Hardware
+from simtti.simulator.closed_form import cold_hbm_bytes
 from simtti.simulator.kernel import Access, Kernel
 from simtti.simulator.kernels.data_movement import memset
 from simtti.simulator.kernels.machine import LINE_BYTES
 
 CHANNEL_ALIGNMENT = 8  # exact: channels of a 16-byte vector in fp16; cuDNN pads to it
+PART_ALIGNMENT = 4  # exact: of 8 bytes, with which cuDNN's kernels without shared memory take NHWC as it lies (`.._aligna4`, H200)
 LAYOUT_TILE = 32  # exact: rows and columns of a layout kernel's tile, by its shared memory (32 x 33 elements)
 LAYOUT_THREADS = 256  # exact: threads of a CTA in the H100 traces, as the registers
 TO_NHWC_REGISTERS, TO_NCHW_REGISTERS = 32, 36  # exact: see above
@@ -40,6 +44,14 @@ class Conversion:
     is_padded: bool = False
 
 
+class Cost(NamedTuple):
+    """What a layout kernel spends: issue slots of a thread, attained share of bandwidth with half lines, Kernel.hbm_stall."""
+
+    thread_slots: float
+    half_line_efficiency: float
+    stall: float
+
+
 def aligned(channels: int) -> int:
     """Channels as cuDNN pads them."""
     return -(-channels // CHANNEL_ALIGNMENT) * CHANNEL_ALIGNMENT
@@ -48,19 +60,19 @@ def aligned(channels: int) -> int:
 def to_nhwc(problem: Conversion, hardware: Hardware) -> list[Kernel]:
     """Activations or weights to NHWC; a padded result is cleared first."""
     clear = [memset(problem.target.tensor, problem.target.nbytes, hardware)] if problem.is_padded else []
-    slots = hardware.conv_layout.to_nhwc_slots
-    return [*clear, _transpose("nchwToNhwcKernel", problem, slots, TO_NHWC_REGISTERS, hardware)]
+    style = hardware.conv_layout
+    cost = Cost(style.to_nhwc_slots, style.half_line_efficiency, style.to_nhwc_stall)
+    return [*clear, _transpose("nchwToNhwcKernel", problem, cost, TO_NHWC_REGISTERS, hardware)]
 
 
 def to_nchw(problem: Conversion, hardware: Hardware) -> Kernel:
     """A result to NCHW."""
-    slots = hardware.conv_layout.to_nchw_slots
-    return _transpose("nhwcToNchwKernel", problem, slots, TO_NCHW_REGISTERS, hardware)
+    style = hardware.conv_layout
+    cost = Cost(style.to_nchw_slots, style.to_nchw_efficiency, style.to_nchw_stall)
+    return _transpose("nhwcToNchwKernel", problem, cost, TO_NCHW_REGISTERS, hardware)
 
 
-def _transpose(
-    name: str, problem: Conversion, thread_slots: float, registers: int, hardware: Hardware
-) -> Kernel:
+def _transpose(name: str, problem: Conversion, cost: Cost, registers: int, hardware: Hardware) -> Kernel:
     """A CTA transposes 32 channels by 32 positions in shared memory."""
     item, style = ITEM_BYTES[problem.dtype], hardware.conv_layout
     grid = problem.n * -(-problem.c // LAYOUT_TILE) * -(-problem.positions // LAYOUT_TILE)
@@ -71,10 +83,11 @@ def _transpose(
         threads=LAYOUT_THREADS,
         registers=registers,
         shared_memory_bytes=LAYOUT_TILE * (LAYOUT_TILE + 1) * item,
-        issue_slots=LAYOUT_THREADS * thread_slots,
+        issue_slots=LAYOUT_THREADS * cost.thread_slots,
         l2_bytes=(problem.source.nbytes + problem.target.nbytes) / grid,
         latency_s=hardware.hbm_latency_s + style.latency_s,
-        memory_efficiency=style.half_line_efficiency if LAYOUT_TILE * item < LINE_BYTES else 1.0,
+        memory_efficiency=cost.half_line_efficiency if LAYOUT_TILE * item < LINE_BYTES else 1.0,
+        hbm_stall=cost.stall,
         reads=(problem.source,),
         writes=(problem.target,),
     )
@@ -97,3 +110,24 @@ def pad_weights(source: Access, target: Access, hardware: Hardware) -> list[Kern
         writes=(target,),
     )
     return [memset(target.tensor, target.nbytes, hardware), transform]
+
+
+def in_a_row(kernels: Sequence[Kernel], hardware: Hardware) -> list[Kernel]:
+    """The kernels with what each moves to and from HBM when the operator runs from a cold L2: not what those before it have
+    written or read and L2 still holds: all of it while no more than its share of L2 has been used since, nothing from twice that
+    on, as the first to go is what would be needed next."""
+    capacity = hardware.conv_layout.l2_share * hardware.l2_capacity_bytes
+    since: dict[int, float] = {}  # tensor -> bytes of others used since it was
+    found = []
+    for kernel in kernels:
+        moved = cold_hbm_bytes(kernel) if kernel.repeated_hbm_bytes is None else kernel.repeated_hbm_bytes
+        used = {access.tensor: access.nbytes for access in (*kernel.reads, *kernel.writes)}
+        for access in (*kernel.reads, *kernel.writes):
+            if access.tensor in since:
+                passed = since[access.tensor] + sum(used.values())
+                moved -= access.nbytes * min(1.0, max(0.0, 2.0 - passed / capacity))
+        for tensor, nbytes in used.items():
+            since = {each: others + nbytes for each, others in since.items() if each != tensor}
+            since[tensor] = 0.0
+        found.append(replace(kernel, repeated_hbm_bytes=max(moved, 0.0)))
+    return found

@@ -39,6 +39,10 @@ FUSED_POINTS = 16  # exact: elements of a transformed tile, 4 x 4
 NONFUSED_OUTPUTS = 4  # exact: rows and columns of outputs of a transformed tile
 NONFUSED_POINTS = 36  # exact: elements of a transformed tile, 6 x 6
 FILTER_TAPS = 9  # exact: 3 x 3
+DIRECT_THREADS, DIRECT_REGISTERS = (
+    1024,
+    40,
+)  # exact: conv2d_grouped_direct_kernel on our own H200, an output a thread
 TRANSFORM_THREADS, TRANSFORM_REGISTERS = 256, 64  # exact: winogradForwardData4x4 in the same trace
 
 
@@ -57,6 +61,27 @@ def cuda_core_kernels(problem: Problem, hardware: Hardware) -> list[Kernel]:
         candidates.append(_winograd_fused(problem, hardware))
         candidates.append(_winograd_nonfused(problem, hardware))
     return fastest(candidates, hardware)
+
+
+def direct_kernel(problem: Problem, nchw: bool, hardware: Hardware) -> Kernel:
+    """conv2d_grouped_direct_kernel: each thread makes an output, product by product, whichever way the tensors lie; NHWC takes longer."""
+    style = hardware.conv_direct
+    outputs = problem.m * problem.n
+    grid = -(-outputs // DIRECT_THREADS)
+    thread_slots = style.output_slots + style.product_slots * problem.depth
+    return Kernel(
+        name="conv2d_grouped_direct_kernel",
+        family="convolution",
+        grid=grid,
+        threads=DIRECT_THREADS,
+        registers=DIRECT_REGISTERS,
+        issue_slots=min(DIRECT_THREADS, outputs) * thread_slots,
+        l2_bytes=(problem.reads[0].nbytes + problem.write.nbytes) / grid,
+        latency_s=hardware.hbm_latency_s + (style.latency_s if nchw else style.nhwc_latency_s),
+        reads=problem.reads,
+        writes=(problem.write,),
+        flops=problem.useful_flops,
+    )
 
 
 def _sgemm(problem: Problem, tile: Tile, hardware: Hardware) -> Kernel:

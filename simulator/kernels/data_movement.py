@@ -25,48 +25,26 @@ from simtti.simulator.kernels.layout import (
     as_it_lies,
     broadcast,
     dense,
-    l2_bytes_per_element,
+    in_flight,
     merge_dimensions,
     unique_bytes,
 )
-from simtti.simulator.kernels.machine import VECTOR_BYTES
+from simtti.simulator.kernels.machine import LANES, VECTOR_BYTES
 from simtti.workloads.trace import Operator
 
-# exact: by definition, as the driver's kernel is not published; issue slots of a thread are counted for its 8 vectors
-MEMCPY_THREADS, MEMCPY_VECTORS = 128, 8
+# exact: by definition, as the driver's kernel is not published; issue slots of a thread are counted for its 2 vectors
+MEMCPY_THREADS, MEMCPY_VECTORS = 128, 2
 MEMCPY_CTA_BYTES = MEMCPY_THREADS * MEMCPY_VECTORS * VECTOR_BYTES
 REGISTERS = 32  # exact: a thread's of upsampling and look-ups in torch.profiler traces of H100s
 
-CAT_THREADS = (
-    512  # exact: a CTA of CatArrayBatchedCopy (native/cuda/Shape.cu; torch.profiler traces of H100s)
-)
-CAT_REGISTERS = 29  # exact: its registers a thread in the same traces
-CAT_CTAS_PER_SM = 2  # exact: CTAs that cat launches per SM and input (getCatGrid, same file)
-CAT_MAX_DIMENSIONS = 4  # exact: CAT_ARRAY_MAX_INPUT_DIMS, same file
-CAT_ALIGNED_BYTES = (4, 8)  # exact: elements that the aligned16 variant takes, same file
-INDEX_LIMIT = 2**31  # exact: elements that PyTorch's kernels index with 32 bits
+UPSAMPLE_THREADS = 512  # exact: a CTA's, MAX_THREADS in native/cuda/UpSampleNearest2d.cu
+UPSAMPLE_ELEMENTS = 4  # exact: outputs of a thread, one after another, same file
 
-# exact: by definition: slots and stall were fitted to CTAs of this size; profilers show 512
-UPSAMPLE_THREADS = 256
-
+# exact: most threads of vectorized_gather_kernel (native/cuda/IndexKernelUtils.cu), torch 2.8 and later
+GATHER_VECTOR_THREADS = 256
+GATHER_SMALL_ROWS = 16  # exact: look-ups up to which indexSelectSmallIndex is launched (Indexing.cu)
 GATHER_THREADS = 128  # exact: a CTA of indexSelectLargeIndex (native/cuda/Indexing.cu)
 GATHER_CTAS_PER_SM = 8  # exact: its CTAs: min(needed, 8 per SM), same file
-
-
-@dataclass(frozen=True, slots=True)
-class Cat:
-    """Tensors (`inputs`, each of its shape) one after another in `target`, whose strides are the result's."""
-
-    shapes: tuple[tuple[int, ...], ...]
-    inputs: tuple[Operand, ...]
-    target: Operand
-
-    @property
-    def pieces(self) -> list[tuple[tuple[int, ...], Operand]]:
-        """The inputs that are not empty, with their shapes."""
-        return [
-            (shape, each) for shape, each in zip(self.shapes, self.inputs, strict=True) if math.prod(shape)
-        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,18 +59,23 @@ class Pad:
 
 @dataclass(frozen=True, slots=True)
 class Upsample:
-    """numel_out elements, each found among numel_in by its coordinates; from the tensor `source` to `target`."""
+    """numel_out elements, each found among numel_in by its coordinates; from the tensor `source` to `target`. cold: L2
+    holds nothing of it."""
 
     numel_in: int
     numel_out: int
     dtype: str
     source: int = 0
     target: int = 1
+    cold: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Gather:
-    """`rows` rows of `columns` elements, looked up in a table of `table_rows`; from the tensor `table` to `target`."""
+    """`rows` rows of `columns` elements, looked up in a table of `table_rows`; from the tensor `table` to `target`.
+
+    vectors: the library copies rows in vectors where they divide into them, as torch 2.8 and later do. cold: L2 holds nothing of it.
+    """
 
     rows: int
     columns: int
@@ -100,10 +83,15 @@ class Gather:
     dtype: str
     table: int = 0
     target: int = 1
+    vectors: bool = True
+    cold: bool = False
 
 
-def copy(shape: Sequence[int], source: Operand, target: Operand, hardware: Hardware) -> list[Kernel]:
-    """`copy_`, `contiguous`, `clone`, `to`: the elements of `source` into the place and dtype of `target`."""
+def copy(
+    shape: Sequence[int], source: Operand, target: Operand, hardware: Hardware, cold: bool = False
+) -> list[Kernel]:
+    """`copy_`, `contiguous`, `clone`, `to`: the elements of `source` into the place and dtype of `target`. cold: L2 holds
+    nothing of it."""
     _, steps = merge_dimensions(tuple(shape), (target.strides, source.strides))
     same_order = all(step == (1,) for step in steps)
     if same_order and source.dtype == target.dtype:
@@ -111,7 +99,7 @@ def copy(shape: Sequence[int], source: Operand, target: Operand, hardware: Hardw
     # fp32 to half has a typed functor (bfloat16_copy_kernel_cuda and its like in native/cuda/Copy.cu).
     typed = source.dtype == "fp32" and target.dtype in HALF_TYPES
     name = "copy" if source.dtype == target.dtype else "cast"
-    return [walk(Walk(name, tuple(shape), (source,), target, typed=typed, family="memory"), hardware)]
+    return [walk(Walk(name, tuple(shape), (source,), target, typed, cold, "memory"), hardware)]
 
 
 def memcpy(source: int, target: int, nbytes: float, hardware: Hardware) -> Kernel:
@@ -152,79 +140,23 @@ def constant_pad(problem: Pad, hardware: Hardware) -> list[Kernel]:
     return [*fill(problem.padded_shape, target, hardware), body]
 
 
-def cat(problem: Cat, hardware: Hardware) -> list[Kernel]:
-    """`cat`: one input is a plain copy; more than four dimensions, or 2^31 elements, are one strided copy per input."""
-    pieces, target = problem.pieces, problem.target
-    total = sum(math.prod(shape) for shape, _ in pieces)
-    same_type = len({each.dtype for _, each in pieces} | {target.dtype}) == 1
-    if len(pieces) == 1:
-        return copy(pieces[0][0], pieces[0][1], target, hardware)
-    if len(target.strides) > CAT_MAX_DIMENSIONS or total >= INDEX_LIMIT or not same_type:
-        # The part of the result that an input fills is strided by the result's larger size.
-        return [
-            walk(Walk("copy", shape, (each,), target, family="memory"), hardware) for shape, each in pieces
-        ]
-    return [_cat_kernel(problem, hardware)]
-
-
-def _cat_kernel(problem: Cat, hardware: Hardware) -> Kernel:
-    """CatArrayBatchedCopy: all inputs in one kernel, the same CTAs for each."""
-    style, costs = hardware.cat, hardware.l2_costs
-    pieces, target = problem.pieces, problem.target
-    counts = [math.prod(shape) for shape, _ in pieces]
-    total, item = sum(counts), ITEM_BYTES[target.dtype]
-    l2_bytes = 0.0
-    all_dense = True
-    for count, (shape, each) in zip(counts, pieces, strict=True):
-        sizes, (target_steps, steps) = merge_dimensions(shape, (target.strides, each.strides))
-        # Dense, and in the result's order of dimensions: contiguous in its memory format (native/cuda/Shape.cu).
-        dense_piece = merge_dimensions(shape, (each.strides,))[1] == ((1,),)
-        all_dense = all_dense and dense_piece and _order(shape, each) == _order(shape, target)
-        l2_bytes += count * l2_bytes_per_element(sizes, steps, item, costs.scattered_bytes)
-        l2_bytes += (
-            count * l2_bytes_per_element(sizes, target_steps, item, costs.scattered_bytes) * costs.write
-        )
-    slots = style.dense_slots if all_dense else style.strided_slots
-    name = "CatArrayBatchedCopy_contig" if all_dense else "CatArrayBatchedCopy"
-    if all_dense and item in CAT_ALIGNED_BYTES:
-        slots, name = style.aligned_slots, "CatArrayBatchedCopy_aligned16_contig"
-    # Every input gets the same CTAs, so only those of inputs about as long as the longest stay busy.
-    busy = max(1, round(total / max(counts)))
-    grid = min(CAT_CTAS_PER_SM * hardware.sm_count * busy, -(-total // CAT_THREADS))
-    return Kernel(
-        name=name,
-        family="memory",
-        grid=grid,
-        threads=CAT_THREADS,
-        registers=CAT_REGISTERS,
-        issue_slots=total * slots / grid,
-        l2_bytes=l2_bytes / grid,
-        latency_s=hardware.hbm_latency_s + style.latency_s,
-        hbm_stall=style.stall,
-        reads=tuple(Access(each.tensor, unique_bytes(shape, each)) for shape, each in pieces),
-        writes=(Access(target.tensor, float(total * item)),),
-    )
-
-
-def _order(shape: Sequence[int], operand: Operand) -> list[int]:
-    """Its dimensions from the slowest to the fastest, without those of size 1."""
-    return sorted((i for i, size in enumerate(shape) if size != 1), key=lambda i: -operand.strides[i])
-
-
 def upsample_nearest(problem: Upsample, hardware: Hardware) -> list[Kernel]:
-    """`upsample_nearest2d` and its relatives: a thread an output element, coordinates by division."""
+    """`upsample_nearest2d` and its relatives: a thread makes some output elements, coordinates by division."""
     style, item, numel = hardware.upsample, ITEM_BYTES[problem.dtype], problem.numel_out
-    cta_elements = min(numel, UPSAMPLE_THREADS)
+    cta_elements = min(numel, UPSAMPLE_THREADS * UPSAMPLE_ELEMENTS)
+    l2_bytes = cta_elements * item * (hardware.l2_costs.write + min(1.0, problem.numel_in / numel))
+    chain_s = (UPSAMPLE_ELEMENTS - 1) * hardware.l2_costs.miss_s if problem.cold else 0.0
     return [
         Kernel(
             name="upsample_nearest_out_frame",
             family="memory",
-            grid=-(-numel // UPSAMPLE_THREADS),
+            grid=-(-numel // (UPSAMPLE_THREADS * UPSAMPLE_ELEMENTS)),
             threads=UPSAMPLE_THREADS,
             registers=REGISTERS,
-            issue_slots=UPSAMPLE_THREADS * style.element_slots,
-            l2_bytes=cta_elements * item * (hardware.l2_costs.write + min(1.0, problem.numel_in / numel)),
-            latency_s=hardware.hbm_latency_s,
+            issue_slots=UPSAMPLE_THREADS * UPSAMPLE_ELEMENTS * style.element_slots,
+            l2_bytes=l2_bytes,
+            latency_s=hardware.hbm_latency_s + style.latency_s,
+            bytes_in_flight=in_flight(l2_bytes, chain_s, hardware),
             hbm_stall=style.stall,
             reads=(Access(problem.source, float(problem.numel_in * item)),),
             writes=(Access(problem.target, float(numel * item)),),
@@ -235,20 +167,37 @@ def upsample_nearest(problem: Upsample, hardware: Hardware) -> list[Kernel]:
 def embedding(problem: Gather, hardware: Hardware) -> list[Kernel]:
     """`embedding`, `index_select` along the first dimension."""
     style, item = hardware.embedding, ITEM_BYTES[problem.dtype]
-    numel = problem.rows * problem.columns
-    grid = min(GATHER_CTAS_PER_SM * hardware.sm_count, -(-numel // GATHER_THREADS))
-    moved = float(numel * item)
-    table_bytes = float(problem.table_rows * problem.columns * item)
+    numel, row_bytes = problem.rows * problem.columns, problem.columns * item
+    moved, table_bytes = float(numel * item), float(problem.table_rows * row_bytes)
+    # The row's load depends on that of the index; of their trips to memory, latency_s has one.
+    latency_s = hardware.hbm_latency_s + (hardware.l2_costs.miss_s if problem.cold else 0.0)
+    if problem.vectors and problem.rows > GATHER_SMALL_ROWS and row_bytes % VECTOR_BYTES == 0:
+        vectors = row_bytes // VECTOR_BYTES
+        name, threads = "vectorized_gather_kernel", min(GATHER_VECTOR_THREADS, -(-vectors // LANES) * LANES)
+        grid = problem.rows * -(-vectors // GATHER_VECTOR_THREADS)
+        slots, latency_s = threads * style.vector_slots, latency_s + style.vector_latency_s
+    else:
+        if problem.rows <= GATHER_SMALL_ROWS:
+            # Its threads look up one row after another: an index, then an element.
+            name, latency_s = (
+                "indexSelectSmallIndex",
+                latency_s + (2 * problem.rows - 1) * hardware.hbm_latency_s,
+            )
+        else:
+            name, latency_s = "indexSelectLargeIndex", latency_s + style.latency_s
+        threads = GATHER_THREADS
+        grid = min(GATHER_CTAS_PER_SM * hardware.sm_count, -(-numel // GATHER_THREADS))
+        slots = -(-numel // grid) * style.element_slots
     return [
         Kernel(
-            name="indexSelectLargeIndex",
+            name=name,
             family="memory",
             grid=grid,
-            threads=GATHER_THREADS,
+            threads=threads,
             registers=REGISTERS,
-            issue_slots=-(-numel // grid) * style.element_slots,
+            issue_slots=slots,
             l2_bytes=(1 + hardware.l2_costs.write) * moved / grid,
-            latency_s=hardware.hbm_latency_s + style.latency_s,
+            latency_s=latency_s,
             reads=(Access(problem.table, min(moved, table_bytes)),),
             writes=(Access(problem.target, moved),),
         )
@@ -272,22 +221,6 @@ def _host_copy(operator: Operator) -> Kernel:
     nbytes = float(sum(use.nbytes for use in operator.inputs or operator.outputs))
     reads = tuple(Access(slot, float(use.nbytes)) for slot, use in enumerate(operator.inputs))
     return Kernel("Memcpy host", "memory", 1, copy_bytes=nbytes, reads=reads)
-
-
-def _lower_cat(operator: Operator, target: Target) -> list[Kernel]:
-    out = operator.outputs[0]
-    shapes = [use.shape for use in operator.inputs]
-    if operator.op == "aten::stack":
-        dim = int(operator.attributes.get("dim", 0)) % len(out.shape)
-        shapes = [(*shape[:dim], 1, *shape[dim:]) for shape in shapes]
-        inputs = [
-            Operand(slot, (*use.strides[:dim], 0, *use.strides[dim:]), use.dtype)
-            for slot, use in enumerate(operator.inputs)
-        ]
-    else:
-        inputs = [as_it_lies(use, slot) for slot, use in enumerate(operator.inputs)]
-    problem = Cat(tuple(shapes), tuple(inputs), as_it_lies(out, len(operator.inputs)))
-    return cat(problem, target.hardware)
 
 
 def _lower_upsample(operator: Operator, target: Target) -> list[Kernel]:
@@ -330,41 +263,25 @@ def _copy_kernels(cells: Cells, hardware: Hardware) -> list[Kernel]:
     return copy(shape, dense(0, shape, cells.dtype), dense(1, shape, cells.dtype), hardware)
 
 
-def _permute_kernels(cells: Cells, hardware: Hardware) -> list[Kernel]:
-    """(batch, rows, cols, inner) to (batch, cols, rows, inner)."""
-    batch, rows, cols, inner = (cells.whole(name) for name in ("batch", "rows", "cols", "inner"))
-    shape = (batch, cols, rows, inner)
-    source = Operand(0, (rows * cols * inner, inner, cols * inner, 1), cells.dtype)
-    return copy(shape, source, dense(1, shape, cells.dtype), hardware)
-
-
-def _cat_spatial(cells: Cells) -> int:
-    """Elements of a channel: spatial, or h times w."""
-    return cells.optional("spatial") or (cells.optional("h") or 1) * (cells.optional("w") or 1)
-
-
-def _cat_kernels(cells: Cells, hardware: Hardware) -> list[Kernel]:
-    """(n, c, spatial) and (n, c2, spatial) to (n, c + c2, spatial)."""
-    n, spatial = cells.whole("n"), _cat_spatial(cells)
-    shapes = tuple((n, cells.whole(column), spatial) for column in ("c", "c2"))
-    inputs = tuple(dense(slot, shape, cells.dtype) for slot, shape in enumerate(shapes))
-    out = (n, shapes[0][1] + shapes[1][1], spatial)
-    return cat(Cat(shapes, inputs, dense(2, out, cells.dtype)), hardware)
-
-
 def _embedding_kernels(cells: Cells, hardware: Hardware) -> list[Kernel]:
-    rows, columns, table_rows = (cells.whole(name) for name in ("rows", "cols", "table_rows"))
-    return embedding(Gather(rows, columns, table_rows, cells.dtype), hardware)
+    problem = Gather(cells.whole("rows"), cells.whole("cols"), _table_rows(cells), cells.dtype, cold=True)
+    return embedding(problem, hardware)
+
+
+def _table_rows(cells: Cells) -> int:
+    return cells.optional("table_rows") or cells.optional("entries") or CLIP_TOKENS
 
 
 def _embedding_work(cells: Cells) -> Work:
     rows = cells.whole("rows")
-    return Work(0.0, float(cells.whole("cols") * (min(rows, cells.whole("table_rows")) + rows)))
+    return Work(0.0, float(cells.whole("cols") * (min(rows, _table_rows(cells)) + rows)))
 
 
 def _upsample_kernels(cells: Cells, hardware: Hardware) -> list[Kernel]:
     numel = _pixels(cells)
-    return upsample_nearest(Upsample(numel, numel * cells.whole("scale") ** 2, cells.dtype), hardware)
+    return upsample_nearest(
+        Upsample(numel, numel * cells.whole("scale") ** 2, cells.dtype, cold=True), hardware
+    )
 
 
 def _pixels(cells: Cells) -> int:
@@ -389,28 +306,10 @@ COPY = Family(
     | lowered_by(_lower_pad, "constant_pad_nd")
     | lowered_by(_lower_scalar_to_host, "_local_scalar_dense"),
 )
-PERMUTE = Family(
-    op="permute",
-    columns=(*needed("rows cols"), Column("batch", 1), Column("inner", 1)),
-    note="copy of (batch, rows, cols, inner) to (batch, cols, rows, inner)",
-    kernels=_permute_kernels,
-    work=lambda cells: Work(
-        0.0, 2.0 * math.prod(cells.whole(name) for name in ("batch", "rows", "cols", "inner"))
-    ),
-)
-CAT = Family(
-    op="cat",
-    columns=(*needed("n c c2"), Column("spatial", None), Column("h", None), Column("w", None)),
-    note="(n, c, spatial) and (n, c2, spatial) along the second dimension; spatial may be given as h and w",
-    kernels=_cat_kernels,
-    work=lambda cells: Work(
-        0.0, 2.0 * cells.whole("n") * (cells.whole("c") + cells.whole("c2")) * _cat_spatial(cells)
-    ),
-    aten=lowered_by(_lower_cat, "cat stack"),
-)
 EMBEDDING = Family(
     op="embedding",
-    columns=(*needed("rows cols"), Column("table_rows", CLIP_TOKENS)),
+    columns=(*needed("rows cols"), Column("table_rows", None), Column("entries", None)),
+    note="table_rows, or entries: rows of the table, CLIP's 49408 by default",
     kernels=_embedding_kernels,
     work=_embedding_work,
     aten=lowered_by(_lower_embedding, "embedding index index_select gather"),

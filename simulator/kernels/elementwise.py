@@ -32,6 +32,7 @@ from simtti.simulator.kernels.layout import (
     Operand,
     broadcast,
     dense,
+    in_flight,
     l2_bytes_per_element,
     merge_dimensions,
     refetched_bytes,
@@ -41,15 +42,18 @@ from simtti.workloads.trace import Operator, TensorUse
 
 THREADS = 128  # exact: threads of a CTA, num_threads() in native/cuda/thread_constants.h
 THREAD_ELEMENTS = 4  # exact: elements of a thread, thread_work_size(), same file
+# exact: those of a thread of vectorized_elementwise_kernel by the bytes of an element, torch 2.7 and later
+# (elems_per_thread(), native/cuda/CUDALoops.cuh)
+VECTORIZED_ELEMENTS = {1: 16, 2: 8}
 WIDE_BYTES = (
     4  # exact: results of 4 bytes and more take 2 elements a thread in elementwise_kernel (CUDALoops.cuh)
 )
-# Registers a thread, as the profiler shows them. exact: 24 vectorized, 32 unrolled, 20 strided
-VECTORIZED_REGISTERS, UNROLLED_REGISTERS, STRIDED_REGISTERS = 24, 32, 20  # exact: see above
+# Registers a thread, as the profiler shows them. exact: 32 vectorized (16 without inputs), 32 unrolled, 20 strided
+VECTORIZED_REGISTERS, FILL_REGISTERS, UNROLLED_REGISTERS, STRIDED_REGISTERS = 32, 16, 32, 20  # exact: above
 
 # Special functions of an element: an exponential, and a reciprocal where something is divided by it.
 SPECIAL_FUNCTIONS = {
-    "gelu": 2, "silu": 2, "sigmoid": 2, "tanh": 2, "exp": 1, "log": 1, "rsqrt": 1, "sqrt": 1, "reciprocal": 1, "div": 1,
+    "gelu": 2, "gelu_tanh": 2, "silu": 2, "sigmoid": 2, "tanh": 2, "exp": 1, "log": 1, "rsqrt": 1, "sqrt": 1, "reciprocal": 1, "div": 1,
     "elu": 1, "softplus": 2,
 }  # fmt: skip
 
@@ -60,7 +64,8 @@ class Walk:
 
     name: what it does, a field of FunctionSlots or any other (add, mul, copy, fill ...) that costs one instruction. inputs: what
     is read (none for a fill); Python scalars and zero-dimensional CPU tensors are parameters, not inputs. typed: the functor
-    takes mixed dtypes as they are, so that nothing is cast at run time (the apply step of GroupNorm, fp32 to half).
+    takes mixed dtypes as they are, so that nothing is cast at run time (the apply step of GroupNorm, fp32 to half). cold: L2
+    holds nothing of the inputs, as in a benchmark that empties it before.
     """
 
     name: str
@@ -68,6 +73,7 @@ class Walk:
     inputs: tuple[Operand, ...]
     output: Operand
     typed: bool = False
+    cold: bool = False
     family: str = "elementwise"
 
 
@@ -95,8 +101,11 @@ def walk(problem: Walk, hardware: Hardware) -> Kernel:
     latency_s = hardware.hbm_latency_s if inputs else 0.0
     extra_slots = function_slots(problem.name, hardware)
     if is_dense and not casts:
-        kind, registers = "vectorized_elementwise_kernel", VECTORIZED_REGISTERS
-        slots = style.thread_slots + style.load_slots * len(inputs) + elements * extra_slots
+        kind, registers = "vectorized_elementwise_kernel", VECTORIZED_REGISTERS if inputs else FILL_REGISTERS
+        elements = VECTORIZED_ELEMENTS.get(min(operand.item_bytes for operand in operands), elements)
+        # Counted by the four elements of a thread before torch 2.7; a vector of eight takes twice as many.
+        slots = (style.thread_slots + style.load_slots * len(inputs)) * elements / THREAD_ELEMENTS
+        slots += elements * extra_slots
     elif is_dense:
         kind, registers = "unrolled_elementwise_kernel", UNROLLED_REGISTERS
         slots = style.thread_slots + elements * (
@@ -114,10 +123,15 @@ def walk(problem: Walk, hardware: Hardware) -> Kernel:
         )
         latency_s += style.cast_latency_s if casts else style.index_latency_s
         hbm_stall = style.cast_stall if casts else style.index_stall
+    # Element after element is loaded and stored; of their trips to memory, latency_s has the first.
+    serial = problem.cold and inputs and kind != "vectorized_elementwise_kernel"
+    chain_s = (elements - 1) * costs.miss_s if serial else 0.0
     cta_elements = min(THREADS * elements, numel)
     stream = sum(operand.item_bytes for operand, step in zip(operands, steps, strict=True) if step[0] == 1)
     refetched = sum(
-        refetched_bytes(sizes, step, operand.item_bytes, stream, hardware.l2_usable_bytes)
+        refetched_bytes(
+            sizes, step, operand.item_bytes, stream, hardware.l2_usable_bytes, costs.lone_sector_bytes
+        )
         for operand, step in zip(inputs, steps[1:], strict=True)
     )
     return Kernel(
@@ -130,6 +144,7 @@ def walk(problem: Walk, hardware: Hardware) -> Kernel:
         sfu_ops=float(SPECIAL_FUNCTIONS.get(problem.name, 0)) * cta_elements,
         l2_bytes=l2_bytes * cta_elements,
         latency_s=latency_s,
+        bytes_in_flight=in_flight(l2_bytes * cta_elements, chain_s, hardware),
         hbm_stall=hbm_stall,
         reads=tuple(Access(operand.tensor, unique_bytes(problem.shape, operand)) for operand in inputs),
         writes=(Access(output.tensor, unique_bytes(problem.shape, output)),),
@@ -172,9 +187,8 @@ def lower_unknown(operator: Operator, target: Target) -> list[Kernel]:
 
 # ---- rows of a table
 
-# Functions of one instruction an element, and one that has as many special functions and instructions as another.
+# Functions of one instruction an element.
 PLAIN_FUNCTIONS = ("add", "mul", "mul_scalar", "fill")
-SAME_AS = {"gelu_tanh": "gelu"}
 
 
 def _kernels(cells: Cells, hardware: Hardware) -> list[Kernel]:
@@ -182,7 +196,7 @@ def _kernels(cells: Cells, hardware: Hardware) -> list[Kernel]:
     inputs = tuple(dense(slot, shape, cells.dtype) for slot in range(count))
     function = cells.text("function") or "add"
     result = dense(count, shape, cells.dtype)
-    return [walk(Walk(SAME_AS.get(function, function), shape, inputs, result), hardware)]
+    return [walk(Walk(function, shape, inputs, result, cold=True), hardware)]
 
 
 def _work(cells: Cells) -> Work:
@@ -197,15 +211,69 @@ POINTWISE = (
     "bitwise_and bitwise_or round ceil trunc fmod remainder isnan isinf nan_to_num glu"
 )
 
+
+def _cast_kernels(cells: Cells, hardware: Hardware) -> list[Kernel]:
+    shape = (cells.whole("numel"),)
+    source, result = dense(0, shape, cells.dtype), dense(1, shape, "fp32")
+    return [walk(Walk("cast", shape, (source,), result, cold=True), hardware)]
+
+
+def _broadcast_kernels(cells: Cells, hardware: Hardware) -> list[Kernel]:
+    """add_channel: (n, c, rest) and (n, c, 1); add_row: (rows, cols) and (cols)."""
+    numel, dtype = cells.whole("numel"), cells.dtype
+    if cells.text("function") == "add_row":
+        shape: tuple[int, ...] = (-(-numel // cells.whole("cols")), cells.whole("cols"))
+        strides: tuple[int, ...] = (0, 1)
+    else:
+        n, c = cells.whole("n"), cells.whole("c")
+        shape, strides = (n, c, -(-numel // (n * c))), (c, 1, 0)
+    inputs = (dense(0, shape, dtype), Operand(1, strides, dtype))
+    return [walk(Walk("add", shape, inputs, dense(2, shape, dtype), cold=True), hardware)]
+
+
+def _geglu_kernels(cells: Cells, hardware: Hardware) -> list[Kernel]:
+    """GELU of the second half of each row of (rows, 2 cols), then its product with the first half."""
+    rows, cols, dtype = cells.whole("rows"), cells.whole("cols"), cells.dtype
+    shape = (rows, cols)
+    half, result = Operand(0, (2 * cols, 1), dtype), dense(1, shape, dtype)
+    product = Walk("mul", shape, (half, result), dense(2, shape, dtype), cold=True)
+    return [walk(Walk("gelu", shape, (half,), result, cold=True), hardware), walk(product, hardware)]
+
+
 ELEMENTWISE = Family(
     op="elementwise",
     columns=(
         *needed("numel"),
         Column("inputs", 1, least=0),
-        Column("function", "add", str, words=(*PLAIN_FUNCTIONS, *FunctionSlots._fields, *SAME_AS)),
+        Column("function", "add", str, words=(*PLAIN_FUNCTIONS, *FunctionSlots._fields)),
     ),
     note="inputs: tensors read, 1 by default; function: add mul silu gelu ...",
     kernels=_kernels,
     work=_work,
     aten=lowered_by(lower, POINTWISE),
+)
+CAST = Family(
+    op="cast",
+    columns=needed("numel"),
+    note="half precision to fp32",
+    kernels=_cast_kernels,
+    work=lambda cells: Work(0.0, 2.0 * cells.whole("numel")),
+)
+BROADCAST = Family(
+    op="broadcast",
+    columns=(
+        *needed("numel"),
+        Column("function", "add_channel", str, words=("add_channel", "add_row")),
+        *(Column(name, 1) for name in ("n", "c", "cols")),
+    ),
+    note="add_channel: a number to each of n x c channels; add_row: one of cols numbers to each column",
+    kernels=_broadcast_kernels,
+    work=lambda cells: Work(0.0, 2.0 * cells.whole("numel")),
+)
+GEGLU = Family(
+    op="geglu",
+    columns=needed("rows cols"),
+    note="the halves of a row of 2 cols: the first times GELU of the second",
+    kernels=_geglu_kernels,
+    work=lambda cells: Work(0.0, (2.0 + 1.0) * cells.whole("rows") * cells.whole("cols")),
 )

@@ -158,6 +158,14 @@ class Family:
     groups: Mapping[str, type[tuple[Any, ...]]] = field(default_factory=dict)
     values: str = ""
 
+    @property
+    def usage(self) -> str:
+        """Its columns, those that may be left out in brackets, and the note."""
+        must = [column.name for column in self.columns if column.default is NEEDED]
+        may = [column.name for column in self.columns if column.default is not NEEDED]
+        columns = " ".join(must) + (f" [{' '.join(may)}]" if may else "")
+        return f"{columns}; {self.note}" if self.note else columns
+
     def cells(self, row: Mapping[str, Any]) -> Cells:
         return Cells(row, self.columns)
 

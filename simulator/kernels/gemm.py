@@ -14,6 +14,14 @@ at the end. Its time follows from what that takes:
 The tiles there are stand in gemm_tiles.py, which of them is taken in gemm_choice.py, products of few rows on the CUDA cores in
 gemv.py; what is fitted in hw_configs/families/gemm.yaml.
 
+How it is timed. Benchmarks of products (aiconfigurator) repeat one from a CUDA graph, so that its input is in L2 and the next
+launch's start is hidden; our own suite launches each by itself, after L2 was flushed (its rows say how the operands lie:
+`layout`), so that code, parameters and operands come from HBM. In an inference they are launched by themselves, and what L2
+holds is the simulation's to say.
+
+cuBLAS 13 on Hopper (our own H200: every kernel of 269 products is an nvjet one) launches no more CTAs than SMs, which take tile
+after tile. Beyond two tiles an SM a Memset sets their counter first. At most 65,535 products of a batch go into one launch.
+
 Batched products of matrices with a side up to 16 and few products, as temporal attention makes them, run on CUTLASS's wmma
 kernels of one warp (`cutlass_80_wmma_tensorop_bf16_s161616gemm_bf16_16x16_32x1_nn_align8` on H100, TraceLens): 37,632 of
 8 x 64 x 8, four tiles each, take 108 us, of 8 x 8 x 64 41 us; 12 of 5 x 5 x 64 3.1 us.
@@ -28,6 +36,7 @@ from dataclasses import dataclass
 from simtti.dtypes import ITEM_BYTES
 from simtti.hw_configs.hardware import Hardware
 from simtti.simulator.kernel import Access, Kernel
+from simtti.simulator.kernels.data_movement import memset
 from simtti.simulator.kernels.family import (
     Cells,
     Column,
@@ -59,8 +68,18 @@ TINY_REGISTERS = 64  # exact: of a thread; one warp a CTA, so that they limit no
 TINY_SHARED_BYTES = 4 * 1024  # exact: the operands and the result of a tile, so that they limit nothing
 REDUCTION_REGISTERS = 32  # exact: of a thread, few enough that CTAs fill an SM's threads
 
+MOST_BATCH = (
+    65535  # exact: products of one launch, CUDA's limit of a grid's z; 65,536 are launched as 65,535 and 1
+)
+COUNTER_BYTES = 4.0  # exact: of the counter of tiles
+
+LAYOUTS = ("nn", "nt", "tn", "tt")  # exact: of A and B, as BLAS says it
+
+# How a product is launched and what L2 holds: again and again from a graph, by itself, or by itself after a flush of L2.
+REPLAYED, EAGER, COLD = "replayed", "eager", "cold"  # exact: our own words
+
 # Identities where a caller gives none: of the matrices, and of split-K's partial results.
-A, B, C, WORKSPACE = -1, -2, -3, -4  # exact: our own; negative ones are no tensors of a trace
+A, B, C, WORKSPACE, COUNTER = -1, -2, -3, -4, -5  # exact: our own; negative ones are no tensors of a trace
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +89,8 @@ class Gemm:
     dtype: fp16, bf16, fp8, or fp32, which runs as TF32, on the CUDA cores where the device has no TF32.
     a, b, c: tensor identities of the operands, each counted `batch` times. workspace: identity of split-K's partial results.
     reads, writes: unique bytes by tensor instead of the three dense matrices, where operands are shared between the products,
-    or more than two (a bias). name, family: of its kernels.
+    or more than two (a bias), the two matrices first. name, family: of its kernels. launched: how (REPLAYED, EAGER, COLD). bias: whether one is added to
+    each row of C.
     """
 
     m: int
@@ -86,6 +106,8 @@ class Gemm:
     workspace: int = WORKSPACE
     name: str = "gemm"
     family: str = "gemm"
+    launched: str = EAGER
+    bias: bool = False
 
     def __post_init__(self) -> None:
         if min(self.m, self.n, self.k, self.batch) < 1:
@@ -117,11 +139,33 @@ class Gemm:
 
 
 def gemm(problem: Gemm, hardware: Hardware) -> list[Kernel]:
-    """One kernel, or the product and the reduction of split-K."""
-    tensors = problem.all_reads, problem.all_writes
+    """One kernel, or the product and the reduction of split-K; so many for each part of a batch too large for one launch."""
     if _is_tiny(problem, hardware):
-        return [_tiny(problem, *tensors, hardware)]
-    reads, writes = tensors
+        return [_tiny(problem, problem.all_reads, problem.all_writes, hardware)]
+    if problem.batch <= MOST_BATCH:
+        return _launched(problem, hardware)
+    batches = [MOST_BATCH] * (problem.batch // MOST_BATCH)
+    rest = problem.batch % MOST_BATCH
+    return [
+        kernel
+        for batch in (*batches, *([rest] if rest else []))
+        for kernel in _launched(_part(problem, batch), hardware)
+    ]
+
+
+def _part(problem: Gemm, batch: int) -> Gemm:
+    """`batch` of the products, with their share of the bytes."""
+    share = batch / problem.batch
+    reads, writes = (
+        tuple(access._replace(nbytes=access.nbytes * share) for access in accesses)
+        for accesses in (problem.all_reads, problem.all_writes)
+    )
+    return dataclasses.replace(problem, batch=batch, reads=reads, writes=writes)
+
+
+def _launched(problem: Gemm, hardware: Hardware) -> list[Kernel]:
+    """The kernels of one call of the library."""
+    reads, writes = problem.all_reads, problem.all_writes
     traffic = Traffic(
         reads[0].nbytes,
         sum(access.nbytes for access in reads[1:]),
@@ -130,20 +174,44 @@ def gemm(problem: Gemm, hardware: Hardware) -> list[Kernel]:
     m, n, k = problem.m, problem.n, problem.k
     plan = choose(m, n, k, problem.batch, problem.dtype, traffic, hardware)
     if plan.fit is None:
-        hbm_bytes = traffic.repeated(hardware.l2_usable_bytes)[0]
+        hbm_bytes = traffic.repeated(hardware)[0]
         found = gemv(plan.split, max(m, n), k, problem.item_bytes, hbm_bytes, hardware)
         name = f"{problem.name}_{found.name}"
-        return [dataclasses.replace(found, name=name, family=problem.family, reads=reads, writes=writes)]
+        kernel = dataclasses.replace(found, name=name, family=problem.family, reads=reads, writes=writes)
+        return [_started(kernel, problem, 1, hardware)]
     split = plan.split
     partial_bytes = float(FP32_BYTES * problem.elements * split) if split > 1 else 0.0
-    product_bytes, reduction_bytes = traffic.repeated(hardware.l2_usable_bytes, partial_bytes)
+    product_bytes, reduction_bytes = traffic.repeated(hardware, partial_bytes)
     if split == 1:
-        return [_tiled(problem, plan, reads, writes, product_bytes, hardware)]
+        product = _tiled(problem, plan, reads, writes, product_bytes, hardware)
+        return [
+            *_counter(problem, product.grid, hardware),
+            _started(product, problem, plan.fit.slots, hardware),
+        ]
     partial = (Access(problem.workspace, partial_bytes),)
-    return [
-        _tiled(problem, plan, reads, partial, product_bytes, hardware),
-        _reduction(problem, split, partial, writes, reduction_bytes, hardware),
-    ]
+    product = _tiled(problem, plan, reads, partial, product_bytes, hardware)
+    summing = _reduction(problem, split, partial, writes, reduction_bytes, hardware)
+    if problem.launched == EAGER:
+        return [_started(product, problem, plan.fit.slots, hardware), _started(summing, problem, 1, hardware)]
+    return [_started(product, problem, plan.fit.slots, hardware), summing]
+
+
+def _started(kernel: Kernel, problem: Gemm, slots: int, hardware: Hardware) -> Kernel:
+    """`kernel` as it is launched. slots: CTAs at once; what only the first wave waits for is shared by all of them."""
+    if problem.launched == REPLAYED:
+        return kernel
+    style, cold = hardware.gemm_launch, problem.launched == COLD
+    start_s = style.start_s + (style.cold_s if cold else 0.0) + (style.bias_s if problem.bias else 0.0)
+    waves = -(-kernel.grid // slots) if slots > 1 else 1
+    held = None if cold else kernel.repeated_hbm_bytes
+    return dataclasses.replace(kernel, latency_s=kernel.latency_s + start_s / waves, repeated_hbm_bytes=held)
+
+
+def _counter(problem: Gemm, tiles: int, hardware: Hardware) -> list[Kernel]:
+    """The Memset that goes before a kernel whose CTAs draw many tiles from a counter."""
+    if problem.launched == REPLAYED or tiles <= hardware.gemm_launch.counter_waves * hardware.sm_count:
+        return []
+    return [dataclasses.replace(memset(COUNTER, COUNTER_BYTES, hardware), family=problem.family)]
 
 
 def _tiled(
@@ -259,14 +327,17 @@ def _lower_product(operator: Operator, target: Target) -> list[Kernel]:
     if batch > 1 and not b.strides[0]:  # one matrix for all: the rows stand in one taller product
         m, batch = m * batch, 1
     n, k, reads, writes = b.shape[-1], a.shape[-1], reads_of(operator), writes_of(operator)
-    return gemm(Gemm(m, n, k, batch, a.dtype, reads, writes), target.hardware)
+    matrices_first = (*reads[-2:], *reads[:-2])
+    return gemm(Gemm(m, n, k, batch, a.dtype, matrices_first, writes, bias=len(reads) > 2), target.hardware)
 
 
 def _lower_linear(operator: Operator, target: Target) -> list[Kernel]:
     x, weight = operator.inputs[:2]
     m, n, k = math.prod(x.shape[:-1]), weight.shape[0], weight.shape[1]
     reads, writes = reads_of(operator), writes_of(operator)
-    return gemm(Gemm(m, n, k, dtype=x.dtype, reads=reads, writes=writes), target.hardware)
+    return gemm(
+        Gemm(m, n, k, dtype=x.dtype, reads=reads, writes=writes, bias=len(reads) > 2), target.hardware
+    )
 
 
 # ---- rows of a table
@@ -274,7 +345,8 @@ def _lower_linear(operator: Operator, target: Target) -> list[Kernel]:
 
 def _kernels(cells: Cells, hardware: Hardware) -> list[Kernel]:
     m, n, k, batch = (cells.whole(name) for name in ("m", "n", "k", "batch"))
-    return gemm(Gemm(m, n, k, batch, cells.dtype), hardware)
+    launched = COLD if cells.text("layout") else REPLAYED
+    return gemm(Gemm(m, n, k, batch, cells.dtype, launched=launched, bias=cells.flag("bias")), hardware)
 
 
 def _roofline_work(cells: Cells) -> Work:
@@ -284,8 +356,13 @@ def _roofline_work(cells: Cells) -> Work:
 
 GEMM = Family(
     op="gemm",
-    columns=(*needed("m n k"), Column("batch", 1)),
-    note="C[m,n] = A[m,k] B[k,n]",
+    columns=(
+        *needed("m n k"),
+        Column("batch", 1),
+        Column("layout", None, str, words=LAYOUTS),
+        Column("bias", False, bool),
+    ),
+    note="C[m,n] = A[m,k] B[k,n]; layout: of a product launched by itself on a cold L2; without, of one repeated from a graph",
     kernels=_kernels,
     work=_roofline_work,
     aten=lowered_by(_lower_product, "mm bmm addmm baddbmm addbmm") | lowered_by(_lower_linear, "linear"),

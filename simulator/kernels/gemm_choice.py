@@ -27,7 +27,7 @@ from simtti.simulator.kernels.gemm_tiles import (
     is_aligned,
 )
 from simtti.simulator.kernels.gemv import fastest_columns
-from simtti.simulator.kernels.machine import FP32_BYTES
+from simtti.simulator.kernels.machine import FP32_BYTES, WGMMA_ROWS
 
 MOST_CHOICES = 65536  # exact: choices kept; the results are the same with any other number
 SPLITS = (2, 3, 4, 5, 6, 8)  # exact: what is tried beside the splits that fill the device
@@ -46,22 +46,24 @@ class Traffic(NamedTuple):
     weight_bytes: float
     output_bytes: float
 
-    def repeated(self, usable_bytes: float, partial_bytes: float = 0.0) -> tuple[float, float]:
+    def repeated(self, hardware: Hardware, partial_bytes: float = 0.0) -> tuple[float, float]:
         """Bytes to and from HBM of the product and of its reduction in a benchmark that goes round the weights.
 
-        What is touched again after x other bytes is still in L2 with the chance 1 - x / usable: lines are replaced by
-        hashed sets, not in strict order.
+        What is touched again after x other bytes is gone from L2 with the chance (x / usable)^loss_power: 1 where lines are
+        replaced as if by chance, in the halves of an L2 that each keep copies of the other's; more, where the oldest go first.
 
-        usable_bytes: of L2. partial_bytes: partial results of split-K, written by the one and read by the other.
+        partial_bytes: partial results of split-K, written by the one and read by the other.
         """
+        usable_bytes, power = hardware.l2_usable_bytes, hardware.gemm_launch.loss_power
         once = self.input_bytes + self.weight_bytes + self.output_bytes
         round_trip = once + (WEIGHT_SETS - 1) * self.weight_bytes
-        misses = min(once / usable_bytes, 1.0)
-        read = self.input_bytes * misses + self.weight_bytes * min(round_trip / usable_bytes, 1.0)
+        misses = min(once / usable_bytes, 1.0) ** power
+        read = self.input_bytes * misses + self.weight_bytes * min(round_trip / usable_bytes, 1.0) ** power
         written = self.output_bytes * misses
         if not partial_bytes:
             return read + written, 0.0
-        spilled = partial_bytes * min((once - self.output_bytes + partial_bytes) / usable_bytes, 1.0)
+        passed = min((once - self.output_bytes + partial_bytes) / usable_bytes, 1.0)
+        spilled = partial_bytes * passed**power
         return read + spilled, spilled + written
 
 
@@ -81,7 +83,7 @@ def choose(m: int, n: int, k: int, batch: int, dtype: str, traffic: Traffic, har
     style, _, fitted, _ = catalogue(hardware, dtype, is_aligned(n, k, size))
     rates = rates_of(hardware)
     sms = rates.sms
-    hbm_bytes = traffic.repeated(rates.l2_usable_bytes)[0]
+    hbm_bytes = traffic.repeated(hardware)[0]
     least_s = rates.start_s + style.setup_cycles / rates.clock_hz
     best = Plan(math.inf, None, 1)
     if batch == 1 and min(m, n) == 1 and size > 1:
@@ -94,7 +96,7 @@ def choose(m: int, n: int, k: int, batch: int, dtype: str, traffic: Traffic, har
     elements = batch * m * n
     # To empty the accumulators of all, a byte each.
     empty_s = elements / (style.epilogue_bytes_per_cycle * rates.clock_hz)
-    for fit in fitted:
+    for fit in _least_padded(fitted, m, n, batch, sms):
         tile = fit.tile
         down, across = -(-m // tile.m), -(-n // tile.n)
         tiles = down * across * batch
@@ -134,7 +136,7 @@ def choose(m: int, n: int, k: int, batch: int, dtype: str, traffic: Traffic, har
     for bound_s, split, counted, fit in split_bounds:
         if bound_s >= best_s:
             break
-        product, summing = traffic.repeated(rates.l2_usable_bytes, float(FP32_BYTES * elements * split))
+        product, summing = traffic.repeated(hardware, float(FP32_BYTES * elements * split))
         time_s = _estimate_s(fit, style, m, n, k, batch, split, size, rates, product, summing)
         counted_s = counted * (time_s - least_s) + least_s
         if counted_s < best_s:
@@ -143,6 +145,18 @@ def choose(m: int, n: int, k: int, batch: int, dtype: str, traffic: Traffic, har
 
 
 _first = operator.itemgetter(0)
+
+
+def _least_padded(fitted: tuple[Fit, ...], m: int, n: int, batch: int, sms: int) -> tuple[Fit, ...]:
+    """The candidates for a product. For many with a side that wgmma has to pad, those that pad least: the library counts the
+    multiply-adds of tiles, not what each takes beside them (our own H200: 16,384 of 8 x 160 x 8 run as four tiles of 64 x 8 each,
+    in four times the time of one of 128 x 16)."""
+    if batch == 1 or min(m, n) >= WGMMA_ROWS or not fitted[0].tile.in_clusters:
+        return fitted
+    areas = [-(-m // fit.tile.m) * fit.tile.m * -(-n // fit.tile.n) * fit.tile.n for fit in fitted]
+    least = min(areas)
+    chosen = tuple(fit for fit, area in zip(fitted, areas, strict=True) if area == least)
+    return chosen if batch > sms else fitted
 
 
 def _operand_reads(m: int, n: int, tile_m: int, tile_n: int) -> float:
@@ -248,15 +262,19 @@ def work_of(
     l2_bytes = operand_bytes * (style.multicast if shared else 1.0) + out_bytes
     read, written = float(m + n) * k, float(m) * n
     efficiency = (read + written) / (read / style.read_efficiency + written / style.write_efficiency)
-    grid = down * across * split * batch
+    grid = tiles_of(tile, down, across) * split * batch
     reread_bytes = 0.0
     if (m + n) * k * size >= rates.l2_usable_bytes:
         reread_bytes = batch * _reread_bytes(m, n, k, down, across, tile, split, size, rates)
     # All CTAs of a wave begin to fill their rings at once.
     filled = min(tile.stages * step / depth, 1.0) * min(grid, slots) / efficiency
     fill_s = filled * max(operand_bytes / rates.l2, (hbm_bytes + reread_bytes) / grid / rates.hbm)
+    paired_cycles = style.cluster_cycles if shared and tile.in_clusters else 0.0
     latency_s = (
-        style.setup_cycles + style.step_cycles * steps + out_bytes / style.epilogue_bytes_per_cycle
+        style.setup_cycles
+        + paired_cycles
+        + style.step_cycles * steps
+        + out_bytes / style.epilogue_bytes_per_cycle
     ) / rates.clock_hz + style.exposed_fill * fill_s
     return (
         grid,
@@ -268,6 +286,15 @@ def work_of(
         efficiency,
         reread_bytes,
     )
+
+
+def tiles_of(tile: Tile, down: int, across: int) -> int:
+    """Tiles of a product: where more than one, wgmma's come in pairs, the CTAs of a cluster (`1x2`, `2x1` in nvjet's names), along
+    the side that leaves the fewest over."""
+    tiles = down * across
+    if tiles == 1 or tiles % 2 == 0 or not tile.in_clusters:
+        return tiles
+    return tiles + min(down, across)
 
 
 def _reread_bytes(

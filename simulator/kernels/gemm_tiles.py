@@ -58,6 +58,11 @@ class Tile(NamedTuple):
     wide_feed_bytes: float = 0.0
 
     @property
+    def in_clusters(self) -> bool:
+        """Whether CTAs work in pairs: wgmma's and tcgen05's do."""
+        return self.wide_feed_bytes > 0
+
+    @property
     def ring_bytes(self) -> int:
         return self.stages * (self.m + self.n) * self.k * 2
 
@@ -90,28 +95,42 @@ MMA_TILES: tuple[Tile, ...] = (
     _mma_tile(32, 128, 64, 5, 32, 32, 100),
     _mma_tile(32, 64, 64, 6, 16, 32, 80),
 )
-# Up to 128 x 128 a tile leaves shared memory for a second (CUTLASS's ping-pong schedule has two inside one CTA): 108 KB of ring,
-# at most 8 slots; larger ones take it all, 222 KB, with two consumer warpgroups and a producer.
-# exact: m, n, k, stages, threads, registers of a thread (kernel names and CUTLASS's defaults, see above)
-WGMMA_TILES: tuple[Tile, ...] = (
-    _wgmma_tile(192, 192, 64, 4, 384, 168),
-    _wgmma_tile(256, 160, 64, 4, 384, 168),
-    _wgmma_tile(192, 160, 64, 5, 384, 168),
-    _wgmma_tile(192, 128, 64, 5, 384, 168),
-    _wgmma_tile(128, 128, 64, 3, 384, 104),
-    _wgmma_tile(128, 96, 64, 3, 384, 104),
-    _wgmma_tile(64, 64, 64, 6, 256, 128),
-    _wgmma_tile(64, 32, 64, 8, 256, 128),
-    _wgmma_tile(64, 16, 64, 8, 256, 128),
-    _wgmma_tile(64, 8, 64, 8, 256, 128),
-    _transposed(_wgmma_tile(256, 160, 64, 4, 384, 168)),
-    _transposed(_wgmma_tile(256, 128, 64, 4, 384, 168)),
-    _transposed(_wgmma_tile(192, 128, 64, 5, 384, 168)),
-    _transposed(_wgmma_tile(128, 160, 64, 6, 384, 168)),
-    _transposed(_wgmma_tile(128, 96, 64, 3, 384, 104)),
-    _transposed(_wgmma_tile(64, 128, 64, 4, 256, 128)),
-    _transposed(_wgmma_tile(64, 96, 64, 5, 256, 128)),
+# exact: of nvjet kernels' names on Hopper (`nvjet_sm90_hsh_168x128_64x5_1x2_h_bz_coopA_bias_TNN`): the side of wgmma's rows, the
+# other side, both of which may lie along m. cuBLAS has so many that most products of up to an SM's share fill the SMs once.
+NVJET_SIDES: tuple[tuple[int, tuple[int, ...]], ...] = (
+    (64, (8, 16, 24, 32, 40, 48, 56, 64, 72, 80, 96, 144, 384)),
+    (128, (8, 16, 32, 56, 64, 80, 96, 128, 144, 160, 168, 192, 256)),
+    (192, (40, 80, 192)),
+    (256, (96, 160)),
 )
+NVJET_K = 64  # exact: the same names: elements of k a ring slot
+NVJET_STAGES = 16  # exact: the same names: slots at most
+NVJET_THREADS = 384  # exact: a producer's warpgroup and two consumers'
+NVJET_REGISTERS = (
+    168  # exact: of a thread as launched, so that an SM has one CTA, which takes tile after tile
+)
+NVJET_RING_BYTES = (
+    226 * 1024
+)  # exact: an SM's 227 KB without barriers, for the ring and the result on its way out
+NVJET_RESULT_BYTES = (
+    16 * 1024
+)  # exact: of which the result has this at most; both give the stages in the names
+
+
+def _nvjet_tile(rows: int, other: int) -> Tile:
+    """rows: the side that wgmma takes 64 rows of."""
+    slot = (rows + other) * NVJET_K * 2
+    stages = (NVJET_RING_BYTES - min(rows * other * 2, NVJET_RESULT_BYTES)) // slot
+    return _wgmma_tile(rows, other, NVJET_K, min(stages, NVJET_STAGES), NVJET_THREADS, NVJET_REGISTERS)
+
+
+def _nvjet_tiles() -> tuple[Tile, ...]:
+    """Each kernel, and the same with the sides exchanged."""
+    tiles = [_nvjet_tile(rows, other) for rows, others in NVJET_SIDES for other in others]
+    return (*tiles, *(_transposed(tile) for tile in tiles if tile.m != tile.n))
+
+
+WGMMA_TILES: tuple[Tile, ...] = _nvjet_tiles()
 # exact: m, n, k, stages, the warp's m and n, registers of a thread (kernel names and CUTLASS's defaults, see above)
 SGEMM_TILES: tuple[Tile, ...] = (
     _mma_tile(128, 128, 16, 3, 32, 64, 122),

@@ -28,16 +28,18 @@ import math
 from dataclasses import dataclass
 
 from simtti.dtypes import HALF_TYPES, ITEM_BYTES
+from simtti.hw_configs.convolution_parameters import ConvMma, ConvPersistent, ConvTile
 from simtti.hw_configs.hardware import Hardware
-from simtti.hw_configs.parameters import ConvMma, ConvPersistent, ConvTile
 from simtti.simulator.closed_form import lone_time_s
 from simtti.simulator.kernel import Access, Kernel
 from simtti.simulator.kernels.data_movement import memset
-from simtti.simulator.kernels.machine import FP32_BYTES, SECTOR_BYTES, has_wgmma
+from simtti.simulator.kernels.machine import FP32_BYTES, SECTOR_BYTES
 
 # Bytes of a row of the operand tiles in one step of the k loop.
 MMA_STEP_BYTES = 64  # exact: kernel names (`.._256x64_32x4_nhwc` in bf16, `.._128x128x16_` in TF32)
 PERSISTENT_STEP_BYTES = 128  # exact: kernel names (`sm90_.._tilesize128x256x32_` in TF32)
+EPILOGUE_OUTPUTS = 256 * 128  # exact: by definition, the outputs that `tile_latency_s` is for
+START_REGISTERS = 16  # exact: of init_device_workspace_kernel, our own H200
 COUNTER_BYTES = 4.0  # exact: the tile counter of a persistent grid, a 32-bit number
 # exact: threads and registers of splitKreduce_kernel in the V100 trace
 REDUCTION_THREADS, REDUCTION_REGISTERS = 128, 32  # exact: see above
@@ -47,7 +49,8 @@ REDUCTION_THREADS, REDUCTION_REGISTERS = 128, 32  # exact: see above
 class Problem:
     """`groups` times C[m, n] = sum over `taps` of A[m, channels] B[channels, n].
 
-    reads: the input and the filters; write: the result. useful_flops: without padding. planar: over two dimensions.
+    reads: the input and the filters; write: the result. useful_flops: without padding. filters: in 16 bits 'planar',
+    over two dimensions, or, over three, 'temporal' (k, 1, 1), 'frames' (1, k, k) or 'spatial'; 'other', TF32 of whatever shape. frames: of the result.
     outputs_3x3: (samples, height, width) of the result where it is a 3x3 convolution with stride 1, which Winograd can
     do, else None. padded: the input channels were padded. plain: a 1x1 convolution as a GEMM of the NCHW tensors as they
     lie. workspace: slot of the first workspace that the kernels may use; others are the numbers below it.
@@ -62,7 +65,8 @@ class Problem:
     reads: tuple[Access, Access]
     write: Access
     useful_flops: float
-    planar: bool = True
+    filters: str = "planar"
+    frames: int = 1
     outputs_3x3: tuple[int, int, int] | None = None
     padded: bool = False
     plain: bool = False
@@ -96,9 +100,11 @@ class Problem:
 class Tile:
     """A convolution kernel of cuDNN's: rows and columns of its output tile, and what a CTA takes of an SM.
 
-    persistent: its CTAs work through many tiles each. half_step: it exists with half of PERSISTENT_STEP_BYTES too. warps:
-    rows and columns of warps that divide the tile of an mma.sync kernel. Each row of warps reads the tile's columns from
-    shared memory, each column its rows.
+    persistent: its CTAs work through many tiles each. cooperative: both warpgroups of products work on one tile; else they take
+    tiles in turn, one's epilogue beside the other's products. segmented: steps of the k loop are dealt out evenly instead of
+    tiles, and the parts of a shared tile added up. half_step: it exists with half of PERSISTENT_STEP_BYTES too. warps: rows and
+    columns of warps that divide the tile of an mma.sync kernel. Each row of warps reads the tile's columns from shared memory,
+    each column its rows.
     """
 
     name: str
@@ -108,6 +114,8 @@ class Tile:
     registers: int
     shared_memory_bytes: int
     persistent: bool = False
+    cooperative: bool = False
+    segmented: bool = False
     half_step: bool = False
     warps: tuple[int, int] = (2, 2)
 
@@ -115,13 +123,25 @@ class Tile:
         """What was fitted of a persistent kernel's tile: its own group of parameters, `conv_NAME`."""
         return getattr(hardware, f"conv_{self.name}")
 
+    def preference(self, problem: Problem, hardware: Hardware) -> float:
+        """How much faster than predicted cuDNN's heuristic holds the kernel, a natural logarithm."""
+        rules = hardware.conv_choice
+        is_wide = problem.filters == "planar" and problem.n > rules.planar_channels
+        kind = "other" if is_wide else problem.filters
+        if not self.persistent:
+            is_few = problem.filters == "frames" and problem.frames <= rules.few_frames
+            own = getattr(rules, f"sm80_{'few_frames' if is_few else kind}_preference")
+            return float(own) + {"sm80_256x64": rules.sm80_tall_preference, "sm80_128x32": 0.0}.get(
+                self.name, rules.sm80_small_preference
+            )
+        name = self.name.replace("_", "_segmented_") if self.segmented else self.name
+        return float(getattr(getattr(hardware, f"conv_{name}"), f"{kind}_preference"))
+
 
 def matrix_unit(hardware: Hardware) -> str:
     """The newest tensor-core instructions of the device: 'mma_registers' (mma.sync without cp.async), 'mma', 'wgmma' or
     'tcgen05'."""
-    if has_wgmma(hardware):
-        return "tcgen05" if hardware.architecture == "blackwell" else "wgmma"
-    return "mma_registers" if hardware.architecture in ("volta", "turing") else "mma"
+    return hardware.matrix_unit
 
 
 def mma_style(hardware: Hardware) -> ConvMma:
@@ -147,7 +167,7 @@ def fastest(candidates: list[list[Kernel]], hardware: Hardware) -> list[Kernel]:
 
 
 def persistent_kernels(problem: Problem, tile: Tile, hardware: Hardware) -> list[Kernel]:
-    """One CTA per SM that works through its share of the tiles."""
+    """One CTA per SM that works through its share of the tiles, or of the steps where it is segmented."""
     style, fitted = persistent_style(hardware), tile.fitted(hardware)
     item = problem.item_bytes
     step_bytes = PERSISTENT_STEP_BYTES
@@ -156,11 +176,12 @@ def persistent_kernels(problem: Problem, tile: Tile, hardware: Hardware) -> list
     steps = problem.steps(step_bytes)
     depth = step_bytes // item
     tiles = problem.tiles(tile)
-    grid = min(tiles, max(1, round(hardware.sm_count * fitted.sm_share)))
-    rounds = -(-tiles // grid)
+    slots = max(1, round(hardware.sm_count * fitted.sm_share))
+    grid = min(tiles * (steps if tile.segmented else 1), slots)
+    rounds = tiles / grid if tile.segmented else -(-tiles // grid)
     operand_bytes = tiles * steps * (tile.m + tile.n) * problem.l2_row_bytes(step_bytes) * fitted.l2_share
     kernel = Kernel(
-        name=f"{tile.name}x{depth}_implicit_gemm",
+        name=f"{tile.name}x{depth}_{'segment_k_' if tile.segmented else ''}implicit_gemm",
         family="convolution",
         grid=grid,
         threads=tile.threads,
@@ -168,16 +189,40 @@ def persistent_kernels(problem: Problem, tile: Tile, hardware: Hardware) -> list
         shared_memory_bytes=tile.shared_memory_bytes,
         tensor_flops=2.0 * rounds * tile.m * tile.n * depth * steps,
         tensor_dtype=problem.dtype,
-        tensor_efficiency=style.efficiency,
+        tensor_efficiency=style.efficiency * fitted.tensor_share,
         l2_bytes=(operand_bytes + problem.write.nbytes) / grid,
-        latency_s=style.latency_s + rounds * style.tile_latency_s,
+        latency_s=_persistent_latency_s(tile, rounds, hardware),
         reads=problem.reads,
         writes=(problem.write,),
         flops=problem.useful_flops,
     )
+    if tile.segmented:
+        return [_segment_start(problem.workspace, hardware), kernel]
     # The tile counter that the CTAs draw from.
     counter = [memset(problem.workspace, COUNTER_BYTES, hardware)] if tiles > grid else []
     return [*counter, kernel]
+
+
+def _persistent_latency_s(tile: Tile, rounds: float, hardware: Hardware) -> float:
+    """Seconds of a CTA in which its tensor cores wait: set-up, epilogues, the sums of shared tiles."""
+    style, shared = persistent_style(hardware), hardware.conv_warpgroups
+    each_s = shared.cooperative_tile_latency_s if tile.cooperative else style.tile_latency_s
+    parts_s = shared.cooperative_segment_latency_s if tile.cooperative else shared.segment_latency_s
+    epilogues_s = rounds * each_s * tile.m * tile.n / EPILOGUE_OUTPUTS
+    return style.latency_s + epilogues_s + (parts_s if tile.segmented else 0.0)
+
+
+def _segment_start(workspace: int, hardware: Hardware) -> Kernel:
+    """init_device_workspace_kernel: one thread that clears the locks of shared tiles."""
+    return Kernel(
+        name="init_device_workspace_kernel",
+        family="convolution",
+        grid=1,
+        threads=1,
+        registers=START_REGISTERS,
+        latency_s=hardware.conv_warpgroups.segment_start_s,
+        writes=(Access(workspace, COUNTER_BYTES),),
+    )
 
 
 def mma_kernels(problem: Problem, tile: Tile, split: int, hardware: Hardware) -> list[Kernel]:

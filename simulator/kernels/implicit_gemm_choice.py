@@ -1,21 +1,21 @@
 """Which implicit GEMM kernel cuDNN takes: its tiles, those that come into question, and of them the fastest by prediction.
 
-cuDNN's heuristic does not always take the fastest. Where traces show what it does, the rules below leave a single
-candidate; where nothing was seen, all that fit are candidates and the least predicted time decides.
+cuDNN's heuristic does not always take the fastest: on Hopper each tile of the catalogue has a preference, by which its
+predicted time is discounted before the least decides (`Tile.preference`; fitted to what was taken on our own H200).
 
 - Data-centre Blackwell: the tcgen05 tile of the least predicted time. Not measured.
-- Hopper: by shape, `_hopper_tile`. sm80 kernels for 8 or fewer input channels, 32 or fewer output channels, and 2-D in
-  16 bits up to 128 output channels: only 256x64 was seen there.
-- Elsewhere, and for 1x1 convolutions of NCHW tensors as they lie: the mma.sync tile of the least predicted time, and
-  split-K where a grid would leave most SMs idle.
+- Hopper: sm90 tiles and, beside them, sm80 ones; only those for 8 or fewer input channels or 32 or fewer output channels.
+- Elsewhere: the mma.sync tile of the least predicted time, and split-K where a grid would leave most SMs idle.
 
-The thresholds of the rules stand in hw_configs/families/convolution.yaml (conv_choice, conv_split_k).
+What is fitted stands in hw_configs/families/convolution.yaml (conv_sm90_*, conv_choice, conv_split_k).
 """
 
 from __future__ import annotations
 
-from simtti.dtypes import HALF_TYPES
+import math
+
 from simtti.hw_configs.hardware import Hardware
+from simtti.simulator.closed_form import lone_time_s
 from simtti.simulator.kernel import Kernel, ctas_per_sm
 from simtti.simulator.kernels.implicit_gemm import (
     MMA_STEP_BYTES,
@@ -31,14 +31,32 @@ CTA_RESERVED_BYTES = (
     1024  # exact: shared memory of each CTA that CUDA keeps (CUDA C++ Programming Guide, occupancy)
 )
 
-# Tiles. exact: rows and columns from kernel names; threads, registers and shared memory of the sm90 tiles as in the H100
-# traces (64x128, not seen in one that says them, as the others), and of the sm100 tiles, which were not seen, as of sm90's.
-SM90, SM90_WIDE, SM90_TALL, SM90_SMALL, SM90_PLANAR = (  # exact: see above
-    Tile("sm90_128x128", 128, 128, 384, 168, 231424, persistent=True, half_step=True),
-    Tile("sm90_128x256", 128, 256, 384, 168, 231424, persistent=True),
-    Tile("sm90_256x64", 256, 64, 384, 168, 231424, persistent=True),
-    Tile("sm90_128x64", 128, 64, 384, 168, 231424, persistent=True),
-    Tile("sm90_64x128", 64, 128, 384, 168, 231424, persistent=True),
+# Tiles. exact: rows and columns from kernel names; threads, registers and shared memory of the sm90 tiles as on our own H200,
+# and of the sm100 tiles, which were not seen, as of sm90's. `warpgroupsize2x1x1` in a name: cooperative.
+SM90_THREADS, SM90_REGISTERS, SM90_SHARED_BYTES = 384, 168, 231424  # exact: see above
+
+
+def _sm90(m: int, n: int, cooperative: bool = False, segmented: bool = False) -> Tile:
+    return Tile(
+        f"sm90_{m}x{n}", m, n, SM90_THREADS, SM90_REGISTERS, SM90_SHARED_BYTES, True, cooperative, segmented,
+        half_step=not cooperative,
+    )  # fmt: skip
+
+
+SM90 = (  # exact: see above
+    _sm90(128, 128),
+    _sm90(64, 64),
+    _sm90(64, 128),
+    _sm90(64, 192),
+    _sm90(128, 64),
+    _sm90(256, 64),
+    _sm90(128, 192, cooperative=True),
+    _sm90(128, 256, cooperative=True),
+    _sm90(256, 96, cooperative=True),
+    _sm90(256, 128, cooperative=True),
+    _sm90(128, 64, segmented=True),
+    _sm90(128, 128, segmented=True),
+    _sm90(256, 128, cooperative=True, segmented=True),
 )
 SM100 = (  # exact: see above
     Tile("sm100_128x256", 128, 256, 384, 168, 231424, persistent=True),
@@ -48,6 +66,7 @@ SM100 = (  # exact: see above
 # exact: shared memory is four steps of MMA_STEP_BYTES a row of the operands; threads and registers of 256x64 and 128x128 as
 # in the H100 traces, those of the others after them.
 SM80_TALL = Tile("sm80_256x64", 256, 64, 128, 246, 81920, warps=(4, 1))  # exact: see above
+SM80_SLIM = Tile("sm80_64x32", 64, 32, 128, 88, 61440)  # exact: our own H200
 SM80_NARROW = Tile("sm80_128x32", 128, 32, 128, 120, 40960, warps=(4, 1))  # exact: see above
 SM80 = (  # exact: see above
     Tile("sm80_64x64", 64, 64, 128, 120, 32768),
@@ -57,70 +76,69 @@ SM80 = (  # exact: see above
     Tile("sm80_128x256", 128, 256, 256, 240, 98304, warps=(2, 4)),
     Tile("sm80_256x128", 256, 128, 256, 240, 98304, warps=(4, 2)),
 )
-SM80_ON_HOPPER = (SM80_TALL,)  # the only one seen there for more than 32 output channels
+SM80_ON_HOPPER = (SM80_SLIM, Tile("sm80_64x64", 64, 64, 128, 126, 66560), SM80_TALL)  # exact: our own H200
+SM80_ON_HOPPER_NARROW = (
+    SM80_SLIM,
+    SM80_NARROW,
+    Tile("sm80_256x32", 256, 32, 128, 168, 73728, warps=(4, 1)),
+)  # exact: the same
 SPLIT_K = (2, 3, 4, 6, 8, 12, 16)  # exact: by definition, the splits that are tried
 
 
 def tensor_core_kernels(problem: Problem, hardware: Hardware) -> list[Kernel]:
-    """The kernel (with its Memset or its split-K reduction) that cuDNN's heuristic would take."""
-    return fastest(candidates(problem, hardware), hardware)
+    """The kernel (with what goes before it, or its split-K reduction) that cuDNN's heuristic would take."""
+    found = ways(problem, hardware)
+    if matrix_unit(hardware) not in ("wgmma", "tcgen05") or problem.plain:
+        return fastest([kernels for _, kernels in found], hardware)
+    return min(found, key=lambda way: counted_s(way[0], way[1], problem, hardware))[1]
+
+
+def counted_s(tile: Tile, kernels: list[Kernel], problem: Problem, hardware: Hardware) -> float:
+    """Seconds of a way as cuDNN's heuristic counts them: as predicted, less for a tile that it prefers."""
+    time_s = sum(lone_time_s(kernel, hardware) for kernel in kernels)
+    return time_s * math.exp(-tile.preference(problem, hardware))
 
 
 def candidates(problem: Problem, hardware: Hardware) -> list[list[Kernel]]:
     """What comes into question, each a way to do all the products."""
-    tiles = _tiles(problem, hardware)
-    if tiles[0].persistent:
-        return [persistent_kernels(problem, tile, hardware) for tile in tiles]
-    return _mma_candidates(problem, tiles, hardware)
+    return [kernels for _, kernels in ways(problem, hardware)]
 
 
-def _tiles(problem: Problem, hardware: Hardware) -> tuple[Tile, ...]:
-    """The tiles that come into question, all persistent or none."""
+def ways(problem: Problem, hardware: Hardware) -> list[tuple[Tile, list[Kernel]]]:
+    """The same, each with its tile."""
     unit = matrix_unit(hardware)
     if unit not in ("wgmma", "tcgen05") or problem.plain:
-        return SM80
+        return _mma_ways(problem, (SM80_NARROW,) if problem.n <= SM80_NARROW.n else SM80, hardware)
+    if problem.n <= SM80_NARROW.n:
+        return _mma_ways(problem, SM80_ON_HOPPER_NARROW, hardware)
     if unit == "tcgen05":
-        return SM80 if _is_narrow(problem) else SM100
-    return _hopper_tile(problem, hardware)
+        if problem.padded:
+            return _mma_ways(problem, SM80, hardware)
+        return [(tile, persistent_kernels(problem, tile, hardware)) for tile in SM100]
+    # filters (1, k, k) were seen with the slim tile only
+    tiles = (SM80_SLIM, SM80_TALL) if problem.filters == "frames" else SM80_ON_HOPPER
+    small = _mma_ways(problem, tiles, hardware)
+    if problem.padded:
+        return small
+    return [*((tile, persistent_kernels(problem, tile, hardware)) for tile in SM90), *small]
 
 
-def _is_narrow(problem: Problem) -> bool:
-    """Too few channels for the persistent kernels."""
-    return problem.padded or problem.n <= SM80_NARROW.n
-
-
-def _hopper_tile(problem: Problem, hardware: Hardware) -> tuple[Tile]:
-    """The tile that cuDNN takes on Hopper: by dimensions, dtype and output channels, then by the waves."""
-    rules = hardware.conv_choice
-    planar = problem.planar and problem.dtype in HALF_TYPES and problem.n <= rules.planar_channels
-    if _is_narrow(problem) or (planar and problem.n <= rules.sm80_planar_channels):
-        return SM80_ON_HOPPER
-    if planar:
-        return (SM90_PLANAR,)
-    if problem.n <= SM90_TALL.n:
-        return (SM90_TALL,)
-    is_deep = problem.depth >= rules.wide_tile_depth
-    wide_waves = problem.tiles(SM90_WIDE) / hardware.sm_count
-    if problem.n % SM90_WIDE.n == 0 and is_deep and wide_waves >= rules.wide_tile_waves:
-        return (SM90_WIDE,)
-    if not is_deep or problem.tiles(SM90) < rules.small_tile_waves * hardware.sm_count:
-        return (SM90_SMALL,)
-    return (SM90,)
-
-
-def _mma_candidates(problem: Problem, tiles: tuple[Tile, ...], hardware: Hardware) -> list[list[Kernel]]:
+def _mma_ways(
+    problem: Problem, tiles: tuple[Tile, ...], hardware: Hardware
+) -> list[tuple[Tile, list[Kernel]]]:
     """mma.sync kernels of those tiles that fit an SM and are not far larger than the result, whole and split."""
-    found: list[list[Kernel]] = []
-    for tile in (SM80_NARROW,) if problem.n <= SM80_NARROW.n else tiles:
-        if found and (tile.m >= 2 * problem.m or tile.n >= 2 * problem.n):
+    found: list[tuple[Tile, list[Kernel]]] = []
+    narrowest = min(tile.n for tile in tiles)
+    for tile in tiles:
+        if found and (tile.m >= 2 * problem.m or tile.n >= 2 * max(problem.n, narrowest)):
             continue
         if tile.shared_memory_bytes + CTA_RESERVED_BYTES > hardware.shared_memory_per_sm_bytes:
             continue
         whole = mma_kernels(problem, tile, 1, hardware)
-        found.append(whole)
+        found.append((tile, whole))
         split = _split(problem, tile, whole[0], hardware)
         if split > 1:
-            found.append(mma_kernels(problem, tile, split, hardware))
+            found.append((tile, mma_kernels(problem, tile, split, hardware)))
     return found
 
 

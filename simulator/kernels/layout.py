@@ -113,7 +113,12 @@ def l2_bytes_per_element(
 
 
 def refetched_bytes(
-    sizes: tuple[int, ...], steps: tuple[int, ...], item_bytes: int, stream_bytes: float, l2_bytes: float
+    sizes: tuple[int, ...],
+    steps: tuple[int, ...],
+    item_bytes: int,
+    stream_bytes: float,
+    l2_bytes: float,
+    lone_sector_bytes: float,
 ) -> float:
     """Bytes that come from HBM again because L2 has lost a sector before the walk needs its other elements.
 
@@ -121,7 +126,8 @@ def refetched_bytes(
     all of the dimensions in between. Meanwhile L2 keeps whole lines, whatever part of them is asked for.
 
     sizes, steps: the merged walk, fastest dimension first. stream_bytes: what an element moves of other operands. l2_bytes:
-    what L2 holds; least recently used out first, so that a round trip longer than that finds nothing.
+    what L2 holds; least recently used out first, so that a round trip longer than that finds nothing. lone_sector_bytes: what
+    fetching one sector by itself costs of HBM's bandwidth.
     """
     if 1 not in steps or steps[0] in (0, 1):
         return 0.0
@@ -130,7 +136,13 @@ def refetched_bytes(
     lines = math.prod(size for size, step in zip(sizes[:dense_dimension], steps, strict=False) if step)
     if lines * min(LINE_BYTES, steps[0] * item_bytes) + visits * stream_bytes <= l2_bytes:
         return 0.0
-    return math.prod(sizes) * float(SECTOR_BYTES - item_bytes)
+    return math.prod(sizes) * (lone_sector_bytes - item_bytes)
+
+
+def in_flight(l2_bytes: float, chain_s: float, hardware: Hardware) -> float:
+    """Bytes that a CTA keeps in flight if its `l2_bytes` take it at least `chain_s`, whatever the bandwidths are: dependent
+    trips to memory, which instructions of other CTAs fill, as they do not fill Kernel.latency_s in a first wave."""
+    return l2_bytes * hardware.hbm_latency_s / chain_s if chain_s else math.inf
 
 
 def streamed_l2_bytes(

@@ -62,11 +62,11 @@ class Library(NamedTuple):
     has the blocks that split_block gives for a head dim), "dynamic" (3), or nobody's. helpers: small kernels it launches around:
     schedule, semaphores, offsets. helper_style: the group that says how long they take, where it is another. repacks: one more
     helper reads packed Q, K, V and writes them as the kernel wants them. streams: queries and scores go through shared memory at
-    each block of keys, as in two chained GEMMs. takes_masks: its kernels add a mask. whole_tiles: its copies go over
-    whole blocks, beyond the ends of sequence and head. counter: a memset before it zeroes what its CTAs take their tiles from.
-    row_warps: warps for which its parameters are, where more of them share the rows of a block. most_batch: sequences beyond it
-    go to further launches, whose results are copied into place. on_tcgen05: the library that stands in for it
-    on a device with tcgen05 and no wgmma.
+    each block of keys, as in two chained GEMMs. takes_masks: its kernels add a mask. whole_tiles: its copies go over whole blocks,
+    beyond the ends of sequence and head. counter: a memset before it zeroes what its CTAs take their tiles from. row_warps: warps for
+    which its parameters are, where more of them share the rows of a block. most_batch: sequences beyond it go to further launches,
+    whose results are copied into place. on_tcgen05: the library that stands in for it on a device with tcgen05 and no wgmma. on_mma:
+    the one where the tensor cores have neither, and for head dims that are no multiple of dim_step.
     """
 
     name: str
@@ -87,6 +87,8 @@ class Library(NamedTuple):
     row_warps: int = 0
     most_batch: int = 0
     on_tcgen05: str = ""
+    on_mma: str = ""
+    dim_step: int = 1
 
     def style_on(self, hardware: Hardware) -> AttentionStyle:
         """The library's parameters on a device."""
@@ -269,6 +271,27 @@ TRTLLM = Library(
     helpers=2,
     repacks=True,
     on_tcgen05="trtllm-gen",
+    on_mma="trtllm-mma",
+)
+# The same library's kernels for mma.sync, whose warps read the queries from registers: `fmha_v2_flash_attention_bf16_64_32_S_80_sm89`
+# is 64 queries, 32 keys, head dim 80. They are what runs on Ada, and on Blackwell at head dims that trtllm-gen has no kernels for.
+# exact: TensorRT-LLM's fmha_v2, the names of its kernels; those in larger tiles are for compute capability 8.0 and wider heads
+TRTLLM_MMA = Library(
+    "trtllm-mma",
+    style="trtllm_mma",
+    wgmma=False,
+    blocks=(
+        Block(16, 64, 64, 128, 255, 1),
+        Block(32, 64, 64, 128, 255, 1),
+        Block(40, 64, 32, 128, 255, 1),
+        Block(64, 64, 32, 128, 255, 1),
+        Block(80, 64, 32, 128, 255, 1),
+        Block(128, 64, 32, 128, 255, 1),
+        Block(160, 64, 16, 128, 255, 1),
+        Block(256, 64, 16, 128, 255, 1),
+    ),
+    helpers=2,
+    repacks=True,
 )
 # Two query blocks in flight; warpgroups of their own for the softmax, with part of the exponentials as polynomials on the
 # FMA units, so that little but the exponentials shows.
@@ -319,9 +342,15 @@ EFFICIENT = Library(
     row_warps=WARPS,
 )
 # TensorRT-LLM's kernels for Blackwell (trtllm-gen) are not public; they work on the same tcgen05 instructions as
-# flash-attention 4 and are taken to be like it, with the helpers of fmha_v2 around them. Not measured.
+# flash-attention 4 and are taken to be like it, with the helpers of fmha_v2 around them. On B200 head dim 72 runs at a quarter of
+# the rate of 64 and 80, at what mma.sync reaches: there are no kernels of it.
 TRTLLM_GEN = FLASH_4._replace(
-    name="trtllm-gen", helpers=TRTLLM.helpers, helper_style=TRTLLM.style, repacks=True
+    name="trtllm-gen",
+    style="trtllm_gen",
+    helpers=TRTLLM.helpers,
+    repacks=True,
+    on_mma=TRTLLM_MMA.name,
+    dim_step=16,  # exact: 64 and 80 have kernels, 72 has none
 )
 
 BASELINE = "baseline"
@@ -352,5 +381,5 @@ def remove(library: Library, values: str = "") -> None:
         devices.remove_values(values)
 
 
-for _library in (FLASH_2, FLASH_3, FLASH_4, TRTLLM, TRTLLM_GEN, CUDNN, EFFICIENT):
+for _library in (FLASH_2, FLASH_3, FLASH_4, TRTLLM, TRTLLM_MMA, TRTLLM_GEN, CUDNN, EFFICIENT):
     add(_library)

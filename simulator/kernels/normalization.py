@@ -26,7 +26,7 @@ from simtti.simulator.kernel import Access, Kernel
 from simtti.simulator.kernels.data_movement import copy
 from simtti.simulator.kernels.elementwise import Walk, walk
 from simtti.simulator.kernels.family import Cells, Column, Family, Target, Work, lowered_by, needed
-from simtti.simulator.kernels.layout import Operand, as_it_lies, dense, streamed_l2_bytes
+from simtti.simulator.kernels.layout import Operand, as_it_lies, dense, in_flight, streamed_l2_bytes
 from simtti.simulator.kernels.machine import FP32_BYTES, LANES
 from simtti.workloads.trace import Operator
 
@@ -50,7 +50,7 @@ MOMENTS_REGISTERS, PARAMS_REGISTERS, ROW_REGISTERS = 32, 24, 34
 class GroupNorm:
     """GroupNorm of (n, c, spatial...): `groups` groups of channels, each of `spatial` elements.
 
-    affine: with weight and bias. channels_last: the source lies so. source, target, weight, bias: the tensors; workspaces
+    affine: with weight and bias. channels_last: the source lies so. cold: L2 holds nothing of it. source, target, weight, bias: the tensors; workspaces
     are `workspace` and the numbers below it.
     """
 
@@ -61,6 +61,7 @@ class GroupNorm:
     dtype: str
     affine: bool = True
     channels_last: bool = False
+    cold: bool = False
     source: int = 0
     target: int = 1
     weight: int = WEIGHT
@@ -72,12 +73,12 @@ class GroupNorm:
         """The moments of each sample's groups."""
         rows, columns = self.n * self.groups, self.c // self.groups * self.spatial
         threads = MOMENTS_THREADS if columns >= MOMENTS_THREADS else LANES
-        return Moments(rows, columns, self.dtype, self.source, self.workspace, threads)
+        return Moments(rows, columns, self.dtype, self.source, self.workspace, threads, self.channels_last)
 
 
 @dataclass(frozen=True, slots=True)
 class RowNorm:
-    """LayerNorm, or RMSNorm (rms), over the last dimension of a dense (rows, columns).
+    """LayerNorm, or RMSNorm (rms), over the last dimension of a dense (rows, columns). cold: L2 holds nothing of it.
 
     parameters: the tensors of weight and bias, of a weight alone, or none. source, target: the tensors; workspace: that of
     the moments, where rows do not divide into vectors.
@@ -87,6 +88,7 @@ class RowNorm:
     columns: int
     dtype: str
     rms: bool = False
+    cold: bool = False
     parameters: tuple[int, ...] = ()
     source: int = 0
     target: int = 1
@@ -99,7 +101,8 @@ class RowNorm:
 
 @dataclass(frozen=True, slots=True)
 class Moments:
-    """Mean and deviation of each row of a dense (rows, columns): a CTA of `threads` a row."""
+    """Mean and deviation of each row of a dense (rows, columns): a CTA of `threads` a row. copied: the kernel before has just
+    written them."""
 
     rows: int
     columns: int
@@ -107,6 +110,7 @@ class Moments:
     source: int
     target: int
     threads: int = MOMENTS_THREADS
+    copied: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +133,7 @@ def group_norm(problem: GroupNorm, hardware: Hardware) -> list[Kernel]:
     if problem.channels_last and spatial > 1:
         shape, nchw = (n, c, spatial), problem.workspace - NCHW_BELOW
         source = Operand(problem.source, (c * spatial, 1, c), dtype)
-        kernels += copy(shape, source, dense(nchw, shape, dtype), hardware)
+        kernels += copy(shape, source, dense(nchw, shape, dtype), hardware, problem.cold)
         problem = replace(problem, source=nchw)
     moments = problem.moments
     kernels.append(_moments(moments, hardware))
@@ -184,8 +188,15 @@ def _moments(problem: Moments, hardware: Hardware) -> Kernel:
     slots = -(-columns // threads) * threads * style.update_slots
     # FP32 instructions, 2 FLOPs a lane: H100 has twice A100's lanes, and its moments take half the cycles.
     chain_s = slots * 2 / (hardware.fp32_flops_per_cycle_sm * hardware.clock_hz)
-    reads = (Access(problem.source, float(rows * columns * item)),)
+    nbytes = float(rows * columns * item)
+    reads = (Access(problem.source, nbytes),)
     writes = (Access(problem.target, float(MOMENTS_BYTES * rows)),)
+    # A trip to memory for each element of a thread; to L2 where the kernel before has left its source and its copy there: least
+    # recently used out first, so that all of a longer round trip is lost.
+    found = problem.copied and 2 * nbytes < hardware.l2_usable_bytes
+    trip_s = hardware.l2_latency_s if found else hardware.hbm_latency_s
+    # Within warps, then between them.
+    stages = 1 if threads == LANES else 2
     return Kernel(
         name="RowwiseMomentsCUDAKernel",
         family="normalization",
@@ -194,8 +205,8 @@ def _moments(problem: Moments, hardware: Hardware) -> Kernel:
         registers=MOMENTS_REGISTERS,
         issue_slots=slots,
         l2_bytes=streamed_l2_bytes(reads, writes, hardware) / rows,
-        latency_s=style.latency_s + chain_s,
-        bytes_in_flight=threads * item,
+        latency_s=stages * style.stage_latency_s + chain_s,
+        bytes_in_flight=threads * item * hardware.hbm_latency_s / trip_s,
         reads=reads,
         writes=writes,
     )
@@ -208,12 +219,18 @@ def layer_norm(problem: RowNorm, hardware: Hardware) -> list[Kernel]:
         return _unvectorized(problem, hardware)
     style = hardware.rms_norm if problem.rms else hardware.layer_norm
     loops = -(-columns // (ROW_VECTOR * ROW_THREADS))
+    # Whole warps work, those that the row leaves without vectors do not.
+    vectors = -(-columns // (ROW_VECTOR * LANES)) * LANES
     # The second pass finds in L2 what fits there of the rows in flight.
-    in_flight = min(rows, hardware.sm_count * hardware.max_threads_per_sm // ROW_THREADS)
-    missed = max(0.0, 1.0 - hardware.l2_usable_bytes / (in_flight * columns * item))
+    resident = min(rows, hardware.sm_count * hardware.max_threads_per_sm // ROW_THREADS)
+    missed = max(0.0, 1.0 - hardware.l2_usable_bytes / (resident * columns * item))
     parameters = (Access(each, float(columns * item)) for each in problem.parameters)
+    trip_s = (
+        hardware.l2_latency_s + style.loop_latency_s + (hardware.l2_costs.miss_s if problem.cold else 0.0)
+    )
     reads = (Access(problem.source, problem.nbytes), *parameters)
     writes = (Access(problem.target, problem.nbytes),)
+    l2_bytes = streamed_l2_bytes(reads, writes, hardware) / rows
     return [
         Kernel(
             name=f"vectorized_{'rms' if problem.rms else 'layer'}_norm_kernel",
@@ -222,9 +239,10 @@ def layer_norm(problem: RowNorm, hardware: Hardware) -> list[Kernel]:
             threads=ROW_THREADS,
             registers=ROW_REGISTERS,
             shared_memory_bytes=ROW_SHARED_BYTES,
-            issue_slots=ROW_THREADS * (style.thread_slots + loops * style.vector_slots),
-            l2_bytes=streamed_l2_bytes(reads, writes, hardware) / rows,
-            latency_s=style.latency_s + hardware.hbm_latency_s + loops * hardware.l2_latency_s,
+            issue_slots=ROW_THREADS * style.thread_slots + vectors * style.vector_slots,
+            l2_bytes=l2_bytes,
+            latency_s=style.latency_s + hardware.hbm_latency_s,
+            bytes_in_flight=in_flight(l2_bytes, loops * trip_s, hardware),
             reads=reads,
             writes=writes,
             hbm_reread_bytes=missed * rows * columns * item,
@@ -291,19 +309,21 @@ def _group_norm_kernels(cells: Cells, hardware: Hardware) -> list[Kernel]:
         raise InputError(f"column 'groups' is {groups}; it must divide c, {channels}")
     nhwc = cells.text("layout") == "nhwc"
     problem = GroupNorm(
-        cells.whole("n"), channels, cells.whole("spatial"), groups, cells.dtype, channels_last=nhwc
+        cells.whole("n"), channels, cells.whole("spatial"), groups, cells.dtype, channels_last=nhwc, cold=True
     )
     return group_norm(problem, hardware)
 
 
 def _layer_norm_kernels(cells: Cells, hardware: Hardware) -> list[Kernel]:
     rows, columns = cells.whole("rows"), cells.whole("cols")
-    return layer_norm(RowNorm(rows, columns, cells.dtype, parameters=(WEIGHT, BIAS)), hardware)
+    return layer_norm(RowNorm(rows, columns, cells.dtype, cold=True, parameters=(WEIGHT, BIAS)), hardware)
 
 
 def _rms_norm_kernels(cells: Cells, hardware: Hardware) -> list[Kernel]:
     rows, columns = cells.whole("rows"), cells.whole("cols")
-    return layer_norm(RowNorm(rows, columns, cells.dtype, rms=True, parameters=(WEIGHT,)), hardware)
+    return layer_norm(
+        RowNorm(rows, columns, cells.dtype, rms=True, cold=True, parameters=(WEIGHT,)), hardware
+    )
 
 
 def _rows_work(cells: Cells) -> Work:

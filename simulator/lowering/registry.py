@@ -13,11 +13,14 @@ from simtti.simulator.kernel import Kernel
 from simtti.simulator.kernels.attention import ATTENTION
 from simtti.simulator.kernels.attention_math import MATH_ATTENTION
 from simtti.simulator.kernels.communication import ALL_TO_ALL
-from simtti.simulator.kernels.convolution import CONV2D, CONV3D
-from simtti.simulator.kernels.data_movement import CAT, COPY, EMBEDDING, PERMUTE, UPSAMPLE
-from simtti.simulator.kernels.elementwise import ELEMENTWISE
+from simtti.simulator.kernels.concatenation import CAT
+from simtti.simulator.kernels.convolution import CONV2D, CONV3D, TEMPORAL_CONV
+from simtti.simulator.kernels.data_movement import COPY, EMBEDDING, UPSAMPLE
+from simtti.simulator.kernels.elementwise import BROADCAST, CAST, ELEMENTWISE, GEGLU
 from simtti.simulator.kernels.family import Cells, Family, Lower
 from simtti.simulator.kernels.gemm import GEMM
+from simtti.simulator.kernels.launches import LAUNCH
+from simtti.simulator.kernels.moves import MOVE, PERMUTE
 from simtti.simulator.kernels.normalization import GROUP_NORM, LAYER_NORM, RMS_NORM
 from simtti.simulator.kernels.reductions import REDUCTION
 from simtti.simulator.kernels.softmax import SOFTMAX
@@ -95,7 +98,7 @@ def kernels_of(row: Mapping[str, Any], hardware: Hardware) -> list[Kernel]:
 
 
 for _family in (
-    GEMM, ATTENTION, MATH_ATTENTION, CONV2D, CONV3D, GROUP_NORM, LAYER_NORM, RMS_NORM, SOFTMAX, REDUCTION, ELEMENTWISE, COPY, PERMUTE, CAT,
-    EMBEDDING, UPSAMPLE, ALL_TO_ALL,
+    GEMM, ATTENTION, MATH_ATTENTION, CONV2D, CONV3D, TEMPORAL_CONV, GROUP_NORM, LAYER_NORM, RMS_NORM, SOFTMAX, REDUCTION, ELEMENTWISE, CAST, BROADCAST, GEGLU,
+    COPY, PERMUTE, MOVE, CAT, EMBEDDING, UPSAMPLE, ALL_TO_ALL, LAUNCH,
 ):  # fmt: skip
     add(_family)

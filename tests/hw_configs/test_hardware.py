@@ -6,7 +6,7 @@ import yaml
 
 from simtti.dtypes import DTYPES, DType
 from simtti.errors import InputError
-from simtti.hw_configs import devices
+from simtti.hw_configs import devices, hardware
 
 
 def write(tmp_path, **content):
@@ -198,7 +198,7 @@ UNITS = {
     "mma_registers": ["t4", "v100-sxm"],
     "mma": ["a10", "a100-sxm", "a100-sxm-40gb", "l40s", "rtx-4090", "rtx-a6000", "rtx-pro-6000"],
     "wgmma": ["h100-pcie", "h100-sxm", "h200-sxm"],
-    "tcgen05": ["b200-sxm"],
+    "tcgen05": ["b200-sxm", "b300-sxm", "gb200"],
 }
 
 
@@ -267,3 +267,12 @@ def test_a_dtype_is_multiplied_at_the_rate_that_its_entry_names(monkeypatch):
         InputError, match=r"v100-sxm has no tensor-core path for dtype 'fp32' \(it has: bf16, fp16\)"
     ):
         devices.load("v100-sxm").tensor_flops_per_cycle_sm("fp32")
+
+
+def test_a_group_that_inherits_follows_what_it_inherits_from():
+    """Calibrated, too: what unaligned rows do not state of their own is the aligned kernels' of the same device."""
+    a100 = devices.load("a100-sxm")
+    assert a100.gemm_unaligned.fill_cost == a100.gemm_mma.fill_cost
+    moved = hardware.with_parameters(a100, {"gemm_mma.fill_cost": 2.0})
+    assert moved.gemm_unaligned.fill_cost == 2.0
+    assert moved.gemm_unaligned.read_efficiency == a100.gemm_unaligned.read_efficiency

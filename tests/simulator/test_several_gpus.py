@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 import simtti
 from simtti.hw_configs.devices import load
 from simtti.hw_configs.hosts import load_host
+from simtti.simulator.closed_form import lone_execution_s
+from simtti.simulator.engine import simulation
 from simtti.simulator.engine.simulation import simulate
 from simtti.simulator.policy import Policy
 from simtti.simulator.several_gpus import degrees_of
@@ -155,3 +157,18 @@ def test_degrees_follow_from_each_other():
     assert degrees_of(8, None, None, H100) == Degrees(8, 1)
     assert degrees_of(8, 2, None, H100) == Degrees(2, 4)
     assert degrees_of(8, None, 2, H100) == Degrees(4, 2)
+
+
+@pytest.mark.parametrize("fidelity", ["closed", "wave", "cta"])
+def test_a_share_is_simulated_in_the_fidelity_that_was_asked_for(wan, fidelity, monkeypatch):
+    """Its kernels, but for those that cost a test too much CTA by CTA."""
+    asked = []
+
+    def alone_s(kernel, hardware, hbm_bytes, fidelity):
+        asked.append(fidelity)
+        return lone_execution_s(kernel, hardware, hbm_bytes)
+
+    monkeypatch.setattr(simulation, "execution_time_s", alone_s)
+    result = simtti.run(wan, "h100-sxm", gpus=2, fidelity=fidelity)
+    assert result.several_gpus.share.fidelity == fidelity
+    assert set(asked) == ({fidelity} if fidelity != "closed" else set())

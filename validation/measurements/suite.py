@@ -114,17 +114,6 @@ def batches(cases: Sequence[Case], most: int = 16, most_bytes: float = 8e9) -> I
         yield batch
 
 
-def estimated_s(case: Case) -> float:
-    """A guess at the seconds it takes to measure a case on a GPU of the H100's kind; nobody has measured it.
-
-    40 ms for operands, first call, synchronisation and a share of the profiler; then some 60 launches, or as many as
-    fit in 0.3 s and no fewer than 15, at 350 TFLOP/s, 2 TB/s and no less than 5 us; and 20 flushes of the L2, 0.1 ms
-    each.
-    """
-    call_s = max(case.flops / 350e12, case.nbytes / 2e12, 5e-6)
-    return 0.042 + call_s * max(15, min(60, 0.3 / call_s))
-
-
 COUNTER_FAMILY = "counters"
 
 

@@ -7,16 +7,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simtti.hw_configs import devices
-from simtti.hw_configs.voltage import VOLTAGE_FLOOR
+from simtti.explore.design import make
+from simtti.hw_configs.devices import load
+from simtti.hw_configs.voltage import SWITCHED, VOLTAGE_FLOOR
 from simtti.simulator.closed_form import lone_time_s
 from simtti.simulator.engine import power
 from simtti.simulator.engine.device import execution_time_s
 from simtti.simulator.kernel import Kernel
 from simtti.simulator.kernels.gemm import Gemm, gemm
+from simtti.simulator.lowering.registry import kernels_of
 from simtti.simulator.predict import benchmark_energy, operator_time_s, sustained_clock_hz, time_at_clock_s
 
-A100, H100, H200 = devices.load("a100-sxm"), devices.load("h100-sxm"), devices.load("h200-sxm")
+A100, H100, H200 = load("a100-sxm"), load("h100-sxm"), load("h200-sxm")
 MEASURED = places.MEASURED
 
 devices = st.sampled_from([A100, H100, H200])
@@ -128,3 +130,38 @@ def test_board_power_of_long_products():
         sustained(gemm(Gemm(row.m, row.n, row.k, dtype="bf16"), H200), H200)[2] for row in table.itertuples()
     ]
     assert abs(predicted / table.power_w - 1).mean() < 0.15
+
+
+@pytest.mark.parametrize("lanes", [0.5, 2.0])
+def test_an_instruction_costs_the_same_whatever_the_number_of_fp32_lanes(lanes):
+    row = {"op": "layer_norm", "rows": 4096, "cols": 1280, "dtype": "fp16"}
+    fields = {"fp32_flops_per_cycle_sm": H100.fp32_flops_per_cycle_sm * lanes}
+    spent = [
+        power.total(power.energy(kernel, 0.0, device) for kernel in kernels_of(row, device)).core_j
+        for device in (H100, dataclasses.replace(H100, **fields))
+    ]
+    assert spent[0] == pytest.approx(spent[1], rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    "work", ["sfu_ops", "shared_bytes", "issue_slots", "fp32_flops", "tensor_flops", "l2_bytes"]
+)
+def test_all_work_costs_energy(work):
+    kernel = Kernel("k", "test", 132, **{work: 1e6})
+    assert power.energy(kernel, 0.0, H100).core_j > 0
+
+
+@pytest.mark.parametrize("share", [0.5, 0.8, 1.1])
+def test_a_device_file_at_another_clock_has_the_energies_that_explore_gives_it(tmp_path, share):
+    path = tmp_path / "slow.yaml"
+    clock_hz = share * H100.clock_hz
+    path.write_text(
+        f"base: h100-sxm\nname: slow\ndatasheet:\n  clock_hz: {{value: {clock_hz!r}, source: 'what if'}}\n"
+    )
+    device, design = load(str(path)), make("h100-sxm", {"clock_hz": clock_hz}).hardware
+    for name in SWITCHED:
+        assert getattr(device, name) == pytest.approx(getattr(design, name), rel=1e-12), name
+        assert getattr(device, name) == pytest.approx(
+            getattr(H100, name) * max(share, VOLTAGE_FLOOR) ** 2, rel=1e-12
+        )
+    assert device.hbm_j_per_byte == H100.hbm_j_per_byte

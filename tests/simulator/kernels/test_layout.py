@@ -34,4 +34,4 @@ def test_sectors_that_l2_loses_before_their_other_elements_are_needed_come_again
     assert kernel.hbm_reread_bytes == 64 * 512 * 512 * 30
     assert warm_us([kernel], H100) == pytest.approx(197, rel=0.05)
     more = dataclasses.replace(H100, l2_capacity_bytes=2 * H100.l2_capacity_bytes)
-    assert layout.refetched_bytes((4096, 64), (64, 1), 2, 6.0, more.l2_usable_bytes) == 0
+    assert layout.refetched_bytes((4096, 64), (64, 1), 2, 6.0, more.l2_usable_bytes, 95.0) == 0

@@ -11,16 +11,8 @@ import pytest
 from streams import H100, pointwise, warm_us
 
 from simtti.simulator.kernels import layout
-from simtti.simulator.kernels.data_movement import (
-    Cat,
-    Gather,
-    Upsample,
-    cat,
-    copy,
-    embedding,
-    fill,
-    upsample_nearest,
-)
+from simtti.simulator.kernels.concatenation import Cat, cat
+from simtti.simulator.kernels.data_movement import Gather, Upsample, copy, embedding, fill, upsample_nearest
 from simtti.simulator.kernels.normalization import RowNorm, layer_norm
 from simtti.simulator.kernels.reductions import Reduction, reduce
 from simtti.simulator.kernels.softmax import Softmax, softmax
@@ -80,7 +72,7 @@ def lower(row):
         out = list(shapes[0])
         out[dim] = sum(shape[dim] for shape in shapes)
         inputs = [layout.Operand(index, each, dtype) for index, each in enumerate(strides[0])]
-        return cat(Cat(tuple(shapes), tuple(inputs), layout.dense(99, out, dtype)), H100)
+        return cat(Cat(tuple(shapes), tuple(inputs), layout.dense(99, out, dtype), vectors=False), H100)
     uses = [
         (shape, TYPES[dtype], stride)
         for shape, dtype, stride in zip(dims, types, strides, strict=True)
@@ -107,7 +99,7 @@ def lower(row):
         return upsample_nearest(Upsample(math.prod(shape), 4 * math.prod(shape), dtype), H100)
     if op == "index_select":
         rows = next(use[0][0] for use in uses if use[1] == "int64")
-        return embedding(Gather(rows, shape[1], shape[0], dtype), H100)
+        return embedding(Gather(rows, shape[1], shape[0], dtype, vectors=False), H100)
     if op == "layer_norm":
         before = []
         if len(json.loads(row.kernels)) == 2:

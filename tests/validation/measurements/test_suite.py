@@ -13,7 +13,6 @@ from simtti.validation.measurements.suite import (
     WORTH,
     batches,
     counter_cases,
-    estimated_s,
     family_cases,
     suite,
 )
@@ -22,14 +21,11 @@ from simtti.workloads.trace import Trace
 
 SUITE = suite()
 # Ops that no row of `simtti predict` can say, so that a table of measurements does not misreport them.
+MAY_LAUNCH_NOTHING = ("move", "launch")
+GRAPH = "launch fp16 function=add_in_graph"  # a replay of many kernels
 GAPS = {
     "temporal_conv",
     "math_attention",
-    "move",
-    "cast",
-    "broadcast",
-    "geglu",
-    "launch",
 }
 
 
@@ -140,9 +136,8 @@ def test_a_prefix_samples_the_grid_rather_than_walking_it():
     assert {case.dtype for case in start} >= {"fp16", "bf16"}
 
 
-def test_the_suite_fits_its_limits_and_its_estimate_two_pieces():
+def test_the_suite_fits_its_limits_and_its_batches():
     assert max(case.nbytes for case in SUITE) <= 3.2e9
-    assert sum(map(estimated_s, SUITE)) < 1000
     assert [case for batch in batches(SUITE) for case in batch] == SUITE
     assert all(len(batch) == 1 or sum(case.nbytes for case in batch) <= 8e9 for batch in batches(SUITE))
 
@@ -152,8 +147,8 @@ def test_every_row_is_one_predict_takes_or_a_known_gap():
     hardware = load("h100-sxm")
     assert {case.op for case in SUITE} - set(FAMILIES) <= GAPS
     for case in SUITE:
-        if case.op in FAMILIES:
-            assert kernels_of(case.row(), hardware), case.id
+        if case.op in FAMILIES and case.id != GRAPH:
+            assert kernels_of(case.row(), hardware) or case.op in MAY_LAUNCH_NOTHING, case.id
 
 
 def test_unknown_family_and_suite():

@@ -112,10 +112,6 @@ def gemm_cta(a: Matrices, b: Matrices, tile: tuple[int, int, int], cta: int) -> 
     ]
 
 
-def gemm_grid(a: Matrices, b: Matrices, tile: tuple[int, int, int]) -> int:
-    return -(-a.rows // tile[0]) * -(-b.columns // tile[1]) * a.number
-
-
 def softmax_cta(kernel: str, rows: int, length: int, item: int, rows_a_cta: int, cta: int) -> Turns:
     """Rows of a dense matrix, by the name of PyTorch's `kernel`. In a warp (softmax_warp_forward) a lane takes every 32nd
     element, once. A CTA a row reads it 16 bytes a thread: three times (cunn_SoftMaxForward: the maximum, the sum, the

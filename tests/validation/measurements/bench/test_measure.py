@@ -61,7 +61,8 @@ def test_a_cpu_run_measures_every_family(tmp_path, monkeypatch):
     predicted = predict(tmp_path / "k.parquet", "h100-sxm")
     known = predicted.op.isin(list(FAMILIES))
     assert (predicted.error[known] == "").all()
-    assert predicted.time_us[known].gt(0).all()
+    launches = known & (predicted.kernels != "")  # a tensor that lies in order already is not moved
+    assert predicted.time_us[launches].gt(0).all()
     assert predicted.error[~known].str.contains("unknown op").all()
 
 

@@ -1,0 +1,50 @@
+"""The model against everything measured that ships: the captures of whole inferences, operator by operator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from simtti.hw_configs.devices import load
+from simtti.validation.judge.trace import Comparison, compare
+from simtti.workloads.measured import Capture, captures
+from simtti.workloads.trace import Trace
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def compare_shipped(
+    device: str | None = None, progress: Callable[[int, int], None] = lambda done, total: None
+) -> pd.DataFrame:
+    """A row a capture: operators, measured_ms, ratio of the sums of predicted and measured kernel times, and weighted_error, the
+    operators' errors weighted by their time; largest_error: the category whose error weighs most, and its share of the time.
+
+    device: only captures of this one. progress: called with (captures done, captures).
+    """
+    import pandas as pd
+
+    chosen = [each for each in captures() if device in (None, each.device)]
+    rows = []
+    for each in chosen:
+        rows.append(_row(each, compare(Trace.load(each.path), load(each.device))))
+        progress(len(rows), len(chosen))
+    return pd.DataFrame(rows)
+
+
+def _row(capture: Capture, found: Comparison) -> dict[str, Any]:
+    table = found.table
+    error_us = (table.predicted_us - table.measured_us).abs()
+    total_us = float(table.measured_us.sum())
+    worst = error_us.groupby(table.category).sum().sort_values().index[-1]
+    return {
+        "trace": capture.path.stem,
+        "hw": capture.device,
+        "attention": capture.attention,
+        "operators": len(table),
+        "measured_ms": total_us / 1e3,
+        "ratio": float(table.predicted_us.sum()) / total_us,
+        "weighted_error": float(error_us.sum()) / total_us,
+        "largest_error": worst,
+        "largest_error_share": float(error_us[table.category == worst].sum()) / total_us,
+    }
