@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from simtti.errors import InputError
 from simtti.hw_configs import families
+from simtti.workloads.trace import Trace
 
-ATTENTION = ("flash", "efficient", "baseline")  # and every library that a device file may name
+ATTENTION = ("flash", "efficient", "baseline", "math")  # and every library that a device file may name
 LAUNCH = ("eager", "graph", "compiled")
 
 
@@ -15,7 +16,8 @@ LAUNCH = ("eager", "graph", "compiled")
 class Policy:
     """How operators become kernels.
 
-    attention: 'flash' (the device's fused kernel), 'efficient' (xformers-style), 'baseline' (scores in HBM), or a library of
+    attention: 'flash' (the device's fused kernel), 'efficient' (xformers-style), 'baseline' (scores in HBM), 'math'
+    (PyTorch's own unfused backend: as baseline, in fp32), or a library of
     kernels/libraries.py by its name.
     launch: 'eager'; 'graph': the whole inference in CUDA graphs, so that the host costs nothing; 'compiled':
     torch.compile, which fuses elementwise chains and shortens the host's work (see `fusion`).
@@ -35,3 +37,8 @@ class Policy:
                 raise InputError(
                     f"{field} is {getattr(self, field)!r}; it must be one of {', '.join(allowed)}"
                 )
+
+
+def captured_with(trace: Trace) -> Policy:
+    """The policy a capture was taken under; the default one for traces that do not say."""
+    return Policy(attention=str(trace.provenance.get("attention", "flash")))

@@ -17,9 +17,10 @@ from simtti.errors import unknown
 from simtti.hw_configs.hardware import Hardware
 from simtti.simulator.kernel import Access, Kernel
 from simtti.simulator.kernels.attention_fused import fused
-from simtti.simulator.kernels.attention_problem import Attention
+from simtti.simulator.kernels.attention_math import MATH, math_attention
+from simtti.simulator.kernels.attention_problem import Attention, work
 from simtti.simulator.kernels.data_movement import copy, memcpy
-from simtti.simulator.kernels.family import Cells, Column, Family, Target, Work, lowered_by, needed
+from simtti.simulator.kernels.family import Cells, Column, Family, Target, lowered_by, needed
 from simtti.simulator.kernels.gemm import Gemm, gemm
 from simtti.simulator.kernels.layout import as_it_lies, dense
 from simtti.simulator.kernels.libraries import (
@@ -139,7 +140,7 @@ def _lower(operator: Operator, target: Target) -> list[Kernel]:
         math.prod(outer), heads, q_len, key.shape[-2], head_dim, bool(operator.attributes.get("causal")), query.dtype, kernel,
         bool(operator.attributes.get("has_mask")), q=q, k=k, v=v, out=out,
     )  # fmt: skip
-    found = attention(problem, hardware)
+    found = math_attention(problem, hardware) if kernel == MATH else attention(problem, hardware)
     return [*before, *found, *after]
 
 
@@ -196,14 +197,6 @@ def _kernels(cells: Cells, hardware: Hardware) -> list[Kernel]:
     return attention(problem, hardware)
 
 
-def _work(cells: Cells) -> Work:
-    heads = cells.whole("batch") * cells.whole("heads")
-    queries, keys, width = (cells.whole(name) for name in ("q_len", "kv_len", "head_dim"))
-    visible = 0.5 if cells.flag("causal") else 1.0
-    products = 2 * 2.0 * heads * queries * keys * width
-    return Work(products * visible, 2.0 * heads * width * (queries + keys))
-
-
 ATTENTION = Family(
     op="attention",
     columns=(
@@ -215,6 +208,6 @@ ATTENTION = Family(
     ),
     note=f"kernel: {' '.join(KERNELS)}; or PyTorch's backend: {' '.join(BACKENDS)}",
     kernels=_kernels,
-    work=_work,
+    work=work,
     aten=lowered_by(_lower, "scaled_dot_product_attention"),
 )

@@ -20,8 +20,7 @@ from collections.abc import Iterator
 
 from simtti.hw_configs.hardware import Hardware
 from simtti.simulator.kernel import Kernel
-from simtti.simulator.kernels.attention import ATTENTION
-from simtti.simulator.kernels.attention_problem import Attention
+from simtti.simulator.kernels.attention_problem import Attention, work
 from simtti.simulator.kernels.data_movement import copy
 from simtti.simulator.kernels.elementwise import Walk, walk
 from simtti.simulator.kernels.exact_products import Products, exact_products
@@ -30,6 +29,7 @@ from simtti.simulator.kernels.layout import Operand, dense, dense_strides
 from simtti.simulator.kernels.reductions import Reduction, reduce
 from simtti.simulator.kernels.softmax import Softmax, softmax
 
+MATH = "math"  # exact: what PyTorch calls this backend, and an attention of a policy
 FULL = "fp32"  # exact: what halves are computed in
 
 
@@ -134,5 +134,5 @@ MATH_ATTENTION = Family(
     columns=(*needed("heads q_len kv_len head_dim"), Column("batch", 1), Column("causal", False, bool)),
     note="softmax(Q K^T) V by PyTorch's math backend: halves are computed in fp32",
     kernels=_kernels,
-    work=ATTENTION.work,
+    work=work,
 )

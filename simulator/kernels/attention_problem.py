@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from simtti.dtypes import ITEM_BYTES
 from simtti.simulator.kernel import Access
+from simtti.simulator.kernels.family import Cells, Work
 
 # Identities where a caller gives none: of queries, keys, values, the result, and the first of the intermediate results.
 Q, K, V, OUT, WORKSPACE = -1, -2, -3, -4, -5  # exact: our own; negative ones are no tensors of a trace
@@ -77,3 +78,12 @@ class Attention:
         if self.q_len <= self.kv_len:
             return (self.kv_len - self.q_len + (self.q_len + 1) / 2) / self.kv_len
         return (self.kv_len + 1) / 2 / self.q_len
+
+
+def work(cells: Cells) -> Work:
+    """FLOPs and bytes of a row of a table: two products of each head, and queries, keys, values and result."""
+    heads = cells.whole("batch") * cells.whole("heads")
+    queries, keys, width = (cells.whole(name) for name in ("q_len", "kv_len", "head_dim"))
+    visible = 0.5 if cells.flag("causal") else 1.0
+    products = 2 * 2.0 * heads * queries * keys * width
+    return Work(products * visible, 2.0 * heads * width * (queries + keys))
