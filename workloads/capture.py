@@ -67,7 +67,7 @@ def capture(
     """Run a workload on a device and return its trace with times. Options are those of `record`.
 
     attention: the kernels of scaled-dot-product attention: 'flash', 'efficient', or 'math' with the score matrix in
-        memory, in the operands' dtype.
+        memory, in fp32.
     all_steps: run every step, not one of those that are alike.
     repeats: how many clean times to take; their median counts.
 
