@@ -28,7 +28,10 @@ measurements_option = click.option(
     help="Measurement tables or folders (simtti import measurements makes them); may be given again.",
 )
 attention_option = click.option(
-    "--attention", default="flash", show_default=True, help="flash, efficient, or baseline: scores in HBM."
+    "--attention",
+    default="flash",
+    show_default=True,
+    help="flash, efficient, baseline (scores in HBM), or math (PyTorch's unfused backend: the same, in fp32).",
 )
 host_option = click.option(
     "--host", default="default", show_default=True, help="The machine that launches the kernels."

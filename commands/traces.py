@@ -37,7 +37,9 @@ def record(workload: str, out: str, **options: Any) -> None:
 @shape_options
 @click.option("--guidance", type=float, help="Classifier-free guidance scale; 1 turns it off.")
 @click.option("--device", default="cuda", show_default=True, help="cuda, or cpu to try it out.")
-@click.option("--attention", default="flash", show_default=True, help="flash, efficient or baseline.")
+@click.option(
+    "--attention", default="flash", show_default=True, help="flash, efficient or math (unfused, in fp32)."
+)
 @click.option("--repeats", default=5, show_default=True, help="Clean times to take, without the profiler.")
 @click.option(
     "--all-steps",

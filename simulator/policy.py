@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from simtti.errors import InputError
 from simtti.hw_configs import families
+from simtti.workloads.trace import Trace
 
 ATTENTION = ("flash", "efficient", "baseline", "math")  # and every library that a device file may name
 LAUNCH = ("eager", "graph", "compiled")
@@ -36,3 +37,8 @@ class Policy:
                 raise InputError(
                     f"{field} is {getattr(self, field)!r}; it must be one of {', '.join(allowed)}"
                 )
+
+
+def captured_with(trace: Trace) -> Policy:
+    """The policy a capture was taken under; the default one for traces that do not say."""
+    return Policy(attention=str(trace.provenance.get("attention", "flash")))

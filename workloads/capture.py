@@ -51,7 +51,7 @@ DEVICES = ("cuda", "cpu")
 ATTENTION = {
     "flash": ("FLASH_ATTENTION", "EFFICIENT_ATTENTION", "MATH"),
     "efficient": ("EFFICIENT_ATTENTION", "MATH"),
-    "baseline": ("MATH",),
+    "math": ("MATH",),
 }
 
 
@@ -66,8 +66,8 @@ def capture(
 ) -> Trace:
     """Run a workload on a device and return its trace with times. Options are those of `record`.
 
-    attention: the kernels of scaled-dot-product attention: 'flash', 'efficient', or 'baseline' with the score matrix in
-        memory, in the operands' dtype.
+    attention: the kernels of scaled-dot-product attention: 'flash', 'efficient', or 'math' with the score matrix in
+        memory, in fp32.
     all_steps: run every step, not one of those that are alike.
     repeats: how many clean times to take; their median counts.
 

@@ -15,7 +15,7 @@ from simtti.hw_configs.hardware import Hardware
 from simtti.simulator.closed_form import lone_execution_s
 from simtti.simulator.kernel import Access, Kernel
 from simtti.simulator.lowering.lower import Lowering
-from simtti.simulator.policy import Policy
+from simtti.simulator.policy import captured_with
 from simtti.workloads.trace import Operator, TimedKernel, Trace
 
 TIMINGS = ("measured", "hybrid")
@@ -68,7 +68,7 @@ def measured_kernels(trace: Trace, timing: str, hardware: Hardware, captured_on:
             f"the trace was taken on {name}, for which there is no device file; hybrid needs one"
         )
     operators = list(trace.operators())
-    devices = [Lowering(device, Policy()) for device in (captured_on, hardware)]
+    devices = [Lowering(device, captured_with(trace)) for device in (captured_on, hardware)]
     scale: dict[int, float] = {}
     sums = [0.0, 0.0]
     for row in sorted(kernels):

@@ -21,7 +21,7 @@ from simtti.simulator.engine.device import execution_time_s
 from simtti.simulator.engine.intervals import union
 from simtti.simulator.engine.measured_kernels import TIMINGS
 from simtti.simulator.lowering.lower import Lowering
-from simtti.simulator.policy import Policy
+from simtti.simulator.policy import captured_with
 from simtti.simulator.result import HOST_IDLE
 from simtti.workloads.trace import Operator, TimedKernel, Trace
 
@@ -143,7 +143,7 @@ def _scales(trace: Trace, hardware: Hardware, captured_on: Hardware | None) -> t
         raise InputError(
             f"the trace was taken on {name}, for which there is no device file; hybrid needs one"
         )
-    devices = (Lowering(captured_on, Policy()), Lowering(hardware, Policy()))
+    devices = tuple(Lowering(device, captured_with(trace)) for device in (captured_on, hardware))
     scales: dict[int, float] = {}
     sums = [0.0, 0.0]
     operators = list(trace.operators())

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from simtti.dtypes import ITEM_BYTES
 from simtti.simulator.kernel import Access
+from simtti.simulator.kernels.family import Cells, Work
 
 # Identities where a caller gives none: of queries, keys, values, the result, and the first of the intermediate results.
 Q, K, V, OUT, WORKSPACE = -1, -2, -3, -4, -5  # exact: our own; negative ones are no tensors of a trace

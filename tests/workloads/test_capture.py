@@ -99,7 +99,7 @@ def test_a_captured_trace_is_saved_and_loaded(captured, tmp_path):
 
 
 def test_attention_stays_one_operator_whatever_its_kernels(tiny):
-    trace = capture("tiny", device="cpu", attention="baseline", repeats=1, steps=1)
+    trace = capture("tiny", device="cpu", attention="math", repeats=1, steps=1)
     times = zip(trace.operators(), trace.timing.host, strict=True)
     attention = [time for operator, time in times if operator.category == "Attention"]
     assert len(attention) > 5
@@ -117,7 +117,7 @@ def test_unfused_attention_multiplies_in_the_operands_dtype():
 
     dtypes, query = [], torch.zeros(1, 2, 8, 4, dtype=torch.bfloat16)
     before = torch.backends.cuda.fp16_bf16_reduction_math_sdp_allowed()
-    with capturing._attention_kernels("baseline"), Products():
+    with capturing._attention_kernels("math"), Products():
         torch.nn.functional.scaled_dot_product_attention(query, query, query)
     assert dtypes == [torch.bfloat16, torch.bfloat16]
     assert torch.backends.cuda.fp16_bf16_reduction_math_sdp_allowed() == before

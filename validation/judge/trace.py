@@ -18,7 +18,7 @@ import numpy as np
 from simtti.errors import InputError
 from simtti.hw_configs.hardware import Hardware
 from simtti.simulator.lowering.lower import Lowering
-from simtti.simulator.policy import Policy
+from simtti.simulator.policy import captured_with
 from simtti.validation.judge.prediction import warm_time_s
 from simtti.workloads.trace import Operator, Trace
 
@@ -100,7 +100,7 @@ def compare(trace: Trace, hardware: Hardware) -> Comparison:
         else:
             measured[kernel.operator] += kernel.duration_us
             kernels[kernel.operator] += 1
-    lowering = Lowering(hardware, Policy())
+    lowering = Lowering(hardware, captured_with(trace))
     rows = []
     for row in sorted(measured):
         operator = operators[row]

@@ -55,7 +55,7 @@ MODULES = {
 # The workloads whose steps are wanted most: a UNet, its video forms, SDXL, then transformers; the rest as they come.
 WANTED = ("stable-diffusion-1.5", "modelscope-t2v", "svd", "animatediff", "sdxl", "stable-diffusion-2.1", "wan2.1-1.3b",
           "cogvideox-2b", "pixart-sigma", "sd3-medium", "make-a-video", "imagen", "muse", "parti", "phenaki")  # fmt: skip
-ATTENTION = ("flash", "baseline")
+ATTENTION = ("flash", "math")
 
 Run = Callable[[list[str], float], "subprocess.CompletedProcess[str]"]
 
@@ -240,7 +240,7 @@ def _stamp() -> str:
 
 
 def trace_jobs(workloads: dict[str, Workload]) -> list[Job]:
-    """Every workload at its default shape with fused attention, then with baseline, then both at a second shape."""
+    """Every workload at its default shape with fused attention, then with math, then both at a second shape."""
     names = [name for name in WANTED if name in workloads] + [
         name for name in workloads if name not in WANTED
     ]
