@@ -18,6 +18,7 @@ class Demand(NamedTuple):
     """A kernel's demand per CTA in the simulation's units: seconds of an SM's pipe at full rate, bytes of L2 and HBM.
 
     floor_s is the time a CTA needs alone on an idle device: its latency plus its slowest pipe or its own bandwidth cap.
+    own_bytes_per_s is what its bytes in flight let it move.
     latency_s is the kernel's: in the first wave all CTAs wait for it in step, so that nothing hides it.
     """
 
@@ -31,6 +32,7 @@ class Demand(NamedTuple):
     hbm_bytes: float
     floor_s: float
     latency_s: float
+    own_bytes_per_s: float
 
     @property
     def own_s(self) -> float:
@@ -67,7 +69,7 @@ def demand(kernel: Kernel, hardware: Hardware, hbm_bytes: float) -> Demand:
     l2_bytes = kernel.l2_bytes / kernel.memory_efficiency
     l2_port_s = l2_bytes / (hardware.l2_bytes_per_cycle_sm * clock)
     hbm = hbm_bytes / kernel.grid / kernel.memory_efficiency
-    own = kernel.bytes_in_flight / hardware.hbm_latency_s
+    own = kernel.bytes_in_flight / trip_s(kernel, hardware, hbm_bytes)
     floor_s = kernel.latency_s + max(
         tensor_s,
         fp32_s,
@@ -80,8 +82,16 @@ def demand(kernel: Kernel, hardware: Hardware, hbm_bytes: float) -> Demand:
         hbm / hardware.hbm_attained_bytes_per_s,
     )
     return Demand(
-        tensor_s, fp32_s, issue_s, sfu_s, shared_s, l2_port_s, l2_bytes, hbm, floor_s, kernel.latency_s
+        tensor_s, fp32_s, issue_s, sfu_s, shared_s, l2_port_s, l2_bytes, hbm, floor_s, kernel.latency_s, own
     )
+
+
+def trip_s(kernel: Kernel, hardware: Hardware, hbm_bytes: float) -> float:
+    """Seconds that a CTA's bytes are in flight: HBM's latency, or that and L2's by where a chain of loads finds them."""
+    if not kernel.chained:
+        return hardware.hbm_latency_s
+    missed = min(1.0, hbm_bytes / kernel.unique_bytes)
+    return missed * hardware.hbm_latency_s + (1 - missed) * hardware.l2_latency_s
 
 
 def cold_hbm_bytes(kernel: Kernel) -> float:
@@ -116,7 +126,7 @@ def lone_execution_s(kernel: Kernel, hardware: Hardware, hbm_bytes: float | None
     sms = hardware.sm_count
     per_sm = ctas_per_sm(kernel, hardware)
     if kernel.kinds:
-        in_flight_s = max(need.l2_bytes, need.hbm_bytes) * hardware.hbm_latency_s / kernel.bytes_in_flight
+        in_flight_s = max(need.l2_bytes, need.hbm_bytes) / need.own_bytes_per_s
         times = CtaTimes(
             need.local_s, spread_s(need, hardware), in_flight_s, need.own_s, need.latency_s, hardware.start_s,
             hardware.dispatch_s,

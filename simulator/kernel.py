@@ -51,6 +51,8 @@ class Kernel:
                         Co-resident CTAs hide each other's; a CTA alone on its SM does not.
       bytes_in_flight   bytes the CTA keeps in flight; with the memory latency this caps its own bandwidth
                         (Little's law)
+      chained           each load waits for the one before it, so that it pays L2's latency or HBM's by what L2 holds;
+                        loads of other kernels run ahead, and are held to HBM's
     Per kernel:
       reads, writes     unique bytes by tensor; what HBM moves follows from what L2 holds
       link_bytes        bytes that arrive over the link from other GPUs meanwhile
@@ -82,6 +84,7 @@ class Kernel:
     l2_bytes: float = 0.0
     latency_s: float = 0.0
     bytes_in_flight: float = float("inf")
+    chained: bool = False
     memory_efficiency: float = 1.0
     hbm_stall: float = 0.0
     reads: tuple[Access, ...] = ()

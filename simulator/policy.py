@@ -40,5 +40,9 @@ class Policy:
 
 
 def captured_with(trace: Trace) -> Policy:
-    """The policy a capture was taken under; the default one for traces that do not say."""
-    return Policy(attention=str(trace.provenance.get("attention", "flash")))
+    """The policy a capture was taken under; the default one for traces that do not say.
+
+    Captures of before 2026-11-26 call torch's MATH backend 'baseline'.
+    """
+    attention = str(trace.provenance.get("attention", "flash"))
+    return Policy(attention="math" if attention == "baseline" else attention)

@@ -322,4 +322,4 @@ class BlockScheduler:
 
 def run_of(kernel: Any, need: Demand, hardware: Hardware) -> KernelRun:
     """A kernel ready to be launched, with what each of its CTAs demands."""
-    return KernelRun(kernel, need, kernel.bytes_in_flight / hardware.hbm_latency_s)
+    return KernelRun(kernel, need, need.own_bytes_per_s)

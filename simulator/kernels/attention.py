@@ -22,7 +22,7 @@ from simtti.simulator.kernels.attention_problem import Attention, work
 from simtti.simulator.kernels.data_movement import copy, memcpy
 from simtti.simulator.kernels.family import Cells, Column, Family, Target, lowered_by, needed
 from simtti.simulator.kernels.gemm import Gemm, gemm
-from simtti.simulator.kernels.layout import as_it_lies, dense
+from simtti.simulator.kernels.layout import Operand, as_it_lies, dense
 from simtti.simulator.kernels.libraries import (
     BASELINE,
     CUDNN,
@@ -138,10 +138,22 @@ def _lower(operator: Operator, target: Target) -> list[Kernel]:
     q, k, v, out = slots
     problem = Attention(
         math.prod(outer), heads, q_len, key.shape[-2], head_dim, bool(operator.attributes.get("causal")), query.dtype, kernel,
-        bool(operator.attributes.get("has_mask")), q=q, k=k, v=v, out=out,
+        bool(operator.attributes.get("has_mask")), _mask(operator), q=q, k=k, v=v, out=out,
     )  # fmt: skip
-    found = math_attention(problem, hardware) if kernel == MATH else attention(problem, hardware)
+    # No fused kernel takes a mask whose rows are not dense, as T5's position bias: check_last_dim_stride_equals_1_dense in
+    # native/transformers/sdp_utils_cpp.h.
+    math_only = kernel != BASELINE and problem.mask is not None and problem.mask.strides[-1] > 1
+    found = math_attention(problem, hardware) if kernel == MATH or math_only else attention(problem, hardware)
     return [*before, *found, *after]
+
+
+def _mask(operator: Operator) -> Operand | None:
+    """The mask as it lies over (batch, heads, queries, keys): dimensions of one element are repeated."""
+    if len(operator.inputs) < 4 or not 2 <= len(operator.inputs[3].shape) <= 4:
+        return None
+    use = operator.inputs[3]
+    steps = (step if size > 1 else 0 for size, step in zip(use.shape, use.strides, strict=True))
+    return Operand(3, (*(0,) * (4 - len(use.shape)), *steps), use.dtype)
 
 
 # Of the four tensors, in the order of the slots of `_made_dense`, the workspaces that copies of them lie in.

@@ -58,6 +58,10 @@ def math_attention(problem: Attention, hardware: Hardware) -> list[Kernel]:
     kernels += exact_products(
         Products(*sizes, copied[0].tensor, copied[1].tensor, scores, "scores"), hardware
     )
+    if problem.mask:
+        table = (problem.batch, problem.heads, problem.q_len, problem.kv_len)
+        raw, scores = dense(scores, table, FULL), next(work)
+        kernels.append(walk(Walk("add", table, (raw, problem.mask), dense(scores, table, FULL)), hardware))
     kernels += _safe_softmax(problem, scores, zeroed, work, hardware)
     if copied[2] is not value:
         kernels += copy(value.shape, value.lies(FULL), copied[2].by_head(FULL), hardware)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from simtti.dtypes import ITEM_BYTES
 from simtti.simulator.kernel import Access
 from simtti.simulator.kernels.family import Cells, Work
+from simtti.simulator.kernels.layout import Operand
 
 # Identities where a caller gives none: of queries, keys, values, the result, and the first of the intermediate results.
 Q, K, V, OUT, WORKSPACE = -1, -2, -3, -4, -5  # exact: our own; negative ones are no tensors of a trace
@@ -16,7 +17,8 @@ Q, K, V, OUT, WORKSPACE = -1, -2, -3, -4, -5  # exact: our own; negative ones ar
 class Attention:
     """`batch` x `heads` sequences of `q_len` queries over `kv_len` keys, rows of `head_dim` elements.
 
-    causal: queries see the keys up to their own position, counted from the end. masked: a mask is added to the scores. kernel: a
+    causal: queries see the keys up to their own position, counted from the end. masked: a mask is added to the scores; mask: how it
+    lies over (batch, heads, q_len, kv_len), where known. kernel: a
     library's name or 'baseline'; the device's default if None. kv_heads: heads of keys and values where fewer than of queries.
     q, k, v, out: tensor identities; workspace, and those below it, name intermediate results.
     """
@@ -30,6 +32,7 @@ class Attention:
     dtype: str = "fp16"
     kernel: str | None = None
     masked: bool = False
+    mask: Operand | None = None
     kv_heads: int | None = None
     q: int = Q
     k: int = K

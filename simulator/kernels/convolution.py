@@ -19,6 +19,7 @@ What is fitted stands in hw_configs/families/convolution.yaml.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass, replace
 
@@ -37,13 +38,14 @@ from simtti.simulator.kernels.convolution_layout import (
     to_nhwc,
 )
 from simtti.simulator.kernels.cuda_core_convolution import cuda_core_kernels, direct_kernel, on_cuda_cores
+from simtti.simulator.kernels.data_movement import copy
 from simtti.simulator.kernels.elementwise import Walk, walk
 from simtti.simulator.kernels.family import Cells, Column, Family, Target, Work, lowered_by, needed
 from simtti.simulator.kernels.gemm import Gemm, gemm
 from simtti.simulator.kernels.implicit_gemm import Problem, matrix_unit, writes_nchw
 from simtti.simulator.kernels.implicit_gemm_choice import tensor_core_kernels
-from simtti.simulator.kernels.layout import Operand, dense
-from simtti.workloads.trace import Operator
+from simtti.simulator.kernels.layout import Operand, as_it_lies, dense, dense_strides
+from simtti.workloads.trace import Operator, TensorUse
 
 RANK_3D = 3  # exact: dimensions of a video
 TEMPORAL = "temporal_conv"  # exact: our own name of a 3-D convolution as UNets' temporal layers have it
@@ -333,7 +335,26 @@ def _lower(operator: Operator, target: Target) -> list[Kernel]:
         out_spatial=operator.outputs[0].shape[2:],
         target=len(operator.inputs),
     )
-    return convolution(problem, target.hardware)
+    if x.channels_last if channels_last else x.contiguous:
+        return convolution(problem, target.hardware)
+    copied = _in_order(x, channels_last)
+    return [
+        *copy(x.shape, as_it_lies(x, problem.source), copied, target.hardware),
+        *convolution(dataclasses.replace(problem, source=copied.tensor), target.hardware),
+    ]
+
+
+# exact: identity of our own, below all other workspaces, of an input that PyTorch puts in order first.
+IN_ORDER = -20
+
+
+def _in_order(x: TensorUse, channels_last: bool) -> Operand:
+    """Where `contiguous` copies an input to that lies in neither order (cudnn_convolution in native/cudnn/ConvShared.cpp)."""
+    if not channels_last:
+        return dense(IN_ORDER, x.shape, x.dtype)
+    n, c, *spatial = x.shape
+    batch, *steps, channel = dense_strides((n, *spatial, c))
+    return Operand(IN_ORDER, (batch, channel, *steps), x.dtype)
 
 
 # ---- rows of a table

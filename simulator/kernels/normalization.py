@@ -191,10 +191,9 @@ def _moments(problem: Moments, hardware: Hardware) -> Kernel:
     nbytes = float(rows * columns * item)
     reads = (Access(problem.source, nbytes),)
     writes = (Access(problem.target, float(MOMENTS_BYTES * rows)),)
-    # A trip to memory for each element of a thread; to L2 where the kernel before has left its source and its copy there: least
+    # A table's row is an operator from a cold L2: but for a source that the kernel before has left there beside its own, least
     # recently used out first, so that all of a longer round trip is lost.
     found = problem.copied and 2 * nbytes < hardware.l2_usable_bytes
-    trip_s = hardware.l2_latency_s if found else hardware.hbm_latency_s
     # Within warps, then between them.
     stages = 1 if threads == LANES else 2
     return Kernel(
@@ -206,9 +205,11 @@ def _moments(problem: Moments, hardware: Hardware) -> Kernel:
         issue_slots=slots,
         l2_bytes=streamed_l2_bytes(reads, writes, hardware) / rows,
         latency_s=stages * style.stage_latency_s + chain_s,
-        bytes_in_flight=threads * item * hardware.hbm_latency_s / trip_s,
+        bytes_in_flight=threads * item,  # a trip to memory for each element of a thread
+        chained=True,
         reads=reads,
         writes=writes,
+        repeated_hbm_bytes=writes[0].nbytes if found else None,
     )
 
 

@@ -11,10 +11,9 @@ models have at their default sizes (`typical`), then a grid around them, in half
 bf16. Families are dealt out side by side, each in proportion to its worth, so that a run that is cut short has
 measured a fair share of everything.
 
-What `predict` cannot express has an op it does not know, rather than one it would misread: temporal_conv (padding in
-time alone), math_attention (torch's math backend, which computes halves in fp32), move (copies of permuted tensors of any
-rank), cast, broadcast (adding a vector), geglu, launch. It does not read the layout of attention, and takes
-attention through cuDNN, which it has no name for, as the device's default kernel.
+`predict` reads every row. Some ops are there for the suite's sake: temporal_conv (padding in time alone), math_attention
+(torch's math backend, which computes halves in fp32), move (copies of permuted tensors of any rank), cast, broadcast (adding a
+vector), geglu, launch. It does not read the layout of attention.
 """
 
 from __future__ import annotations
