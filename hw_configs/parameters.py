@@ -148,6 +148,7 @@ class L2Costs(NamedTuple):
     write: float
     scattered_bytes: float
     lone_sector_bytes: float
+    spill_from: float
     miss_s: float
 
 

@@ -147,13 +147,19 @@ def _lower(operator: Operator, target: Target) -> list[Kernel]:
     return [*before, *found, *after]
 
 
+MASK, SCORES_RANK = 3, 4  # exact: the mask's place among the operands; dimensions of the scores
+
+
 def _mask(operator: Operator) -> Operand | None:
     """The mask as it lies over (batch, heads, queries, keys): dimensions of one element are repeated."""
-    if len(operator.inputs) < 4 or not 2 <= len(operator.inputs[3].shape) <= 4:
+    if len(operator.inputs) <= MASK:
         return None
-    use = operator.inputs[3]
+    use = operator.inputs[MASK]
+    missing = SCORES_RANK - len(use.shape)
+    if missing < 0:
+        return None
     steps = (step if size > 1 else 0 for size, step in zip(use.shape, use.strides, strict=True))
-    return Operand(3, (*(0,) * (4 - len(use.shape)), *steps), use.dtype)
+    return Operand(MASK, (*(0,) * missing, *steps), use.dtype)
 
 
 # Of the four tensors, in the order of the slots of `_made_dense`, the workspaces that copies of them lie in.

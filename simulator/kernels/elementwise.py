@@ -130,7 +130,13 @@ def walk(problem: Walk, hardware: Hardware) -> Kernel:
     stream = sum(operand.item_bytes for operand, step in zip(operands, steps, strict=True) if step[0] == 1)
     refetched = sum(
         refetched_bytes(
-            sizes, step, operand.item_bytes, stream, hardware.l2_usable_bytes, costs.lone_sector_bytes
+            sizes,
+            step,
+            operand.item_bytes,
+            stream,
+            hardware.l2_usable_bytes,
+            costs.spill_from,
+            costs.lone_sector_bytes,
         )
         for operand, step in zip(inputs, steps[1:], strict=True)
     )

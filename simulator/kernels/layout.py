@@ -118,6 +118,7 @@ def refetched_bytes(
     item_bytes: int,
     stream_bytes: float,
     l2_bytes: float,
+    spill_from: float,
     lone_sector_bytes: float,
 ) -> float:
     """Bytes that come from HBM again because L2 has lost a sector before the walk needs its other elements.
@@ -126,17 +127,18 @@ def refetched_bytes(
     all of the dimensions in between. Meanwhile L2 keeps whole lines, whatever part of them is asked for.
 
     sizes, steps: the merged walk, fastest dimension first. stream_bytes: what an element moves of other operands. l2_bytes:
-    what L2 holds; least recently used out first, so that a round trip longer than that finds nothing. lone_sector_bytes: what
-    fetching one sector by itself costs of HBM's bandwidth.
+    what L2 holds; a round trip begins to lose sectors at `spill_from` of that, and has lost all of them when it is longer by all that L2
+    holds.
+    lone_sector_bytes: what fetching one sector by itself costs of HBM's bandwidth.
     """
     if 1 not in steps or steps[0] in (0, 1):
         return 0.0
     dense_dimension = steps.index(1)
     visits = math.prod(sizes[:dense_dimension])
     lines = math.prod(size for size, step in zip(sizes[:dense_dimension], steps, strict=False) if step)
-    if lines * min(LINE_BYTES, steps[0] * item_bytes) + visits * stream_bytes <= l2_bytes:
-        return 0.0
-    return math.prod(sizes) * (lone_sector_bytes - item_bytes)
+    round_trip_bytes = lines * min(LINE_BYTES, steps[0] * item_bytes) + visits * stream_bytes
+    lost = min(max(round_trip_bytes / l2_bytes - spill_from, 0.0), 1.0)
+    return lost * math.prod(sizes) * (lone_sector_bytes - item_bytes)
 
 
 def in_flight(l2_bytes: float, chain_s: float, hardware: Hardware) -> float:

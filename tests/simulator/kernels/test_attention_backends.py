@@ -3,7 +3,7 @@
 import dataclasses
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from simtti.hw_configs import devices
@@ -80,4 +80,6 @@ def test_a_faster_device_is_no_slower(backend, field, **sizes):
 def test_twice_the_work_takes_no_less(backend, name, **sizes):
     """But where the keys of few queries are split, or other tiles are taken."""
     problem = row(backend, **sizes)
-    assert time_s(problem | {name: 2 * problem[name]}) >= 0.9 * time_s(problem)
+    twice = problem | {name: 2 * problem[name]}
+    assume(len(kernels_of(twice, H200)) >= len(kernels_of(problem, H200)))
+    assert time_s(twice) >= 0.9 * time_s(problem)
