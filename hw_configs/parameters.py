@@ -149,6 +149,7 @@ class L2Costs(NamedTuple):
     scattered_bytes: float
     lone_sector_bytes: float
     spill_from: float
+    translated_bytes: float
     miss_s: float
 
 

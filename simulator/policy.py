@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from simtti.dtypes import HALF_TYPES
 from simtti.errors import InputError
 from simtti.hw_configs import families
 from simtti.workloads.trace import Trace
@@ -21,12 +22,14 @@ class Policy:
     kernels/libraries.py by its name.
     launch: 'eager'; 'graph': the whole inference in CUDA graphs, so that the host costs nothing; 'compiled':
     torch.compile, which fuses elementwise chains and shortens the host's work (see `fusion`).
+    tf32: whether fp32 matrix products may be rounded to TF32 (torch.backends.cuda.matmul.allow_tf32); see `settled`.
     dependent_launch: programmatic dependent launch: a kernel is set up while the one before it on the stream drains.
     """
 
     attention: str = "flash"
     launch: str = "eager"
     dependent_launch: bool = False
+    tf32: bool = True
 
     def __post_init__(self) -> None:
         attention: tuple[str, ...] = ATTENTION
@@ -39,10 +42,16 @@ class Policy:
                 )
 
 
+def settled(policy: Policy, trace: Trace) -> Policy:
+    """`policy` for this trace. torch's switch for TF32 in products is off by default, so a half-precision pipeline computes what
+    it keeps in fp32 exactly (T5's output layers); pipelines in fp32 as a whole were all measured with the switch on."""
+    return replace(policy, tf32=policy.tf32 and trace.options.get("dtype") not in HALF_TYPES)
+
+
 def captured_with(trace: Trace) -> Policy:
     """The policy a capture was taken under; the default one for traces that do not say.
 
     Captures of before 2026-11-26 call torch's MATH backend 'baseline'.
     """
     attention = str(trace.provenance.get("attention", "flash"))
-    return Policy(attention="math" if attention == "baseline" else attention)
+    return settled(Policy(attention="math" if attention == "baseline" else attention), trace)

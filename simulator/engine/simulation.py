@@ -19,7 +19,7 @@ from simtti.simulator.engine.measured_streams import measured_streams
 from simtti.simulator.engine.peak_memory import peak_memory_bytes
 from simtti.simulator.engine.preparation import Preparation, Progress, no_progress
 from simtti.simulator.engine.processes import run_processes
-from simtti.simulator.policy import Policy
+from simtti.simulator.policy import Policy, settled
 from simtti.simulator.result import Result
 from simtti.workloads.trace import Trace
 
@@ -49,7 +49,7 @@ def simulate(
     """
     if fidelity not in FIDELITIES:
         raise InputError(f"fidelity is {fidelity!r}; it must be one of {', '.join(FIDELITIES)}")
-    policy = policy or Policy()
+    policy = settled(policy or Policy(), trace)
     streams = None if measured else measured_streams(trace)
     operators = sum(len(step.operators) for phase in trace.phases for step in phase.steps)
     report = functools.partial(_report, progress, operators)

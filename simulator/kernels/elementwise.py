@@ -135,8 +135,8 @@ def walk(problem: Walk, hardware: Hardware) -> Kernel:
             operand.item_bytes,
             stream,
             hardware.l2_usable_bytes,
-            costs.spill_from,
-            costs.lone_sector_bytes,
+            costs,
+            hardware.sm_count * hardware.max_threads_per_sm * elements,
         )
         for operand, step in zip(inputs, steps[1:], strict=True)
     )

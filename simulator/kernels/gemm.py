@@ -30,6 +30,7 @@ kernels of one warp (`cutlass_80_wmma_tensorop_bf16_s161616gemm_bf16_16x16_32x1_
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from dataclasses import dataclass
 
@@ -328,16 +329,26 @@ def _lower_product(operator: Operator, target: Target) -> list[Kernel]:
         m, batch = m * batch, 1
     n, k, reads, writes = b.shape[-1], a.shape[-1], reads_of(operator), writes_of(operator)
     matrices_first = (*reads[-2:], *reads[:-2])
-    return gemm(Gemm(m, n, k, batch, a.dtype, matrices_first, writes, bias=len(reads) > 2), target.hardware)
+    problem = Gemm(m, n, k, batch, a.dtype, matrices_first, writes, bias=len(reads) > 2)
+    return gemm(problem, _rounding(target))
 
 
 def _lower_linear(operator: Operator, target: Target) -> list[Kernel]:
     x, weight = operator.inputs[:2]
     m, n, k = math.prod(x.shape[:-1]), weight.shape[0], weight.shape[1]
     reads, writes = reads_of(operator), writes_of(operator)
-    return gemm(
-        Gemm(m, n, k, dtype=x.dtype, reads=reads, writes=writes, bias=len(reads) > 2), target.hardware
-    )
+    problem = Gemm(m, n, k, dtype=x.dtype, reads=reads, writes=writes, bias=len(reads) > 2)
+    return gemm(problem, _rounding(target))
+
+
+def _rounding(target: Target) -> Hardware:
+    """The device as cuBLAS sees it: without TF32 where products of fp32 may not be rounded."""
+    return target.hardware if target.policy.tf32 else _without_tf32(target.hardware)
+
+
+@functools.lru_cache(maxsize=64)
+def _without_tf32(hardware: Hardware) -> Hardware:
+    return dataclasses.replace(hardware, tensor_tf32_flops_per_cycle_sm=0.0)
 
 
 # ---- rows of a table
