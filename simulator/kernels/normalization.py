@@ -50,8 +50,8 @@ MOMENTS_REGISTERS, PARAMS_REGISTERS, ROW_REGISTERS = 32, 24, 34
 class GroupNorm:
     """GroupNorm of (n, c, spatial...): `groups` groups of channels, each of `spatial` elements.
 
-    affine: with weight and bias. channels_last: the source lies so. cold: L2 holds nothing of it. source, target, weight, bias: the tensors; workspaces
-    are `workspace` and the numbers below it.
+    affine: with weight and bias. channels_last: the source lies so. cold: L2 holds nothing of it. source, target, weight, bias:
+    the tensors; workspaces are `workspace` and the numbers below it.
     """
 
     n: int

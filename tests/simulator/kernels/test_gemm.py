@@ -1,6 +1,7 @@
 """GEMM kernels: work counted right, sane limits, monotone in size and hardware, accurate on measured rows."""
 
 import dataclasses
+import math
 
 import places
 import pytest
@@ -14,7 +15,10 @@ from simtti.simulator.closed_form import lone_execution_s, lone_time_s
 from simtti.simulator.kernel import Access, ctas_per_sm
 from simtti.simulator.kernels.gemm import COLD, MOST_BATCH, REPLAYED, Gemm, gemm
 from simtti.simulator.kernels.gemm_choice import Traffic, choose
+from simtti.simulator.lowering.lower import Lowering
+from simtti.simulator.policy import Policy
 from simtti.simulator.predict import operator_time_s
+from simtti.workloads.trace import Operator, TensorUse
 
 A100, H100, V100 = (devices.load(name) for name in ("a100-sxm", "h100-sxm", "v100-sxm"))
 MEASURED = places.MEASURED / "gemm.parquet"
@@ -278,3 +282,22 @@ def test_batched_products_of_unfused_attention_on_an_h200(m, n, k, batch, measur
     assert sum(lone_execution_s(kernel, H200) for kernel in kernels) * 1e6 == pytest.approx(
         measured_us, rel=0.15
     )
+
+
+def test_fp32_products_of_half_precision_pipelines_are_exact():
+    """T5's output layers on our own H200, in Phenaki: 221 us a product on CUDA cores."""
+    h200 = devices.load("h200-sxm")
+    uses = [
+        TensorUse(at, shape, strides, "fp32", 4 * math.prod(shape), "activation")
+        for at, (shape, strides) in enumerate(
+            [((128, 10240), (10240, 1)), ((10240, 4096), (1, 10240)), ((128, 4096), (4096, 1))]
+        )
+    ]
+    operator = Operator(
+        "text_encoder", 0, 0, "wo", "aten::mm", "Linear", tuple(uses[:2]), (uses[2],), {}, False
+    )
+    exact = Lowering(h200, Policy(tf32=False)).lower(operator).kernels
+    rounded = Lowering(h200, Policy()).lower(operator).kernels
+    assert not any(kernel.tensor_flops for kernel in exact)
+    assert any(kernel.tensor_flops for kernel in rounded)
+    assert 180e-6 < sum(lone_time_s(kernel, h200) for kernel in exact) < 260e-6

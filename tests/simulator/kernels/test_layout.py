@@ -37,3 +37,12 @@ def test_sectors_that_l2_loses_before_their_other_elements_are_needed_come_again
     assert (
         layout.refetched_bytes((4096, 64), (64, 1), 2, 6.0, more.l2_usable_bytes, H100.l2_costs, 1 << 20) == 0
     )
+
+
+def test_hops_over_more_pages_than_are_translated_cost_sectors():
+    """Make-A-Video's decoder on H200: 8.7 ms a GB where 76 frames of 4 MB make 152 pages, 3.4 where frames are half of that."""
+    costs, l2_bytes = H100.l2_costs, 33.5e6
+    near = layout.refetched_bytes((76, 1024, 32), (1 << 20, 1024, 1), 2, 2.0, l2_bytes, costs, 1 << 20)
+    far = layout.refetched_bytes((76, 512, 64), (1 << 21, 4096, 1), 2, 2.0, l2_bytes, costs, 1 << 20)
+    assert near == 0
+    assert 0.5 < far / (76 * 512 * 64 * (costs.lone_sector_bytes - 2)) < 1

@@ -4,6 +4,7 @@ import pytest
 from streams import A100, cold_s, pointwise
 
 from simtti.hw_configs.devices import load
+from simtti.simulator.closed_form import lone_execution_s
 from simtti.simulator.kernels import layout
 from simtti.simulator.kernels.normalization import GroupNorm, RowNorm, group_norm, layer_norm
 
@@ -39,3 +40,15 @@ def test_group_norm_of_channels_last_copies_first():
     nhwc = group_norm(GroupNorm(2, 320, 4096, 32, "fp16", channels_last=True), A100)
     assert len(nhwc) == len(nchw) + 1
     assert cold_s(nhwc, A100) > cold_s(nchw, A100)
+
+
+def test_moments_wait_for_l2_or_for_memory():
+    """A chain of loads: on our own H200 warm moments of 512x128x128 take 120 us, by way of HBM 223."""
+    h200 = load("h200-sxm")
+    moments, *_ = group_norm(GroupNorm(1, 512, 128 * 128, 32, "fp16"), h200)
+    warm, half, cold = (
+        lone_execution_s(moments, h200, share * moments.unique_bytes) * 1e6 for share in (0.0, 0.5, 1.0)
+    )
+    assert warm == pytest.approx(120, rel=0.1)
+    assert cold == pytest.approx(223, rel=0.1)
+    assert warm < half < cold
