@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,9 @@ from simtti.commands.progress import progress, stages
 from simtti.errors import InputError
 
 if TYPE_CHECKING:
+    import pandas as pd
+
+    from simtti.hw_configs.hardware import Hardware
     from simtti.validation.report.document import Report
 
 
@@ -47,6 +51,9 @@ class _ValidateGroup(click.Group):
     "--parameters", help="Only parameters that match these patterns, as gemm_wgmma.*,hbm_efficiency."
 )
 @click.option("--rows", default=3000, show_default=True, help="Training rows of a family to use at most.")
+@click.option(
+    "--keep", is_flag=True, help="Fit nothing: write only how far off the device is on both halves (fits:)."
+)
 @workers_option
 def calibrate(
     hw: str,
@@ -55,6 +62,7 @@ def calibrate(
     families: str | None,
     parameters: str | None,
     rows: int,
+    keep: bool,
     workers: int | None,
 ) -> None:
     """Fit a device's parameters to measured kernels and write them into a device file.
@@ -78,6 +86,7 @@ def calibrate(
             only=names(families),
             parameters=names(parameters),
             most_rows=rows,
+            keep=keep,
             workers=workers,
             progress=advance,
         )
@@ -100,26 +109,55 @@ def validate() -> None:
 
 
 @validate.command()
-@click.option("--hw", help="Only captures on this device.")
-@click.option("--out", type=click.Path(), help="Also write the table: .csv or .parquet.")
-def shipped(hw: str | None, out: str | None) -> None:
-    """Compare the model with every capture that ships, operator by operator: the sum of the kernels of a pass, predicted over
-    measured, and the operators' errors weighted by their time.
+@click.option("--hw", help="Only what was measured on this device.")
+@click.option("-o", "--out", type=click.Path(), help="A folder for HW.html, HW.md and HW.parquet.")
+@click.option("--table", "table_path", type=click.Path(), help="Write the captures' table: .csv or .parquet.")
+@workers_option
+def shipped(hw: str | None, out: str | None, table_path: str | None, workers: int | None) -> None:
+    """Compare the model with everything measured that ships: the captures of whole inferences, operator by operator; every single
+    operator of a suite, those that could set parameters apart from the others; hardware counters.
 
     `simtti validate` alone is the same.
-    """
-    from simtti import files
-    from simtti.commands.terminal import print_shipped
-    from simtti.validation.judge.shipped import compare_shipped
 
-    check_outputs(out)
-    with progress("compare", "captures") as advance:
-        found = compare_shipped(hw, advance)
-    if found.empty:
-        raise InputError(f"no capture on {hw} ships; simtti workloads lists those that do")
-    if out:
-        files.write_table(found, out)
-    print_shipped(found)
+    \b
+    simtti validate
+    simtti validate shipped -o reports
+    """
+    from simtti.files import write_table
+    from simtti.validation.judge.kernels import evaluate
+    from simtti.validation.judge.shipped import compare_shipped
+    from simtti.validation.measurements.read import read_measurements
+    from simtti.validation.measurements.shipped import counters_file, kernels_file, measured_devices
+    from simtti.validation.report import kernels as content
+    from simtti.validation.report.provenance import provenance
+
+    check_outputs(table_path)
+    folder = _folder(out)
+    devices = [device for device in measured_devices() if hw in (None, device)]
+    with stages() as advance:
+        captures = compare_shipped(hw, partial(advance, "captures"), workers)
+        if captures.empty and not devices:
+            raise InputError(f"nothing measured on {hw} ships; simtti workloads lists the captures that do")
+        judged = {
+            device: evaluate(
+                device,
+                read_measurements(kernels_file(device)),
+                workers=workers,
+                progress=partial(advance, f"operators on {device}"),
+            )
+            for device in devices
+        }
+    if table_path:
+        write_table(captures, table_path)
+    content.print_captures(captures)
+    for device, found in judged.items():
+        counters = counters_file(device)
+        inputs = [str(kernels_file(device)), *([str(counters)] if counters else [])]
+        beside = content.Beside(captures[captures.hw == device], _counters(counters, found.hardware))
+        if folder:
+            write_table(found.table, folder / f"{device}.parquet")
+            _write(content.report(found, device, provenance(inputs, device), beside), folder / device)
+        content.print_summary(found, beside)
 
 
 @validate.command()
@@ -168,10 +206,17 @@ def trace(
 @validate.command()
 @click.option("--hw", required=True, help="The device: a name or a YAML file, such as `calibrate` writes.")
 @measurements_option
+@click.option(
+    "--counters",
+    type=click.Path(),
+    help="Hardware counters too: a file of `simtti capture kernels --counters`.",
+)
 @click.option("-o", "--out", type=click.Path(), help="A folder for HW.html, HW.md and HW.parquet.")
 @click.option("--rows", default=0, help="Rows of a family at most, spread over the times; all if not given.")
 @workers_option
-def kernels(hw: str, files: tuple[str, ...], out: str | None, rows: int, workers: int | None) -> None:
+def kernels(
+    hw: str, files: tuple[str, ...], counters: str | None, out: str | None, rows: int, workers: int | None
+) -> None:
     """Predict every measured kernel of a device and report how far off the model is, where, and why.
 
     \b
@@ -187,10 +232,20 @@ def kernels(hw: str, files: tuple[str, ...], out: str | None, rows: int, workers
     measurements = read_measurements(list(files))
     with progress("predict", "kernels") as advance:
         found = evaluate(hw, measurements, most_rows=rows, workers=workers, progress=advance)
+    beside = content.Beside(counters=_counters(Path(counters) if counters else None, found.hardware))
     if folder:
         write_table(found.table, folder / f"{found.hardware.name}.parquet")
-        _write(content.report(found, hw, provenance(files, hw)), folder / found.hardware.name)
-    content.print_summary(found)
+        inputs = provenance([*files, *([counters] if counters else [])], hw)
+        _write(content.report(found, hw, inputs, beside), folder / found.hardware.name)
+    content.print_summary(found, beside)
+
+
+def _counters(path: Path | None, hardware: Hardware) -> pd.DataFrame | None:
+    """A file of counters beside what the model gives their kernels; None without a file."""
+    from simtti.validation.judge.counters import compare_counters
+    from simtti.validation.measurements.bench.file import read_measurements
+
+    return None if path is None else compare_counters(read_measurements(path)[0].to_pandas(), hardware)
 
 
 @validate.command()

@@ -375,23 +375,3 @@ def print_scaling(found: dict[str, Any]) -> None:
         console.print(
             f"Temporal attention's FLOPs would reach spatial attention's at {found['temporal_crossover_frames']:,.0f} frames"
         )
-
-
-def print_shipped(found: pd.DataFrame) -> None:
-    """A row a capture, and the means."""
-    table = Table(
-        "Capture", "Device", "Attention", "Operators", "Measured", "Sum", "Operators' error", "Most of it", box=None,
-        header_style="dim", pad_edge=False,
-    )  # fmt: skip
-    for column in table.columns[3:7]:
-        column.justify = "right"
-    for row in found.itertuples():
-        table.add_row(
-            str(row.trace), str(row.hw), str(row.attention), f"{row.operators:,}", seconds(float(row.measured_ms) / 1e3),  # type: ignore[arg-type]
-            f"{row.ratio:.3f}", f"{row.weighted_error:.1%}", f"{row.largest_error} {row.largest_error_share:.1%}",
-        )  # fmt: skip
-    console = _console()
-    console.print(table)
-    console.print(
-        f"mean of |sum - 1| {(found.ratio - 1).abs().mean():.1%}; mean of the operators' errors {found.weighted_error.mean():.1%}"
-    )

@@ -24,7 +24,7 @@ from simtti.hw_configs.write import update_device_file
 from simtti.jobs import Pool
 from simtti.validation.fit.energy import EnergyModel
 from simtti.validation.fit.families import FitFamily, families, family_of, in_training, spread
-from simtti.validation.fit.solve import solve
+from simtti.validation.fit.solve import Solution, solve
 from simtti.validation.judge.error_figures import Figures, figures
 from simtti.validation.judge.prediction import NOT_SCORED, predicted_us, times_us
 
@@ -139,6 +139,7 @@ def calibrate(
     only: tuple[str, ...] = (),
     parameters: tuple[str, ...] = (),
     most_rows: int = 3000,
+    keep: bool = False,
     workers: int | None = None,
     progress: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> Calibration:
@@ -149,6 +150,7 @@ def calibrate(
         only: names of families; all of families.yaml if empty.
         parameters: fit only those that match one of these patterns.
         most_rows: training rows of a family that are used, spread evenly over the times measured.
+        keep: fit nothing; find only how far off the device is, as it stands, on both halves.
         progress: called with (family, evaluations done, evaluations at most).
 
     Raises:
@@ -176,7 +178,7 @@ def calibrate(
         )
         if rows.empty or not wanted:
             continue
-        fit = _fit_family(hardware, family, rows, wanted, most_rows, workers, progress)
+        fit = _fit_family(hardware, family, rows, () if keep else wanted, most_rows, workers, progress)
         hardware = with_parameters(hardware, {item.name: item.value for item in fit.parameters})
         fits.append(fit)
     if not fits:
@@ -207,6 +209,9 @@ def _fit_family(
         whole = EnergyModel(
             rows, hardware, workers, lambda done, total: progress(f"{family.name} runs", done, total)
         )
+    if not wanted:
+        found = Solution({}, {}, (), 0)
+    elif whole is not None:
         found = solve(whole.only(rows.index.isin(used.index)), hardware, family, wanted, progress)
     else:
         with Pool(workers) as pool:

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 UNSEEN = "unseen"
+# By the measured time: launches and latencies decide, then partial waves, then bandwidths and pipes.
+SIZES = ("under 10 us", "10-100 us", "over 100 us")
+_SIZE_LIMITS_US = (10.0, 100.0)
 # An extreme shape: outside this share of its family's rows at either end.
 RARE = 0.02
 # A loss worth a word in an explanation.
@@ -42,7 +45,8 @@ class Evaluation:
     """What `simtti validate kernels` found.
 
     table: the measured rows (columns of `measurements.table` that are filled) with
-        family, split (train, test, unseen), size (the decade of the measured time), scored
+        family (the row's group, else its fit's family, else its op), fit (the family of a fit that it belongs to, '' if none),
+        split (train, test, unseen), size (see `size_class`), scored
         predicted_us, error (why there is no prediction), ratio (predicted / measured)
         roofline_us, other_us (what other sources measured of the same call on this device; NaN where none did)
         bottleneck (the largest cause) and the rest of `causes.Causes`
@@ -90,17 +94,18 @@ def evaluate(
     single = measurements[measurements.op != ""] if "op" in measurements else measurements.iloc[:0]
     measured_as = _measured_as(hardware, sorted(set(single.hw.astype(str))))
     mine = single[single.hw == measured_as].reset_index(drop=True)
-    family = family_of(mine, families())
+    fit = family_of(mine, families())
+    family = mine["group"].where(mine["group"] != "", fit) if "group" in mine else fit
     mine = mine.assign(family=family.where(family != "", mine.op))
-    mine["other_us"] = other_measurements(mine)
+    mine["fit"], mine["other_us"] = fit, other_measurements(mine)
     if most_rows:
         parts = [spread(part, most_rows) for _, part in mine.groupby("family", sort=False)]
         mine = pd.concat(parts).sort_index().reset_index(drop=True)
-    training = in_training(mine.drop(columns=["family", "other_us"]))
-    mine["split"] = np.where(mine.family.isin(fitted), np.where(training, "train", "test"), UNSEEN)
+    training = in_training(mine.drop(columns=["family", "fit", "other_us"]))
+    mine["split"] = np.where(mine.fit.isin(fitted), np.where(training, "train", "test"), UNSEEN)
     mine["size"] = [size_class(time) for time in mine.time_us]
     mine["scored"] = mine.what_is_timed != NOT_SCORED
-    inputs = mine.drop(columns=["family", "other_us", "split", "size", "scored"])
+    inputs = mine.drop(columns=["family", "fit", "other_us", "split", "size", "scored"])
     judged: list[Any] = by_rows(_judge, inputs, hardware, workers, progress)
     table = pd.concat([mine, pd.DataFrame(judged, index=mine.index)], axis=1)
     table["ratio"] = table.predicted_us / table.time_us
@@ -116,14 +121,13 @@ def _without_empty(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def size_class(time_us: float) -> str:
-    """The decade of a time, as '10-100 us'; sorts by `size_order`."""
-    low = 10.0 ** math.floor(math.log10(time_us) + 1e-12)
-    return f"{low:g}-{10 * low:g} us" if low < 100 else f"{low / 1000:g}-{low / 100:g} ms"
+    """Which of SIZES a measured time is."""
+    return SIZES[sum(time_us >= limit for limit in _SIZE_LIMITS_US)]
 
 
-def size_order(size: str) -> float:
-    """The lower end of a size class in microseconds."""
-    return float(size.split("-")[0]) * (1000 if size.endswith("ms") else 1)
+def size_order(size: str) -> int:
+    """A size class's place in SIZES."""
+    return SIZES.index(size)
 
 
 def other_measurements(table: pd.DataFrame) -> np.ndarray:
@@ -248,7 +252,8 @@ def _judge_row(row: Row, hardware: Hardware) -> Row:
         kernels = kernels_of(row, hardware)
         found["predicted_us"] = prediction_s(row, kernels, hardware) * 1e6
         found["roofline_us"] = roofline_s(row, hardware) * 1e6
-        found |= causes(kernels, hardware, warm=row["what_is_timed"] == "kernels")._asdict()
+        if kernels:  # a move that changes no order is a view
+            found |= causes(kernels, hardware, warm=row["what_is_timed"] == "kernels")._asdict()
     except InputError as error:
         found["error"] = str(error)
     return found

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from simtti.hw_configs.devices import load
+from simtti.jobs import Pool
 from simtti.validation.judge.trace import Comparison, compare
 from simtti.workloads.measured import Capture, captures
 from simtti.workloads.trace import Trace
@@ -15,21 +16,30 @@ if TYPE_CHECKING:
 
 
 def compare_shipped(
-    device: str | None = None, progress: Callable[[int, int], None] = lambda done, total: None
+    device: str | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    workers: int | None = None,
 ) -> pd.DataFrame:
     """A row a capture: operators, measured_ms, ratio of the sums of predicted and measured kernel times, and weighted_error, the
     operators' errors weighted by their time; largest_error: the category whose error weighs most, and its share of the time.
 
-    device: only captures of this one. progress: called with (captures done, captures).
+    device: only captures of this one. progress: called with (captures done, captures). workers: processes; as many as there are
+    cores if None.
     """
     import pandas as pd
 
     chosen = [each for each in captures() if device in (None, each.device)]
-    rows = []
-    for each in chosen:
-        rows.append(_row(each, compare(Trace.load(each.path), load(each.device))))
-        progress(len(rows), len(chosen))
-    return pd.DataFrame(rows)
+    rows: dict[int, dict[str, Any]] = {}
+    if chosen:
+        with Pool(workers) as pool:
+            for at, row in pool.as_done(_compare, {at: (each,) for at, each in enumerate(chosen)}):
+                rows[at] = row
+                progress(len(rows), len(chosen))
+    return pd.DataFrame([rows[at] for at in sorted(rows)])
+
+
+def _compare(capture: Capture) -> dict[str, Any]:
+    return _row(capture, compare(Trace.load(capture.path), load(capture.device)))
 
 
 def _row(capture: Capture, found: Comparison) -> dict[str, Any]:

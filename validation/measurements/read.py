@@ -10,14 +10,21 @@ from typing import TYPE_CHECKING
 from simtti.errors import InputError
 from simtti.files import read_table
 from simtti.hw_configs.devices import find_reported
+from simtti.simulator.kernels.attention import BACKENDS
 from simtti.simulator.lowering.registry import FAMILIES
 from simtti.validation.measurements.bench.file import read_measurements as read_capture
 from simtti.validation.measurements.check import check
 from simtti.validation.measurements.sources import import_measurements
-from simtti.validation.measurements.table import shape_columns, shape_of
+from simtti.validation.measurements.table import shape_of
 
 if TYPE_CHECKING:
     import pandas as pd
+
+# The suite's family that measures what lies around kernels, and those of its cases in which the device does nothing.
+LAUNCHES = "launch"
+LAUNCHES_NOTHING = ("nothing", "view")
+# What CUDA's events tell apart (CUDA Runtime API, cudaEventElapsedTime): a call that takes less launched no kernel.
+EVENT_RESOLUTION_US = 0.5
 
 
 def read_measurements(paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> pd.DataFrame:
@@ -50,10 +57,10 @@ def _read(path: Path) -> pd.DataFrame:
 
 
 def _from_capture(path: Path) -> pd.DataFrame:
-    """A file of `simtti capture kernels` in the columns of `table`: cold times, which `predict` predicts.
+    """A file of `simtti capture kernels` in the columns of `table`: cold times, which `predict` predicts, less what the events
+    themselves take; each row in the group that the suite measured it for.
 
-    Cases that failed, families that `predict` does not know (launches, gathers) and cases that its columns cannot say
-    (a broadcast operand) are left out.
+    Cases that failed, launches, and calls that launch no kernel (a move that is a view) are left out.
     """
     import pandas as pd
 
@@ -61,20 +68,37 @@ def _from_capture(path: Path) -> pd.DataFrame:
     reported = str(metadata["device"]["name"])
     device = find_reported(reported)
     everything = captured.to_pandas()
+    events_us = _events_us(everything)
     parts = []
     for op in FAMILIES:
         wanted = [name for name in shape_of(op).names if name in everything.columns]
-        others = [name for name in shape_columns() if name in everything.columns and name not in wanted]
+        took_us = everything["cold_us"] - events_us
         chosen = (
-            (everything["op"] == op) & (everything["cold_us"] > 0) & everything[others].isna().all(axis=1)
+            (everything["op"] == op) & (took_us >= EVENT_RESOLUTION_US) & (everything["family"] != LAUNCHES)
         )
-        parts.append(everything.loc[chosen, ["op", "dtype", *wanted, "cold_us"]])
+        parts.append(everything.loc[chosen, ["op", "dtype", *wanted, "cold_us", "family"]])
     return (
         pd.concat(parts)
-        .rename(columns={"cold_us": "time_us"})
+        .assign(cold_us=lambda rows: rows.cold_us - events_us, kernel=_libraries)
+        .rename(columns={"cold_us": "time_us", "family": "group"})
         .assign(
             hw=device.name if device else reported,
             source=f"simtti capture kernels: {path.name}",
             what_is_timed="back-to-back",
         )
     )
+
+
+def _libraries(rows: pd.DataFrame) -> pd.Series[str]:
+    """The kernel column of a capture, with the library's name where only PyTorch's backend was asked for: the name by which
+    families of fits know it."""
+    return rows["kernel"].where(
+        rows["kernel"].notna() & (rows["kernel"] != ""), rows["backend"].map(BACKENDS)
+    )
+
+
+def _events_us(captured: pd.DataFrame) -> float:
+    """Microseconds from event to event with no kernel between them: what a capture measured of calls that launch none; 0 where it
+    has none of them."""
+    idle = captured[(captured["family"] == LAUNCHES) & captured["function"].isin(LAUNCHES_NOTHING)]
+    return float(idle["cold_us"].min()) if idle["cold_us"].notna().any() else 0.0

@@ -14,6 +14,7 @@ A row is either one operator, as a row of `simtti predict`, or one whole inferen
     energy_j        energy of the whole batch on all GPUs, joules; may be empty
     source          who measured, and where it is published
     what_is_timed   one of TIMED: what a prediction has to be held against
+    group           what reports count the row under, as the part of a suite it was measured for; empty: its family's name
 
 The same columns in CSV and Parquet; a column that no row needs may be missing, an unknown one is an error.
 """
@@ -99,7 +100,7 @@ def columns() -> tuple[str, ...]:
     return tuple(
         dict.fromkeys(
             ("op", "hw", "dtype", *shape_columns(), "time_us", "power_w", *RUN_COLUMNS, "latency_s", "energy_j", "source",
-             "what_is_timed")
+             "what_is_timed", "group")
         )
     )  # fmt: skip
 

@@ -138,7 +138,7 @@ def distribution(rows: pd.DataFrame, families: list[str]) -> Chart:
 
 
 def by_size(rows: pd.DataFrame, families: list[str]) -> Chart:
-    """MAPE of each family by decade of the measured time."""
+    """MAPE of each family by class of the measured time."""
     sizes = sorted(set(rows["size"]), key=size_order)
     data = []
     for at, family in enumerate(families):
@@ -159,7 +159,7 @@ def by_size(rows: pd.DataFrame, families: list[str]) -> Chart:
         "yaxis": {"title": {"text": "MAPE, %"}, "rangemode": "tozero"},
     }  # fmt: skip
     return Chart(
-        "kernels-by-size", tuple(data), layout, "Mean error by decade of the measured time.", height_px=340
+        "kernels-by-size", tuple(data), layout, "Mean error by class of the measured time.", height_px=340
     )
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from simtti.hw_configs.devices import read
 from simtti.hw_configs.schema import calibration
-from simtti.validation.judge.kernels import Evaluation, noise, size_order
+from simtti.validation.judge.kernels import UNSEEN, Evaluation, noise, size_order
 from simtti.validation.report import charts, tables
 from simtti.validation.report.document import Cell, Fact, Report, Section, Table, table
 from simtti.validation.report.tables import BIAS_LIMIT, MAPE_LIMIT
@@ -28,22 +29,45 @@ FEWEST_ROWS = 10
 WIDE_INTERVAL = 0.5
 
 
-def print_summary(found: Evaluation) -> None:
+@dataclass(frozen=True)
+class Beside:
+    """What else was measured on the device: captures (see judge.shipped) and counters (see judge.counters)."""
+
+    captures: pd.DataFrame | None = None
+    counters: pd.DataFrame | None = None
+
+
+_NOTHING_BESIDE = Beside()
+
+
+def print_captures(captures: pd.DataFrame) -> None:
+    """The table of captures of whole inferences."""
+    if len(captures):
+        print_table(tables.captures(captures), "Captures of whole inferences")
+
+
+def print_summary(found: Evaluation, beside: Beside) -> None:
     """The main tables and the warnings, on the terminal."""
     rows = found.scored
     if len(rows):
         print_table(tables.by_family(rows), f"{found.hardware.name}: {count(len(rows))} measured kernels")
         if len(set(rows.split)) > 1:
-            print_table(tables.by_split(rows), "Training and held-out shapes")
-        print_table(tables.by_size(rows), "By measured time")
+            print_table(tables.by_split(rows, brief=True), "Training and held-out shapes")
+        print_table(tables.sizes(rows), "By measured time")
     if len(found.shown_apart):
         print_table(
             tables.apart(found.shown_apart), "Wall times, not scored: the host's share is not predicted"
         )
+    if beside.counters is not None:
+        print_table(
+            tables.counters(beside.counters, brief=True), "Hardware counters in MB, predicted / measured"
+        )
     print_lines(_warnings(found), "yellow")
 
 
-def report(found: Evaluation, hw: str, inputs: tuple[tuple[str, str], ...]) -> Report:
+def report(
+    found: Evaluation, hw: str, inputs: tuple[tuple[str, str], ...], beside: Beside = _NOTHING_BESIDE
+) -> Report:
     """The whole report. hw: the device's name or file; inputs: what it was made from (see provenance)."""
     rows = found.scored
     sections = []
@@ -63,7 +87,7 @@ def report(found: Evaluation, hw: str, inputs: tuple[tuple[str, str], ...]) -> R
             ),
             Section(
                 "By how long the kernel takes",
-                blocks=(charts.by_size(rows, families), tables.by_size(rows)),
+                blocks=(charts.by_size(rows, families), tables.by_size(rows), tables.roofline_by_size(rows)),
             ),
             Section("How errors spread", blocks=(charts.distribution(rows, families),)),
             Section("What the kernels wait for", blocks=(tables.by_bottleneck(rows),)),
@@ -87,6 +111,7 @@ def report(found: Evaluation, hw: str, inputs: tuple[tuple[str, str], ...]) -> R
                 (tables.apart(found.shown_apart),),
             )
         )  # fmt: skip
+    sections += _beside(beside)
     content = read(hw)
     sections += [
         Section(
@@ -107,6 +132,19 @@ def report(found: Evaluation, hw: str, inputs: tuple[tuple[str, str], ...]) -> R
         cautions=(*_weak(rows), *_warnings(found), *_parameter_warnings(content)),
         sections=tuple(sections),
     )
+
+
+def _beside(beside: Beside) -> list[Section]:
+    sections = []
+    if beside.counters is not None:
+        sections.append(
+            Section(
+                "Bytes at L1, L2 and HBM beside hardware counters", blocks=(tables.counters(beside.counters),)
+            )
+        )
+    if beside.captures is not None and len(beside.captures):
+        sections.append(Section("Captures of whole inferences", blocks=(tables.captures(beside.captures),)))
+    return sections
 
 
 def _as(found: Evaluation) -> str:
@@ -196,10 +234,11 @@ def _warnings(found: Evaluation) -> tuple[str, ...]:
             f"no measurement names {found.hardware.name}: it is held against {found.measured_as}, which has the same "
             "datasheet"
         )
-    unseen = sorted(set(found.scored.family) - set(found.fitted))
-    if unseen:
+    unseen = found.scored[found.scored.split == UNSEEN]
+    if len(unseen):
         lines.append(
-            f"the device file records no fit of {joined(unseen)}: whether these very rows set a parameter is not known"
+            f"the device file records no fit of {count(len(unseen))} rows of {joined(sorted(set(unseen.family)))}: whether these very "
+            "rows set a parameter is not known"
         )
     failed = found.table[found.table.error != ""]
     for reason, part in failed.groupby("error"):

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
+from simtti.validation.judge.counters import HBM_LIMIT, HIT_RATE_LIMIT
 from simtti.validation.judge.error_figures import Figures, figures
 from simtti.validation.judge.kernels import explain, noise, shape_text, size_order
 from simtti.validation.report.document import Cell, Table, table
-from simtti.words import count, number, percent, signed
+from simtti.words import count, number, percent, seconds, signed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -81,30 +82,82 @@ def _noise(part: pd.DataFrame) -> str:
     return f"{percent(found.mape)} ({count(found.rows)})" if found.rows else ""
 
 
-def by_split(rows: pd.DataFrame) -> Table:
-    """Figures of the rows that set parameters beside those that did not."""
-    found = [
-        [str(family), str(split), *figure_cells(kernel_figures(part))]
-        for (family, split), part in groups(
-            rows, ["family", "split"], lambda key: (key[0], SPLITS.index(key[1]))
-        )
-    ]
+def by_split(rows: pd.DataFrame, brief: bool = False) -> Table:
+    """Figures of each family and of all, of the rows that set parameters beside those that did not. brief: only rows, MAPE and
+    bias of each."""
+    splits = _splits(rows)
+    parts = [(str(key[0]), part) for key, part in groups(rows, ["family"])]
+    if len(parts) > 1:
+        parts.append((ALL, rows))
     return table(
-        ("Family", "Split", *FIGURE_COLUMNS),
-        found,
-        "train: shapes that a fit recorded in the device file could use; test: shapes it could not; unseen: families "
-        "for which the device file records no fit.",
-        text_columns=2,
+        ("Family", *_split_columns(splits, brief)),
+        [[name, *_split_cells(part, splits, brief)] for name, part in parts],
+        SPLIT_CAPTION,
     )
 
 
 def by_size(rows: pd.DataFrame) -> Table:
-    """Figures of each family and decade of measured time."""
-    found = [
-        [str(family), str(size), *figure_cells(kernel_figures(part)), percent(roofline_figures(part).mape)]
-        for (family, size), part in groups(rows, ["family", "size"], lambda key: (key[0], size_order(key[1])))
-    ]
-    return table(("Family", "Measured time", *FIGURE_COLUMNS, "Roofline MAPE"), found, text_columns=2)
+    """Figures of each family and size class, and of all families, by split."""
+    splits = _splits(rows)
+    lines = _of_sizes(rows, lambda family, size, part: [family, size, *_split_cells(part, splits)])
+    return table(("Family", "Measured time", *_split_columns(splits)), lines, SPLIT_CAPTION, text_columns=2)
+
+
+def sizes(rows: pd.DataFrame) -> Table:
+    """Figures of each size class, by split, whatever the family."""
+    splits = _splits(rows)
+    parts = groups(rows, ["size"], lambda key: size_order(key[0]))
+    return table(
+        ("Measured time", *_split_columns(splits, brief=True)),
+        [[str(key[0]), *_split_cells(part, splits, brief=True)] for key, part in parts],
+    )
+
+
+def roofline_by_size(rows: pd.DataFrame) -> Table:
+    """Figures of each family and size class beside the roofline's, both halves together."""
+    lines = _of_sizes(
+        rows,
+        lambda family, size, part: [
+            family, size, *figure_cells(kernel_figures(part)), percent(roofline_figures(part).mape)
+        ],
+    )  # fmt: skip
+    return table(("Family", "Measured time", *FIGURE_COLUMNS, "Roofline MAPE"), lines, text_columns=2)
+
+
+def _of_sizes(rows: pd.DataFrame, line: Callable[[str, str, pd.DataFrame], list[Any]]) -> list[list[Any]]:
+    """A line for each family and size class, then for all families at each size."""
+    by_both = groups(rows, ["family", "size"], lambda key: (key[0], size_order(key[1])))
+    lines = [line(str(family), str(size), part) for (family, size), part in by_both]
+    if rows.family.nunique() > 1:
+        by_one = groups(rows, ["size"], lambda key: size_order(key[0]))
+        lines += [line(ALL, str(size), part) for (size,), part in by_one]
+    return lines
+
+
+SPLIT_CAPTION = (
+    "train: shapes that a fit recorded in the device file could use; test: shapes it could not; unseen: rows of families for which "
+    "the device file records no fit."
+)
+_BRIEF = (0, 1, 4)  # of FIGURE_COLUMNS: rows, MAPE, bias
+
+
+def _splits(rows: pd.DataFrame) -> list[str]:
+    return [name for name in SPLITS if (rows.split == name).any()]
+
+
+def _split_columns(splits: list[str], brief: bool = False) -> list[str]:
+    chosen = [FIGURE_COLUMNS[at] for at in _BRIEF] if brief else list(FIGURE_COLUMNS)
+    return [f"{split.capitalize()} rows" if name == "Rows" else name for split in splits for name in chosen]
+
+
+def _split_cells(part: pd.DataFrame, splits: list[str], brief: bool = False) -> list[Cell]:
+    """Cells of `_split_columns`, empty where a split has no row."""
+    found: list[Cell] = []
+    for split in splits:
+        chosen = part[part.split == split]
+        cells = figure_cells(kernel_figures(chosen)) if len(chosen) else [Cell("")] * len(FIGURE_COLUMNS)
+        found += [cells[at] for at in _BRIEF] if brief else cells
+    return found
 
 
 def by_bottleneck(rows: pd.DataFrame) -> Table:
@@ -161,3 +214,110 @@ def apart(rows: pd.DataFrame) -> Table:
         for (family, source), part in groups(rows, ["family", "source"])
     ]
     return table(("Family", "Source", *FIGURE_COLUMNS), found, text_columns=2)
+
+
+def captures(found: pd.DataFrame) -> Table:
+    """A row a capture (see `judge.shipped`), then the means."""
+    lines = [
+        [
+            row["trace"], row["hw"], row["attention"], count(row["operators"]), seconds(row["measured_ms"] / 1e3),
+            f"{row['ratio']:.3f}", error_cell(row["weighted_error"]),
+            f"{row['largest_error']} {percent(row['largest_error_share'])}",
+        ]
+        for row in found.to_dict("records")
+    ]  # fmt: skip
+    off, error = float((found.ratio - 1).abs().mean()), float(found.weighted_error.mean())
+    lines.append(["mean", "", "", "", "", f"off by {percent(off)}", error_cell(error), ""])
+    return table(
+        ("Capture", "Device", "Attention", "Operators", "Measured", "Sum", "Operators' error", "Most of it"),
+        lines,
+        "Sum: of a pass's kernels, predicted over measured; off by: the mean of its distance from 1. Operators' error: weighted by "
+        "their time; most of it: the category that weighs most, and how much of the time it is off by.",
+        text_columns=3,
+        words_last=True,
+    )
+
+
+def counters(found: pd.DataFrame, brief: bool = False) -> Table:
+    """A row a kernel of `judge.counters.compare_counters`, predicted / measured. brief: without L1, and each operator on a line
+    above its kernels."""
+    head = ["Kernel", "L2 MB", "L2 hits", "HBM read MB", "HBM written MB", "HBM"]
+    if not brief:
+        head = ["Operator", "Kernel", "L1 MB", "L1 hits", *head[1:]]
+    lines: list[list[Any]] = []
+    operator = ""
+    for row in found.to_dict("records"):
+        is_first, operator = row["operator"] != operator, row["operator"]
+        if is_first and brief:
+            lines.append([_case(operator), *[""] * (len(head) - 1)])
+        name = (row["kernel"] or row["counted_kernel"])[:_KERNEL_NAME]
+        if brief:
+            cells: list[Any] = [f"  {name}"]
+        else:
+            cells = [
+                _case(operator) if is_first else "",
+                name,
+                _megabytes(row["l1_bytes"]),
+                _rate(row["l1_hit_rate"]),
+            ]
+        read, written = row["hbm_read_bytes"], row["hbm_written_bytes"]
+        our_read, our_written = row["predicted_hbm_read_bytes"], row["predicted_hbm_written_bytes"]
+        lines.append(
+            [
+                *cells, _pair(row["predicted_l2_bytes"], row["l2_bytes"]),
+                _rates(row["predicted_l2_hit_rate"], row["l2_hit_rate"]), _pair(our_read, read), _pair(our_written, written),
+                _hbm_error(our_read + our_written, read + written),
+            ]
+        )  # fmt: skip
+    return table(
+        head,
+        lines,
+        "Predicted / measured from empty caches until the kernel ends; L1, which the model does not have, as measured. L2 as its "
+        "counters count: what lies in the farther of its two partitions is looked up in both. Marked: hit rates more than "
+        f"{100 * HIT_RATE_LIMIT:.0f} points apart, HBM's bytes more than {100 * HBM_LIMIT:.0f} %.",
+        text_columns=1 if brief else 2,
+    )
+
+
+def _case(id: str) -> str:
+    """A case's id in short: its op, what it says in words, and its sizes.
+
+    >>> _case("softmax fp16 rows=64 cols=32 layout=dense")
+    'softmax fp16 dense 64x32'
+    """
+    op, dtype, *cells = id.split(" ")
+    values = [cell.partition("=")[2] for cell in cells if not cell.startswith("kernel=")]
+    words = [value for value in values if value[:1].isalpha() and value not in ("True", "False")]
+    return " ".join([op, dtype, *words, "x".join(value for value in values if value.isdigit())])
+
+
+_KERNEL_NAME = 34  # letters of a kernel's name
+
+
+def _megabytes(nbytes: float) -> str:
+    """Three digits, from a tenth of a megabyte on."""
+    return "" if nbytes != nbytes else f"{nbytes / 1e6:,.0f}" if nbytes >= 1e8 else f"{nbytes / 1e6:.1f}"
+
+
+def _rate(share: float) -> str:
+    return "" if share != share else f"{100 * share:.0f} %"
+
+
+def _pair(predicted: float, measured: float) -> str:
+    return f"{_megabytes(predicted)} / {_megabytes(measured)}"
+
+
+def _rates(predicted: float, measured: float) -> Cell:
+    apart = abs(predicted - measured) > HIT_RATE_LIMIT
+    return Cell(f"{_rate(predicted)} / {_rate(measured)}", "bad" if apart else "")
+
+
+def _hbm_error(predicted: float, measured: float) -> Cell:
+    """The error of HBM's bytes together; empty where none to speak of were moved."""
+    if not measured > _FEWEST_HBM_BYTES or predicted != predicted:
+        return Cell("")
+    error = predicted / measured - 1
+    return Cell(signed(error), "bad" if abs(error) > HBM_LIMIT else "")
+
+
+_FEWEST_HBM_BYTES = 1e5  # less than a counter's own noise: code and parameters of a kernel are as much
