@@ -36,6 +36,13 @@ def test_a_stream_larger_than_l2_goes_to_hbm():
     assert l2.touch(kernel(reads=[(1, 1000)]), SAME) == pytest.approx(1000, rel=0.11)
 
 
+def test_a_stream_pushes_its_own_results_out_while_it_runs():
+    l2 = L2(100)
+    # 240 bytes pass through 100: of 60 written 25 are still there and dirty.
+    assert l2.touch(kernel(reads=[(1, 180)], writes=[(2, 60)]), SAME) == pytest.approx(180 + 35)
+    assert sum(dirty for _, (_, dirty) in l2.state) == pytest.approx(25)
+
+
 accesses = st.lists(st.tuples(st.integers(0, 5), st.floats(0, 300)), max_size=3)
 
 
