@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from simtti.errors import InputError
@@ -74,7 +75,7 @@ def compare_counters(captured: pd.DataFrame, hardware: Hardware) -> pd.DataFrame
     return pd.DataFrame(rows)
 
 
-def asking(shape: dict[str, Any], hardware: Hardware) -> list[Kernel]:
+def asking(shape: Mapping[Any, Any], hardware: Hardware) -> list[Kernel]:
     """The kernels of a row, whose `l2_bytes` are bytes that CTAs ask for: no write costs L2 more than a read."""
     return kernels_of(shape, with_parameters(hardware, {"l2_costs.write": 1.0}))
 

@@ -56,6 +56,18 @@ def test_what_the_data_do_not_touch_stays_and_has_no_interval(changed):
     assert all(item.interval is None and item.value == item.before for item in untouched.values())
 
 
+def test_to_keep_a_device_is_to_say_how_far_off_it_is(tmp_path, changed):
+    found = calibrate("h100-sxm", made_on(changed), keep=True, workers=1)
+    assert found.hardware.parameters == load("h100-sxm").parameters
+    (fit,) = found.fits
+    assert fit.parameters == ()
+    assert fit.test.mape == fit.before.mape > 0.01
+    write(found, tmp_path / "kept.yaml")
+    kept = yaml.safe_load((tmp_path / "kept.yaml").read_text())
+    assert "calibration" not in kept
+    assert kept["fits"]["gemm"]["test_mape"] == fit.test.mape
+
+
 def test_parameters_that_trade_off_are_named():
     # Time before the first byte and a CTA's prologue add up in every row of one wave.
     small = made_on(load("h100-sxm"), noise=0.03)

@@ -16,7 +16,7 @@ from simtti.simulator.predict import predict
 from simtti.validation.fit.calibrate import calibrate
 from simtti.validation.fit.families import in_training
 from simtti.validation.judge.causes import LATENCY, PARTIAL_WAVE, causes
-from simtti.validation.judge.kernels import evaluate, explain, size_class
+from simtti.validation.judge.kernels import SIZES, evaluate, explain, size_class, size_order
 from simtti.validation.judge.prediction import predicted_us
 from simtti.validation.judge.roofline import roofline_s
 from simtti.validation.measurements.check import check
@@ -148,10 +148,24 @@ def test_noise_is_between_sources_of_the_same_call_on_the_same_device():
     assert np.isnan(other[3:]).all()
 
 
-def test_a_size_class_is_the_decade_of_the_measured_time():
-    assert [size_class(time) for time in (0.5, 1.0, 9.99, 10.0, 100.0, 1000.0, 2e5)] == [
-        "0.1-1 us", "1-10 us", "1-10 us", "10-100 us", "0.1-1 ms", "1-10 ms", "100-1000 ms",
-    ]  # fmt: skip
+def test_a_size_class_goes_by_the_measured_time():
+    classes = [size_class(time) for time in (0.5, 9.99, 10.0, 99.9, 100.0, 2e5)]
+    assert classes == [name for name in SIZES for _ in range(2)]
+    assert [size_order(name) for name in SIZES] == [0, 1, 2]
+
+
+def test_a_row_is_shown_under_its_group_and_split_by_its_fit(tmp_path):
+    fit = {"used_rows": 1, "train_rows": 1, "test_rows": 1, "train_mape": 0.1, "test_mape": 0.1, "test_bias": 0.0,
+           "data_sha256": "0"}  # fmt: skip
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump({"base": "h100-sxm", "name": "mine", "fits": {"gemm": fit}}))
+    softmax = {"op": "softmax", "rows": 1024, "cols": 1024, "m": None, "n": None, "k": None}
+    table = measurements({"group": "attention_parts"}, {}, {**softmax, "group": "attention_parts"})
+    found = evaluate(str(path), table, workers=1).table
+    assert found.family.tolist() == ["attention_parts", "gemm", "attention_parts"]
+    assert found.fit.tolist() == ["gemm", "gemm", "softmax"]
+    assert found.split[0] == found.split[1] != "unseen"
+    assert found.split[2] == "unseen"
 
 
 def test_explanations_name_what_is_unusual_about_a_row():

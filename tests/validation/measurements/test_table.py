@@ -13,6 +13,7 @@ from simtti.simulator.predict import predict
 from simtti.validation.measurements import sources
 from simtti.validation.measurements import table as measured
 from simtti.validation.measurements.read import read_measurements
+from simtti.validation.measurements.shipped import kernels_file
 from simtti.validation.measurements.sources import names
 from simtti.validation.measurements.sources.ml_energy import DEFAULTS
 from simtti.workloads.catalogue import WORKLOADS
@@ -318,3 +319,23 @@ def test_a_wrong_source_is_named(tmp_path, kind, folder, message):
     )
     assert done.exit_code == 2
     assert message in done.stderr
+
+
+def test_a_capture_is_read_whole_without_what_the_events_take():
+    found = read_measurements(kernels_file("h200-sxm"))
+    captured = pd.read_parquet(kernels_file("h200-sxm"))
+    launches = captured[captured.family == "launch"]
+    events_us = launches[launches.function == "view"].cold_us.iloc[0]
+    assert events_us == pytest.approx(1.25, abs=0.01)
+    assert set(found.group) == set(captured.family) - {"launch"}
+    convolutions = captured[captured.op == "conv2d"].cold_us.dropna()
+    assert found[found.op == "conv2d"].time_us.tolist() == pytest.approx((convolutions - events_us).tolist())
+    assert set(found[found.op == "attention"].kernel) == {
+        "flash-attention-2",
+        "efficient",
+        "cudnn",
+        "baseline",
+    }
+    # Moves that are views launch nothing.
+    moves = captured[captured.op == "move"].cold_us - events_us
+    assert (found.op == "move").sum() == (moves > 0.5).sum() < len(moves)

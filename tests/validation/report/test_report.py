@@ -11,8 +11,13 @@ from click.testing import CliRunner
 
 from simtti.cli import main
 from simtti.hw_configs.devices import load
+from simtti.validation.judge.counters import compare_counters
+from simtti.validation.judge.kernels import evaluate
 from simtti.validation.judge.prediction import predicted_us
+from simtti.validation.measurements.read import read_measurements
+from simtti.validation.measurements.shipped import counters_file, kernels_file
 from simtti.validation.report import charts, markdown, page
+from simtti.validation.report import kernels as kernels_report
 from simtti.validation.report.document import Cell, Report, Section, table
 from simtti.words import joined, number, percent, signed
 
@@ -126,6 +131,38 @@ def test_the_report_has_its_sections_and_its_numbers(reports):
         rows.columns
     )
     assert rows.other_us.notna().sum() == 10
+
+
+def test_train_and_test_stand_apart_by_family_and_size(reports):
+    (folder, _), output = reports
+    assert "Train rows" in output
+    rows = pd.read_parquet(folder / "h100-sxm.parquet")
+    gemm = rows[rows.scored & (rows.family == "gemm")]
+    lines = (folder / "h100-sxm.md").read_text().splitlines()
+    head, line = (next(text for text in lines if text.startswith(start)) for start in
+                  ("| Family | Train rows", "| gemm | " + str((gemm.split == "train").sum())))  # fmt: skip
+    assert head.count("| MAPE ") == 3  # train, test, and the softmax that the device file records no fit of
+    assert [cell.strip() for cell in line.split("|")][7] == str((gemm.split == "test").sum())
+    small = gemm[(gemm.time_us < 10) & (gemm.split == "test")]
+    line = next(text for text in lines if text.startswith("| gemm | under 10 us | ") and text.count("|") > 12)
+    assert [cell.strip() for cell in line.split("|")][8] == str(len(small))
+
+
+def test_counters_and_captures_have_their_place_in_the_report():
+    rows = read_measurements(kernels_file("h200-sxm"))
+    found = evaluate("h200-sxm", rows, most_rows=3, workers=1)
+    counters = compare_counters(pd.read_parquet(counters_file("h200-sxm")), found.hardware)
+    captures = pd.DataFrame(
+        [{"trace": "made-up", "hw": "h200-sxm", "attention": "flash", "operators": 1000, "measured_ms": 12.0, "ratio": 0.9,
+          "weighted_error": 0.2, "largest_error": "Linear", "largest_error_share": 0.1}]
+    )  # fmt: skip
+    text = markdown.text(
+        kernels_report.report(found, "h200-sxm", (), kernels_report.Beside(captures, counters))
+    )
+    assert "| attention fp16 flash spatial blhd 16x8x1024x1024x80 | flash-attention-2_96_128x64 |" in text
+    assert "| made-up | h200-sxm | flash | 1,000 | 12 ms | 0.900 | **20.0 %** | Linear 10.0 % |" in text
+    for group in ("conv3d", "temporal_attention", "attention_parts", "copy_bandwidth", "upsample"):
+        assert f"| {group} |" in text
 
 
 def test_nothing_on_the_page_comes_from_elsewhere(reports):
