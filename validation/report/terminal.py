@@ -31,5 +31,5 @@ def print_lines(lines: tuple[str, ...], style: str = "") -> None:
 
 
 def _kept_together(text: str) -> str:
-    """'6.5 %' with a space that no line breaks at."""
-    return text.replace(" %", "\u00a0%")
+    """'6.5 %' with a space that no line breaks at, '12 / 15' without spaces."""
+    return text.replace(" %", "\u00a0%").replace(" / ", "/")
