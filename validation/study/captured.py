@@ -9,11 +9,12 @@ at a level of 4x4 positions and 16 frames both directions have the same ones.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import pairwise
 from typing import Any
 
-from simtti.validation.report.document import Section
+from simtti.validation.report.document import Section, Table, table
+from simtti.validation.study import counters
 from simtti.validation.study.accounting import attention_s, domain_sum
 from simtti.validation.study.charts import bars
 from simtti.validation.study.experiment import Experiment, Rows, got, shown
@@ -23,6 +24,7 @@ from simtti.validation.study.points import Point
 from simtti.validation.study.sequences import of_a_pass, spread
 from simtti.validation.study.video import ACCOUNTS as COUNTS
 from simtti.validation.study.video import is_divided
+from simtti.words import number, percent
 
 MEASURED, PREDICTED = SIDES = ("measured", "predicted")
 Found = Mapping[Point, dict[str, Any]]
@@ -34,7 +36,12 @@ def outcomes(found: Found, plan: Plan) -> Iterator[dict[str, Any]]:
 
 
 def _named(out: dict[str, Any]) -> dict[str, Any]:
-    return {"device": out["device"], "workload": out["label"], "attention": out["attention"]}
+    return {
+        "device": out["device"],
+        "model": out["model"],
+        "workload": out["label"],
+        "attention": out["attention"],
+    }
 
 
 def shares(found: Found, plan: Plan) -> Rows:
@@ -99,7 +106,8 @@ GAINS = ("end_to_end", "attention_module", "attention_kernels", "spatial_kernels
 
 def gains(found: Found, plan: Plan) -> Rows:
     """A row a capture that is there with Flash Attention and with another kernel: how many times faster with Flash, by side: all
-    kernels, attention modules, the attention operator, and that within frames and along time where they are apart."""
+    kernels, attention modules, the attention operator, and that within frames and along time where they are apart; and what is
+    predicted over the study's baseline, which was not captured."""
     rows = []
     known = {_same(out, "attention"): out for out in outcomes(found, plan) if out["attention"] == "flash"}
     for out in outcomes(found, plan):
@@ -114,14 +122,19 @@ def gains(found: Found, plan: Plan) -> Rows:
             row[f"{side}_attention_kernels"] = attention_s(before, "kernel") / attention_s(after, "kernel")
             if is_divided(before):
                 first, last = _parts(before, "kernel"), _parts(after, "kernel")
-                row |= {f"{side}_{name}_kernels": first[name] / last[name] for name in ("spatial", "temporal")}
+                row |= {
+                    f"{side}_{name}_kernels": first[name] / last[name] for name in ("spatial", "temporal")
+                }
+        baseline, after = flash["baseline"], flash[PREDICTED]
+        row["baseline_end_to_end"] = baseline["kernel_s"] / after["kernel_s"]
+        row["baseline_attention_module"] = attention_s(baseline, "module") / attention_s(after, "module")
         rows.append(row)
     return rows
 
 
 def _same(out: dict[str, Any], *but: str) -> str:
     """What two captures have in common that differ in nothing but these."""
-    said = {"device": out["device"], "workload": out["workload"], "attention": out["attention"], **out["options"]}
+    said = {"device": out["device"], "model": out["model"], "attention": out["attention"], **out["options"]}
     return str(sorted((name, value) for name, value in said.items() if name not in but))
 
 
@@ -138,7 +151,7 @@ def growth(found: Found, plan: Plan) -> Rows:
             frames = [out["options"]["frames"] for out in (fewer, more)]
             for count in (*COUNTS, "flops"):
                 row: dict[str, Any] = {
-                    "device": fewer["device"], "workload": fewer["workload"], "attention": fewer["attention"],
+                    **_named(fewer),
                     "frames": f"{frames[0]} to {frames[1]}", "counted": count,
                 }  # fmt: skip
                 for side in SIDES:
@@ -152,11 +165,14 @@ def growth(found: Found, plan: Plan) -> Rows:
 
 
 def lengths(found: Found, plan: Plan) -> Rows:
-    """A row a captured workload: the lengths of its self-attentions in a pass of the main phase, but those along time."""
+    """A row a captured workload and phase that attends to more than text: the lengths of its self-attentions in a pass, but of
+    those along time. main: whether it is the phase with the most FLOPs."""
     rows = {}
     for out in outcomes(found, plan):
-        if own := of_a_pass(out):
-            rows[out["label"]] = {"workload": out["label"], "phase": out["main_phase"]} | spread(own)
+        for phase in dict.fromkeys(call["phase"] for call in out["calls"] if call["domain"] != "text"):
+            if own := of_a_pass(out, phase):
+                known = {"model": out["model"], "workload": out["label"], "phase": phase}
+                rows[out["label"], phase] = known | {"main": phase == out["main_phase"]} | spread(own)
     return list(rows.values())
 
 
@@ -174,6 +190,7 @@ def _wide(rows: Rows) -> Rows:
 def experiment(found: Found, plan: Plan) -> Experiment:
     by_category, along_time, speed = shares(found, plan), temporal(found, plan), gains(found, plan)
     grown, varied, all_kernels = growth(found, plan), lengths(found, plan), totals(found, plan)
+    hits = counters.hit_rates() if all_kernels else []
     flash = [row for row in by_category if row["attention"] == "flash" and row["account"] == "operators"]
     names = list(dict.fromkeys(row["workload"] for row in flash))
     value = {(f"{row['workload']}, {side}", row["category"]): row[side] for row in flash for side in SIDES}
@@ -186,7 +203,7 @@ def experiment(found: Found, plan: Plan) -> Experiment:
             "operators on the same device: both at the boost clock, both counted the same way. The device is not the study's "
             "A100; what depends on the balance of compute and memory shifts with it.",
             "Unfused attention is measured as torch's math backend, which computes in fp32 and moves twice the bytes: not the "
-            "study's baseline in half precision, and slower than it. Gains over it are upper bounds of the study's.",
+            "study's baseline in half precision, which the simulator times beside it.",
         ),
         (
             shown(all_kernels, {"workload": "Model", "device": "GPU", "attention": "Attention kernel", "measured_s": "Measured, s",
@@ -204,7 +221,9 @@ def experiment(found: Found, plan: Plan) -> Experiment:
                   "Attention along time over self-attention within frames, and its share of the two and of cross-attention from "
                   "frames; copies: modules, and what turns the video around for them.", text_columns=3),
             shown(speed, {"workload": "Model", "attention": "Over",
-                          **{f"{side}_{gain}": f"{gain.replace('_', ' ').capitalize()}, {side}" for gain in GAINS for side in SIDES}},
+                          **{f"{side}_{gain}": f"{gain.replace('_', ' ').capitalize()}, {side}" for gain in GAINS for side in SIDES},
+                          "baseline_end_to_end": "Over the study's baseline: end to end, predicted",
+                          "baseline_attention_module": "attention module, predicted"},
                   "How many times faster with Flash Attention than with the other kernel.", text_columns=2),
             shown(grown, {"workload": "Model", "attention": "Attention kernel", "frames": "Frames", "counted": "Counted by",
                           **{f"{side}_{name}_exponent": f"{name.capitalize()} grows as frames^, {side}"
@@ -212,6 +231,10 @@ def experiment(found: Found, plan: Plan) -> Experiment:
             shown(varied, {"workload": "Model", "phase": "Phase", "calls": "Calls a pass", "distinct": "Lengths", "shortest": "Shortest",
                            "longest": "Longest", "neighbours": "Between neighbours", "range": "Whole range"},
                   "Lengths of self-attention in one pass, but along time, as captured.", text_columns=2),
+            shown(hits, {"device": "GPU", "attention": "Attention kernel", "domain": "Attention", "layout": "Operands", "class": "Kernels",
+                         "q_len": "Tokens", "head_dim": "Channels a head", "l1_hit_rate": "L1 hits, %", "l2_hit_rate": "L2 hits, %"},
+                  "By the GPU's counters (Nsight Compute), caches emptied before each: the same 16 frames attended over space and "
+                  "over time. Hopper's products copy tiles to shared memory past L1, so they have no hits either way.", text_columns=5),
         ),
     )  # fmt: skip
     return Experiment(
@@ -223,5 +246,42 @@ def experiment(found: Found, plan: Plan) -> Experiment:
             "captured_gains": speed,
             "captured_growth": grown,
             "captured_lengths": varied,
+            "captured_hit_rates": hits,
         },
     )
+
+
+def short_tables(figures: Mapping[str, Rows]) -> list[Table]:
+    """What matters most of the experiment's figures, measured / predicted, for the terminal; empty where nothing was captured."""
+
+    def both(row: dict[str, Any], field: str, form: Callable[[float], str] = number) -> str:
+        return " / ".join(form(row[name]) for name in (f"measured{field}", f"predicted{field}"))
+
+    def rows_of(name: str, **wanted: str) -> Rows:
+        return [row for row in figures[name] if all(row[key] == value for key, value in wanted.items())]
+
+    shown_categories = CATEGORIES[:4]
+    by_operator = rows_of("captured_shares", attention="flash", account="operators")
+    of = {(row["workload"], row["category"]): both(row, "", percent) for row in by_operator}
+    passes = {
+        row["workload"]: f"{row['distinct']}, {row['shortest']} to {row['longest']}"
+        for row in sorted(figures["captured_lengths"], key=lambda row: (row["distinct"], row["main"]))
+    }
+    names = list(dict.fromkeys(row["workload"] for row in by_operator))
+    tables = [
+        table(("Model", *shown_categories, "Lengths of self-attention in a step"),
+              [(name, *(of[name, category] for category in shown_categories), passes.get(name, "")) for name in names],
+              "Captured on a real GPU: shares of kernels' time, Flash Attention, measured / predicted"),
+        table(("Model", "Attention", "Temporal over spatial", "Temporal share", "FLOPs"),
+              [(row["workload"], row["attention"], both(row, "_ratio"), both(row, "_share", percent), number(row["flops_ratio"]))
+               for row in rows_of("captured_temporal", counted="copies")],
+              "Attention along time, modules and copies, measured / predicted", text_columns=2),
+        table(("Model", "Over", "All kernels", "Attention modules", "Attention kernels"),
+              [(row["workload"], row["attention"], *(both(row, f"_{gain}") for gain in GAINS[:3])) for row in figures["captured_gains"]],
+              "Times faster with Flash Attention than with torch's fp32 math attention, measured / predicted", text_columns=2),
+        table(("Model", "Frames", "Temporal, frames^", "Spatial, frames^"),
+              [(row["workload"], row["frames"], both(row, "_temporal_exponent"), both(row, "_spatial_exponent"))
+               for row in rows_of("captured_growth", counted="kernel")],
+              "Growth of attention's kernels, measured / predicted", text_columns=2),
+    ]  # fmt: skip
+    return [each for each in tables if each.rows]

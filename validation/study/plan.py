@@ -84,7 +84,10 @@ class Plan(NamedTuple):
     def captured(self) -> tuple[Point, ...]:
         """Measured inferences, on the device that each was measured on."""
         names = self.captures
-        return tuple(point("capture", name) for name in (tuple(each.name for each in captures()) if names is None else names))
+        return tuple(
+            point("capture", name)
+            for name in (tuple(each.name for each in captures()) if names is None else names)
+        )
 
     @property
     def decoder(self) -> Assumption:

@@ -90,7 +90,7 @@ def _capture(asked: Point, hardware: Hardware) -> dict[str, Any]:
     """A measured inference, and the simulator's prediction of the same operators on the same device, whatever the study's own:
     both are accounts of kernels at the boost clock, at which a capture's single pass runs; a pass stands for its repetitions.
 
-    unattributed: the share of the measured kernels' time, of one pass, that no operator is known to have launched.
+    baseline: with Flash Attention, what is predicted with the study's baseline in its place. unattributed: the share of the measured kernels' time, of one pass, that no operator is known to have launched.
     """
     capture = capture_named(asked.workload)
     trace = Trace.load(capture.path)
@@ -98,13 +98,16 @@ def _capture(asked: Point, hardware: Hardware) -> dict[str, Any]:
     device = replace(load(capture.device), power_limit_w=math.inf)
     host, policy = load_host("default"), captured_with(trace)
     kernels = trace.timing.kernels
+    unfused = {}
+    if policy.attention == "flash":
+        unfused["baseline"] = account(simulate(trace, device, host, replace(policy, attention="baseline")))
     stray_us = sum(kernel.duration_us for kernel in kernels if kernel.operator is None)
     defaults = find(capture.workload).defaults.given()
     differs = {name: value for name, value in capture.options.items() if defaults.get(name) != value}
     measured = measured_kernels(trace, "measured", device, None)
     return {
         "device": capture.device,
-        "workload": capture.workload,
+        "model": capture.workload,
         "label": Point("run", capture.workload, tuple(sorted(differs.items()))).label,
         "options": capture.options,
         "attention": policy.attention,
@@ -113,6 +116,7 @@ def _capture(asked: Point, hardware: Hardware) -> dict[str, Any]:
         "unattributed": stray_us / sum(kernel.duration_us for kernel in kernels),
         "measured": account(simulate(trace, device, host, policy, measured=measured)),
         "predicted": account(simulate(trace, device, host, policy)),
+        **unfused,
     }
 
 

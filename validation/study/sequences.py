@@ -49,9 +49,9 @@ def lengths(found: Mapping[Point, dict[str, Any]], plan: Plan) -> dict[str, list
     return {asked.label: of_a_pass(out) for asked, out in got(found, plan.runs)}
 
 
-def of_a_pass(out: dict[str, Any]) -> list[int]:
-    """Tokens of every self-attention but those along time, in one pass of the main phase of a run."""
-    own = [c for c in out["calls"] if c["phase"] == out["main_phase"] and c["kind"] == "self"]
+def of_a_pass(out: dict[str, Any], phase: str = "") -> list[int]:
+    """Tokens of every self-attention but those along time, in one pass of a phase of a run; '' for the main one."""
+    own = [c for c in out["calls"] if c["phase"] == (phase or out["main_phase"]) and c["kind"] == "self"]
     return [c["q_len"] for c in own if c["domain"] != "temporal"]
 
 
