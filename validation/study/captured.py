@@ -24,7 +24,7 @@ from simtti.validation.study.points import Point
 from simtti.validation.study.sequences import of_a_pass, spread
 from simtti.validation.study.video import ACCOUNTS as COUNTS
 from simtti.validation.study.video import is_divided
-from simtti.words import number, percent
+from simtti.words import number
 
 MEASURED, PREDICTED = SIDES = ("measured", "predicted")
 Found = Mapping[Point, dict[str, Any]]
@@ -171,8 +171,12 @@ def lengths(found: Found, plan: Plan) -> Rows:
     for out in outcomes(found, plan):
         for phase in dict.fromkeys(call["phase"] for call in out["calls"] if call["domain"] != "text"):
             if own := of_a_pass(out, phase):
-                known = {"model": out["model"], "workload": out["label"], "phase": phase}
-                rows[out["label"], phase] = known | {"main": phase == out["main_phase"]} | spread(own)
+                known = {name: value for name, value in _named(out).items() if name != "attention"} | {
+                    "phase": phase
+                }
+                rows[out["device"], out["label"], phase] = (
+                    known | {"main": phase == out["main_phase"]} | spread(own)
+                )
     return list(rows.values())
 
 
@@ -192,10 +196,13 @@ def experiment(found: Found, plan: Plan) -> Experiment:
     grown, varied, all_kernels = growth(found, plan), lengths(found, plan), totals(found, plan)
     hits = counters.hit_rates() if all_kernels else []
     flash = [row for row in by_category if row["attention"] == "flash" and row["account"] == "operators"]
-    names = list(dict.fromkeys(row["workload"] for row in flash))
-    value = {(f"{row['workload']}, {side}", row["category"]): row[side] for row in flash for side in SIDES}
-    places = [f"{name}, {side}" for name in names for side in SIDES]
     devices = sorted({row["device"] for row in all_kernels})
+
+    def place(row: dict[str, Any], side: str) -> str:
+        return ", ".join([row["workload"], *([row["device"]] if len(devices) > 1 else []), side])
+
+    value = {(place(row, side), row["category"]): row[side] for row in flash for side in SIDES}
+    places = list(dict.fromkeys(where for where, _ in value))
     section = Section(
         f"The same on a real GPU: {', '.join(devices) if devices else 'not run'}",
         (
@@ -209,7 +216,7 @@ def experiment(found: Found, plan: Plan) -> Experiment:
             shown(all_kernels, {"workload": "Model", "device": "GPU", "attention": "Attention kernel", "measured_s": "Measured, s",
                                 "predicted_s": "Predicted, s", "ratio": "Predicted over measured", "unattributed": "Of no operator, %"},
                   "Kernels' time of a whole inference. Of no operator: kernels of a pass that are in neither.", text_columns=3),
-            bars("study-captured", places, {category: [value[place, category] for place in places] for category in CATEGORIES},
+            bars("study-captured", places, {category: [value[where, category] for where in places] for category in CATEGORIES},
                  "share of kernels' time", "Kernels' time by operator, Flash Attention.", stacked=True),
             shown(_wide(by_category), {"workload": "Model", "attention": "Attention kernel", "account": "By", "what": "",
                                        **{category: f"{category}, %" for category in CATEGORIES[:7]}},
@@ -251,6 +258,14 @@ def experiment(found: Found, plan: Plan) -> Experiment:
     )
 
 
+def _where(row: dict[str, Any]) -> tuple[str, str]:
+    return row["device"], row["workload"]
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f}"
+
+
 def short_tables(figures: Mapping[str, Rows]) -> list[Table]:
     """What matters most of the experiment's figures, measured / predicted, for the terminal; empty where nothing was captured."""
 
@@ -262,21 +277,22 @@ def short_tables(figures: Mapping[str, Rows]) -> list[Table]:
 
     shown_categories = CATEGORIES[:4]
     by_operator = rows_of("captured_shares", attention="flash", account="operators")
-    of = {(row["workload"], row["category"]): both(row, "", percent) for row in by_operator}
+    of = {(_where(row), row["category"]): both(row, "", _percent) for row in by_operator}
     passes = {
-        row["workload"]: f"{row['distinct']}, {row['shortest']} to {row['longest']}"
+        _where(row): f"{row['shortest']} to {row['longest']} ({row['distinct']})"
         for row in sorted(figures["captured_lengths"], key=lambda row: (row["distinct"], row["main"]))
     }
-    names = list(dict.fromkeys(row["workload"] for row in by_operator))
+    places = list(dict.fromkeys(_where(row) for row in by_operator))
+    devices = ", ".join(sorted({device for device, _ in places}))
     tables = [
-        table(("Model", *shown_categories, "Lengths of self-attention in a step"),
-              [(name, *(of[name, category] for category in shown_categories), passes.get(name, "")) for name in names],
-              "Captured on a real GPU: shares of kernels' time, Flash Attention, measured / predicted"),
-        table(("Model", "Attention", "Temporal over spatial", "Temporal share", "FLOPs"),
-              [(row["workload"], row["attention"], both(row, "_ratio"), both(row, "_share", percent), number(row["flops_ratio"]))
+        table(("Model", *shown_categories, "Tokens (lengths)"),
+              [(place[1], *(of[place, category] for category in shown_categories), passes.get(place, "")) for place in places],
+              f"Captured on {devices}: shares of kernels' time in %, Flash Attention, measured / predicted; self-attention of a step"),
+        table(("Model", "Attention", "Over spatial", "Share, %", "FLOPs"),
+              [(row["workload"], row["attention"], both(row, "_ratio"), both(row, "_share", _percent), number(row["flops_ratio"]))
                for row in rows_of("captured_temporal", counted="copies")],
-              "Attention along time, modules and copies, measured / predicted", text_columns=2),
-        table(("Model", "Over", "All kernels", "Attention modules", "Attention kernels"),
+              "Attention along time: modules and copies, over attention within frames, of both and cross-attention", text_columns=2),
+        table(("Model", "Over", "All kernels", "Modules", "Attention kernels"),
               [(row["workload"], row["attention"], *(both(row, f"_{gain}") for gain in GAINS[:3])) for row in figures["captured_gains"]],
               "Times faster with Flash Attention than with torch's fp32 math attention, measured / predicted", text_columns=2),
         table(("Model", "Frames", "Temporal, frames^", "Spatial, frames^"),

@@ -73,17 +73,20 @@ def _run(asked: Point, hardware: Hardware) -> dict[str, Any]:
 
 
 def _whole(asked: Point, hardware: Hardware) -> dict[str, Any]:
+    return _both(attending_trace(asked.workload, dict(asked.options)["levels"]), hardware)
+
+
+def attending_trace(name: str, levels: Sequence[int]) -> Trace:
+    """Make-A-Video's whole inference at its default shape, decoder and interpolation attending at these levels."""
     from simtti.validation.study.denoiser import record_attending
     from simtti.workloads.record import recorded
 
-    workload = find(asked.workload)
-    levels = tuple(dict(asked.options)["levels"])
+    workload = find(name)
     options = {**workload.defaults.given(), "levels": list(levels)}
-    trace = recorded(
-        partial(record_attending, levels=levels), workload.defaults,
-        what=f"{workload.name} attending at levels {levels}", name=workload.name, options=options,
+    return recorded(
+        partial(record_attending, levels=tuple(levels)), workload.defaults,
+        what=f"{workload.name} attending at levels {tuple(levels)}", name=workload.name, options=options,
     )  # fmt: skip
-    return _both(trace, hardware)
 
 
 def _capture(asked: Point, hardware: Hardware) -> dict[str, Any]:

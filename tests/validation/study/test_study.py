@@ -16,8 +16,9 @@ from simtti.validation.study import accounting, findings, image_sizes, lab, oper
 from simtti.validation.study.experiment import slope
 from simtti.validation.study.l1.hit_rates import hit_rates, summarised
 from simtti.validation.study.plan import Assumption, Plan
-from simtti.validation.study.points import denoiser_trace, measure, point
+from simtti.validation.study.points import attending_trace, denoiser_trace, measure, point
 from simtti.words import number
+from simtti.workloads.profile import attention_calls
 from simtti.workloads.record import workload_trace
 from simtti.workloads.trace import TensorUse
 
@@ -36,12 +37,7 @@ SMALL = Plan(
     assumptions=(DECODER, DECODER._replace(label="twice as wide", widths=(128, 256))),
     caches=(DECODER.caches,),
     attending=(),
-    captures=(
-        "h200-sxm/modelscope-t2v",
-        "h200-sxm/modelscope-t2v_frames32",
-        "h200-sxm/modelscope-t2v_math",
-        "h200-sxm/stable-diffusion-1.5",
-    ),
+    captures=("h200-sxm/muse",),
 )
 
 
@@ -176,6 +172,22 @@ def test_temporal_flops_are_frames_over_pixels_of_spatial(found):
     exponents = {r["account"]: r for r in video.growth(video.over(found, SMALL, "frames"), "frames")}
     assert exponents["flops"]["temporal_exponent"] == pytest.approx(2, abs=0.1)
     assert exponents["flops"]["spatial_exponent"] == pytest.approx(1, abs=0.1)
+
+
+def test_whole_make_a_video_attends_where_it_is_told():
+    """At 8x8 only: spatial attention's FLOPs over temporal's are 64 positions over 16 frames, and over 76."""
+    eight = next(assumption for assumption in Plan().attending if assumption.levels == (3,))
+    assert eight.whole == point("whole", "make-a-video", levels=(3,))
+    assert Plan().decoder.whole == point("run", "make-a-video"), "as the workload is"
+    pytest.importorskip("torch")
+    calls = attention_calls(attending_trace("make-a-video", eight.levels))
+    for phase, frames in (("denoising", 16), ("interpolation", 76)):
+        work = {
+            domain: sum(c.flops for c in calls if (c.phase, c.domain) == (phase, domain))
+            for domain in video.DOMAINS
+        }
+        assert {c.q_len for c in calls if (c.phase, c.domain) == (phase, "spatial")} == {64}
+        assert work["spatial"] / work["temporal"] == pytest.approx(64 / frames)
 
 
 def test_crossover():
