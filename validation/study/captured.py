@@ -280,7 +280,7 @@ def short_tables(figures: Mapping[str, Rows]) -> list[Table]:
     of = {(_where(row), row["category"]): both(row, "", _percent) for row in by_operator}
     passes = {
         _where(row): f"{row['shortest']} to {row['longest']} ({row['distinct']})"
-        for row in sorted(figures["captured_lengths"], key=lambda row: (row["distinct"], row["main"]))
+        for row in sorted(figures["captured_lengths"], key=lambda row: (row["main"], row["distinct"]))
     }
     places = list(dict.fromkeys(_where(row) for row in by_operator))
     devices = ", ".join(sorted({device for device, _ in places}))
