@@ -23,6 +23,11 @@ class Capture(NamedTuple):
     options: dict[str, Any]
     attention: str
 
+    @property
+    def name(self) -> str:
+        """DEVICE/FILE, without the file's ending: 'h200-sxm/modelscope-t2v_frames32'."""
+        return f"{self.device}/{self.path.stem}"
+
 
 @functools.cache
 def captures() -> tuple[Capture, ...]:
@@ -34,6 +39,18 @@ def captures() -> tuple[Capture, ...]:
             Capture(path, path.parent.name, workload, options, str(provenance.get("attention", "flash")))
         )
     return tuple(found)
+
+
+def capture_named(name: str) -> Capture:
+    """The capture of that `name`.
+
+    Raises:
+        InputError: none ships by it.
+    """
+    known = {each.name: each for each in captures()}
+    if name not in known:
+        raise unknown("capture", name, known)
+    return known[name]
 
 
 def captured_trace(name: str, attention: str = "flash", **options: Any) -> Trace:

@@ -156,8 +156,9 @@ class _Sums:
         }  # fmt: skip
 
 
-def domain_sum(found: dict[str, Any], domain: str, field: str) -> float:
-    """A field of an account's attention over all kinds in `domain`: 'kernel', 'module', 'copies' (with the module), flops, ..."""
+def domain_sum(found: dict[str, Any], domain: str, field: str, kind: str = "") -> float:
+    """A field of an account's attention in `domain`, over all kinds or of one ('self', 'cross'): 'kernel', 'module', 'copies'
+    (with the module), flops, ..."""
     fields = {"kernel": ("kernel_s",), "module": ("module_s",), "copies": ("module_s", "copies_s")}.get(
         field, (field,)
     )
@@ -165,7 +166,7 @@ def domain_sum(found: dict[str, Any], domain: str, field: str) -> float:
         sum(
             row[name]
             for key, row in found["attention"].items()
-            if key.partition("/")[2] == domain
+            if key.partition("/")[2] == domain and kind in ("", key.partition("/")[0])
             for name in fields
         )
     )

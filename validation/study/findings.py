@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from simtti.hw_configs.hardware import Hardware
-from simtti.validation.study import image_sizes, operators, roofline, sequences, video
+from simtti.validation.study import beside, counters, image_sizes, operators, roofline, sequences, video
 from simtti.validation.study.experiment import Rows, slope
 from simtti.validation.study.plan import Plan
 from simtti.validation.study.points import POLICIES, Point, point
@@ -17,7 +17,8 @@ NOT_RUN = "not run"
 
 
 class Finding(NamedTuple):
-    """met: None where it was not run, or is shown without a bound. span: what it comes to under other assumptions or accounts."""
+    """met: None where it was not run, or is shown without a bound. span: what it comes to under other assumptions or accounts.
+    measured: what captures of real inferences say of it, and predicted: the simulator of the same ones (`beside`)."""
 
     finding: str
     source: str
@@ -25,25 +26,28 @@ class Finding(NamedTuple):
     came_out: str
     span: str
     met: bool | None
+    measured: str = ""
+    predicted: str = ""
 
 
 def findings(found: Mapping[Point, dict[str, Any]], plan: Plan, hardware: Hardware) -> list[Finding]:
     shares, gains = operators.shares(found, plan), operators.gains(found, plan)
     pairs = operators.pairs(gains, plan)
-    return [
-        _convolution(found, shares, plan),
-        _linear(shares, plan),
-        *(_gain(pairs, plan, measure, words) for measure, words in (
+    both = [
+        (_convolution(found, shares, plan), beside.convolution(found, plan)),
+        (_linear(shares, plan), beside.linear(found, plan)),
+        *((_gain(pairs, plan, measure, words), beside.gain(found, plan, measure)) for measure, words in (
             ("end_to_end", "end to end"), ("attention_module", "in attention modules"),
         )),
-        _lengths(found, plan),
-        *(_temporal_time(found, plan, policy) for policy in reversed(POLICIES)),
-        *(_temporal_share(found, plan, policy) for policy in reversed(POLICIES)),
-        _temporal_growth(found, plan),
-        _l1(found, plan),
-        _memory(found, plan),
-        _intensity(found, plan, hardware),
+        (_lengths(found, plan), beside.lengths(found, plan)),
+        *((_temporal_time(found, plan, name), beside.temporal_time(found, plan, name)) for name in reversed(POLICIES)),
+        *((_temporal_share(found, plan, name), beside.temporal_share(found, plan, name)) for name in reversed(POLICIES)),
+        (_temporal_growth(found, plan), beside.temporal_growth(found, plan)),
+        (_l1(found, plan), beside.l1(counters.hit_rates() if plan.captured else [])),
+        (_memory(found, plan), beside.Beside()),
+        (_intensity(found, plan, hardware), beside.Beside()),
     ]  # fmt: skip
+    return [finding._replace(**captures._asdict()) for finding, captures in both]
 
 
 def _missing(finding: str, source: str, wanted: str) -> Finding:
@@ -135,7 +139,12 @@ def _gain(pairs: Rows, plan: Plan, measure: str, words: str) -> Finding:
         return _missing(*said)
     values = [row[measure] for row in pairs if row["transformer"] in plan.transformer]
     each = ", ".join(f"{row['diffusion']} over {row['transformer']} {number(row[measure])}" for row in pairs)
-    return Finding(*said, _span(values), each, all(1.0 <= value <= 3.0 for value in values))
+    others: dict[str, list[float]] = {}
+    for row in pairs:
+        if row["transformer"] not in plan.transformer:
+            others.setdefault(row["transformer"], []).append(row[measure])
+    came_out = "; ".join([_span(values), *(f"over {name} {_span(mine)}" for name, mine in others.items())])
+    return Finding(*said, came_out, each, all(1.0 <= value <= 3.0 for value in values))
 
 
 def _lengths(found: Mapping[Point, dict[str, Any]], plan: Plan) -> Finding:
@@ -176,10 +185,16 @@ def _temporal_time(found: Mapping[Point, dict[str, Any]], plan: Plan, policy: st
     spans = [
         f"{account} {_span([entry[f'{account}_ratio'] for entry in ranges])}" for account in video.ACCOUNTS
     ]
+    whole = ", ".join(
+        f"{entry['what']} {number(entry['copies_ratio'])} times, {number(entry['flops_ratio'])} of the FLOPs"
+        for entry in video.whole_assumed(found, plan)
+        if entry["attention"] == policy
+    )
     return Finding(
         *said,
         f"{number(row['copies_ratio'])} times (modules and copies), {number(row['flops_ratio'])} of the FLOPs",
-        f"kernels {number(row['kernel_ratio'])}, modules {number(row['module_ratio'])}; over all assumptions: {', '.join(spans)}",
+        f"kernels {number(row['kernel_ratio'])}, modules {number(row['module_ratio'])}; over all assumptions: {', '.join(spans)}; "
+        f"whole inference: {whole}",
         1.5 <= row["copies_ratio"] <= 3 and row["flops_ratio"] < 1,
     )  # fmt: skip
 
@@ -191,7 +206,7 @@ def _temporal_share(found: Mapping[Point, dict[str, Any]], plan: Plan, policy: s
         return _missing(*said)
     others = [
         f"{entry['what']} {percent(entry['copies_share'])}"
-        for entry in video.systems(found, plan)
+        for entry in (*video.systems(found, plan), *video.whole_assumed(found, plan))
         if entry["attention"] == policy
     ]
     return Finding(

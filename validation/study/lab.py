@@ -10,6 +10,7 @@ from typing import Any
 from simtti.hw_configs.hardware import Hardware
 from simtti.jobs import Journal, Pool, code_hash
 from simtti.validation.study.points import Point, measure
+from simtti.workloads.measured import captures
 
 JOURNAL = "points.jsonl"
 Found = Mapping[Point, dict[str, Any]]
@@ -45,5 +46,8 @@ def run_points(
 
 
 def _fingerprint(hardware: Hardware) -> str:
-    """Of the simulator, the study and the device: what other code or numbers left is not taken."""
-    return hashlib.sha256(f"{code_hash('validation/study')} {hardware}".encode()).hexdigest()[:16]
+    """Of the simulator, the study, the device and the captures: what other code, numbers or measurements left is not taken."""
+    digest = hashlib.sha256(f"{code_hash('validation/study')} {hardware}".encode())
+    for capture in captures():
+        digest.update(capture.path.read_bytes())
+    return digest.hexdigest()[:16]

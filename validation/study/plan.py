@@ -6,6 +6,10 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from simtti.validation.study.points import DENOISER, Point, point
+from simtti.workloads.measured import captures
+from simtti.workloads.models.make_a_video import SIZES
+
+WORKLOAD = "make-a-video"
 
 
 class Assumption(NamedTuple):
@@ -24,6 +28,13 @@ class Assumption(NamedTuple):
     @property
     def caches(self) -> Point:
         return point("caches", DENOISER, **self.options)
+
+    @property
+    def whole(self) -> Point:
+        """The whole inference with decoder and interpolation attending at these levels, all else as the workload's file assumes."""
+        if self.levels == SIZES.decoder.attention:
+            return point("run", WORKLOAD)
+        return point("whole", WORKLOAD, levels=self.levels)
 
     @property
     def options(self) -> dict[str, object]:
@@ -45,7 +56,8 @@ ASSUMPTIONS = (
 class Plan(NamedTuple):
     """other_sizes: images of other sizes than the one taken for a system that makes several. batches: the larger batch of the
     roofline. sizes: sides of Stable Diffusion's image, pixels. sides, frames: of
-    Make-A-Video's decoder. caches: decoders and workloads whose hit rates are simulated."""
+    Make-A-Video's decoder. attending: levels of it at which the whole inference is run. caches: decoders and workloads whose hit
+    rates are simulated. captures: measured inferences by name; None for all that ship."""
 
     diffusion: tuple[str, ...] = ("stable-diffusion-1.5", "imagen", "prod-image")
     transformer: tuple[str, ...] = ("muse", "parti")
@@ -64,6 +76,18 @@ class Plan(NamedTuple):
     caches: tuple[Point, ...] = (
         DECODER.caches, ASSUMPTIONS[3].caches, ASSUMPTIONS[-1].caches, point("caches", "modelscope-t2v"), point("caches", "svd"),
     )  # fmt: skip
+
+    attending: tuple[Assumption, ...] = (DECODER, *ASSUMPTIONS[4:6])
+    captures: tuple[str, ...] | None = None
+
+    @property
+    def captured(self) -> tuple[Point, ...]:
+        """Measured inferences, on the device that each was measured on."""
+        names = self.captures
+        return tuple(
+            point("capture", name)
+            for name in (tuple(each.name for each in captures()) if names is None else names)
+        )
 
     @property
     def decoder(self) -> Assumption:
@@ -105,6 +129,8 @@ class Plan(NamedTuple):
         yield from self.caches
         yield from (self.batch_point(*item) for item in self.batches)
         yield from reversed(self.runs)
+        yield from (assumption.whole for assumption in self.attending)
+        yield from self.captured
         yield from (self.at_frames(frames).point for frames in reversed(self.frames))
         yield from (self.at_side(side).point for side in reversed(self.sides))
         yield from (assumed.point for assumed in self.assumptions)

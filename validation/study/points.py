@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 from simtti.errors import InputError
+from simtti.hw_configs.devices import load
 from simtti.hw_configs.hardware import Hardware
 from simtti.hw_configs.hosts import load_host
+from simtti.simulator.engine.measured_kernels import measured_kernels
 from simtti.simulator.engine.simulation import simulate
-from simtti.simulator.policy import Policy
+from simtti.simulator.policy import Policy, captured_with
 from simtti.validation.study.accounting import account
+from simtti.workloads.catalogue import find
+from simtti.workloads.measured import capture_named
 from simtti.workloads.profile import AttentionCall, attention_calls, main_phase, scaling
 from simtti.workloads.trace import Trace
 
@@ -21,8 +28,9 @@ DENOISER = "make-a-video-decoder"
 
 
 class Point(NamedTuple):
-    """kind: 'run', a workload's whole inference; 'denoiser', one pass of Make-A-Video's decoder alone; 'caches', the hit
-    rates of its attention. options: of the workload, or of the denoiser, sorted by name."""
+    """kind: 'run', a workload's whole inference; 'denoiser', one pass of Make-A-Video's decoder alone; 'whole', its whole
+    inference with other levels attending; 'caches', the hit rates of its attention; 'capture', a measured inference, by its name
+    in place of a workload's. options: of the workload, or of the denoiser, sorted by name."""
 
     kind: str
     workload: str
@@ -62,6 +70,57 @@ def _run(asked: Point, hardware: Hardware) -> dict[str, Any]:
     from simtti.workloads.record import workload_trace
 
     return _both(workload_trace(asked.workload, **dict(asked.options)), hardware)
+
+
+def _whole(asked: Point, hardware: Hardware) -> dict[str, Any]:
+    return _both(attending_trace(asked.workload, dict(asked.options)["levels"]), hardware)
+
+
+def attending_trace(name: str, levels: Sequence[int]) -> Trace:
+    """Make-A-Video's whole inference at its default shape, decoder and interpolation attending at these levels."""
+    from simtti.validation.study.denoiser import record_attending
+    from simtti.workloads.record import recorded
+
+    workload = find(name)
+    options = {**workload.defaults.given(), "levels": list(levels)}
+    return recorded(
+        partial(record_attending, levels=tuple(levels)), workload.defaults,
+        what=f"{workload.name} attending at levels {tuple(levels)}", name=workload.name, options=options,
+    )  # fmt: skip
+
+
+def _capture(asked: Point, hardware: Hardware) -> dict[str, Any]:
+    """A measured inference, and the simulator's prediction of the same operators on the same device, whatever the study's own:
+    both are accounts of kernels at the boost clock, at which a capture's single pass runs; a pass stands for its repetitions.
+
+    baseline: with Flash Attention, what is predicted with the study's baseline in its place. unattributed: the share of the measured kernels' time, of one pass, that no operator is known to have launched.
+    """
+    capture = capture_named(asked.workload)
+    trace = Trace.load(capture.path)
+    assert trace.timing is not None
+    device = replace(load(capture.device), power_limit_w=math.inf)
+    host, policy = load_host("default"), captured_with(trace)
+    kernels = trace.timing.kernels
+    unfused = {}
+    if policy.attention == "flash":
+        unfused["baseline"] = account(simulate(trace, device, host, replace(policy, attention="baseline")))
+    stray_us = sum(kernel.duration_us for kernel in kernels if kernel.operator is None)
+    defaults = find(capture.workload).defaults.given()
+    differs = {name: value for name, value in capture.options.items() if defaults.get(name) != value}
+    measured = measured_kernels(trace, "measured", device, None)
+    return {
+        "device": capture.device,
+        "model": capture.workload,
+        "label": Point("run", capture.workload, tuple(sorted(differs.items()))).label,
+        "options": capture.options,
+        "attention": policy.attention,
+        "main_phase": main_phase(trace),
+        "calls": [_plain(call) for call in attention_calls(trace)],
+        "unattributed": stray_us / sum(kernel.duration_us for kernel in kernels),
+        "measured": account(simulate(trace, device, host, policy, measured=measured)),
+        "predicted": account(simulate(trace, device, host, policy)),
+        **unfused,
+    }
 
 
 def _denoiser(asked: Point, hardware: Hardware) -> dict[str, Any]:
@@ -115,5 +174,7 @@ def _caches(asked: Point, hardware: Hardware) -> dict[str, Any]:
 KINDS: dict[str, Callable[[Point, Hardware], dict[str, Any]]] = {
     "run": _run,
     "denoiser": _denoiser,
+    "whole": _whole,
+    "capture": _capture,
     "caches": _caches,
 }

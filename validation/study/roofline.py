@@ -10,7 +10,7 @@ from simtti.validation.report.document import Section
 from simtti.validation.study.charts import lines
 from simtti.validation.study.experiment import Experiment, Rows, got, shown
 from simtti.validation.study.plan import Plan
-from simtti.validation.study.points import Point, point
+from simtti.validation.study.points import Point
 
 # Phases below this share of an inference's kernels' time are left out.
 _SMALL = 0.02
@@ -19,18 +19,22 @@ _SMALL = 0.02
 def placements(found: Mapping[Point, dict[str, Any]], plan: Plan, hardware: Hardware) -> Rows:
     """A row a model and batch, then its phases: FLOPs over HBM bytes, attained FLOP/s, both with Flash Attention, and what
     the roofline allows."""
-    asked = [(point("run", workload), 1) for workload in plan.workloads]
+    asked = [(run, 1) for run in plan.runs]
     asked += [(plan.batch_point(*item), item[1]) for item in plan.batches]
     batch_of = dict(asked)
     return [
         {
-            "workload": where.workload, "batch": batch_of[where], "phase": phase,
+            "workload": where._replace(options=_but_batch(where)).label, "batch": batch_of[where], "phase": phase,
             "intensity": part["flops"] / part["hbm_bytes"], "attained_flops": part["flops"] / part["kernel_s"],
             "roofline_flops": min(hardware.peak_flops(), part["flops"] / part["hbm_bytes"] * hardware.hbm_bytes_per_s),
         }
         for where, out in got(found, batch_of)
         for phase, part in _parts(out["flash"])
     ]  # fmt: skip
+
+
+def _but_batch(where: Point) -> tuple[tuple[str, Any], ...]:
+    return tuple((name, value) for name, value in where.options if name != "batch")
 
 
 def _parts(run: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -11,14 +11,14 @@ from simtti.validation.report.document import Section
 from simtti.validation.study.charts import lines
 from simtti.validation.study.experiment import Experiment, Rows, got, shown
 from simtti.validation.study.plan import Plan
-from simtti.validation.study.points import Point, point
+from simtti.validation.study.points import Point
 
 
 def shapes(found: Mapping[Point, dict[str, Any]], plan: Plan) -> Rows:
     """A row a distinct attention of each model's inference: queries, keys, matrices, and which of prefill and decoding it
     is like: decoding has one query."""
     rows = []
-    for asked, out in got(found, (point("run", workload) for workload in plan.workloads)):
+    for asked, out in got(found, plan.runs):
         counts = Counter(
             (
                 c["phase"],
@@ -34,7 +34,7 @@ def shapes(found: Mapping[Point, dict[str, Any]], plan: Plan) -> Rows:
         for (phase, kind, domain, q_len, kv_len, sequences, head_dim), calls in counts.items():
             rows.append(
                 {
-                    "workload": asked.workload, "phase": phase, "kind": kind, "domain": domain, "q_len": q_len,
+                    "workload": asked.label, "phase": phase, "kind": kind, "domain": domain, "q_len": q_len,
                     "kv_len": kv_len, "sequences": sequences, "head_dim": head_dim,
                     "scores": f"[{q_len}x{head_dim}]·[{head_dim}x{kv_len}]",
                     "values": f"[{q_len}x{kv_len}]·[{kv_len}x{head_dim}]",
@@ -46,29 +46,29 @@ def shapes(found: Mapping[Point, dict[str, Any]], plan: Plan) -> Rows:
 
 def lengths(found: Mapping[Point, dict[str, Any]], plan: Plan) -> dict[str, list[int]]:
     """Tokens of every self-attention of one pass of the main phase, in order, by model; decoding models have one."""
-    result = {}
-    for asked, out in got(found, (point("run", workload) for workload in plan.workloads)):
-        own = [c for c in out["calls"] if c["phase"] == out["main_phase"] and c["kind"] == "self"]
-        own = [c for c in own if c["domain"] != "temporal"]
-        result[asked.workload] = [c["q_len"] for c in own]
-    return result
+    return {asked.label: of_a_pass(out) for asked, out in got(found, plan.runs)}
+
+
+def of_a_pass(out: dict[str, Any], phase: str = "") -> list[int]:
+    """Tokens of every self-attention but those along time, in one pass of a phase of a run; '' for the main one."""
+    own = [c for c in out["calls"] if c["phase"] == (phase or out["main_phase"]) and c["kind"] == "self"]
+    return [c["q_len"] for c in own if c["domain"] != "temporal"]
+
+
+def spread(own: list[int]) -> dict[str, Any]:
+    """Of the lengths of a pass: calls, distinct, shortest, longest; neighbours, the largest ratio of one to the next; range,
+    the longest over the shortest."""
+    steps = [max(a, b) / min(a, b) for a, b in pairwise(own)]
+    return {
+        "calls": len(own), "distinct": len(set(own)), "shortest": min(own), "longest": max(own),
+        "neighbours": max(steps, default=1.0), "range": max(own) / min(own),
+    }  # fmt: skip
 
 
 def variation(found: Mapping[Point, dict[str, Any]], plan: Plan) -> Rows:
     """By model: shortest and longest self-attention of a pass, their ratio, and the largest step between neighbouring
     levels, which differ in length."""
-    rows = []
-    for workload, own in lengths(found, plan).items():
-        if not own:
-            continue
-        steps = [max(a, b) / min(a, b) for a, b in pairwise(own)]
-        rows.append(
-            {
-                "workload": workload, "calls": len(own), "shortest": min(own), "longest": max(own),
-                "neighbours": max(steps, default=1.0), "range": max(own) / min(own),
-            }
-        )  # fmt: skip
-    return rows
+    return [{"workload": workload} | spread(own) for workload, own in lengths(found, plan).items() if own]
 
 
 def by_size(found: Mapping[Point, dict[str, Any]], plan: Plan) -> Rows:
@@ -101,7 +101,7 @@ def experiment(found: Mapping[Point, dict[str, Any]], plan: Plan) -> Experiment:
         (
             lines("study-lengths", profiles, "self-attention of one pass, in order", "tokens", "Self-attention, not along time.",
                   log_x=False),
-            shown(varied, {"workload": "Model", "calls": "Calls a pass", "shortest": "Shortest", "longest": "Longest",
+            shown(varied, {"workload": "Model", "calls": "Calls a pass", "distinct": "Lengths", "shortest": "Shortest", "longest": "Longest",
                            "neighbours": "Between neighbours", "range": "Whole range"},
                   "Between neighbours: the largest ratio of one self-attention's length to the next one's."),
             lines("study-length-distribution",

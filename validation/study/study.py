@@ -13,8 +13,8 @@ from simtti.files import write_text
 from simtti.hw_configs.devices import load
 from simtti.hw_configs.hardware import Hardware
 from simtti.validation.report.document import Cell, Fact, Report, Section, Table, table
-from simtti.validation.study import image_sizes, operators, roofline, sequences, video
-from simtti.validation.study.experiment import Experiment
+from simtti.validation.study import captured, image_sizes, operators, roofline, sequences, video
+from simtti.validation.study.experiment import Experiment, Rows
 from simtti.validation.study.findings import Finding, findings
 from simtti.validation.study.lab import Found, run_points
 from simtti.validation.study.plan import Plan
@@ -56,6 +56,7 @@ def evaluate(found: Found, plan: Plan, hardware: Hardware) -> Study:
         sequences.experiment(found, plan),
         image_sizes.experiment(found, plan),
         video.experiment(found, plan),
+        captured.experiment(found, plan),
     ]
     problems = sorted(
         {f"{asked.kind} {asked.label}: {out['error']}" for asked, out in found.items() if "error" in out}
@@ -76,11 +77,22 @@ def _findings_table(found: list[Finding]) -> Table:
                 finding.wanted,
                 Cell(finding.came_out, mark),
                 Cell(met, mark),
+                finding.measured,
+                finding.predicted,
                 finding.span,
             ]
         )
-    heads = ("Finding", "The study says", "Wanted", "Came out", "Met", "Range")
-    return table(heads, rows, text_columns=5, words_last=True)
+    heads = (
+        "Finding",
+        "The study says",
+        "Wanted",
+        "Came out",
+        "Met",
+        "Measured",
+        "Predicted of the same",
+        "Range",
+    )
+    return table(heads, rows, text_columns=7, words_last=True)
 
 
 def report(study: Study) -> Report:
@@ -89,7 +101,8 @@ def report(study: Study) -> Report:
     first = Section(
         "Findings",
         (
-            "Red where it does not come out. The range is of other accounts of the same runs and of what is not published.",
+            "Red where it does not come out. Measured: what captures of real inferences say of it, on a GPU of another kind than "
+            "the study's, and what the simulator predicts of the same ones, as below. The range is of other accounts of the same runs and of what is not published.",
         ),
         (_findings_table(study.findings),),
     )
@@ -98,7 +111,7 @@ def report(study: Study) -> Report:
         "assumed (workloads/models says what and why); what depends on them is shown over a range.",
         "The study's tables and figures could not be read when this was written, only its abstract; two findings are "
         "second-hand.",
-        "L1 hit rates are simulated, for loads that go through L1; no counter of a GPU has been compared with them.",
+        "L1 hit rates are simulated, for loads that go through L1; an H200's products go past it (docs/study.md).",
         *study.problems,
     ]
     return Report(
@@ -122,11 +135,13 @@ def report(study: Study) -> Report:
 
 
 def print_findings(study: Study) -> None:
-    """The findings for people, on standard output, without the ranges."""
+    """The findings for people, on standard output, without the ranges; then what captures say of them."""
     from simtti.validation.report.terminal import print_lines, print_table
 
     whole = _findings_table(study.findings)
     print_table(table(whole.columns[:5], [row[:5] for row in whole.rows], text_columns=5))
+    for shown in captured.short_tables(_figures(study)):
+        print_table(shown, shown.caption)
     print_lines(tuple(f"not run: {problem}" for problem in study.problems))
 
 
@@ -138,11 +153,12 @@ def write(study: Study, out: str | os.PathLike[str]) -> None:
     content = report(study)
     write_text(str(folder / "study.html"), page.html(content))
     write_text(str(folder / "study.md"), markdown.text(content))
-    figures: dict[str, list[dict[str, Any]]] = {"findings": [finding._asdict() for finding in study.findings]}
-    for experiment in study.experiments:
-        figures |= experiment.figures
-    for name, rows in figures.items():
+    for name, rows in {"findings": [each._asdict() for each in study.findings], **_figures(study)}.items():
         write_text(str(folder / f"{name}.csv"), _csv(rows))
+
+
+def _figures(study: Study) -> dict[str, Rows]:
+    return {name: rows for experiment in study.experiments for name, rows in experiment.figures.items()}
 
 
 def _csv(rows: list[dict[str, Any]]) -> str:

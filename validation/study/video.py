@@ -20,15 +20,20 @@ ACCOUNTS = ("kernel", "module", "copies")
 DOMAINS = ("spatial", "temporal")
 
 
+def is_divided(run: dict[str, Any]) -> bool:
+    """Whether a run attends over space and over time apart: not an image's, nor one that mostly does both at once."""
+    spatial_s, temporal_s, joint_s = (domain_sum(run, name, "kernel") for name in (*DOMAINS, "joint"))
+    return spatial_s > 0 and temporal_s > 0 and joint_s <= spatial_s + temporal_s
+
+
 def comparison(label: str, out: dict[str, Any]) -> Rows:
-    """Temporal over spatial self-attention of one run: a row a policy, with the times by every account, FLOPs, bytes, and
+    """Temporal over spatial attention of one run, cross-attention from either with it: a row a policy, with the times by every account, FLOPs, bytes, and
     the temporal share of both; empty where nothing attends along time, or most does to space and time at once (Phenaki)."""
     rows = []
     for policy in reversed(POLICIES):
         run = out[policy]
-        spatial_s, temporal_s, joint_s = (domain_sum(run, name, "kernel") for name in (*DOMAINS, "joint"))
-        if not spatial_s or not temporal_s or joint_s > spatial_s + temporal_s:
-            continue  # over space and time at once, or not of a video
+        if not is_divided(run):
+            continue
         row: dict[str, Any] = {"what": label, "attention": policy}
         for domain in DOMAINS:
             row |= {f"{domain}_{account}_s": domain_sum(run, domain, account) for account in ACCOUNTS}
@@ -59,6 +64,16 @@ def assumed(found: Mapping[Point, dict[str, Any]], plan: Plan) -> Rows:
         row
         for assumption in plan.assumptions
         for _, out in got(found, [assumption.point])
+        for row in comparison(assumption.label, out)
+    ]
+
+
+def whole_assumed(found: Mapping[Point, dict[str, Any]], plan: Plan) -> Rows:
+    """Make-A-Video's whole inference, 16 frames and the 76 interpolated, by the levels that attend: as assumed, then the others."""
+    return [
+        row
+        for assumption in plan.attending
+        for _, out in got(found, [assumption.whole])
         for row in comparison(assumption.label, out)
     ]
 
@@ -163,7 +178,7 @@ _COMPARED = {
     "spatial_hbm_bytes": "Spatial, HBM bytes", "temporal_hbm_bytes": "Temporal, HBM bytes",
 }  # fmt: skip
 _CAPTION = (
-    "Temporal over spatial self-attention, counted three ways: the kernels of the attention operator; all of the attention "
+    "Temporal over spatial attention, to text or an image included, counted three ways: the kernels of the attention operator; all of the attention "
     "module; and with the copies that turn the video around for it."
 )
 
@@ -181,7 +196,7 @@ def _growth_table(rows: Rows, axis: str) -> Table:
 
 
 def experiment(found: Mapping[Point, dict[str, Any]], plan: Plan) -> Experiment:
-    whole, ranges = systems(found, plan), assumed(found, plan)
+    whole, ranges, levels = systems(found, plan), assumed(found, plan), whole_assumed(found, plan)
     by_frames, by_side = over(found, plan, "frames"), over(found, plan, "side")
     grown = {axis: growth(rows, axis) for axis, rows in (("frames", by_frames), ("side", by_side))}
     hits = classes(found, plan)
@@ -192,6 +207,12 @@ def experiment(found: Mapping[Point, dict[str, Any]], plan: Plan) -> Experiment:
             ranges,
             _COMPARED,
             "One pass of Make-A-Video's decoder, over what is not published.",
+            text_columns=2,
+        ),
+        shown(
+            levels,
+            _COMPARED,
+            "Make-A-Video's whole inference, decoder and interpolation, by where they attend.",
             text_columns=2,
         ),
     ]
@@ -241,6 +262,6 @@ def experiment(found: Mapping[Point, dict[str, Any]], plan: Plan) -> Experiment:
     )
     return Experiment(
         section,
-        {"temporal_systems": whole, "temporal_assumptions": ranges, "temporal_frames": by_frames, "temporal_sides": by_side,
+        {"temporal_systems": whole, "temporal_assumptions": ranges, "temporal_attending": levels, "temporal_frames": by_frames, "temporal_sides": by_side,
          "temporal_growth_frames": grown["frames"], "temporal_growth_sides": grown["side"], "hit_rates": hits, "l1_ratios": ratios},
     )  # fmt: skip

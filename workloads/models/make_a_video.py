@@ -9,7 +9,9 @@ No sizes are published. SIZES holds what is assumed: unCLIP's (Ramesh et al. 202
 be read here), which the paper builds on, with time added. That is a decoder of 512 x [1, 2, 3, 4], 3 residual blocks a
 level, attention at 32, 16 and 8 with 64 channels a head; upsamplers of 320 x [1, 2, 3, 4] with 3 blocks and of
 192 x [1, 1, 2, 2, 4, 4] with 2, without attention or guidance. The prior and the CLIP text encoder are those of Karlo,
-unCLIP's open analogue, for which diffusers has classes. All together this is 7.9 B; others cite 9.7 B for Make-A-Video.
+unCLIP's open analogue, for which diffusers has classes. Karlo's own decoder attends at 32, 16 and 8 too, with 64 channels a head
+(github.com/kakaobrain/karlo, configs/decoder_900M_vit_l.yaml, commit e105e76); what other levels would give is in docs/study.md.
+All together this is 7.9 B; others cite 9.7 B for Make-A-Video.
 Also assumed:
 - Karlo's sampling steps (25 for the prior, the decoder, and here interpolation; 7 for the upsamplers);
 - time follows every 3x3 convolution in space, none of the 1x1; no position embeddings along time;

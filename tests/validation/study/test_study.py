@@ -16,8 +16,9 @@ from simtti.validation.study import accounting, findings, image_sizes, lab, oper
 from simtti.validation.study.experiment import slope
 from simtti.validation.study.l1.hit_rates import hit_rates, summarised
 from simtti.validation.study.plan import Assumption, Plan
-from simtti.validation.study.points import denoiser_trace, measure, point
+from simtti.validation.study.points import attending_trace, denoiser_trace, measure, point
 from simtti.words import number
+from simtti.workloads.profile import attention_calls
 from simtti.workloads.record import workload_trace
 from simtti.workloads.trace import TensorUse
 
@@ -35,6 +36,8 @@ SMALL = Plan(
     frames=(4, 8),
     assumptions=(DECODER, DECODER._replace(label="twice as wide", widths=(128, 256))),
     caches=(DECODER.caches,),
+    attending=(),
+    captures=("h200-sxm/muse",),
 )
 
 
@@ -51,7 +54,7 @@ def test_every_point_comes_out(found):
 def test_both_accounts_are_of_all_kernels(found):
     """Attention by module takes from other categories what lies within; nothing is lost or counted twice."""
     for asked, out in found.items():
-        for policy in ("flash", "baseline") if asked.kind != "caches" else ():
+        for policy in ("flash", "baseline") if asked.kind not in ("caches", "capture") else ():
             run = out[policy]
             for account in ("operators", "modules"):
                 assert sum(run[account].values()) == pytest.approx(run["kernel_s"])
@@ -128,7 +131,9 @@ def test_what_muse_gains_is_shown_at_both_of_its_sizes_and_judged_at_the_larger(
     assert list(pairs) == ["muse", "muse 256x256"]
     assert pairs["muse 256x256"] > pairs["muse"], "the fewer tokens, the less there is to gain"
     row = next(row for row in findings.findings(found, SMALL, HARDWARE) if "end to end" in row.finding)
-    assert row.came_out == f"{number(pairs['muse'])} to {number(pairs['muse'])}"
+    larger, smaller = (number(pairs[name]) for name in ("muse", "muse 256x256"))
+    assert row.came_out == f"{larger} to {larger}; over muse 256x256 {smaller} to {smaller}"
+    assert row.met == (1 <= pairs["muse"] <= 3)
     assert "muse 256x256" in row.span
 
 
@@ -167,6 +172,22 @@ def test_temporal_flops_are_frames_over_pixels_of_spatial(found):
     exponents = {r["account"]: r for r in video.growth(video.over(found, SMALL, "frames"), "frames")}
     assert exponents["flops"]["temporal_exponent"] == pytest.approx(2, abs=0.1)
     assert exponents["flops"]["spatial_exponent"] == pytest.approx(1, abs=0.1)
+
+
+def test_whole_make_a_video_attends_where_it_is_told():
+    """At 8x8 only: spatial attention's FLOPs over temporal's are 64 positions over 16 frames, and over 76."""
+    eight = next(assumption for assumption in Plan().attending if assumption.levels == (3,))
+    assert eight.whole == point("whole", "make-a-video", levels=(3,))
+    assert Plan().decoder.whole == point("run", "make-a-video"), "as the workload is"
+    pytest.importorskip("torch")
+    calls = attention_calls(attending_trace("make-a-video", eight.levels))
+    for phase, frames in (("denoising", 16), ("interpolation", 76)):
+        work = {
+            domain: sum(c.flops for c in calls if (c.phase, c.domain) == (phase, domain))
+            for domain in video.DOMAINS
+        }
+        assert {c.q_len for c in calls if (c.phase, c.domain) == (phase, "spatial")} == {64}
+        assert work["spatial"] / work["temporal"] == pytest.approx(64 / frames)
 
 
 def test_crossover():
