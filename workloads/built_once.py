@@ -64,7 +64,4 @@ class _AsBuilt:
 
 
 def _copied(attributes: dict[str, Any]) -> dict[str, Any]:
-    return {
-        name: value.copy() if type(value) in _CONTAINERS else value
-        for name, value in attributes.items()
-    }
+    return {name: value.copy() if type(value) in _CONTAINERS else value for name, value in attributes.items()}

@@ -81,11 +81,11 @@ def capture(
     """
     workload = find(name)
     chosen = checked(workload, device, attention, repeats, options)
+    check_device(device, workload.name)
     recorded = record(name, all_steps=all_steps, **options)
     passes = Passes(workload, chosen, device, attention, all_steps=all_steps, meter=meter)
     with quiet(), tempfile.TemporaryDirectory() as folder:
         with alone or nullcontext():
-            _check_device(workload, device)
             found = passes.run(Path(folder), repeats=repeats, longest_s=longest_s)
             facts = _facts(device)
         found.read()
@@ -110,7 +110,12 @@ def checked(
     return chosen
 
 
-def _check_device(workload: Workload, device: str) -> None:
+def check_device(device: str, what: str) -> None:
+    """Fail before the work, not after it, where there is no GPU. what: is to be captured.
+
+    Raises:
+        InputError: there is none.
+    """
     os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # torch reads it when loaded: no log lines on the terminal
     try:
         import torch
@@ -118,7 +123,7 @@ def _check_device(workload: Workload, device: str) -> None:
         return  # record() says how to install it
     if device == "cuda" and not torch.cuda.is_available():
         raise InputError(
-            f"capturing {workload.name} needs a CUDA GPU, and torch {torch.__version__} finds none here "
+            f"capturing {what} needs a CUDA GPU, and torch {torch.__version__} finds none here "
             "(--device cpu captures host times alone; simtti record needs no GPU)"
         )
 
@@ -126,9 +131,7 @@ def _check_device(workload: Workload, device: str) -> None:
 # ---- laying times beside operators
 
 
-def laid_beside(
-    recorded: Trace, found: Found, facts: dict[str, Any], device: str, attention: str
-) -> Trace:
+def laid_beside(recorded: Trace, found: Found, facts: dict[str, Any], device: str, attention: str) -> Trace:
     """The recorded trace with the times of the passes, whose profiles have been read."""
     watched: dict[str, list[StepRun]] = defaultdict(list)
     under = found.profiled.done if found.profiled else []

@@ -27,7 +27,7 @@ def _put_back(taken: list[Any]) -> None:
 
 
 class Noise(TorchFunctionMode):
-    """Fills what is made unwritten. std: of the noise; see `WEIGHTS_STD`."""
+    """Fills what is made unwritten."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class Noise(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         made = func(*args, **(kwargs or {}))
-        if func in _UNWRITTEN:
+        if func in _UNWRITTEN and made.device.type != "meta":  # which has no values
             with torch.no_grad():
                 if made.is_floating_point():
                     made.normal_(0.0, self.std)

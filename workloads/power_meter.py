@@ -77,7 +77,8 @@ class PowerMeter:
         self._samples: list[tuple[float, float]] = []
         self._thread: threading.Thread | None = None
         self._ended = threading.Event()
-        self._begin_s, self._begin_j = 0.0, None
+        self._begin_s = 0.0
+        self._begin_j: float | None = None
 
     def __enter__(self) -> PowerMeter:
         return self
