@@ -1,5 +1,6 @@
 """Workloads of one layer, in a module that a worker can import however it is started."""
 
+import time
 from dataclasses import replace
 
 from simtti.workloads.workload import Options, Workload
@@ -28,3 +29,13 @@ TOY = Workload(
     source="", url="", builder=record_toy,
 )  # fmt: skip
 BROKEN = replace(TOY, name="broken", builder=record_broken)
+
+
+def record_slow(options, recording):
+    """Is recorded, and then takes a minute."""
+    record_toy(options, recording)
+    if recording.device.type != "meta":
+        time.sleep(60)
+
+
+SLOW = replace(TOY, name="slow", builder=record_slow)

@@ -1,5 +1,12 @@
 """Several captures in one command: each in a process of its own, on a CPU and with a toy."""
 
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
 import pytest
 
 from simtti.commands.terminal import capture_line
@@ -48,6 +55,57 @@ def test_what_cannot_be_captured_is_said_before_any_is(toys, tmp_path):
         with pytest.raises(InputError, match=message):
             next(capture_many([Job("toy"), job], tmp_path, device="cpu"))
     assert not list(tmp_path.iterdir())
+
+
+# The command line, which knows the toys.
+COMMAND = """
+from simtti.cli import main
+from simtti.workloads.catalogue import register
+from toys import BROKEN, SLOW, TOY
+
+if __name__ == "__main__":
+    for workload in (TOY, BROKEN, SLOW):
+        register(workload)
+    main()
+"""
+
+
+def test_an_interrupted_command_keeps_what_is_finished_and_goes_on_from_there(tmp_path):
+    (tmp_path / "command.py").write_text(COMMAND)
+    out, tests = tmp_path / "captures", str(Path(__file__).parents[1])
+    paths = os.pathsep.join([tests, os.environ.get("PYTHONPATH", "")])
+
+    def started(*names):
+        words = [*names, "--device", "cpu", "--repeats", "1", "--workers", "2", "-o", str(out)]
+        return subprocess.Popen(
+            [sys.executable, str(tmp_path / "command.py"), "capture", *words],
+            stderr=subprocess.PIPE, text=True, start_new_session=True, env={**os.environ, "PYTHONPATH": paths},
+        )  # fmt: skip
+
+    process = started("toy", "slow")
+    finished = out / "toy_default_flash.parquet"
+    deadline = time.monotonic() + 120
+    while not finished.exists():
+        assert time.monotonic() < deadline
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.1)
+    time.sleep(1)
+    os.killpg(process.pid, signal.SIGINT)  # Ctrl-C goes to the whole foreground group
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert said.strip().splitlines()[-1] == (
+        "simtti: error: interrupted; finished work is kept, the same command goes on from there"
+    )
+    written = finished.stat().st_mtime_ns
+    process = started("toy", "broken")
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 2
+    assert said.strip().splitlines() == [
+        f"{out}: 1 of 2 captures are there already",
+        "broken_default_flash.parquet: failed: RuntimeError: CUDA error: device-side assert",
+        f"simtti: error: 1 of 1 captures failed; the others are in {out}",
+    ]
+    assert finished.stat().st_mtime_ns == written
 
 
 def test_a_capture_in_a_line(tmp_path):
