@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -71,7 +72,7 @@ def record(workload: str, out: str, **options: Any) -> None:
 @click.option(
     "--budget-s",
     type=float,
-    help="Seconds to measure for: 240 with kernels, 900 with campaign, else without end if not given.",
+    help="Seconds to measure for, if not given 240 with kernels, 900 with campaign; of several captures no end.",
 )
 @click.option("--families", help="With kernels: only these families, comma-separated.")
 @click.option(
@@ -141,12 +142,12 @@ def _capture_workloads(
 ) -> None:  # fmt: skip
     from simtti.workloads.capture import capture as capture_workload
     from simtti.workloads.capture_many import Job, capture_many, captured, is_taken
-    from simtti.workloads.catalogue import WORKLOADS
+    from simtti.workloads.catalogue import WORKLOADS, find
 
     given = tuple((name, value) for name, value in shape.items() if value is not None)
-    chosen = tuple(WORKLOADS) if workloads == ("all",) else workloads
+    chosen = tuple(WORKLOADS) if workloads == ("all",) else [find(name).name for name in workloads]
     jobs = [Job(name, given, kind, all_steps) for kind in attention.split(",") for name in chosen]
-    if len(jobs) == 1 and not Path(out).is_dir():
+    if len(jobs) == 1 and not Path(out).is_dir() and not out.endswith(os.sep):
         check_outputs(out)
         trace = capture_workload(
             chosen[0], device=device, attention=attention, repeats=repeats, all_steps=all_steps, longest_s=longest_s,

@@ -18,6 +18,8 @@ from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack,
 # Weights of this size keep activations finite in half precision, where a class leaves weights as they come.
 WEIGHTS_STD = 0.02
 
+# Other floating-point types (8 bits) have no generator, and get zero.
+_DRAWN = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
 _UNWRITTEN = {torch.empty, torch.empty_like, torch.empty_strided, torch.Tensor.new_empty}
 
 
@@ -37,7 +39,7 @@ class Noise(TorchFunctionMode):
         made = func(*args, **(kwargs or {}))
         if func in _UNWRITTEN and made.device.type != "meta":  # which has no values
             with torch.no_grad():
-                if made.is_floating_point():
+                if made.dtype in _DRAWN:
                     made.normal_(0.0, self.std)
                 else:
                     made.zero_()

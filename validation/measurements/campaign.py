@@ -399,11 +399,12 @@ def _describe_trace(path: Path) -> str:
     if timing is None:
         raise ValueError("it has no times")
     latency_s = (timing.end_to_end or {}).get("latency_s")
+    whole = (timing.end_to_end or {}).get("in_one_go", {})
     busy_s = sum(kernel.duration_us for kernel in timing.kernels) / 1e6
     if timing.device.get("name") and not timing.kernels and "sm_count" in timing.device:
         raise ValueError("it was captured on a GPU and has no kernels")
     return (f"{trace.workload} on {timing.device.get('name')}, {len(timing.kernels)} kernels, {busy_s:.4f} s in one pass, "
-            f"latency {latency_s} s")  # fmt: skip
+            f"latency {latency_s} s, in one go {whole.get('latency_s')} s and {whole.get('energy_j')} J")  # fmt: skip
 
 
 if __name__ == "__main__":
