@@ -3,13 +3,15 @@
 Every command that does many things at once does them here, so that they behave alike. Ctrl-C, or an error of one job,
 ends the workers at once; what is done by then is in the journal where there is one, and the same command goes on from
 there. A worker that is killed takes no job with it: those it may have had are done again, after all others. A full disk
-is an InputError that names the file. One job alone, or one worker, needs no process: it is done in this one.
+is an InputError that names the file. One job alone, or one worker, needs no process: it is done in this one. Jobs that may
+spoil the process they are done in have one each (`in_own_processes`).
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 import multiprocessing
 import os
 import signal
@@ -22,6 +24,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing.connection import wait as wait_for
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
@@ -165,6 +169,81 @@ def _end_with_parent() -> None:
     if parent is not None:
         parent.join()
         os._exit(1)
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a job gave no result, in one line."""
+
+    reason: str
+
+
+def in_own_processes(
+    function: Callable[..., T],
+    jobs: Mapping[K, tuple[Any, ...]],
+    workers: int | None = None,
+    *,
+    end_s: float = math.inf,
+    least_s: float = 0.0,
+) -> Iterator[tuple[K, T | Failure]]:
+    """`function` for the arguments of each job, each in a fresh process that ends with it: (the job's key, what came out).
+
+    For jobs that may spoil their process (a CUDA error, memory that stays behind): whatever becomes of one, an exception or a
+    death, it alone fails. Ctrl-C, and leaving the iteration early, end the processes at once. function: of a module.
+
+    end_s: when, by time.monotonic(), those under way are ended; neither they nor what has not begun come out. least_s: with less
+    left none is begun.
+
+    Raises:
+        InputError: workers is less than 1.
+    """
+    most, queue = cores(workers), deque(jobs)
+    context = multiprocessing.get_context("spawn")  # a forked process cannot use CUDA where its parent has
+    running: dict[Any, tuple[K, Any]] = {}
+    try:
+        while queue or running:
+            now = time.monotonic()
+            if now >= end_s or (not running and end_s - now < least_s):
+                return
+            while queue and len(running) < most and end_s - now >= least_s:
+                key = queue.popleft()
+                ours, theirs = context.Pipe(duplex=False)
+                process = context.Process(target=_do_apart, args=(theirs, function, jobs[key]), daemon=True)
+                process.start()
+                theirs.close()  # so that a death shows here as the end of the pipe
+                running[ours] = key, process
+            for pipe in wait_for(list(running), timeout=None if end_s == math.inf else max(end_s - now, 0.0)):
+                key, process = running.pop(pipe)
+                yield key, _result(pipe, process)
+    finally:
+        for pipe, (_, process) in running.items():
+            process.kill()
+            process.join()
+            pipe.close()
+
+
+def _do_apart(pipe: Any, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    _start_worker()
+    try:
+        found = function(*arguments)
+    except InputError as error:
+        found = Failure(str(error))
+    except BaseException as error:  # the other jobs are none the worse
+        found = Failure(f"{type(error).__name__}: {(str(error).splitlines() or ['no reason given'])[0]}")
+    pipe.send(found)
+
+
+def _result(pipe: Any, process: Any) -> Any:
+    try:
+        return pipe.recv()
+    except EOFError:
+        process.join()
+        code = process.exitcode
+        how = signal.Signals(-code).name if code is not None and code < 0 else f"exit code {code}"
+        return Failure(f"its process ended early ({how}); is the memory enough?")
+    finally:
+        process.join()  # what it held is free before the next one begins
+        pipe.close()
 
 
 def in_chunks(
@@ -322,6 +401,13 @@ def _locked(file: BinaryIO) -> Iterator[None]:
         yield
     finally:
         fcntl.flock(file, fcntl.LOCK_UN)
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Hold a file that at most one process holds at a time; that of a process that dies is free again."""
+    with path.open("ab") as file, _locked(file):
+        yield
 
 
 def _ends_with_newline(path: Path) -> bool:

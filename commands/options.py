@@ -31,7 +31,7 @@ attention_option = click.option(
     "--attention",
     default="flash",
     show_default=True,
-    help="flash, efficient, baseline (scores in HBM), or math (PyTorch's unfused backend: the same, in fp32).",
+    help="flash, efficient, baseline (unfused, in the model's dtype), or math (PyTorch's unfused backend, in fp32).",
 )
 host_option = click.option(
     "--host", default="default", show_default=True, help="The machine that launches the kernels."

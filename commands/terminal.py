@@ -12,7 +12,7 @@ from rich.text import Text
 from simtti.hw_configs.hardware import Hardware
 from simtti.hw_configs.schema import DATASHEET, calibration
 from simtti.simulator.result import Result
-from simtti.words import gib, inference_shape, seconds
+from simtti.words import gib, inference_shape, number, seconds
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from simtti.simulator.engine.replay import Replay
     from simtti.validation.fit.calibrate import Calibration
     from simtti.validation.judge.trace import Comparison
+    from simtti.workloads.capture_many import Captured
     from simtti.workloads.measured import Capture
 
 _BAR = 32
@@ -35,6 +36,28 @@ def _bar(share: float) -> Text:
     full = share * _BAR
     blocks = "█" * int(full) + ("▌" if full - int(full) >= 0.5 else "")
     return Text(blocks or ("▏" if share > 0 else ""), style="cyan")
+
+
+def capture_line(found: Captured) -> str:
+    """A capture in a line: what it holds, and what the run took."""
+    times = found.end_to_end
+    whole = times["in_one_go"]
+    words = [
+        f"{found.operators} operators, {found.kernels} kernels",
+        f"{seconds(times['latency_s'])} step by step",
+    ]
+    if whole["latency_s"] is None:
+        words.append(f"not run in one go: {whole['missing']}")
+    else:
+        drawn = [
+            f"{number(whole[name])} {unit}"
+            for name, unit in (("energy_j", "J"), ("mean_w", "W"), ("sm_clock_mhz", "MHz"))
+            if whole[name] is not None
+        ]
+        words.append(", ".join([f"{seconds(whole['latency_s'])} in one go", *drawn]))
+        if whole["missing"]:
+            words.append(f"no {'energy' if not drawn else 'more'}: {whole['missing']}")
+    return f"{found.path}: {found.workload}: {'; '.join(words)}"
 
 
 def print_result(result: Result) -> None:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import math
+import os
+import time
+from pathlib import Path
 from typing import Any
 
 import click
 
 from simtti.commands.options import check_outputs, json_option, print_json, shape_options, whole_numbers
 from simtti.commands.progress import progress
+from simtti.commands.terminal import capture_line
 from simtti.errors import InputError
+from simtti.jobs import Failure
 
 
 @click.command()
@@ -33,12 +39,15 @@ def record(workload: str, out: str, **options: Any) -> None:
 
 
 @click.command()
-@click.argument("workload")
+@click.argument("workloads", nargs=-1, required=True, metavar="WORKLOAD...")
 @shape_options
 @click.option("--guidance", type=float, help="Classifier-free guidance scale; 1 turns it off.")
 @click.option("--device", default="cuda", show_default=True, help="cuda, or cpu to try it out.")
 @click.option(
-    "--attention", default="flash", show_default=True, help="flash, efficient or math (unfused, in fp32)."
+    "--attention",
+    default="flash",
+    show_default=True,
+    help="flash, efficient, baseline (unfused, in the model's dtype) or math (PyTorch's unfused, in fp32); several, comma-separated.",
 )
 @click.option("--repeats", default=5, show_default=True, help="Clean times to take, without the profiler.")
 @click.option(
@@ -47,9 +56,24 @@ def record(workload: str, out: str, **options: Any) -> None:
     help="Run and keep every step, not one of those that are alike with its count.",
 )
 @click.option(
+    "--longest-s",
+    default=30.0,
+    show_default=True,
+    help="Run an inference of at most so many seconds in one go as well, for energy, power and clock; 0: none.",
+)
+@click.option(
+    "--workers",
+    type=int,
+    help="With several captures: processes; six, or as many as there are cores, if not given.",
+)
+@click.option(
     "--suite", default="tti", show_default=True, help="With WORKLOAD kernels: which microbenchmarks."
 )
-@click.option("--budget-s", default=240.0, show_default=True, help="With kernels: seconds to measure for.")
+@click.option(
+    "--budget-s",
+    type=float,
+    help="Seconds to measure for, if not given 240 with kernels, 900 with campaign; of several captures no end.",
+)
 @click.option("--families", help="With kernels: only these families, comma-separated.")
 @click.option(
     "--skip", multiple=True, type=click.Path(), help="With kernels: leave out what these files hold."
@@ -57,40 +81,104 @@ def record(workload: str, out: str, **options: Any) -> None:
 @click.option(
     "--counters", is_flag=True, help="With kernels: hardware counters through Nsight Compute instead."
 )
-@click.option("-o", "--out", required=True, type=click.Path(), help="The file to write (.parquet).")
-def capture(workload: str, out: str, device: str, **options: Any) -> None:
+@click.option("--results", type=click.Path(), help="With campaign: a folder of what earlier ones brought.")
+@click.option(
+    "-o",
+    "--out",
+    required=True,
+    type=click.Path(),
+    help="The file to write (.parquet); of several captures the folder.",
+)
+def capture(workloads: tuple[str, ...], out: str, device: str, **options: Any) -> None:
     """Run WORKLOAD on a GPU, with random weights, and keep its operators with the times of their kernels.
 
-    `simtti capture kernels` measures single operators instead: the microbenchmarks. It goes on where OUT ends.
+    Several workloads, or several kinds of attention, go into a folder: the host's work in parallel processes, the GPU for one at
+    a time. One that fails costs the others nothing; the same command goes on where it was stopped. `all` stands for every
+    workload.
+
+    `simtti capture kernels` measures single operators instead: the microbenchmarks. It goes on where OUT ends. `simtti capture
+    campaign` does all that a quarter of an hour on a GPU gives: captures, microbenchmarks and counters, in a folder.
 
     \b
     simtti capture stable-diffusion-1.5 --batch 2 -o sd-h100.parquet
     simtti capture svd --all-steps -o svd-steps.parquet
+    simtti capture sdxl svd muse --attention flash,baseline -o captures/
     simtti capture kernels --suite tti --budget-s 500 -o kernels.parquet
+    simtti capture campaign --budget-s 900 -o day/
     """
+    single = {name: options.pop(name) for name in ("suite", "families", "skip", "counters")}
+    budget_s, results = options.pop("budget_s"), options.pop("results")
+    if len(workloads) > 1 and {"kernels", "campaign"} & set(workloads):
+        raise InputError("kernels and campaign are captured on their own, not beside other workloads")
+    if workloads == ("kernels",):
+        _capture_kernels(out, device, 240.0 if budget_s is None else budget_s, **single)
+    elif workloads == ("campaign",):
+        from simtti.validation.measurements.campaign import take
+
+        done = take("day", Path(out), Path(results) if results else None, budget_s or 900.0, device)
+        if done:
+            raise InputError(f"the campaign is not complete; what came out, and why not all, is in {out}")
+    else:
+        _capture_workloads(workloads, out, device, budget_s, **options)
+
+
+def _capture_kernels(
+    out: str, device: str, budget_s: float, suite: str, families: str | None, skip: tuple[str, ...], counters: bool
+) -> None:  # fmt: skip
+    from simtti.validation.measurements.bench.measure import measure_suite
+
     check_outputs(out)
-    measuring = {name: options.pop(name) for name in ("suite", "budget_s", "families", "skip", "counters")}
-    if workload == "kernels":
-        from simtti.validation.measurements.bench.measure import measure_suite
-
-        families = measuring["families"].split(",") if measuring["families"] else None
-        with progress("measure", "cases") as advance:
-            done = measure_suite(
-                device, out, measuring["budget_s"], families, measuring["skip"], measuring["counters"], advance,
-                suite_name=measuring["suite"],
-            )  # fmt: skip
-        click.echo(
-            f"{out}: {done.measured} cases measured, {done.failed} of them failed, {done.left} left", err=True
-        )
-        return
-    from simtti.workloads.capture import capture as capture_workload
-
-    trace = capture_workload(workload, device=device, **options)
-    trace.save(out)
-    kernels = len(trace.timing.kernels) if trace.timing else 0
+    only = families.split(",") if families else None
+    with progress("measure", "cases") as advance:
+        done = measure_suite(device, out, budget_s, only, skip, counters, advance, suite_name=suite)
     click.echo(
-        f"{out}: {trace.workload}: {sum(1 for _ in trace.operators())} operators, {kernels} kernels", err=True
+        f"{out}: {done.measured} cases measured, {done.failed} of them failed, {done.left} left", err=True
     )
+
+
+def _capture_workloads(
+    workloads: tuple[str, ...], out: str, device: str, budget_s: float | None, attention: str, repeats: int,
+    all_steps: bool, longest_s: float, workers: int | None, **shape: Any,
+) -> None:  # fmt: skip
+    from simtti.workloads.capture import capture as capture_workload
+    from simtti.workloads.capture_many import Job, capture_many, captured, is_taken
+    from simtti.workloads.catalogue import WORKLOADS, find
+
+    given = tuple((name, value) for name, value in shape.items() if value is not None)
+    chosen = tuple(WORKLOADS) if workloads == ("all",) else [find(name).name for name in workloads]
+    jobs = [Job(name, given, kind, all_steps) for kind in attention.split(",") for name in chosen]
+    if len(jobs) == 1 and not Path(out).is_dir() and not out.endswith(os.sep):
+        check_outputs(out)
+        trace = capture_workload(
+            chosen[0], device=device, attention=attention, repeats=repeats, all_steps=all_steps, longest_s=longest_s,
+            **dict(given),
+        )  # fmt: skip
+        trace.save(out)
+        click.echo(capture_line(captured(trace, Path(out))), err=True)
+        return
+    folder = Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    check_outputs(str(folder / "captures.parquet"))
+    todo = [job for job in dict.fromkeys(jobs) if not is_taken(job, folder, device)]
+    if len(todo) < len(jobs):
+        click.echo(f"{folder}: {len(jobs) - len(todo)} of {len(jobs)} captures are there already", err=True)
+    end_s = math.inf if budget_s is None else time.monotonic() + budget_s
+    failed = done = 0
+    with progress("capture", "workloads") as advance:
+        for job, found in capture_many(
+            todo, folder, device=device, repeats=repeats, longest_s=longest_s, workers=workers, end_s=end_s
+        ):
+            done += 1
+            advance(done, len(todo))
+            if isinstance(found, Failure):
+                failed += 1
+                click.echo(f"{job.name}: failed: {found.reason}", err=True)
+            else:
+                click.echo(capture_line(found), err=True)
+    if done < len(todo):
+        click.echo(f"{folder}: {len(todo) - done} captures left when the time was up", err=True)
+    if failed:
+        raise InputError(f"{failed} of {done} captures failed; the others are in {folder}")
 
 
 @click.command()

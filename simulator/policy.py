@@ -17,9 +17,9 @@ LAUNCH = ("eager", "graph", "compiled")
 class Policy:
     """How operators become kernels.
 
-    attention: 'flash' (the device's fused kernel), 'efficient' (xformers-style), 'baseline' (scores in HBM), 'math'
-    (PyTorch's own unfused backend: as baseline, in fp32), or a library of
-    kernels/libraries.py by its name.
+    attention: 'flash' (the device's fused kernel), 'efficient' (xformers-style), 'baseline' (unfused, in the model's dtype: two
+    products and a softmax, scores in HBM), 'math' (PyTorch's own unfused backend, which computes halves in fp32), or a library
+    of kernels/libraries.py by its name.
     launch: 'eager'; 'graph': the whole inference in CUDA graphs, so that the host costs nothing; 'compiled':
     torch.compile, which fuses elementwise chains and shortens the host's work (see `fusion`).
     tf32: whether fp32 matrix products may be rounded to TF32 (torch.backends.cuda.matmul.allow_tf32); see `settled`.
@@ -51,7 +51,9 @@ def settled(policy: Policy, trace: Trace) -> Policy:
 def captured_with(trace: Trace) -> Policy:
     """The policy a capture was taken under; the default one for traces that do not say.
 
-    Captures of before 2026-11-26 call torch's MATH backend 'baseline'.
+    A capture whose 'baseline' does not say what its scores are in has torch's MATH backend under that name, in fp32.
     """
     attention = str(trace.provenance.get("attention", "flash"))
-    return settled(Policy(attention="math" if attention == "baseline" else attention), trace)
+    if attention == "baseline" and "scores" not in trace.provenance:
+        attention = "math"
+    return settled(Policy(attention=attention), trace)

@@ -48,7 +48,7 @@ def run(
         workload: a workload's name, or a Trace of your own.
         hw: a device's name, the path of a device YAML, or a Hardware.
         batch, steps, height, width, frames, prompt_tokens, dtype: what differs from the workload's default.
-        attention: 'flash', 'efficient', 'baseline' (scores in device memory) or 'math' (PyTorch's unfused backend, in fp32).
+        attention: 'flash', 'efficient', 'baseline' (unfused, in the model's dtype) or 'math' (PyTorch's unfused backend, in fp32).
         launch: 'eager'; 'graph' for a CUDA graph, which takes the host out; 'compiled' for torch.compile, which fuses
             elementwise chains.
         host: the host machine (hw_configs/hosts.yaml).

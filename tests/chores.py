@@ -5,6 +5,9 @@ import signal
 import time
 from pathlib import Path
 
+from simtti.errors import InputError
+from simtti.jobs import alone
+
 
 def square(number):
     return number * number
@@ -41,3 +44,23 @@ def nap(seconds):
 
 def squares(items, more=0):
     return [square(item) + more for item in items]
+
+
+def any_trouble(kind):
+    """A process number, or the trouble of that kind."""
+    if kind == "bug":
+        raise ValueError("a bug\nwith a long story")
+    if kind == "input":
+        raise InputError("height is 9")
+    if kind == "death":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return os.getpid()
+
+
+def alone_for_a_while(lock, log):
+    """Writes its number when it has the lock and before it lets go."""
+    with alone(lock):
+        for _ in range(2):
+            with log.open("a") as file:
+                file.write(f"{os.getpid()}\n")
+            time.sleep(0.1)

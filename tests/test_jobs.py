@@ -9,11 +9,21 @@ import threading
 import time
 
 import pytest
-from chores import deadly, deadly_once, faulty, nap, place, square, squares
+from chores import (
+    alone_for_a_while,
+    any_trouble,
+    deadly,
+    deadly_once,
+    faulty,
+    nap,
+    place,
+    square,
+    squares,
+)
 
 from simtti import jobs
 from simtti.errors import InputError
-from simtti.jobs import Journal, Pool, in_chunks
+from simtti.jobs import Failure, Journal, Pool, alone, in_chunks, in_own_processes
 
 
 def test_every_job_gives_its_result_once():
@@ -161,3 +171,44 @@ def test_a_full_disk_is_said_in_a_line_that_names_the_file(tmp_path):
     path.symlink_to("/dev/full")
     with pytest.raises(InputError, match=r"cannot write .*done\.jsonl: No space left on device"):
         Journal(path, "code").append("a", 1)
+
+
+def test_a_job_in_its_own_process_fails_alone():
+    found = dict(
+        in_own_processes(any_trouble, {kind: (kind,) for kind in ("none", "bug", "input", "death")}, 2)
+    )
+    assert isinstance(found["none"], int)
+    assert found["none"] != os.getpid()
+    assert {kind: reason.reason for kind, reason in found.items() if kind != "none"} == {
+        "bug": "ValueError: a bug",
+        "input": "height is 9",
+        "death": "its process ended early (SIGKILL); is the memory enough?",
+    }
+
+
+def test_jobs_in_their_own_processes_end_when_the_time_is_up():
+    begin = time.monotonic()
+    jobs_ = {"short": (0.0,), "long": (60.0,), "never begun": (0.0,)}
+    found = dict(in_own_processes(nap, jobs_, 2, end_s=begin + 4, least_s=3.9))
+    assert time.monotonic() - begin < 30
+    assert "long" not in found
+    assert not any(isinstance(each, Failure) for each in found.values())
+    assert not multiprocessing.active_children()
+    assert list(in_own_processes(nap, {"late": (0.0,)}, 2, end_s=time.monotonic() + 1, least_s=5)) == []
+
+
+def test_leaving_early_ends_the_processes():
+    for key, _ in in_own_processes(nap, {"short": (0.0,), "long": (60.0,)}, 2):
+        assert key == "short"
+        break
+    assert not multiprocessing.active_children()
+
+
+def test_what_one_process_holds_no_other_has(tmp_path):
+    lock, log = tmp_path / "lock", tmp_path / "log"
+    with alone(lock):
+        pass
+    list(in_own_processes(alone_for_a_while, {number: (lock, log) for number in range(3)}, 3))
+    lines = log.read_text().split()
+    assert len(lines) == 6
+    assert all(begin == end for begin, end in zip(lines[::2], lines[1::2], strict=True))

@@ -3,9 +3,10 @@
     trace = capture("stable-diffusion-1.5", device="cuda", batch=2)
     trace.timing.kernels[0].duration_us
 
-Weights are random, which changes no shape and hardly a time. The workload's builder runs several times: once to warm
-up, then for clean times without a profiler (`timing.end_to_end`), and once with each step under torch.profiler. The
-operators are those that `record` gives; what the profiler saw is laid beside them in order, and
+Weights are random, which changes no shape and hardly a time. The workload's builder runs several times, its modules built
+once: to warm up, then for clean times without a profiler (`timing.end_to_end`), once with each step under torch.profiler, and
+at last in one go, without a wait after each step, for latency, energy, power and clock (`end_to_end["in_one_go"]`; NVML is
+optional: `pip install 'simtti[nvml]'`). The operators are those that `record` gives; what the profiler saw is laid beside them in order, and
 `provenance["capture"]` counts what found its place. Where something did not, its kernels are kept without an operator.
 
 Of steps that are alike one is run and kept with its count, as in a recording; with `all_steps` each is run, on what the
@@ -15,44 +16,41 @@ sampler's first and last ones, which have a few elementwise operators less, are 
 recording, each step as often as it counts; only where a recording lets one length stand for a block of them (Parti,
 LLaMA2) has each its own. Steps that do the same share their operands, so that a file hardly grows but for the times.
 
-Tried: on a CPU, where there are host times and no kernels. Of Stable Diffusion 1.5 (64x64, fp32, torch 2.13) all 2,846
-operators that ran are recorded ones; 12 of the 2,858 recorded did not run: a CPU does not copy the prompts to itself,
-and its GroupNorm takes channels_last as it is. Not yet tried on a GPU: reading kernels is tested with profiles that
-other people made on H100, A100, B200 and V100, but CUDA events and the choice of attention kernels are not. Each clean
-time is of another run of the builder. Each step is under a profile of its own, and the next one's times begin where it
-ends: what a profiler takes to start and to write its file is not in the trace.
+Tried on a CPU, where there are host times and no kernels, and every workload on torch's meta device, where nothing is
+computed. Of Stable Diffusion 1.5 (64x64, fp32, torch 2.13) all 2,846 operators that ran are recorded ones; 12 of the 2,858
+recorded did not run: a CPU does not copy the prompts to itself, and its GroupNorm takes channels_last as it is. What ships in
+traces/measured was taken on an H200 with an earlier form of this. Each clean time is of another run of the builder. Each step
+is under a profile of its own, and the next one's times begin where it ends: what a profiler takes to start and to write its
+file is not in the trace.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import gc
 import os
 import statistics
+import tempfile
 from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime, timezone
 from difflib import SequenceMatcher
 from itertools import zip_longest
+from pathlib import Path
 from typing import Any
 
 from simtti.errors import InputError, unknown
 from simtti.workloads.catalogue import Options, Workload, find
-from simtti.workloads.device_run import DeviceRun, StepRun, Watch, profiled, timed, torch_profiler, unwatched
+from simtti.workloads.device_passes import ATTENTION, UNFUSED, Found, Passes, Whole
+from simtti.workloads.device_run import StepRun
 from simtti.workloads.kineto import Profile
 from simtti.workloads.kineto_calls import Call
+from simtti.workloads.power_meter import PowerMeter
 from simtti.workloads.record import quiet, record
 from simtti.workloads.trace import HostTime, Phase, TimedKernel, Timing, Trace
 
 DEVICES = ("cuda", "cpu")
-# torch's backends of scaled-dot-product attention, in order; MATH where no fused kernel takes the operands.
-ATTENTION = {
-    "flash": ("FLASH_ATTENTION", "EFFICIENT_ATTENTION", "MATH"),
-    "efficient": ("EFFICIENT_ATTENTION", "MATH"),
-    "math": ("MATH",),
-}
+# Longer ones are not run in one go as well, unless asked for: a quarter of an hour on a GPU is short.
+LONGEST_S = 30.0
 
 
 def capture(
@@ -62,19 +60,46 @@ def capture(
     attention: str = "flash",
     all_steps: bool = False,
     repeats: int = 5,
+    longest_s: float = LONGEST_S,
+    meter: PowerMeter | None = None,
+    alone: AbstractContextManager[Any] | None = None,
     **options: Any,
 ) -> Trace:
     """Run a workload on a device and return its trace with times. Options are those of `record`.
 
-    attention: the kernels of scaled-dot-product attention: 'flash', 'efficient', or 'math' with the score matrix in
-        memory, in fp32.
+    attention: the kernels of scaled-dot-product attention: 'flash', 'efficient', 'baseline' (unfused, with the score matrix in
+        memory, in the model's dtype), or 'math' (PyTorch's own unfused one, which computes halves in fp32).
     all_steps: run every step, not one of those that are alike.
     repeats: how many clean times to take; their median counts.
+    longest_s: an inference of at most so many seconds is run in one go as well, every step of it, for its latency, energy,
+        power and clock; 0: none.
+    meter: of power; NVML's if None.
+    alone: is entered while the device is needed, and not for recording or for reading profiles: a lock on it.
 
     Raises:
         InputError: no such workload, device or option; no torch or no GPU; not enough memory.
     """
     workload = find(name)
+    chosen = checked(workload, device, attention, repeats, options)
+    check_device(device, workload.name)
+    recorded = record(name, all_steps=all_steps, **options)
+    passes = Passes(workload, chosen, device, attention, all_steps=all_steps, meter=meter)
+    with quiet(), tempfile.TemporaryDirectory() as folder:
+        with alone or nullcontext():
+            found = passes.run(Path(folder), repeats=repeats, longest_s=longest_s)
+            facts = _facts(device)
+        found.read()
+    return laid_beside(recorded, found, facts, device, attention)
+
+
+def checked(
+    workload: Workload, device: str, attention: str, repeats: int, options: dict[str, Any]
+) -> Options:
+    """The options of a capture, with the defaults.
+
+    Raises:
+        InputError: as `capture`, as far as it can be known without torch.
+    """
     chosen = workload.options(**options)
     if device not in DEVICES:
         raise unknown("device to capture on", device, DEVICES)
@@ -82,14 +107,15 @@ def capture(
         raise unknown("attention", attention, ATTENTION)
     if repeats < 1:
         raise InputError(f"repeats is {repeats!r}; it must be a whole number of at least 1")
-    _check_device(workload, device)
-    recorded = record(name, all_steps=all_steps, **options)
-    with quiet():
-        runs = _runs(workload, chosen, device, attention, all_steps, repeats)
-    return _timed(recorded, runs, device, attention)
+    return chosen
 
 
-def _check_device(workload: Workload, device: str) -> None:
+def check_device(device: str, what: str) -> None:
+    """Fail before the work, not after it, where there is no GPU. what: is to be captured.
+
+    Raises:
+        InputError: there is none.
+    """
     os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # torch reads it when loaded: no log lines on the terminal
     try:
         import torch
@@ -97,86 +123,25 @@ def _check_device(workload: Workload, device: str) -> None:
         return  # record() says how to install it
     if device == "cuda" and not torch.cuda.is_available():
         raise InputError(
-            f"capturing {workload.name} needs a CUDA GPU, and torch {torch.__version__} finds none here "
+            f"capturing {what} needs a CUDA GPU, and torch {torch.__version__} finds none here "
             "(--device cpu captures host times alone; simtti record needs no GPU)"
         )
-
-
-# ---- running
-
-
-@dataclass
-class _Runs:
-    clean: list[DeviceRun]
-    profiled: DeviceRun
-
-
-def _runs(
-    workload: Workload, options: Options, device: str, attention: str, all_steps: bool, repeats: int
-) -> _Runs:
-    """Warm up, time, profile."""
-    import torch
-
-    def run(watch: Watch) -> DeviceRun:
-        return _run(workload, options, DeviceRun(device, watch, all_steps=all_steps), attention)
-
-    try:
-        run(unwatched)
-        clean = [run(timed) for _ in range(repeats)]
-        with torch_profiler(device):  # the first one loads CUPTI, which takes seconds
-            torch.zeros(1, device=device)
-        return _Runs(clean, run(profiled))
-    except torch.cuda.OutOfMemoryError as error:
-        reason = str(error).partition(". ")[0]
-        raise InputError(f"capturing {workload.name} ran out of the GPU's memory: {reason}") from None
-
-
-def _run(workload: Workload, options: Options, run: DeviceRun, attention: str) -> DeviceRun:
-    """Run the builder once on a device."""
-    import torch
-
-    gc.collect()  # the run before may have left its weights in cycles
-    on_gpu = run.device.type == "cuda"
-    if on_gpu:
-        torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
-    with _attention_kernels(attention):
-        workload.builder(options, run)
-    if on_gpu:
-        run.peak_memory_bytes = torch.cuda.max_memory_allocated()
-    return run
-
-
-@contextmanager
-def _attention_kernels(attention: str) -> Iterator[None]:
-    """The kernels of torch's scaled-dot-product attention; unfused ones multiply in the operands' own dtype, not in fp32."""
-    import torch
-    from torch.nn.attention import SDPBackend, sdpa_kernel
-
-    settings = torch.backends.cuda
-    allow = getattr(settings, "allow_fp16_bf16_reduction_math_sdp", None)  # since torch 2.5
-    before = allow is not None and settings.fp16_bf16_reduction_math_sdp_allowed()
-    with ExitStack() as stack:
-        if allow is not None:
-            stack.callback(allow, before)
-            allow(True)
-        stack.enter_context(sdpa_kernel([getattr(SDPBackend, backend) for backend in ATTENTION[attention]]))
-        yield
 
 
 # ---- laying times beside operators
 
 
-def _timed(recorded: Trace, runs: _Runs, device: str, attention: str) -> Trace:
-    """The recorded trace with the times of the runs."""
+def laid_beside(recorded: Trace, found: Found, facts: dict[str, Any], device: str, attention: str) -> Trace:
+    """The recorded trace with the times of the passes, whose profiles have been read."""
     watched: dict[str, list[StepRun]] = defaultdict(list)
-    for run_step in runs.profiled.done:
+    under = found.profiled.done if found.profiled else []
+    for run_step in under:
         watched[run_step.phase].append(run_step)
     pairs = [pair for phase in recorded.phases for pair in zip_longest(phase.steps, watched[phase.name])]
     host: list[HostTime | None] = []
     kernels: list[TimedKernel] = []
     counts = {"operators": 0, "profiled": 0, "matched": 0}
-    shifts = _shifts_us([run_step.profile for run_step in runs.profiled.done if run_step.profile])
+    shifts = _shifts_us([run_step.profile for run_step in under if run_step.profile])
     for step, watched_step in pairs:
         operators = step.operators if step else ()
         first = len(host)
@@ -206,16 +171,23 @@ def _timed(recorded: Trace, runs: _Runs, device: str, attention: str) -> Trace:
     kernels.sort(key=lambda kernel: kernel.start_us)
     return dataclasses.replace(
         recorded,
-        timing=Timing(tuple(kernels), tuple(host), _facts(device), _end_to_end(recorded.phases, runs)),
+        timing=Timing(tuple(kernels), tuple(host), facts, _end_to_end(recorded.phases, found, under)),
         provenance={
             **recorded.provenance,
             "kind": "measured",
             "device": device,
             "attention": attention,
+            # Says what 'baseline' means here: captures without it have PyTorch's math backend under that name.
+            **({"scores": _scores_dtype(recorded, attention)} if attention in UNFUSED else {}),
             "date": datetime.now(timezone.utc).date().isoformat(),
             "capture": counts,
         },
     )
+
+
+def _scores_dtype(recorded: Trace, attention: str) -> str:
+    """What unfused attention keeps its score matrix in."""
+    return "fp32" if attention == "math" else str(recorded.options["dtype"])
 
 
 def match(recorded: list[str], profiled: list[str]) -> dict[int, int]:
@@ -248,11 +220,11 @@ def _shifts_us(profiles: list[Profile]) -> dict[int, float]:
     return shifts
 
 
-def _end_to_end(phases: tuple[Phase, ...], runs: _Runs) -> dict[str, Any]:
-    """Times without the profiler, a step and in all, and with it, so that its overhead is known."""
+def _end_to_end(phases: tuple[Phase, ...], found: Found, profiled: list[StepRun]) -> dict[str, Any]:
+    """Times without the profiler, a step and in all, and with it, so that its overhead is known; and the run in one go."""
     steps: list[dict[str, Any]] = []
-    for number, under in enumerate(runs.profiled.done):
-        clean = [run.done[number] for run in runs.clean]
+    for number, under in enumerate(profiled):
+        clean = [run.done[number] for run in found.clean]
         seconds = [step.seconds for step in clean]
         steps.append(
             {
@@ -273,9 +245,30 @@ def _end_to_end(phases: tuple[Phase, ...], runs: _Runs) -> dict[str, Any]:
             step["count"] = count
     return {
         "latency_s": sum(step["clean_s"] * step["count"] for step in steps),
-        "peak_memory_bytes": max(run.peak_memory_bytes for run in runs.clean),
-        "repeats": len(runs.clean),
+        "peak_memory_bytes": max(run.peak_memory_bytes for run in found.clean),
+        "repeats": len(found.clean),
         "steps": steps,
+        "in_one_go": _in_one_go(found.whole),
+    }
+
+
+def _in_one_go(whole: Whole) -> dict[str, Any]:
+    """Every step without a wait in between: one inference's latency and energy, with what the GPU said of power and clock.
+
+    None where it was not measured; `missing` says why. energy_s: how long the counter was read over, all goes together.
+    """
+    draw = whole.draw
+    return {
+        "latency_s": whole.latency_s if draw else None,
+        "outside_s": whole.outside_s if draw else None,
+        "steps": whole.steps,
+        "goes": whole.goes,
+        "energy_j": draw.energy_j / whole.goes if draw and draw.energy_j is not None else None,
+        "energy_s": draw.seconds if draw and draw.energy_j is not None else None,
+        "mean_w": draw.mean_w if draw else None,
+        "sm_clock_mhz": draw.sm_clock_mhz if draw else None,
+        "sm_clock_min_mhz": draw.sm_clock_min_mhz if draw else None,
+        "missing": draw.missing if draw else whole.missing,
     }
 
 

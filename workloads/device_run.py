@@ -1,35 +1,43 @@
 """A workload's builder on a real device: each step runs under a watch, which times or profiles it.
 
     run = DeviceRun("cuda", timed)
-    workload.builder(options, run)
+    run.do(workload.builder, options)
     run.done[1].seconds
 
-Nothing of ours stands between the model and torch while a step runs: no mode, no hook. Importable without torch.
+Nothing of ours stands between the model and torch while a step runs: no mode, no hook. Between steps, what is made unwritten
+gets numbers (see `noise`). On the meta device, which computes nothing, the same can be tried out. Importable without torch.
 """
 
 from __future__ import annotations
 
-import tempfile
+import itertools
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from simtti.workloads.built_once import BuiltOnce
 from simtti.workloads.kineto import Profile, read_kineto
+from simtti.workloads.power_meter import Draw, PowerMeter
 from simtti.workloads.recording import Recording
 from simtti.workloads.trace import Step
+
+if TYPE_CHECKING:
+    from simtti.workloads.noise import Noise
 
 
 @dataclass
 class StepRun:
-    """One step of one run of the builder. A profile is there only in the run that the profiler watched."""
+    """One step of one run of the builder. A profile is there only in the run that the profiler watched: first as the file it
+    wrote, then read."""
 
     phase: str
     count: int
     seconds: float = 0.0
     host_seconds: float = 0.0
+    profile_file: Path | None = None
     profile: Profile | None = None
 
 
@@ -40,14 +48,35 @@ Watch = Callable[[StepRun, Any], AbstractContextManager[None]]
 class DeviceRun(Recording):
     """Runs steps where they are to run, and keeps what the watch saw of each in `done`.
 
-    Where every step is wanted, each is run, on what the one before left.
+    Where every step is wanted, each is run, on what the one before left. models: what earlier runs of the same builder with
+    the same options have built, which is taken again.
     """
 
-    def __init__(self, device: str, watch: Watch, *, all_steps: bool = False) -> None:
+    def __init__(
+        self, device: str, watch: Watch, *, all_steps: bool = False, models: BuiltOnce | None = None
+    ) -> None:
         super().__init__(device, all_steps=all_steps, reruns=all_steps)
         self.watch = watch
+        self.models = models or BuiltOnce()
         self.done: list[StepRun] = []
         self.peak_memory_bytes = 0
+        self._noise: Noise | None = None
+
+    def do(self, builder: Callable[[Any, Recording], None], options: Any) -> None:
+        """Run the builder, once in the life of this run."""
+        from simtti.workloads.noise import Noise
+
+        self.models.begin()
+        with Noise() as self._noise:
+            builder(options, self)
+        self._noise = None
+
+    def build(self, factory: Any, /, *args: Any, dtype: str, **kwargs: Any) -> Any:
+        def built() -> Any:
+            with self._noise.of_weights() if self._noise else nullcontext():
+                return super(DeviceRun, self).build(factory, *args, dtype=dtype, **kwargs)
+
+        return self.models.get(f"{getattr(factory, '__qualname__', factory)} {dtype}", built)
 
     @contextmanager
     def step(self, phase: str, *, domain: str, count: int = 1, continued: bool = False) -> Iterator[None]:
@@ -55,7 +84,11 @@ class DeviceRun(Recording):
 
         started = StepRun(phase, count)
         steps = self._phases.setdefault(phase, [])
-        with torch.no_grad(), self.watch(started, self.device):
+        with (
+            self._noise.paused() if self._noise else nullcontext(),
+            torch.no_grad(),
+            self.watch(started, self.device),
+        ):
             yield
         steps.append(Step(count, ()))
         self.done.append(started)
@@ -73,10 +106,12 @@ class DeviceRun(Recording):
         return nullcontext()
 
     def on_device(self, tensor: Any) -> Any:
-        return tensor.to(self.device)
+        # Meta tensors have no values, and these steer the host.
+        return tensor if self.device.type == "meta" else tensor.to(self.device)
 
     def copy_to_host(self, tensor: Any) -> None:
-        tensor.to("cpu", copy=True)
+        if self.device.type != "meta":
+            tensor.to("cpu", copy=True)
 
 
 # ---- watches
@@ -108,25 +143,41 @@ def timed(step: StepRun, place: Any) -> Iterator[None]:
         step.seconds = step.host_seconds = time.perf_counter() - start
 
 
-@contextmanager
-def profiled(step: StepRun, place: Any) -> Iterator[None]:
-    """Put the step under a profiler of its own."""
-    import torch
+def profiled_into(folder: Path, *, compressed: bool = False) -> Watch:
+    """Put each step under a profiler of its own, which leaves its file in `folder`; `read_profiles` reads them.
 
-    if place.type == "cuda":
-        torch.cuda.synchronize()
-    start = time.perf_counter()
-    with torch_profiler(place) as profiler:
-        yield
+    compressed: of hundreds of steps the files would fill a disk.
+    """
+    suffix = ".json.gz" if compressed else ".json"
+    numbers = itertools.count()
+
+    @contextmanager
+    def profiled(step: StepRun, place: Any) -> Iterator[None]:
+        import torch
+
         if place.type == "cuda":
             torch.cuda.synchronize()
-        step.seconds = time.perf_counter() - start
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "profile.json")
-        profiler.export_chrome_trace(str(path))
-        step.profile = read_kineto(path, may_be_empty=True)
-    for call in step.profile.calls:
-        call.arguments = {}  # the recording has them; of hundreds of steps they would fill the memory
+        start = time.perf_counter()
+        with torch_profiler(place) as profiler:
+            yield
+            if place.type == "cuda":
+                torch.cuda.synchronize()
+            step.seconds = time.perf_counter() - start
+        step.profile_file = folder / f"{next(numbers)}{suffix}"
+        profiler.export_chrome_trace(str(step.profile_file))
+
+    return profiled
+
+
+def read_profiles(steps: list[StepRun]) -> None:
+    """Read what the profiler wrote of each step: work for the host alone, which can wait until the GPU is let go of."""
+    for step in steps:
+        if step.profile_file is not None:
+            step.profile = read_kineto(step.profile_file, may_be_empty=True)
+            step.profile_file.unlink()
+            step.profile_file = None
+            for call in step.profile.calls:
+                call.arguments = {}  # the recording has them; of hundreds of steps they would fill the memory
 
 
 def torch_profiler(device: Any) -> Any:
@@ -139,3 +190,35 @@ def torch_profiler(device: Any) -> Any:
         *([ProfilerActivity.CUDA] if torch.device(device).type == "cuda" else []),
     ]
     return profile(activities=activities, record_shapes=True)
+
+
+class InOneGo:
+    """A watch that waits for the device before the first step and after the last one only, as a pipeline does.
+
+    outside_s: what the host took between the steps, for what a capture does there: it is in the time as well.
+    """
+
+    def __init__(self, meter: PowerMeter) -> None:
+        self.meter = meter
+        self.outside_s = 0.0
+        self._left_s: float | None = None
+        self._wait: Callable[[], None] = lambda: None
+
+    @contextmanager
+    def __call__(self, step: StepRun, place: Any) -> Iterator[None]:
+        import torch
+
+        if self._left_s is None:
+            if place.type == "cuda":
+                self._wait = torch.cuda.synchronize
+            self._wait()
+            self.meter.start()
+        else:
+            self.outside_s += time.perf_counter() - self._left_s
+        yield
+        self._left_s = time.perf_counter()
+
+    def end(self) -> Draw:
+        """Wait for the last step; the time since the first one, and what was drawn."""
+        self._wait()
+        return self.meter.stop()

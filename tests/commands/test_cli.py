@@ -297,3 +297,10 @@ def test_timing_needs_a_timed_trace(tmp_path):
         "run", "sdxl", "--hw", "h100-sxm", "--timing", "measured", "--height", "512", "--width", "512"
     )
     assert "measured" in refused("run", "sdxl", "--hw", "h100-sxm", "--timing", "exact")
+
+
+def test_what_capture_cannot_take_is_said_before_it_begins(tmp_path):
+    out = tmp_path / "captures"
+    assert "are captured on their own" in refused("capture", "kernels", "sdxl", "-o", out)
+    assert "takes no frames" in refused("capture", "svd", "sdxl", "--frames", 8, "-o", out)
+    assert "unknown attention 'flush'" in refused("capture", "svd", "--attention", "flash,flush", "-o", out)

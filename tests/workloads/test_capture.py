@@ -1,8 +1,12 @@
 """Capturing, on a CPU and with a model small enough for it: everything but the kernels."""
 
+from contextlib import contextmanager
+from dataclasses import replace
+
 import pytest
 
 from simtti.errors import InputError
+from simtti.simulator.policy import captured_with
 from simtti.workloads import catalogue
 from simtti.workloads.catalogue import Options, Workload
 from simtti.workloads.trace import Trace
@@ -12,6 +16,7 @@ pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 
 from simtti.workloads import capture as capturing  # noqa: E402
+from simtti.workloads import device_passes  # noqa: E402
 from simtti.workloads.capture import capture, match  # noqa: E402
 from simtti.workloads.record import record  # noqa: E402
 
@@ -54,7 +59,7 @@ def tiny():
 
 @pytest.fixture(scope="module")
 def captured(tiny):
-    return capture("tiny", device="cpu", repeats=2)
+    return capture("tiny", device="cpu", repeats=2, longest_s=0)
 
 
 def test_the_operators_are_the_recorded_ones_and_each_has_its_time(captured):
@@ -99,28 +104,11 @@ def test_a_captured_trace_is_saved_and_loaded(captured, tmp_path):
 
 
 def test_attention_stays_one_operator_whatever_its_kernels(tiny):
-    trace = capture("tiny", device="cpu", attention="math", repeats=1, steps=1)
+    trace = capture("tiny", device="cpu", attention="math", repeats=1, steps=1, longest_s=0)
     times = zip(trace.operators(), trace.timing.host, strict=True)
     attention = [time for operator, time in times if operator.category == "Attention"]
     assert len(attention) > 5
     assert None not in attention
-
-
-def test_unfused_attention_multiplies_in_the_operands_dtype():
-    from torch.utils._python_dispatch import TorchDispatchMode
-
-    class Products(TorchDispatchMode):
-        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-            if func is torch.ops.aten.bmm.default:
-                dtypes.append(args[0].dtype)
-            return func(*args, **(kwargs or {}))
-
-    dtypes, query = [], torch.zeros(1, 2, 8, 4, dtype=torch.bfloat16)
-    before = torch.backends.cuda.fp16_bf16_reduction_math_sdp_allowed()
-    with capturing._attention_kernels("math"), Products():
-        torch.nn.functional.scaled_dot_product_attention(query, query, query)
-    assert dtypes == [torch.bfloat16, torch.bfloat16]
-    assert torch.backends.cuda.fp16_bf16_reduction_math_sdp_allowed() == before
 
 
 @pytest.mark.parametrize(
@@ -136,6 +124,49 @@ def test_what_cannot_be_captured_is_said_in_one_line(tiny, options, message):
     with pytest.raises(InputError, match=message) as caught:
         capture("tiny", **options)
     assert "\n" not in str(caught.value)
+
+
+def test_the_device_is_held_for_running_alone(tiny, monkeypatch):
+    """Neither while recording nor while reading profiles."""
+    held, seen = [], []
+
+    @contextmanager
+    def alone():
+        held.append(True)
+        yield
+        held.pop()
+
+    def spy(module, name):
+        original = getattr(module, name)
+
+        def spied(*args, **kwargs):
+            seen.append((name, bool(held)))
+            return original(*args, **kwargs)
+
+        monkeypatch.setattr(module, name, spied)
+
+    spy(capturing, "record")
+    spy(device_passes, "read_profiles")
+    spy(device_passes, "unwatched")
+    captured = capture("tiny", device="cpu", repeats=1, alone=alone(), steps=1)
+    assert dict(seen) == {"record": False, "read_profiles": False, "unwatched": True}
+    whole = captured.timing.end_to_end["in_one_go"]
+    assert whole["steps"] == 3
+    assert whole["latency_s"] > 0
+    assert (whole["energy_j"], whole["missing"]) == (None, "a cpu has no NVML")
+
+
+@pytest.mark.parametrize(
+    ("provenance", "policy"),
+    [
+        ({"attention": "baseline", "scores": "fp16"}, "baseline"),
+        ({"attention": "baseline"}, "math"),  # what captures called PyTorch's math backend once
+        ({"attention": "math", "scores": "fp32"}, "math"),
+        ({}, "flash"),
+    ],
+)
+def test_a_capture_is_simulated_with_the_attention_it_was_taken_with(captured, provenance, policy):
+    assert captured_with(replace(captured, provenance=provenance)).attention == policy
 
 
 def test_without_a_gpu(tiny, monkeypatch):

@@ -8,7 +8,7 @@ torch = pytest.importorskip("torch")
 from torch.overrides import _get_current_function_mode_stack  # noqa: E402
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack  # noqa: E402
 
-from simtti.workloads.device_run import DeviceRun, profiled, timed, unwatched  # noqa: E402
+from simtti.workloads.device_run import DeviceRun, profiled_into, read_profiles, timed, unwatched  # noqa: E402
 from simtti.workloads.record import quiet  # noqa: E402
 from simtti.workloads.workload import Options  # noqa: E402
 
@@ -36,9 +36,13 @@ def test_steps_run_as_often_as_asked(all_steps, counts):
     assert run.parameters == {"layer": 20}
 
 
-def test_what_the_profiler_saw_is_the_steps(capfd):
-    run = DeviceRun("cpu", profiled)
+@pytest.mark.parametrize("compressed", [False, True])
+def test_what_the_profiler_saw_is_the_steps(capfd, tmp_path, compressed):
+    run = DeviceRun("cpu", profiled_into(tmp_path, compressed=compressed))
     steps(run)
+    assert len(list(tmp_path.iterdir())) == 3
+    read_profiles(run.done)
+    assert not list(tmp_path.iterdir())
     assert [call.name for call in run.done[1].profile.calls] == ["aten::t", "aten::addmm"]
 
 
@@ -56,13 +60,19 @@ def test_a_failed_step_is_none():
 def without_modes(step, place):
     assert not _get_current_function_mode_stack()
     assert not _get_current_dispatch_mode_stack()
+    register_module_forward_pre_hook = torch.nn.modules.module.register_module_forward_pre_hook
+    handle = register_module_forward_pre_hook(lambda *_: modes.append(_get_current_function_mode_stack()))
+    modes = []
     yield
+    handle.remove()
+    assert modes
+    assert not any(modes)
     assert not _get_current_function_mode_stack()
     assert not _get_current_dispatch_mode_stack()
 
 
 def test_a_pipeline_runs_without_a_mode_of_ours():
-    """Stable Diffusion 3's classes, whose patches stay strided: the one mode is gone again when a step ends."""
+    """Stable Diffusion 3's classes, whose patches stay strided."""
     from transformers import T5Config
 
     from simtti.workloads.models import stable_diffusion_3 as sd3
@@ -86,7 +96,11 @@ def test_a_pipeline_runs_without_a_mode_of_ours():
     with pytest.MonkeyPatch.context() as patch:
         for name, value in small.items():
             patch.setattr(sd3, name, value)
-        sd3.record_sd3(Options(height=16, width=16, steps=2, guidance=5.0, dtype="fp32"), run, transformer)
+        run.do(
+            lambda options, run: sd3.record_sd3(options, run, transformer),
+            Options(height=16, width=16, steps=2, guidance=5.0, dtype="fp32"),
+        )
+    assert "contiguous" not in vars(torch.Tensor)  # what keeps patches strided is gone again
     assert [step.phase for step in run.done] == ["text_encoder", "denoising", "decoder"]
 
 

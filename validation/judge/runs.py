@@ -118,7 +118,7 @@ def attention_ratios(table: pd.DataFrame) -> pd.DataFrame:
     if "attention" not in table:
         return _against(table, "attention", lambda part: part)  # none
     filled = table.assign(attention=table.attention.astype(object).where(table.attention.notna(), "flash"))
-    fused = filled.attention != "baseline"
+    fused = ~filled.attention.isin(["baseline", "math"])
     return _against(filled, "attention", lambda part: part[fused[part.index]].sort_values("attention"))
 
 

@@ -1,12 +1,13 @@
-"""Takes a campaign of measurements on a machine with a CUDA GPU and no network, in pieces of ten minutes.
+"""Takes a campaign of measurements on a machine with a CUDA GPU and no network: a quarter of an hour, or in pieces.
 
+    python3 validation/measurements/campaign.py day      --out OUT --budget-s 900
     python3 validation/measurements/campaign.py look     --out OUT
     python3 validation/measurements/campaign.py kernels  --out OUT --results RESULTS
     python3 validation/measurements/campaign.py traces   --out OUT --results RESULTS
     python3 validation/measurements/campaign.py counters --out OUT --results RESULTS
     python3 validation/measurements/campaign.py check    --results RESULTS
 
-Each piece writes at most 8 files of under 16 MB to OUT; RESULTS holds what earlier pieces wrote, which is not measured
+The same as `simtti capture campaign` where simtti is installed. Each piece writes at most 8 files of under 16 MB to OUT; RESULTS holds what earlier pieces wrote, which is not measured
 again. validation/measurements/campaign.md says what to run in which order and what comes of it. simtti need not be installed, and
 wheels in the folder carry/ beside the checkout's README are used without being installed either.
 """
@@ -21,21 +22,23 @@ import sys
 import tarfile
 import tempfile
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from simtti.jobs import Failure
+    from simtti.workloads.capture_many import Captured, Job
     from simtti.workloads.catalogue import Workload
 
 ROOT = Path(__file__).resolve().parents[2]
 MAX_FILE_BYTES = 15_500_000
-MAX_ARCHIVES = 6
+MAX_ARCHIVES = 4
 LEAST_S = 25.0  # a trace is not begun with less left
+REPEATS = 3  # clean times of a trace
 MODULES = {
-    "look": (
+    "day": (
         "torch",
         "numpy",
         "pandas",
@@ -48,6 +51,7 @@ MODULES = {
         "diffusers",
         "transformers",
     ),
+    "look": ("torch", "numpy", "pandas", "pyarrow", "click", "rich", "diffusers", "transformers"),
     "kernels": ("torch", "numpy", "pandas", "pyarrow", "click", "rich"),
     "traces": ("torch", "numpy", "pandas", "pyarrow", "click", "rich", "diffusers", "transformers"),
     "counters": ("torch", "numpy", "pandas", "pyarrow", "click", "rich"),
@@ -55,37 +59,14 @@ MODULES = {
 # The workloads whose steps are wanted most: a UNet, its video forms, SDXL, then transformers; the rest as they come.
 WANTED = ("stable-diffusion-1.5", "modelscope-t2v", "svd", "animatediff", "sdxl", "stable-diffusion-2.1", "wan2.1-1.3b",
           "cogvideox-2b", "pixart-sigma", "sd3-medium", "make-a-video", "imagen", "muse", "parti", "phenaki")  # fmt: skip
-ATTENTION = ("flash", "math")
+ATTENTION = ("flash", "baseline")
+# Of a day: the share of its time for traces, and what counters need at its end.
+TRACES_SHARE = 0.55
+COUNTERS_S = 65.0
 
 Run = Callable[[list[str], float], "subprocess.CompletedProcess[str]"]
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """One timed trace to take."""
-
-    workload: str
-    options: tuple[tuple[str, int], ...]
-    attention: str
-
-    @property
-    def name(self) -> str:
-        shape = "_".join(f"{option}{value}" for option, value in self.options) or "default"
-        return f"{self.workload}_{shape}_{self.attention}.parquet"
-
-    def arguments(self, device: str, out: Path) -> list[str]:
-        shape = [word for option, value in self.options for word in (f"--{option}", str(value))]
-        return [
-            "capture",
-            self.workload,
-            "--device",
-            device,
-            "--attention",
-            self.attention,
-            *shape,
-            "-o",
-            str(out),
-        ]
+# What takes traces: of jobs, into a folder, on a device, until a time: each with what it came to, as they end.
+Take = Callable[["list[Job]", Path, str, float], "Iterator[tuple[Job, Captured | Failure]]"]
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -98,21 +79,32 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--budget-s", type=float, default=540.0, help="Seconds the piece may take.")
     parser.add_argument("--device", default="cuda", help="cuda, or cpu to try the campaign out.")
     given = parser.parse_args(arguments)
-    if given.piece != "check" and given.out is None:
-        parser.error(f"{given.piece} needs --out")
-    end = time.monotonic() + given.budget_s
+    if given.piece != "check":
+        if given.out is None:
+            parser.error(f"{given.piece} needs --out")
+        return take(given.piece, given.out, given.results, given.budget_s, given.device)
+    with tempfile.TemporaryDirectory() as folder:
+        sys.path[:0] = [str(make_site(Path(folder), ROOT))]
+        return check(given.results or ROOT)
+
+
+def take(piece: str, out: Path, results: Path | None, budget_s: float, device: str) -> int:
+    """Take a piece: 0 where it has brought something. out: a folder, made if need be."""
+    end = time.monotonic() + budget_s
     with tempfile.TemporaryDirectory() as folder:
         site = make_site(Path(folder), ROOT)
         sys.path[:0] = [str(site)]
-        if given.piece == "check":
-            return check(given.results or ROOT)
-        given.out.mkdir(parents=True, exist_ok=True)
-        lacking = missing(MODULES[given.piece], site)
-        if lacking:
-            print(f"campaign: missing modules: {', '.join(lacking)}; put their wheels into {ROOT / 'carry'}")
-            return 2
-        run = runner(site, given.out / "log.txt")
-        return PIECES[given.piece](given.out, given.results, end, given.device, run)
+        try:
+            lacking = missing(MODULES[piece], site)
+            if lacking:
+                print(
+                    f"campaign: missing modules: {', '.join(lacking)}; put their wheels into {ROOT / 'carry'}"
+                )
+                return 2
+            out.mkdir(parents=True, exist_ok=True)
+            return PIECES[piece](out, results, end, device, runner(site, out / "log.txt"))
+        finally:
+            sys.path.remove(str(site))
 
 
 def make_site(folder: Path, root: Path) -> Path:
@@ -193,8 +185,9 @@ def look(out: Path, results: Path | None, end: float, device: str, run: Run) -> 
     """A minute of every family and one trace: does it all work here?"""
     kernels = run(["capture", "kernels", "--suite", "tti", "--device", device, "--budget-s", "45",
                    "-o", str(out / "kernels-look.parquet")], end - time.monotonic())  # fmt: skip
-    job = Job("stable-diffusion-1.5", (), "flash")
-    return kernels.returncode or take_traces([job], out, set(), end, device, run)
+    from simtti.workloads.capture_many import Job
+
+    return kernels.returncode or take_traces([Job("stable-diffusion-1.5")], out, set(), end, device)
 
 
 def kernels(out: Path, results: Path | None, end: float, device: str, run: Run) -> int:
@@ -210,7 +203,19 @@ def traces(out: Path, results: Path | None, end: float, device: str, run: Run) -
     """Timed traces of every workload until the time is up, without those that `results` tells of."""
     from simtti.workloads.catalogue import WORKLOADS
 
-    return take_traces(trace_jobs(WORKLOADS), out, already_taken(results), end, device, run)
+    return take_traces(trace_jobs(WORKLOADS), out, already_taken(results), end, device)
+
+
+def day(out: Path, results: Path | None, end: float, device: str, run: Run) -> int:
+    """All that a quarter of an hour gives: traces first, then microbenchmarks, counters at the end. What fails costs the others
+    nothing."""
+    left = end - time.monotonic()
+    counters_s = COUNTERS_S if left > 4 * COUNTERS_S else 0.0
+    failed = traces(out, results, end - left * (1 - TRACES_SHARE), device, run)
+    failed |= kernels(out, results, end - counters_s, device, run)
+    if counters_s:
+        counters(out, results, end, device, run)  # many machines do not let one read them
+    return 1 if failed else 0
 
 
 def counters(out: Path, results: Path | None, end: float, device: str, run: Run) -> int:
@@ -231,7 +236,7 @@ def counters(out: Path, results: Path | None, end: float, device: str, run: Run)
 
 
 PIECES: dict[str, Callable[[Path, Path | None, float, str, Run], int]] = {
-    "look": look, "kernels": kernels, "traces": traces, "counters": counters,
+    "day": day, "look": look, "kernels": kernels, "traces": traces, "counters": counters,
 }  # fmt: skip
 
 
@@ -240,7 +245,9 @@ def _stamp() -> str:
 
 
 def trace_jobs(workloads: dict[str, Workload]) -> list[Job]:
-    """Every workload at its default shape with fused attention, then with math, then both at a second shape."""
+    """Every workload at its default shape with fused attention, then with unfused, then both at a second shape."""
+    from simtti.workloads.capture_many import Job
+
     names = [name for name in WANTED if name in workloads] + [
         name for name in workloads if name not in WANTED
     ]
@@ -288,29 +295,29 @@ def already_taken(results: Path | None) -> set[str]:
     return taken
 
 
-def take_traces(jobs: list[Job], out: Path, taken: set[str], end: float, device: str, run: Run) -> int:
+def take_traces(
+    jobs: list[Job], out: Path, taken: set[str], end: float, device: str, take_all: Take | None = None
+) -> int:
     """Capture the jobs that are not taken yet, as far as time and files allow. The list is kept up to date throughout.
 
-    A job that did not get all the time it needed counts as neither taken nor failed, unless it had most of a piece.
+    A job that did not get all the time it needed counts as neither taken nor failed. take_all: captures them; simtti's own
+    `capture_many` if None.
     """
     stamp = _stamp()
     listing: dict[str, Any] = {"taken": [], "failed": {}}
     archives: list[Path] = []
     todo = [job for job in jobs if job.name not in taken]
     with tempfile.TemporaryDirectory() as folder:
-        for job in todo:
-            left = end - time.monotonic()
-            if left < LEAST_S:
-                break
+        for job, found in (take_all or _side_by_side)(todo, Path(folder), device, end - 5):
             path = Path(folder, job.name)
-            done = run(job.arguments(device, path), left - 5)
-            if done.returncode == 0 and path.exists():
+            if path.exists():
                 if not add_to_archive(path, out, stamp, archives):
                     break
+                path.unlink()
                 listing["taken"].append(job.name)
-            elif done.returncode != 124 or left > 400:
-                listing["failed"][job.name] = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-            path.unlink(missing_ok=True)
+            else:
+                listing["failed"][job.name] = getattr(found, "reason", "no reason given")
+                print(f"{job.name}: {listing['failed'][job.name]}", flush=True)
             (out / f"traces-{stamp}.json").write_text(json.dumps(listing, indent=1) + "\n")
     left_over = len(todo) - len(listing["taken"]) - len(listing["failed"])
     print(
@@ -318,6 +325,14 @@ def take_traces(jobs: list[Job], out: Path, taken: set[str], end: float, device:
         flush=True,
     )
     return 0 if listing["taken"] or not todo else 1
+
+
+def _side_by_side(
+    jobs: list[Job], folder: Path, device: str, end: float
+) -> Iterator[tuple[Job, Captured | Failure]]:
+    from simtti.workloads.capture_many import capture_many
+
+    return capture_many(jobs, folder, device=device, repeats=REPEATS, end_s=end, least_s=LEAST_S)
 
 
 def add_to_archive(path: Path, out: Path, stamp: str, archives: list[Path]) -> bool:
@@ -384,11 +399,12 @@ def _describe_trace(path: Path) -> str:
     if timing is None:
         raise ValueError("it has no times")
     latency_s = (timing.end_to_end or {}).get("latency_s")
+    whole = (timing.end_to_end or {}).get("in_one_go", {})
     busy_s = sum(kernel.duration_us for kernel in timing.kernels) / 1e6
     if timing.device.get("name") and not timing.kernels and "sm_count" in timing.device:
         raise ValueError("it was captured on a GPU and has no kernels")
     return (f"{trace.workload} on {timing.device.get('name')}, {len(timing.kernels)} kernels, {busy_s:.4f} s in one pass, "
-            f"latency {latency_s} s")  # fmt: skip
+            f"latency {latency_s} s, in one go {whole.get('latency_s')} s and {whole.get('energy_j')} J")  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -6,8 +6,10 @@ import tarfile
 
 import pytest
 
+from simtti.jobs import Failure
 from simtti.validation.measurements import campaign
 from simtti.validation.measurements.bench import measure
+from simtti.workloads.capture_many import Job
 from simtti.workloads.catalogue import WORKLOADS
 
 
@@ -20,31 +22,33 @@ def test_the_campaign_traces_every_workload_at_two_shapes_and_both_attentions():
     for job in jobs:
         WORKLOADS[job.workload].options(**dict(job.options))
     half = next(job for job in jobs if job.options)
-    assert half.arguments("cuda", "x.parquet") == ["capture", "stable-diffusion-1.5", "--device", "cuda", "--attention", "flash",
-                                                   "--height", "256", "--width", "256", "-o", "x.parquet"]  # fmt: skip
+    assert half.name == "stable-diffusion-1.5_height256_width256_flash.parquet"
 
 
 def _pretend(size, fail=()):
-    """A run of `simtti capture` that writes a file of that size, or fails."""
+    """Captures that are files of that size, or fail."""
     asked = []
 
-    def run(arguments, seconds):
-        asked.append(arguments)
-        if arguments[1] in fail:
-            return subprocess.CompletedProcess(arguments, 2, "", "simtti: error: out of memory\n")
-        with open(arguments[-1], "wb") as file:
-            file.write(b"x" * size)
-        return subprocess.CompletedProcess(arguments, 0, "", "")
+    def take_all(jobs, folder, device, end):
+        for job in jobs:
+            if campaign.time.monotonic() > end:
+                return
+            asked.append(job)
+            if job.workload in fail:
+                yield job, Failure("out of memory")
+            else:
+                (folder / job.name).write_bytes(b"x" * size)
+                yield job, None
 
-    return run, asked
+    return take_all, asked
 
 
 def test_traces_are_packed_into_few_files_and_not_taken_twice(tmp_path, monkeypatch):
     monkeypatch.setattr(campaign, "MAX_FILE_BYTES", 100_000)
-    jobs = [campaign.Job(f"w{number}", (), "flash") for number in range(6)]
-    run, asked = _pretend(20_000, fail=("w1",))
+    jobs = [Job(f"w{number}") for number in range(6)]
+    take_all, asked = _pretend(20_000, fail=("w1",))
     end = campaign.time.monotonic() + 100
-    assert campaign.take_traces(jobs, tmp_path, set(), end, "cpu", run) == 0
+    assert campaign.take_traces(jobs, tmp_path, set(), end, "cpu", take_all) == 0
     archives = sorted(tmp_path.glob("*.tar"))
     names = []
     for archive in archives:
@@ -54,21 +58,38 @@ def test_traces_are_packed_into_few_files_and_not_taken_twice(tmp_path, monkeypa
     assert len(archives) > 1
     assert all(archive.stat().st_size <= 100_000 for archive in archives)
     assert campaign.already_taken(tmp_path) == {job.name for job in jobs}
-    assert campaign.take_traces(jobs, tmp_path, campaign.already_taken(tmp_path), end, "cpu", run) == 0
+    assert campaign.take_traces(jobs, tmp_path, campaign.already_taken(tmp_path), end, "cpu", take_all) == 0
     assert len(asked) == len(jobs)
 
 
 def test_a_piece_stops_when_its_files_are_full_or_its_time_is_up(tmp_path, monkeypatch):
     monkeypatch.setattr(campaign, "MAX_FILE_BYTES", 60_000)
     monkeypatch.setattr(campaign, "MAX_ARCHIVES", 2)
-    jobs = [campaign.Job(f"w{number}", (), "flash") for number in range(9)]
-    run, asked = _pretend(20_000)
-    campaign.take_traces(jobs, tmp_path, set(), campaign.time.monotonic() + 100, "cpu", run)
+    jobs = [Job(f"w{number}") for number in range(9)]
+    take_all, asked = _pretend(20_000)
+    campaign.take_traces(jobs, tmp_path, set(), campaign.time.monotonic() + 100, "cpu", take_all)
     assert len(list(tmp_path.iterdir())) <= 4
     assert len(campaign.already_taken(tmp_path)) < len(jobs)
     asked.clear()
-    campaign.take_traces(jobs, tmp_path, set(), campaign.time.monotonic() + 1, "cpu", run)
+    campaign.take_traces(jobs, tmp_path, set(), campaign.time.monotonic() + 1, "cpu", take_all)
     assert not asked
+
+
+def test_a_day_is_traces_kernels_and_counters_within_its_time(tmp_path, monkeypatch):
+    asked = []
+
+    def run(arguments, seconds):
+        asked.append((arguments[1], "--counters" in arguments, seconds))
+        return subprocess.CompletedProcess(arguments, 2 if "--counters" in arguments else 0, "", "")
+
+    def traces(out, results, end, device, run):
+        asked.append(("traces", False, end - campaign.time.monotonic()))
+        return 0
+
+    monkeypatch.setattr(campaign, "traces", traces)
+    assert campaign.day(tmp_path, None, campaign.time.monotonic() + 900, "cpu", run) == 0
+    assert [words[:2] for words in asked] == [("traces", False), ("kernels", False), ("kernels", True)]
+    assert [seconds for *_, seconds in asked] == pytest.approx([495, 835, 900], abs=5)
 
 
 def test_the_campaign_runs_from_a_checkout_that_is_not_installed(tmp_path):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from simtti.validation.measurements.bench.file import STATE, Row
+from simtti.workloads.power_meter import open_nvml
 
 
 def processor() -> str:
@@ -29,15 +30,7 @@ class Smi:
         self._nvml: Any = None
         self._asked, self._answer = -1e9, Row()
         try:
-            import pynvml
-
-            pynvml.nvmlInit()
-            self._handle = (
-                pynvml.nvmlDeviceGetHandleByUUID(self._uuid)
-                if self._uuid
-                else pynvml.nvmlDeviceGetHandleByIndex(0)
-            )
-            self._nvml = pynvml
+            self._nvml, self._handle = open_nvml(uuid)
         except Exception:  # not installed, another library of that name, no rights: nvidia-smi may do
             self._nvml = None
 

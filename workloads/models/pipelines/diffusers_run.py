@@ -12,8 +12,8 @@ Differences from a run on a GPU, all small:
 - one stored denoising step stands for all: the sampler's steady state, past the first steps of a multistep
   sampler, which have a few elementwise operators less.
 
-On the meta device two of torch's modes answer for values that are not there. On a real one nothing of ours stands
-between the pipeline and torch while a step runs, but for one call (see `_StridedPatches`).
+On the meta device two of torch's modes answer for values that are not there. On a real one no mode of ours stands between
+the pipeline and torch.
 """
 
 import functools
@@ -45,7 +45,7 @@ class Run:
 
     before: the phase up to the first denoising step; `denoising` the loop's; `after` what follows it. `domain` is
     what attention in the loop runs over, `before_domain` before it. channel_dim: where a latent's channels are.
-    strided_patches: the model's patch embedding and the module that it calls next, by name: see `_StridedPatches`.
+    strided_patches: the model's patch embedding and the module that it calls next, by name: see `_keep_patches_strided`.
     """
 
     def __init__(
@@ -226,7 +226,7 @@ class Run:
         """Before the iterations that are steps, return noise of the right shape."""
         forward = denoiser.forward
         if self.strided_patches is not None:
-            _StridedPatches().between(*(getattr(denoiser, name) for name in self.strided_patches))
+            _keep_patches_strided(*(getattr(denoiser, name) for name in self.strided_patches))
 
         @functools.wraps(forward)
         def called(*args: Any, **kwargs: Any) -> Any:
@@ -300,33 +300,33 @@ class _HostCopies(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-class _StridedPatches(TorchFunctionMode):
-    """Leaves image tokens as the patch embedding's convolution lays them out: channel by channel.
+def _keep_patches_strided(embedding: torch.nn.Module, following: torch.nn.Module) -> None:
+    """Leave image tokens as the patch embedding's convolution lays them out: channel by channel.
 
     `conv(x).flatten(2).transpose(1, 2)` has shape (batch, tokens, channels) and strides (tokens * channels, 1,
     tokens), and so has every sum that it is the first operand of: in a transformer that adds `hidden_states +
     attention`, the residual stream of all blocks. LayerNorm copies it each time, and each sum mixes two layouts.
     Published runs did so (Wan 2.1's operators on an H100, in AMD-AGI/TraceLens, show those strides); recent versions
-    of diffusers call contiguous() before the first block, which is left out here: the mode is on from the end of the
-    patch embedding to the start of the module that comes next, for that one call.
+    of diffusers call contiguous() before the first block, which is left out here: from the end of each call of the patch
+    embedding to the start of the module that comes next, torch's own method is another. A mode would slow every call.
     """
 
-    def between(self, embedding: torch.nn.Module, following: torch.nn.Module) -> None:
-        """Be on from the end of each call of one module to the start of the other's."""
+    def begin(*_: Any) -> None:
+        torch.Tensor.contiguous = _contiguous
 
-        def begin(*_: Any) -> None:
-            self.__enter__()
+    def end(*_: Any) -> None:
+        if "contiguous" in vars(torch.Tensor):
+            del torch.Tensor.contiguous  # what it inherits is there again
 
-        def end(*_: Any) -> None:
-            self.__exit__(None, None, None)
+    embedding.register_forward_hook(begin)
+    following.register_forward_pre_hook(end)
 
-        embedding.register_forward_hook(begin)
-        following.register_forward_pre_hook(end)
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is torch.Tensor.contiguous and args[0].dim() == 3 and args[0].mT.is_contiguous():
-            return args[0]
-        return func(*args, **(kwargs or {}))
+def _contiguous(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+    """Tensor.contiguous, but for image tokens that lie channel by channel."""
+    if tensor.dim() == 3 and tensor.mT.is_contiguous():
+        return tensor
+    return torch._C.TensorBase.contiguous(tensor, *args, **kwargs)
 
 
 class _ReadValues(TorchDispatchMode):
