@@ -25,6 +25,8 @@ _UNIT_OF = {
     "hypothetical": ("mma", "wgmma"),
 }
 ARCHITECTURES = tuple(_UNIT_OF)
+# cuBLAS's kernels on Hopper: nvjet's, from 12.6 on (PyTorch 2.7), and those before, up to PyTorch 2.6.
+GEMM_LIBRARIES = ("nvjet", "xmma")
 # exact: the parts with wgmma or tcgen05 have 227 KB, the others 100 KB and less
 MUCH_SHARED_MEMORY_BYTES = 200 * 1024
 
@@ -74,6 +76,7 @@ class Hardware(Groups):
     dispatch_s: float
     host_copy_bytes_per_s: float
     static_power_w: float
+    sm_cycle_j: float
     tensor_j_per_flop: float
     fp32_j_per_flop: float
     instruction_j: float
@@ -84,6 +87,7 @@ class Hardware(Groups):
     gemm_benchmark_activity: float
     benchmark_activity: float
     attention_kernel: str
+    gemm_library: str  # of GEMM_LIBRARIES
     # Calibration of the kernel families: 'group.name' -> value, as stated; `hardware.group.name` reads it.
     parameters: dict[str, float]
     stated_matrix_unit: str = ""  # of MATRIX_UNITS; '' where the architecture says it

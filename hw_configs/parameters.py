@@ -298,6 +298,7 @@ GROUPS: dict[str, Group] = {
     "gemm_mma": Group(GemmStyle),
     "gemm_unaligned": Group(GemmStyle, inherits="gemm_mma"),
     "gemm_wgmma": Group(GemmStyle),
+    "gemm_xmma": Group(GemmStyle),
     "gemm_split": Group(SplitProducts),
     "gemm_launch": Group(ProductLaunch),
     "gemm_cuda_cores": Group(CudaCoreProducts),
@@ -344,6 +345,7 @@ class Groups:
     gemm_mma: GemmStyle
     gemm_unaligned: GemmStyle
     gemm_wgmma: GemmStyle
+    gemm_xmma: GemmStyle
     gemm_split: SplitProducts
     gemm_launch: ProductLaunch
     gemm_cuda_cores: CudaCoreProducts

@@ -92,7 +92,13 @@ DEVICE_CALIBRATION: dict[str, tuple[type, float, float, str]] = {
         1e13,
         "rate of a copy between device and the host's pageable memory",
     ),
-    "static_power_w": (float, 0, 1e5, "board power while kernels run that do nothing"),
+    "static_power_w": (float, 0, 1e5, "board power between kernels, at the boost clock"),
+    "sm_cycle_j": (
+        float,
+        0,
+        1e-7,
+        "energy of a clock cycle of an SM that has CTAs, whatever they do: clock tree, schedulers, pipelines",
+    ),
     "tensor_j_per_flop": (
         float,
         0,
@@ -161,6 +167,7 @@ class _Device(BaseModel):
     matrix_unit: Literal["", "mma_registers", "mma", "wgmma", "tcgen05"] = ""  # hardware.MATRIX_UNITS
     reported_as: str = ""  # how the driver names the product; ties a measured trace to its device
     attention_kernel: str  # one of families.shared().attention_kernels
+    gemm_library: Literal["nvjet", "xmma"] = "nvjet"  # hardware.GEMM_LIBRARIES
     datasheet: dict[str, _Quantity]
     calibration: dict[str, _Parameter]
     fits: dict[str, _Fit] = {}
@@ -193,6 +200,7 @@ def to_hardware(content: dict[str, Any], origin: str) -> Hardware:
         architecture=device.architecture,
         reported_as=device.reported_as,
         attention_kernel=device.attention_kernel,
+        gemm_library=device.gemm_library,
         parameters=calibrated,
         stated_matrix_unit=device.matrix_unit,
         **flat,

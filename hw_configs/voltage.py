@@ -11,6 +11,7 @@ from __future__ import annotations
 VOLTAGE_FLOOR = 0.6
 # Energies of logic on the die: those that follow the voltage.
 SWITCHED = (
+    "sm_cycle_j",
     "tensor_j_per_flop",
     "fp32_j_per_flop",
     "instruction_j",

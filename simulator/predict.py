@@ -148,5 +148,6 @@ def benchmark_energy(kernels: list[Kernel], hardware: Hardware) -> power.Energy:
     """Energy of an operator's kernels in a benchmark at the boost clock."""
     products = all(kernel.family == "gemm" for kernel in kernels)
     activity = hardware.gemm_benchmark_activity if products else hardware.benchmark_activity
-    whole = power.total(power.energy(kernel, repeated_hbm_bytes(kernel), hardware) for kernel in kernels)
-    return power.Energy(activity * whole.core_j, activity * whole.memory_j)
+    return power.total(
+        power.energy(kernel, repeated_hbm_bytes(kernel), hardware, activity) for kernel in kernels
+    )

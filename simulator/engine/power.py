@@ -1,7 +1,8 @@
 """Power: what a kernel's work costs in energy, and the clock at which the board stays within its power limit.
 
 Energy. Each FLOP, instruction, special function and byte costs its own energy at the boost clock's voltage (`Hardware`:
-tensor_j_per_flop, fp32_j_per_flop, instruction_j, sfu_j_per_op, shared_j_per_byte, l2_j_per_byte, hbm_j_per_byte), beside
+tensor_j_per_flop, fp32_j_per_flop, instruction_j, sfu_j_per_op, shared_j_per_byte, l2_j_per_byte, hbm_j_per_byte), and each
+cycle of an SM that has CTAs the clock's (sm_cycle_j: clock tree, schedulers, pipelines that switch whatever they do), beside
 the board's static power.
 
 Clock. What energies are at another clock says `hw_configs.voltage`. So at clock f, as a share of the boost clock, the cores' energy is max(f, floor)² of what it is at boost, and a kernel that the
@@ -25,6 +26,7 @@ from typing import NamedTuple
 
 from simtti.hw_configs.hardware import Hardware
 from simtti.hw_configs.voltage import energy_factor
+from simtti.simulator.closed_form import lone_execution_s
 from simtti.simulator.kernel import Kernel
 
 LOWEST_CLOCK = 0.1  # of the boost clock; where even that draws too much the limit is not met
@@ -48,8 +50,12 @@ class Energy(NamedTuple):
         return self.core_j * energy_factor(clock) + self.memory_j
 
 
-def energy(kernel: Kernel, hbm_bytes: float, hardware: Hardware) -> Energy:
-    """What one launch of `kernel` adds to the board's static power; hbm_bytes: what it moves to and from HBM."""
+def energy(kernel: Kernel, hbm_bytes: float, hardware: Hardware, activity: float = 1.0) -> Energy:
+    """What one launch of `kernel` adds to the board's static power.
+
+    hbm_bytes: what it moves to and from HBM. activity: how often its operands' wires toggle, as a share of a model's; the clock
+    toggles whatever they do.
+    """
     per_cta = (
         kernel.tensor_flops * hardware.tensor_j_per_flop
         + kernel.fp32_flops * hardware.fp32_j_per_flop
@@ -58,7 +64,16 @@ def energy(kernel: Kernel, hbm_bytes: float, hardware: Hardware) -> Energy:
         + kernel.shared_bytes * hardware.shared_j_per_byte
         + kernel.l2_bytes * hardware.l2_j_per_byte
     )
-    return Energy(kernel.grid * per_cta, hbm_bytes * hardware.hbm_j_per_byte)
+    clocked_j = sm_cycles(kernel, hbm_bytes, hardware) * hardware.sm_cycle_j
+    return Energy(
+        activity * kernel.grid * per_cta + clocked_j, activity * hbm_bytes * hardware.hbm_j_per_byte
+    )
+
+
+def sm_cycles(kernel: Kernel, hbm_bytes: float, hardware: Hardware) -> float:
+    """Cycles, summed over the SMs that have CTAs, of a launch alone at the boost clock."""
+    sms = min(kernel.grid, hardware.sm_count)
+    return sms * lone_execution_s(kernel, hardware, hbm_bytes) * hardware.clock_hz
 
 
 def total(energies: Iterable[Energy]) -> Energy:

@@ -35,7 +35,7 @@ import math
 from dataclasses import dataclass
 
 from simtti.dtypes import ITEM_BYTES
-from simtti.hw_configs.hardware import Hardware
+from simtti.hw_configs.hardware import GEMM_LIBRARIES, Hardware
 from simtti.simulator.kernel import Access, Kernel
 from simtti.simulator.kernels.data_movement import memset
 from simtti.simulator.kernels.family import (
@@ -351,13 +351,20 @@ def _without_tf32(hardware: Hardware) -> Hardware:
     return dataclasses.replace(hardware, tensor_tf32_flops_per_cycle_sm=0.0)
 
 
+@functools.lru_cache(maxsize=64)
+def with_library(hardware: Hardware, library: str) -> Hardware:
+    """The device with cuBLAS of that generation, one of GEMM_LIBRARIES."""
+    return hardware if hardware.gemm_library == library else dataclasses.replace(hardware, gemm_library=library)
+
+
 # ---- rows of a table
 
 
 def _kernels(cells: Cells, hardware: Hardware) -> list[Kernel]:
     m, n, k, batch = (cells.whole(name) for name in ("m", "n", "k", "batch"))
     launched = COLD if cells.text("layout") else REPLAYED
-    return gemm(Gemm(m, n, k, batch, cells.dtype, launched=launched, bias=cells.flag("bias")), hardware)
+    problem = Gemm(m, n, k, batch, cells.dtype, launched=launched, bias=cells.flag("bias"))
+    return gemm(problem, with_library(hardware, cells.text("library") or GEMM_LIBRARIES[0]))
 
 
 def _roofline_work(cells: Cells) -> Work:
@@ -372,6 +379,7 @@ GEMM = Family(
         Column("batch", 1),
         Column("layout", None, str, words=LAYOUTS),
         Column("bias", False, bool),
+        Column("library", None, str, words=GEMM_LIBRARIES),
     ),
     note="C[m,n] = A[m,k] B[k,n]; layout: of a product launched by itself on a cold L2; without, of one repeated from a graph",
     kernels=_kernels,

@@ -131,6 +131,19 @@ def _nvjet_tiles() -> tuple[Tile, ...]:
 
 
 WGMMA_TILES: tuple[Tile, ...] = _nvjet_tiles()
+# exact: `sm90_xmma_gemm_.._tilesize256x128x64_warpgroupsize2x1x1_..` and its like, cuBLAS's kernels on Hopper up to 12.4: a CTA
+# for each tile, so that nothing hides its prologue and its epilogue; m, n, stages, threads
+XMMA_TILES: tuple[Tile, ...] = tuple(
+    _wgmma_tile(m, n, NVJET_K, stages, threads, NVJET_REGISTERS)
+    for m, n, stages, threads in (
+        (256, 128, 4, 384),
+        (128, 256, 4, 384),
+        (128, 128, 5, 256),
+        (128, 64, 4, 256),
+        (64, 128, 4, 256),
+        (64, 64, 6, 256),
+    )
+)
 # exact: m, n, k, stages, the warp's m and n, registers of a thread (kernel names and CUTLASS's defaults, see above)
 SGEMM_TILES: tuple[Tile, ...] = (
     _mma_tile(128, 128, 16, 3, 32, 64, 122),
@@ -173,7 +186,8 @@ def catalogue(hardware: Hardware, dtype: str, aligned: bool) -> Catalogue:
     cuda_cores = on_cuda_cores(hardware, dtype)
     wgmma = aligned and has_wgmma(hardware) and not cuda_cores
     if wgmma:
-        style, tiles = hardware.gemm_wgmma, WGMMA_TILES
+        older = hardware.gemm_library == "xmma"
+        style, tiles = (hardware.gemm_xmma, XMMA_TILES) if older else (hardware.gemm_wgmma, WGMMA_TILES)
     elif cuda_cores:
         style, tiles = hardware.gemm_mma, SGEMM_TILES
     else:

@@ -33,6 +33,7 @@ class Work(NamedTuple):
 
     boost_s: float
     slow_s: float
+    sm_cycles: float
     tensor_flops: float
     fp32_flops: float
     issue_slots: float
@@ -50,7 +51,7 @@ def work_of(asked: dict[str, Any], hardware: Hardware) -> Work:
     same = {name: value for name, value in asked.items() if name not in (*SHAPE, "trace")}
     slower = replace(free, clock_hz=hardware.clock_hz * SLOW_CLOCK)
     slow = simulate_one(same | {"workload": fast.trace}, slower)
-    sums = np.zeros(7)
+    sums = np.zeros(8)
     for interval, times in fast.distinct_kernels:
         kernel = interval.kernel
         per_cta = (
@@ -61,7 +62,8 @@ def work_of(asked: dict[str, Any], hardware: Hardware) -> Work:
             kernel.shared_bytes,
             kernel.l2_bytes,
         )
-        sums += times * np.array([*(kernel.grid * each for each in per_cta), interval.hbm_bytes])
+        cycles = power.sm_cycles(kernel, interval.hbm_bytes, free)
+        sums += times * np.array([cycles, *(kernel.grid * each for each in per_cta), interval.hbm_bytes])
     return Work(fast.latency_s, slow.latency_s, *sums.tolist())
 
 
@@ -76,7 +78,8 @@ def simulate_one(asked: dict[str, Any], hardware: Hardware) -> Result:
 def energy_j(work: Work, hardware: Hardware) -> float:
     """Joules of a run on `hardware` at the clock that its power limit allows."""
     core_j = (
-        work.tensor_flops * hardware.tensor_j_per_flop
+        work.sm_cycles * hardware.sm_cycle_j
+        + work.tensor_flops * hardware.tensor_j_per_flop
         + work.fp32_flops * hardware.fp32_j_per_flop
         + work.issue_slots * hardware.instruction_j
         + work.sfu_ops * hardware.sfu_j_per_op
