@@ -33,6 +33,10 @@ attention_option = click.option(
     show_default=True,
     help="flash, efficient, baseline (unfused, in the model's dtype), or math (PyTorch's unfused backend, in fp32).",
 )
+gemm_library_option = click.option(
+    "--gemm-library",
+    help="cuBLAS's kernels on Hopper: nvjet (PyTorch 2.7 and later) or xmma (before); the device file's if not given.",
+)
 host_option = click.option(
     "--host", default="default", show_default=True, help="The machine that launches the kernels."
 )

@@ -9,6 +9,7 @@ import click
 from simtti.commands.options import (
     attention_option,
     check_outputs,
+    gemm_library_option,
     host_option,
     json_option,
     names,
@@ -28,6 +29,7 @@ from simtti.errors import InputError
 @click.option("--hw", required=True, help="A device's name (simtti hw lists them) or a YAML file.")
 @shape_options
 @attention_option
+@gemm_library_option
 @click.option(
     "--launch",
     default="eager",
@@ -174,6 +176,7 @@ def sweep(points: str, out: str, workers: int | None) -> None:
 @click.option("--batch", help="Batches, as 1,4,16; the workload's own if not given.")
 @shape_options_but_batch
 @attention_option
+@gemm_library_option
 @click.option("--launch", default="eager", show_default=True, help="As for `simtti run`.")
 @host_option
 @click.option("--plot", "plot_path", type=click.Path(), help="Also plot it (.png, .svg).")

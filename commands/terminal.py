@@ -60,6 +60,10 @@ def capture_line(found: Captured) -> str:
     return f"{found.path}: {found.workload}: {'; '.join(words)}"
 
 
+def _products_by(hardware: Hardware) -> str:
+    return f", products by {hardware.cublas}" if hardware.cublas else ""
+
+
 def print_result(result: Result) -> None:
     """Latency by phase, breakdown by category, attention's sequence lengths, memory, energy, speed."""
     console, options = _console(), result.trace.options
@@ -68,7 +72,7 @@ def print_result(result: Result) -> None:
     )
     console.print(
         f"[bold]{seconds(result.latency_s)}[/]   {result.energy_j:,.0f} J   "
-        f"attention {result.policy.attention}, launch {result.policy.launch}\n"
+        f"attention {result.policy.attention}, launch {result.policy.launch}{_products_by(result.hardware)}\n"
     )
     phases = Table("Phase", "Steps", "Latency", "Per step", box=None, pad_edge=False, header_style="dim")
     for column in phases.columns[1:]:
@@ -226,6 +230,15 @@ def print_comparison_of_devices(found: pd.DataFrame, workload: str) -> None:
         if row["fits"] is False:
             needs = f"{gib(row['peak_memory_bytes'])} does not fit into memory"
             console.print(f"{row['hw']} at batch {row['batch']}: {needs}", style="red")
+    libraries = sorted({str(row["gemm_library"]) for row in rows if isinstance(row["gemm_library"], str)})
+    if len(libraries) > 1:
+        words = "; ".join(
+            f"{library} on {', '.join(dict.fromkeys(row['hw'] for row in rows if row['gemm_library'] == library))}"
+            for library in libraries
+        )
+        console.print(
+            f"\nProducts by different libraries: {words}. --gemm-library {libraries[0]} compares like with like."
+        )
 
 
 def print_calibration(calibration: Calibration) -> None:

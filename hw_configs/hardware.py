@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
@@ -116,6 +117,11 @@ class Hardware(Groups):
         return _UNIT_OF[self.architecture][self.shared_memory_per_sm_bytes >= MUCH_SHARED_MEMORY_BYTES]
 
     @property
+    def cublas(self) -> str | None:
+        """Which of GEMM_LIBRARIES its products use; None where cuBLAS has had the same kernels for long."""
+        return self.gemm_library if self.matrix_unit == "wgmma" else None
+
+    @property
     def hbm_attained_bytes_per_s(self) -> float:
         """HBM bandwidth that a long stream attains."""
         return self.hbm_bytes_per_s * self.hbm_efficiency
@@ -168,3 +174,15 @@ def with_parameters(hardware: Hardware, values: Mapping[str, float]) -> Hardware
     own: dict[str, Any] = {name: value for name, value in values.items() if "." not in name}
     grouped = {name: value for name, value in values.items() if "." in name}
     return replace(hardware, parameters={**hardware.parameters, **grouped}, **own)
+
+
+@functools.lru_cache(maxsize=64)
+def with_gemm_library(hardware: Hardware, library: str) -> Hardware:
+    """`hardware` with the products of another generation of cuBLAS.
+
+    Raises:
+        InputError: it is none of GEMM_LIBRARIES.
+    """
+    if library not in GEMM_LIBRARIES:
+        raise InputError(f"gemm_library is {library!r}; it must be one of {', '.join(GEMM_LIBRARIES)}")
+    return hardware if hardware.gemm_library == library else replace(hardware, gemm_library=library)

@@ -414,6 +414,7 @@ class Result:
                 "hw": self.hardware.name,
                 "host": self.host.name,
                 "attention": self.policy.attention,
+                "gemm_library": self.hardware.cublas,
                 "launch": self.policy.launch,
                 "fidelity": self.fidelity,
                 "trace": self.trace.provenance,

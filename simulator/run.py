@@ -8,7 +8,7 @@ from typing import Any
 
 from simtti.errors import InputError
 from simtti.hw_configs.devices import find_reported, load
-from simtti.hw_configs.hardware import Hardware
+from simtti.hw_configs.hardware import Hardware, with_gemm_library
 from simtti.hw_configs.hosts import load_host
 from simtti.simulator.engine.measured_kernels import measured_kernels
 from simtti.simulator.engine.preparation import Progress, no_progress
@@ -39,6 +39,7 @@ def run(
     ulysses: int | None = None,
     ring: int | None = None,
     dependent_launch: bool = False,
+    gemm_library: str | None = None,
     timing: str = "model",
     progress: Progress = no_progress,
 ) -> Result:
@@ -59,6 +60,8 @@ def run(
         timing: 'model'; 'measured': the kernel times of the capture that ships for this workload and shape, under the host model;
             'hybrid': those scaled to `hw` by the model's ratio between the two devices.
         dependent_launch: programmatic dependent launch: a kernel is set up while the one before it drains.
+        gemm_library: cuBLAS's kernels on Hopper: 'nvjet' (PyTorch 2.7 and later), 'xmma' (before); what the device's file says if
+            None.
         progress: called with (operators simulated, operators).
 
     Returns:
@@ -73,6 +76,8 @@ def run(
     """
     began = time.perf_counter()
     hardware = hw if isinstance(hw, Hardware) else load(hw)
+    if gemm_library is not None:
+        hardware = with_gemm_library(hardware, gemm_library)
     policy = Policy(attention=attention, launch=launch, dependent_launch=dependent_launch)
     shape = {"batch": batch, "height": height, "width": width, "frames": frames, "dtype": dtype}
     shape["prompt_tokens"] = prompt_tokens

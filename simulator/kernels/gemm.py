@@ -35,7 +35,7 @@ import math
 from dataclasses import dataclass
 
 from simtti.dtypes import ITEM_BYTES
-from simtti.hw_configs.hardware import GEMM_LIBRARIES, Hardware
+from simtti.hw_configs.hardware import GEMM_LIBRARIES, Hardware, with_gemm_library
 from simtti.simulator.kernel import Access, Kernel
 from simtti.simulator.kernels.data_movement import memset
 from simtti.simulator.kernels.family import (
@@ -351,12 +351,6 @@ def _without_tf32(hardware: Hardware) -> Hardware:
     return dataclasses.replace(hardware, tensor_tf32_flops_per_cycle_sm=0.0)
 
 
-@functools.lru_cache(maxsize=64)
-def with_library(hardware: Hardware, library: str) -> Hardware:
-    """The device with cuBLAS of that generation, one of GEMM_LIBRARIES."""
-    return hardware if hardware.gemm_library == library else dataclasses.replace(hardware, gemm_library=library)
-
-
 # ---- rows of a table
 
 
@@ -364,7 +358,7 @@ def _kernels(cells: Cells, hardware: Hardware) -> list[Kernel]:
     m, n, k, batch = (cells.whole(name) for name in ("m", "n", "k", "batch"))
     launched = COLD if cells.text("layout") else REPLAYED
     problem = Gemm(m, n, k, batch, cells.dtype, launched=launched, bias=cells.flag("bias"))
-    return gemm(problem, with_library(hardware, cells.text("library") or GEMM_LIBRARIES[0]))
+    return gemm(problem, with_gemm_library(hardware, cells.text("library") or GEMM_LIBRARIES[0]))
 
 
 def _roofline_work(cells: Cells) -> Work:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from simtti.explore.design import make
 from simtti.hw_configs.devices import load
 from simtti.hw_configs.voltage import SWITCHED, VOLTAGE_FLOOR
-from simtti.simulator.closed_form import lone_time_s
+from simtti.simulator.closed_form import lone_execution_s, lone_time_s
 from simtti.simulator.engine import power
 from simtti.simulator.engine.device import execution_time_s
 from simtti.simulator.kernel import Kernel
@@ -42,8 +42,13 @@ def test_energy_is_that_of_the_kernels_flops_and_bytes():
     kernel = Kernel("k", "f", grid=10, tensor_flops=1e9, fp32_flops=1e6, l2_bytes=1e5)
     spent = power.energy(kernel, 1e6, H100)
     core_j = 1e10 * H100.tensor_j_per_flop + 1e7 * H100.fp32_j_per_flop + 1e6 * H100.l2_j_per_byte
+    # Ten CTAs keep ten SMs' clocks running.
+    core_j += 10 * lone_execution_s(kernel, H100, 1e6) * H100.clock_hz * H100.sm_cycle_j
     assert spent.core_j == pytest.approx(core_j)
     assert spent.memory_j == pytest.approx(1e6 * H100.hbm_j_per_byte)
+    idle = power.energy(kernel, 1e6, H100, activity=0.0)
+    assert idle.memory_j == 0.0
+    assert 0.0 < idle.core_j < spent.core_j, "the clock runs whatever the operands do"
 
 
 def test_a_clock_bound_work_of_twice_the_power_runs_at_the_cube_root():
