@@ -33,6 +33,12 @@ attention_option = click.option(
     show_default=True,
     help="flash, efficient, baseline (unfused, in the model's dtype), or math (PyTorch's unfused backend, in fp32).",
 )
+mask_option = click.option(
+    "--mask",
+    default="",
+    help="keep: masks that hide padding are added to the scores (diffusers; only the memory-efficient kernel can); drop: sequences "
+    "are packed without padding (varlen). If not given, as the workload is mostly run.",
+)
 gemm_library_option = click.option(
     "--gemm-library",
     help="cuBLAS's kernels on Hopper: nvjet (PyTorch 2.7 and later) or xmma (before); the device file's if not given.",

@@ -12,6 +12,7 @@ from simtti.commands.options import (
     gemm_library_option,
     host_option,
     json_option,
+    mask_option,
     names,
     print_json,
     shape_options,
@@ -29,6 +30,7 @@ from simtti.errors import InputError
 @click.option("--hw", required=True, help="A device's name (simtti hw lists them) or a YAML file.")
 @shape_options
 @attention_option
+@mask_option
 @gemm_library_option
 @click.option(
     "--launch",
@@ -176,6 +178,7 @@ def sweep(points: str, out: str, workers: int | None) -> None:
 @click.option("--batch", help="Batches, as 1,4,16; the workload's own if not given.")
 @shape_options_but_batch
 @attention_option
+@mask_option
 @gemm_library_option
 @click.option("--launch", default="eager", show_default=True, help="As for `simtti run`.")
 @host_option

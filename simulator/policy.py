@@ -11,6 +11,7 @@ from simtti.workloads.trace import Trace
 
 ATTENTION = ("flash", "efficient", "baseline", "math")  # and every library that a device file may name
 LAUNCH = ("eager", "graph", "compiled")
+MASK = ("keep", "drop")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,11 +24,14 @@ class Policy:
     launch: 'eager'; 'graph': the whole inference in CUDA graphs, so that the host costs nothing; 'compiled':
     torch.compile, which fuses elementwise chains and shortens the host's work (see `fusion`).
     tf32: whether fp32 matrix products may be rounded to TF32 (torch.backends.cuda.matmul.allow_tf32); see `settled`.
+    mask: 'keep': masks are added to the scores, which few kernels can; 'drop': those that only hide padding are not, as where the
+    sequences are packed one after another (varlen) or have no padding; '': what the trace's own code does (see `settled`).
     dependent_launch: programmatic dependent launch: a kernel is set up while the one before it on the stream drains.
     """
 
     attention: str = "flash"
     launch: str = "eager"
+    mask: str = ""
     dependent_launch: bool = False
     tf32: bool = True
 
@@ -35,17 +39,22 @@ class Policy:
         attention: tuple[str, ...] = ATTENTION
         if self.attention not in attention:
             attention = tuple(dict.fromkeys((*ATTENTION, *families.shared().attention_kernels)))
-        for field, allowed in (("attention", attention), ("launch", LAUNCH)):
+        for field, allowed in (("attention", attention), ("launch", LAUNCH), ("mask", ("", *MASK))):
             if getattr(self, field) not in allowed:
                 raise InputError(
-                    f"{field} is {getattr(self, field)!r}; it must be one of {', '.join(allowed)}"
+                    f"{field} is {getattr(self, field)!r}; it must be one of {', '.join(filter(None, allowed))}"
                 )
 
 
 def settled(policy: Policy, trace: Trace) -> Policy:
     """`policy` for this trace. torch's switch for TF32 in products is off by default, so a half-precision pipeline computes what
-    it keeps in fp32 exactly (T5's output layers); pipelines in fp32 as a whole were all measured with the switch on."""
-    return replace(policy, tf32=policy.tf32 and trace.options.get("dtype") not in HALF_TYPES)
+    it keeps in fp32 exactly (T5's output layers); pipelines in fp32 as a whole were all measured with the switch on. Masks are kept
+    unless the trace says that those who run it do not."""
+    return replace(
+        policy,
+        tf32=policy.tf32 and trace.options.get("dtype") not in HALF_TYPES,
+        mask=policy.mask or str(trace.provenance.get("mask", "keep")),
+    )
 
 
 def captured_with(trace: Trace) -> Policy:

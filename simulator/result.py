@@ -414,6 +414,7 @@ class Result:
                 "hw": self.hardware.name,
                 "host": self.host.name,
                 "attention": self.policy.attention,
+                "mask": self.policy.mask,
                 "gemm_library": self.hardware.cublas,
                 "launch": self.policy.launch,
                 "fidelity": self.fidelity,

@@ -40,6 +40,7 @@ def run(
     ring: int | None = None,
     dependent_launch: bool = False,
     gemm_library: str | None = None,
+    mask: str = "",
     timing: str = "model",
     progress: Progress = no_progress,
 ) -> Result:
@@ -60,6 +61,8 @@ def run(
         timing: 'model'; 'measured': the kernel times of the capture that ships for this workload and shape, under the host model;
             'hybrid': those scaled to `hw` by the model's ratio between the two devices.
         dependent_launch: programmatic dependent launch: a kernel is set up while the one before it drains.
+        mask: 'keep': masks that hide padding are added to the scores, which leaves only the memory-efficient kernel; 'drop': sequences
+            are packed without padding; '': as the workload is mostly run.
         gemm_library: cuBLAS's kernels on Hopper: 'nvjet' (PyTorch 2.7 and later), 'xmma' (before); what the device's file says if
             None.
         progress: called with (operators simulated, operators).
@@ -78,7 +81,7 @@ def run(
     hardware = hw if isinstance(hw, Hardware) else load(hw)
     if gemm_library is not None:
         hardware = with_gemm_library(hardware, gemm_library)
-    policy = Policy(attention=attention, launch=launch, dependent_launch=dependent_launch)
+    policy = Policy(attention=attention, launch=launch, mask=mask, dependent_launch=dependent_launch)
     shape = {"batch": batch, "height": height, "width": width, "frames": frames, "dtype": dtype}
     shape["prompt_tokens"] = prompt_tokens
     degrees = degrees_of(gpus, ulysses, ring, hardware)

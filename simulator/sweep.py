@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 OPTIONS = (
     "workload", "hw", "gpus", "ulysses", "ring", "batch", "steps", "height", "width", "frames", "prompt_tokens", "dtype",
-    "attention", "gemm_library", "launch", "host", "trace", "fidelity",
+    "attention", "mask", "gemm_library", "launch", "host", "trace", "fidelity",
 )  # fmt: skip
 _WHOLE = ("gpus", "ulysses", "ring", "batch", "steps", "height", "width", "frames", "prompt_tokens")
 FIGURES = ("latency_s", "energy_j", "peak_memory_bytes", "host_bound_share", "error")

@@ -29,6 +29,7 @@ class Recording(ABC):
     all_steps: what is done again and again is a step each time, instead of one step with its count.
     reruns: and is run each time. A recording need not: the later steps are what the first was.
     schedule: by phase, how many evaluations it does beyond the option `steps`; a builder fills it (see `Trace`).
+    notes: what else the trace's provenance says; `mask`: what simulator.policy does of masks where nobody says.
     parameters, parameter_bytes: weights by component as they were when added.
     """
 
@@ -38,6 +39,7 @@ class Recording(ABC):
         self.device = torch.device(device)
         self.all_steps, self.reruns = all_steps, reruns
         self.schedule: dict[str, int] = {}
+        self.notes: dict[str, str] = {}
         self.parameters: dict[str, int] = {}
         self.parameter_bytes: dict[str, int] = {}
         self._phases: dict[str, list[Step]] = {}

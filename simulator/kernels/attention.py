@@ -136,9 +136,12 @@ def _lower(operator: Operator, target: Target) -> list[Kernel]:
     if kernel == BASELINE:
         slots, before, after = _made_dense(operator, hardware)
     q, k, v, out = slots
+    mask, masked = _mask(operator), bool(operator.attributes.get("has_mask"))
+    if target.policy.mask == "drop" and mask is not None and not mask.strides[QUERIES]:
+        mask, masked = None, False
     problem = Attention(
         math.prod(outer), heads, q_len, key.shape[-2], head_dim, bool(operator.attributes.get("causal")), query.dtype, kernel,
-        bool(operator.attributes.get("has_mask")), _mask(operator), q=q, k=k, v=v, out=out,
+        masked, mask, q=q, k=k, v=v, out=out,
     )  # fmt: skip
     # No fused kernel takes a mask whose rows are not dense, as T5's position bias: check_last_dim_stride_equals_1_dense in
     # native/transformers/sdp_utils_cpp.h.
@@ -147,7 +150,9 @@ def _lower(operator: Operator, target: Target) -> list[Kernel]:
     return [*before, *found, *after]
 
 
-MASK, SCORES_RANK = 3, 4  # exact: the mask's place among the operands; dimensions of the scores
+# exact: the mask's place among the operands; dimensions of the scores, and which counts the queries: a mask that is the same for
+# all of them hides keys, padding
+MASK, SCORES_RANK, QUERIES = 3, 4, 2
 
 
 def _mask(operator: Operator) -> Operand | None:

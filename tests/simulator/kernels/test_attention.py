@@ -18,7 +18,10 @@ from simtti.simulator.kernel import Access, ctas_per_sm
 from simtti.simulator.kernels.attention import attention
 from simtti.simulator.kernels.attention_problem import Attention
 from simtti.simulator.kernels.libraries import KERNELS, LIBRARIES, dynamic_splits, flash_2_block, key_splits
+from simtti.simulator.lowering.lower import Lowering
+from simtti.simulator.policy import Policy
 from simtti.simulator.predict import operator_time_s
+from simtti.workloads.trace import Operator, TensorUse
 
 A100, H100 = devices.load("a100-sxm"), devices.load("h100-sxm")
 FIXED = dataclasses.replace(H100, clock_hz=1.83e9)  # as flash-attention's figures were taken
@@ -261,6 +264,26 @@ def test_every_parameter_moves_some_kernel(name):
 def test_a_mask_runs_on_the_kernel_that_takes_one():
     (kernel,) = attention(Attention(1, 8, 512, 512, 64, masked=True), A100)
     assert kernel.name.startswith("efficient")
+
+
+@pytest.mark.parametrize(("queries", "dropped"), [(1, True), (512, False)])
+def test_a_mask_that_hides_padding_may_be_dropped(queries, dropped):
+    """One that is the same for all queries hides keys; one that differs says which see which, and stays."""
+
+    def use(tensor, *shape):
+        strides = [math.prod(shape[place + 1 :]) for place in range(len(shape))]
+        return TensorUse(tensor, shape, tuple(strides), "bf16", 2 * math.prod(shape), "input")
+
+    q, k, v, out = (use(tensor, 1, 8, 512, 64) for tensor in (1, 2, 3, 5))
+    operator = Operator(
+        "denoising", 0, 0, "", "aten::scaled_dot_product_attention", "Attention", (q, k, v, use(4, 1, 1, queries, 512)),
+        (out,), {"has_mask": True}, False,
+    )  # fmt: skip
+    names = {
+        mask: Lowering(A100, Policy(mask=mask)).lower(operator).kernels[0].name for mask in ("keep", "drop")
+    }
+    assert names["keep"].startswith("efficient")
+    assert names["drop"].startswith("flash" if dropped else "efficient")
 
 
 def errors(table, predicted):
