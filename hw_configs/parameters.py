@@ -161,6 +161,7 @@ class ElementwiseStyle(NamedTuple):
     index_element_slots: float
     index_dimension_slots: float
     index_operand_slots: float
+    in_place_slots: float
     cast_slots: float
     unrolled_element_slots: float
     index_stall: float

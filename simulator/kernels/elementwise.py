@@ -118,6 +118,8 @@ def walk(problem: Walk, hardware: Hardware) -> Kernel:
         if output.item_bytes >= WIDE_BYTES and not casts:
             elements = 2
         index = style.index_dimension_slots + style.index_operand_slots * len(operands)
+        if any(operand.tensor == output.tensor for operand in inputs):
+            extra_slots += style.in_place_slots
         slots = style.thread_slots + elements * (
             style.index_element_slots + index * len(sizes) + style.cast_slots * casts + extra_slots
         )
