@@ -375,4 +375,4 @@ def test_long_attention_on_blackwell_loses_the_clock_that_its_power_costs(board,
         )
         errors.append(math.log(found * 1e6 / row.time_us))
     assert abs(sum(errors) / len(errors)) < 0.06
-    assert max(map(abs, errors)) < 0.12
+    assert max(map(abs, errors)) < 0.14
