@@ -152,6 +152,7 @@ class Collectives(NamedTuple):
     exchange_efficiency: float
     peer_efficiency: float
     contention: float
+    eager_s_per_byte: float
 
 
 class L2Costs(NamedTuple):
