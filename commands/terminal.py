@@ -67,11 +67,13 @@ def _products_by(hardware: Hardware) -> str:
 def print_result(result: Result) -> None:
     """Latency by phase, breakdown by category, attention's sequence lengths, memory, energy, speed."""
     console, options = _console(), result.trace.options
+    many = result.several_gpus
+    gpus = f"{many.gpus} " if many else ""
     console.print(
-        f"[bold]{result.trace.workload}[/] on [bold]{result.hardware.name}[/]   {inference_shape(options)}"
+        f"[bold]{result.trace.workload}[/] on [bold]{gpus}{result.hardware.name}[/]   {inference_shape(options)}"
     )
     console.print(
-        f"[bold]{seconds(result.latency_s)}[/]   {result.energy_j:,.0f} J   "
+        f"[bold]{seconds(result.latency_s)}[/]   {result.figures()['energy_j']:,.0f} J   "
         f"attention {result.policy.attention}, launch {result.policy.launch}{_products_by(result.hardware)}\n"
     )
     phases = Table("Phase", "Steps", "Latency", "Per step", box=None, pad_edge=False, header_style="dim")
@@ -103,12 +105,11 @@ def print_result(result: Result) -> None:
     for name, value in facts.items():
         table.add_row(name, value)
     console.print(table)
-    if result.several_gpus:
-        many = result.several_gpus
+    if many:
         console.print(
-            f"\nOn [bold]{many.gpus} GPUs[/] (ulysses {many.ulysses}, ring {many.ring}): "
-            f"[bold]{seconds(many.latency_s)}[/], {many.one_gpu_s / many.latency_s:.2f}x, of which communication "
-            f"{seconds(many.communication_s)}; {many.energy_j:,.0f} J"
+            f"\nOf [bold]{many.gpus} GPUs[/] (ulysses {many.ulysses}, ring {many.ring}) this is one; joules are of all. "
+            f"{many.one_gpu_s / many.latency_s:.2f}x as fast as one alone, {seconds(many.one_gpu_s)}; communication takes "
+            f"{seconds(many.communication_s)}"
         )
     if result.unlowered:
         named = ", ".join(f"{op} ({share:.2%} of bytes)" for op, share in result.unlowered.items())

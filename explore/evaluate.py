@@ -14,10 +14,9 @@ from simtti.explore.design import Design, make
 from simtti.explore.spec import Spec, Workload, parse
 from simtti.hw_configs.hosts import Host, load_host
 from simtti.simulator.closed_form import RESOURCES, bottleneck
-from simtti.simulator.engine.simulation import simulate
 from simtti.simulator.policy import Policy
 from simtti.simulator.result import HOST_IDLE, LAUNCH_GAP, Result
-from simtti.simulator.several_gpus import degrees_of, several_gpus
+from simtti.simulator.several_gpus import degrees_of, simulate_on
 from simtti.workloads.record import workload_trace
 from simtti.workloads.trace import Trace
 
@@ -71,11 +70,8 @@ def _trace(item: Workload) -> Trace:
 def _run(design: Design, item: Workload, trace: Trace) -> Result:
     host = _faster(load_host(item.host), design.host_speed)
     policy = Policy(attention=item.attention, launch=item.launch)
-    result = simulate(trace, design.hardware, host, policy, FIDELITY)
-    if design.gpus > 1:
-        degrees = degrees_of(design.gpus, None, None, design.hardware)
-        result.several_gpus = several_gpus(trace, design.hardware, host, policy, degrees, result, FIDELITY)
-    return result
+    degrees = degrees_of(design.gpus, None, None, design.hardware)
+    return simulate_on(degrees, trace, design.hardware, host, policy, FIDELITY)
 
 
 def _faster(host: Host, speed: float) -> Host:

@@ -9,8 +9,11 @@ from typing import Any
 
 from simtti.dtypes import DTYPES
 from simtti.errors import InputError
-from simtti.hw_configs.parameters import GROUPS, Groups, group_values
+from simtti.hw_configs.parameters import GROUPS, Collectives, Groups, group_values
 
+# What connects the GPUs of a server, and the group that holds what collectives cost over it: NVLink through switches, NVLink from
+# GPU to GPU, PCI Express through the host.
+INTERCONNECTS = {"nvswitch": "collectives", "nvlink": "collectives_direct", "pcie": "collectives_host"}
 # What feeds the tensor cores: instructions of a warp that take operands from registers filled by plain loads (Volta, Turing); the
 # same with copies straight to shared memory, cp.async (Ampere, Ada, the other Blackwell); instructions of four warps that read
 # shared memory (Hopper); instructions of one thread for an SM or two, results in tensor memory (data-centre Blackwell).
@@ -91,6 +94,7 @@ class Hardware(Groups):
     gemm_library: str  # of GEMM_LIBRARIES
     # Calibration of the kernel families: 'group.name' -> value, as stated; `hardware.group.name` reads it.
     parameters: dict[str, float]
+    interconnect: str = "nvswitch"  # of INTERCONNECTS
     stated_matrix_unit: str = ""  # of MATRIX_UNITS; '' where the architecture says it
     _groups: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
 
@@ -132,9 +136,10 @@ class Hardware(Groups):
         return self.l2_bytes_per_s * self.l2_efficiency
 
     @property
-    def link_attained_bytes_per_s(self) -> float:
-        """Bandwidth of the link to other GPUs, one direction, that collectives attain."""
-        return self.link_bytes_per_s * self.collectives.link_efficiency
+    def collective_costs(self) -> Collectives:
+        """What collectives cost over what connects this device to others of its kind."""
+        found: Collectives = getattr(self, INTERCONNECTS[self.interconnect])
+        return found
 
     @property
     def l2_usable_bytes(self) -> float:

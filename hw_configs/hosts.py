@@ -24,7 +24,7 @@ class Host:
     normalization_s  LayerNorm, GroupNorm, softmax
     attention_s      scaled-dot-product attention: the choice among its implementations, and its operators' own operators
     convolution_s    a convolution, with cuDNN's search for a plan among those it keeps
-    collective_s     a collective or a batch of sends and receives: torch.distributed's Python, work objects, events
+    collective_s     a collective, or a send or a receive of a batch: torch.distributed's Python, work objects, events
     launch_s         each kernel launch, beside the operator that it belongs to
     queue_depth      kernel launches that may be outstanding before the host waits
     """

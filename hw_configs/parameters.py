@@ -136,10 +136,23 @@ class ExactProducts(NamedTuple):
 
 
 class Collectives(NamedTuple):
-    """How torch.distributed's collectives between the GPUs of a server behave."""
+    """What NCCL's collectives cost between the GPUs of a server: rings by protocol, exchanges."""
 
-    link_efficiency: float
-    latency_s: float
+    setup_s: float
+    ll_hop_s: float
+    ll128_hop_s: float
+    simple_hop_s: float
+    ll_efficiency: float
+    ll128_efficiency: float
+    simple_efficiency: float
+    exchange_setup_s: float
+    exchange_simple_s: float
+    peer_s: float
+    exchange_ll_efficiency: float
+    exchange_efficiency: float
+    peer_efficiency: float
+    contention: float
+    eager_s_per_byte: float
 
 
 class L2Costs(NamedTuple):
@@ -309,6 +322,8 @@ GROUPS: dict[str, Group] = {
     "attention_parts": Group(SplitKeys),
     "exact_products": Group(ExactProducts),
     "collectives": Group(Collectives),
+    "collectives_direct": Group(Collectives, inherits="collectives"),
+    "collectives_host": Group(Collectives),
     "l2_costs": Group(L2Costs),
     "elementwise": Group(ElementwiseStyle),
     "functions": Group(FunctionSlots),
@@ -356,6 +371,8 @@ class Groups:
     attention_parts: SplitKeys
     exact_products: ExactProducts
     collectives: Collectives
+    collectives_direct: Collectives
+    collectives_host: Collectives
     l2_costs: L2Costs
     elementwise: ElementwiseStyle
     functions: FunctionSlots

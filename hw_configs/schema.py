@@ -165,6 +165,7 @@ class _Device(BaseModel):
     name: Annotated[str, Field(min_length=1)]
     architecture: Annotated[str, Field(min_length=1)]
     matrix_unit: Literal["", "mma_registers", "mma", "wgmma", "tcgen05"] = ""  # hardware.MATRIX_UNITS
+    interconnect: Literal["nvswitch", "nvlink", "pcie"] = "nvswitch"  # hardware.INTERCONNECTS
     reported_as: str = ""  # how the driver names the product; ties a measured trace to its device
     attention_kernel: str  # one of families.shared().attention_kernels
     gemm_library: Literal["nvjet", "xmma"] = "nvjet"  # hardware.GEMM_LIBRARIES
@@ -202,6 +203,7 @@ def to_hardware(content: dict[str, Any], origin: str) -> Hardware:
         attention_kernel=device.attention_kernel,
         gemm_library=device.gemm_library,
         parameters=calibrated,
+        interconnect=device.interconnect,
         stated_matrix_unit=device.matrix_unit,
         **flat,
     )

@@ -171,7 +171,7 @@ def tail_s(kernel: Kernel, hardware: Hardware, hbm_bytes: float) -> float:
 
 def link_s(kernel: Kernel, hardware: Hardware) -> float:
     """Seconds from the start of `kernel` until what comes over the link has arrived."""
-    return hardware.start_s + kernel.latency_s + kernel.link_bytes / hardware.link_attained_bytes_per_s
+    return hardware.start_s + kernel.latency_s + kernel.wire_bytes / hardware.link_bytes_per_s
 
 
 class Busy(NamedTuple):
@@ -209,7 +209,7 @@ def busy(kernel: Kernel, hardware: Hardware, hbm_bytes: float) -> Busy:
     per_sm = kernel.grid / hardware.sm_count
     own = Busy(*(seconds * per_sm for seconds in need.sm_s))
     l2 = need.l2_bytes * kernel.grid / hardware.l2_attained_bytes_per_s
-    link = kernel.link_bytes / hardware.link_attained_bytes_per_s if kernel.link_bytes else 0.0
+    link = kernel.wire_bytes / hardware.link_bytes_per_s if kernel.link_bytes else 0.0
     return own._replace(l2=l2, hbm=hbm, link=link)
 
 

@@ -56,6 +56,7 @@ class Kernel:
     Per kernel:
       reads, writes     unique bytes by tensor; what HBM moves follows from what L2 holds
       link_bytes        bytes that arrive over the link from other GPUs meanwhile
+      link_efficiency   attained share of the link's bandwidth: flags beside the payload, channels that wait
       copy_bytes        bytes that a copy engine moves between device and host; then no CTA works
       kinds             the kinds of CTA, in the order of dispatch; none where all are alike
       hbm_reread_bytes  bytes fetched again because the working set of a wave outgrows L2
@@ -90,6 +91,7 @@ class Kernel:
     reads: tuple[Access, ...] = ()
     writes: tuple[Access, ...] = ()
     link_bytes: float = 0.0
+    link_efficiency: float = 1.0
     copy_bytes: float = 0.0
     hbm_reread_bytes: float = 0.0
     repeated_hbm_bytes: float | None = None
@@ -127,6 +129,11 @@ class Kernel:
         return sum(access.nbytes for access in self.writes)
 
     @property
+    def wire_bytes(self) -> float:
+        """What `link_bytes` occupy the link for, in bytes at its full rate."""
+        return self.link_bytes / self.link_efficiency
+
+    @property
     def unique_bytes(self) -> float:
         """Bytes that a cold L2 must fetch once, plus bytes written."""
         return self.read_bytes + self.written_bytes
@@ -145,7 +152,7 @@ def check(kernel: Kernel, hardware: Hardware) -> None:
     )  # fmt: skip
     if not all(0 <= amount < math.inf for amount in amounts):
         raise ValueError(f"kernel {kernel.name}: an amount of work below nought or without end: {amounts}")
-    shares = (kernel.tensor_efficiency, kernel.memory_efficiency)
+    shares = (kernel.tensor_efficiency, kernel.memory_efficiency, kernel.link_efficiency)
     if not all(0 < share < math.inf for share in shares) or not kernel.bytes_in_flight > 0:
         raise ValueError(
             f"kernel {kernel.name}: it could never end: {shares}, {kernel.bytes_in_flight} bytes in flight"

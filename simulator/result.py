@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -47,8 +47,8 @@ class PhaseTime:
 
 @dataclass(frozen=True, slots=True)
 class SeveralGPUs:
-    """Seconds, joules of all GPUs, bytes on each, and how long of the latency is communication. share: the simulation of
-    one of them."""
+    """What several GPUs make of an inference: seconds, joules of all of them, bytes on each, how long of the latency is
+    communication, and the seconds of one GPU alone."""
 
     gpus: int
     ulysses: int
@@ -58,18 +58,17 @@ class SeveralGPUs:
     peak_memory_bytes: int | None
     communication_s: float
     one_gpu_s: float
-    share: Result
 
     def to_dict(self) -> dict[str, Any]:
         """As `simtti run --gpus N --json` adds it."""
-        return {name: getattr(self, name) for name in self.__slots__ if name != "share"} | {
-            "breakdown": self.share.breakdown
-        }
+        return asdict(self)
 
 
 @dataclass(eq=False, repr=False)
 class Result:
     """The outcome of one simulated inference.
+
+    On several GPUs it is that of one of them, and `several_gpus` says what all make of it.
 
     outcome: what happened when. rows: the trace's operators with their kernels, in order; intervals refer to them by number.
     """
@@ -251,7 +250,7 @@ class Result:
         memory = f", {self.peak_memory_bytes:,} bytes" if self.peak_memory_bytes is not None else ""
         return (
             f"<Result {self.trace.workload} on {self.hardware.name} ({options})\n"
-            f" {self.latency_s:.6g} s, {self.energy_j:.6g} J{memory}; attention {self.policy.attention}, "
+            f" {self.latency_s:.6g} s, {self.figures()['energy_j']:.6g} J{memory}; attention {self.policy.attention}, "
             f"launch {self.policy.launch}, fidelity {self.fidelity}\n"
             f" {largest}; {len(self.rows):,} operators>"
         )

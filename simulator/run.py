@@ -12,10 +12,9 @@ from simtti.hw_configs.hardware import Hardware, with_gemm_library
 from simtti.hw_configs.hosts import load_host
 from simtti.simulator.engine.measured_kernels import measured_kernels
 from simtti.simulator.engine.preparation import Progress, no_progress
-from simtti.simulator.engine.simulation import simulate
 from simtti.simulator.policy import Policy
 from simtti.simulator.result import Result
-from simtti.simulator.several_gpus import degrees_of, several_gpus
+from simtti.simulator.several_gpus import degrees_of, simulate_on
 from simtti.workloads.trace import Trace
 
 
@@ -56,8 +55,8 @@ def run(
         host: the host machine (hw_configs/hosts.yaml).
         trace: a trace file to run instead of the workload's own.
         fidelity: 'wave'; 'cta' to simulate every CTA; 'closed' for the closed form, in which kernels do not contend.
-        gpus, ulysses, ring: GPUs that share the tokens, and the degrees of sequence parallelism. The Result is one
-            GPU's; its `several_gpus` holds what all of them make of it.
+        gpus, ulysses, ring: GPUs that share the tokens, and the degrees of sequence parallelism. The Result is
+            that of one of them, with what it sends and receives; its `several_gpus` holds what all of them make of it.
         timing: 'model'; 'measured': the kernel times of the capture that ships for this workload and shape, under the host model;
             'hybrid': those scaled to `hw` by the model's ratio between the two devices.
         dependent_launch: programmatic dependent launch: a kernel is set up while the one before it drains.
@@ -91,9 +90,7 @@ def run(
     else:
         found = _captured(workload, trace, attention, steps, shape)
         measured = measured_kernels(found, timing, hardware, _captured_on(found))
-    result = simulate(found, hardware, machine, policy, fidelity, progress, measured)
-    if degrees.gpus > 1:
-        result.several_gpus = several_gpus(found, hardware, machine, policy, degrees, result, fidelity)
+    result = simulate_on(degrees, found, hardware, machine, policy, fidelity, progress, measured)
     result.wall_s = time.perf_counter() - began
     return result
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 from simtti.errors import InputError
 from simtti.hw_configs.hardware import Hardware
 from simtti.hw_configs.hosts import Host
+from simtti.simulator.engine.measured_kernels import Measured
+from simtti.simulator.engine.preparation import Progress, no_progress
 from simtti.simulator.engine.simulation import simulate
 from simtti.simulator.policy import Policy
 from simtti.simulator.result import Result, SeveralGPUs
@@ -33,27 +35,36 @@ def degrees_of(gpus: int, ulysses: int | None, ring: int | None, hardware: Hardw
     return Degrees(ulysses, ring)
 
 
-def several_gpus(
+def simulate_on(
+    degrees: Degrees,
     trace: Trace,
     hardware: Hardware,
     host: Host,
     policy: Policy,
-    degrees: Degrees,
-    one: Result,
     fidelity: str = "wave",
-) -> SeveralGPUs:
-    """Simulate `trace` on degrees.gpus GPUs; one: the result of a single one.
+    progress: Progress = no_progress,
+    measured: Measured | None = None,
+) -> Result:
+    """Simulate `trace` on degrees.gpus GPUs: the Result of one of them, with what all make of it in `several_gpus`.
 
     Raises:
-        InputError: tokens or heads that cannot be shared.
+        InputError: tokens or heads that cannot be shared; measured kernels, which are those of one GPU.
     """
-    share = simulate(shard(trace, degrees), hardware, host, policy, fidelity) if degrees.gpus > 1 else one
+    if measured is not None and degrees.gpus > 1:
+        raise InputError(
+            f"gpus is {degrees.gpus}, but measured kernels are those of one GPU; use timing model"
+        )
+    one = simulate(trace, hardware, host, policy, fidelity, progress, measured)
+    if degrees.gpus == 1:
+        return one
+    share = simulate(shard(trace, degrees), hardware, host, policy, fidelity)
     alone_j = sum(phase_energy_j(share, name) for name in ON_ONE_GPU)
     energy_j = degrees.gpus * (share.energy_j - alone_j) + alone_j
-    return SeveralGPUs(
+    share.several_gpus = SeveralGPUs(
         degrees.gpus, degrees.ulysses, degrees.ring, share.latency_s, energy_j, share.peak_memory_bytes,
-        share.breakdown.get("Communication", 0.0), one.latency_s, share,
+        share.breakdown.get("Communication", 0.0), one.latency_s,
     )  # fmt: skip
+    return share
 
 
 def phase_energy_j(result: Result, phase: str) -> float:

@@ -1,6 +1,6 @@
 """The timeline of a Result in the Chrome trace event format, which ui.perfetto.dev opens.
 
-Tracks: phases, the host's operators, the stream's kernels; counters: tensor cores and HBM in use. Times are in
+Tracks: phases, the host's operators, each stream's kernels; counters: tensor cores and HBM in use. Times are in
 microseconds, as the format asks. A step that repeats is drawn as often as it was simulated; the rest is one slice.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from simtti.simulator.engine.program import MAIN
 from simtti.simulator.result import Result
 
 _DEVICE, _HOST = 0, 1
@@ -17,7 +18,7 @@ _PHASES, _STREAM, _THREAD = 1, 7, 2
 
 def chrome_trace(result: Result) -> str:
     """The timeline as JSON text."""
-    events = [*_names(), *_phases(result), *_host(result), *_device(result), *_passed_over(result)]
+    events = [*_names(result), *_phases(result), *_host(result), *_device(result), *_passed_over(result)]
     named = [event for event in events if event["ph"] == "M"]
     timed = sorted(
         (event for event in events if event["ph"] != "M"),
@@ -33,7 +34,7 @@ def chrome_trace(result: Result) -> str:
     return json.dumps(content, separators=(",", ":"))
 
 
-def _names() -> list[dict[str, Any]]:
+def _names(result: Result) -> list[dict[str, Any]]:
     def name(kind: str, pid: int, tid: int, text: str) -> dict[str, Any]:
         return {"ph": "M", "name": kind, "pid": pid, "tid": tid, "ts": 0, "args": {"name": text}}
 
@@ -42,7 +43,10 @@ def _names() -> list[dict[str, Any]]:
         name("thread_name", _HOST, _PHASES, "phases"),
         name("thread_name", _HOST, _THREAD, "operators"),
         name("process_name", _DEVICE, 0, "GPU 0"),
-        name("thread_name", _DEVICE, _STREAM, f"stream {_STREAM}"),
+        *(
+            name("thread_name", _DEVICE, stream, f"stream {stream}")
+            for stream in sorted({_STREAM + interval.stream for interval in result.kernels} or {_STREAM})
+        ),
     ]
 
 
@@ -91,10 +95,10 @@ def _device(result: Result) -> list[dict[str, Any]]:
             _slice(
                 kernel.name,
                 "kernel",
-                (_DEVICE, _STREAM),
+                (_DEVICE, _STREAM + interval.stream),
                 interval.start_s,
                 interval.end_s,
-                stream=_STREAM,
+                stream=_STREAM + interval.stream,
                 device=0,
                 operator=operator.op,
                 module=operator.module,
@@ -103,8 +107,11 @@ def _device(result: Result) -> list[dict[str, Any]]:
                 block=[kernel.threads, 1, 1],
                 flops=kernel.flops,
                 hbm_bytes=interval.hbm_bytes,
+                link_bytes=kernel.link_bytes,
             )
         )
+        if interval.stream != MAIN:
+            continue
         if interval.start_s > previous_end:
             events.append(_counter("HBM GB/s", previous_end, 0.0))
             events.append(_counter("tensor cores %", previous_end, 0.0))

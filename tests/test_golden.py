@@ -110,7 +110,7 @@ def figures_of_run(workload, device, options):
     whole = result.several_gpus or result
     figures = {"latency_s": whole.latency_s, "energy_j": whole.energy_j}
     figures["peak_memory_bytes"] = float(whole.peak_memory_bytes)
-    breakdown = result.several_gpus.share.breakdown if result.several_gpus else result.breakdown
+    breakdown = result.breakdown
     # Of what is nothing but rounding (a graph's host) the digits mean nothing.
     return figures | {f"breakdown.{name}": s for name, s in breakdown.items() if s > 1e-9 * result.latency_s}
 

@@ -231,7 +231,11 @@ class _Exchange:
                 received = tuple(self._made(use.shape, use.dtype) for use in (key, value))
                 found.append(
                     self._operator(
-                        SEND_RECEIVE, "Communication", (key, value), received, {"overlapped": True}
+                        SEND_RECEIVE,
+                        "Communication",
+                        (key, value),
+                        received,
+                        {"overlapped": True, "ranks": self.degrees.gpus},
                     )
                 )
             elif self.repeated:

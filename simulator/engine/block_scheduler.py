@@ -34,7 +34,7 @@ class BlockScheduler:
         self.memories = (
             FairShare(hardware.l2_attained_bytes_per_s, now),
             FairShare(hardware.hbm_attained_bytes_per_s, now),
-            FairShare(max(hardware.link_attained_bytes_per_s, 1.0), now),
+            FairShare(max(hardware.link_bytes_per_s, 1.0), now),
             FairShare(hardware.host_copy_bytes_per_s, now),
         )
         self.each_cta = fidelity == "cta"
@@ -70,7 +70,7 @@ class BlockScheduler:
                 raise InputError(
                     f"a CTA of kernel {kernel.name} does not fit on an SM of {self.hardware.name}"
                 )
-            transfers = [(LINK, kernel.link_bytes, start_s + need.latency_s)] if kernel.link_bytes else []
+            transfers = [(LINK, kernel.wire_bytes, start_s + need.latency_s)] if kernel.link_bytes else []
             self.waiting.append(run)
             if len(self.waiting) == 1:
                 self._open = None

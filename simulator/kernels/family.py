@@ -73,11 +73,12 @@ class Cells:
     Raises (each of its methods): InputError, naming the column and the value; KeyError for a column the family does not have.
     """
 
-    def __init__(self, row: Mapping[str, Any], columns: Sequence[Column]) -> None:
+    def __init__(self, row: Mapping[str, Any], columns: Sequence[Column], dtypes: Sequence[str] = ()) -> None:
         self.row = {
             name: value for name, value in row.items() if value is not None and value == value and value != ""
         }
         self.columns = {column.name: column for column in columns}
+        self.dtypes = dtypes or predicted()
 
     def whole(self, name: str) -> int:
         found = self.optional(name)
@@ -125,10 +126,10 @@ class Cells:
         value = self.row.get("dtype")
         if value is None:
             raise InputError(
-                f"column 'dtype' is empty or missing; it must be one of {', '.join(predicted())}"
+                f"column 'dtype' is empty or missing; it must be one of {', '.join(self.dtypes)}"
             )
-        if value not in predicted():
-            raise InputError(f"column 'dtype' is {value!r}; it must be one of {', '.join(predicted())}")
+        if value not in self.dtypes:
+            raise InputError(f"column 'dtype' is {value!r}; it must be one of {', '.join(self.dtypes)}")
         return str(value)
 
 
@@ -147,6 +148,7 @@ class Family:
     note: what `simtti predict --help` says beside the columns. aten: lowerings of a trace's operators by name, without
     'aten::' and without the '_' of the in-place form; a name with '::' is taken as it is. groups: parameter groups of its own
     (name -> NamedTuple), for a family that does not ship with simtti; values: the YAML file that has their bounds and values.
+    dtypes: what its rows may be in, where that is not what tensor cores multiply. also: other names of the op in tables.
     """
 
     op: str
@@ -157,6 +159,8 @@ class Family:
     aten: Mapping[str, Lower] = field(default_factory=dict)
     groups: Mapping[str, type[tuple[Any, ...]]] = field(default_factory=dict)
     values: str = ""
+    dtypes: Sequence[str] = ()
+    also: Sequence[str] = ()
 
     @property
     def usage(self) -> str:
@@ -167,7 +171,7 @@ class Family:
         return f"{columns}; {self.note}" if self.note else columns
 
     def cells(self, row: Mapping[str, Any]) -> Cells:
-        return Cells(row, self.columns)
+        return Cells(row, self.columns, self.dtypes)
 
 
 def lowered_by(lower: Lower, names: str) -> dict[str, Lower]:

@@ -12,7 +12,7 @@ from simtti.hw_configs.hardware import Hardware
 from simtti.simulator.kernel import Kernel
 from simtti.simulator.kernels.attention import ATTENTION
 from simtti.simulator.kernels.attention_math import MATH_ATTENTION
-from simtti.simulator.kernels.communication import ALL_TO_ALL
+from simtti.simulator.kernels.communication import ALL_GATHER, ALL_REDUCE, ALL_TO_ALL, REDUCE_SCATTER
 from simtti.simulator.kernels.concatenation import CAT
 from simtti.simulator.kernels.convolution import CONV2D, CONV3D, TEMPORAL_CONV
 from simtti.simulator.kernels.data_movement import COPY, EMBEDDING, UPSAMPLE
@@ -81,10 +81,7 @@ def cells_of(row: Mapping[str, Any]) -> Cells:
     Raises:
         InputError: no such op.
     """
-    op = row.get("op")
-    if op not in FAMILIES:
-        raise unknown("op", str(op), FAMILIES)
-    return FAMILIES[str(op)].cells(row)
+    return _family_of(row).cells(row)
 
 
 def kernels_of(row: Mapping[str, Any], hardware: Hardware) -> list[Kernel]:
@@ -93,12 +90,20 @@ def kernels_of(row: Mapping[str, Any], hardware: Hardware) -> list[Kernel]:
     Raises:
         InputError: unknown op, a missing or unusable cell; the message names the column and the value.
     """
-    cells = cells_of(row)
-    return FAMILIES[cells.row["op"]].kernels(cells, hardware)
+    family = _family_of(row)
+    return family.kernels(family.cells(row), hardware)
+
+
+def _family_of(row: Mapping[str, Any]) -> Family:
+    op = str(row.get("op"))
+    found = FAMILIES.get(op) or next((family for family in FAMILIES.values() if op in family.also), None)
+    if found is None:
+        raise unknown("op", op, FAMILIES)
+    return found
 
 
 for _family in (
     GEMM, ATTENTION, MATH_ATTENTION, CONV2D, CONV3D, TEMPORAL_CONV, GROUP_NORM, LAYER_NORM, RMS_NORM, SOFTMAX, REDUCTION, ELEMENTWISE, CAST, BROADCAST, GEGLU,
-    COPY, PERMUTE, MOVE, CAT, EMBEDDING, UPSAMPLE, ALL_TO_ALL, LAUNCH,
+    COPY, PERMUTE, MOVE, CAT, EMBEDDING, UPSAMPLE, ALL_GATHER, ALL_TO_ALL, REDUCE_SCATTER, ALL_REDUCE, LAUNCH,
 ):  # fmt: skip
     add(_family)

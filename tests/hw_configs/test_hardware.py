@@ -276,3 +276,11 @@ def test_a_group_that_inherits_follows_what_it_inherits_from():
     moved = hardware.with_parameters(a100, {"gemm_mma.fill_cost": 2.0})
     assert moved.gemm_unaligned.fill_cost == 2.0
     assert moved.gemm_unaligned.read_efficiency == a100.gemm_unaligned.read_efficiency
+
+
+def test_what_connects_the_gpus_is_stated_and_checked(tmp_path):
+    path = write(tmp_path, base="h100-sxm", name="x", interconnect="infiniband")
+    with pytest.raises(InputError, match=r"'interconnect'.*'nvswitch', 'nvlink' or 'pcie'.*not 'infiniband'"):
+        devices.load(path)
+    over_host = [name for name in devices.names() if devices.load(name).interconnect == "pcie"]
+    assert set(over_host) == {"l40s", "rtx-4090", "rtx-pro-6000"}

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import json
 import math
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import simtti
+from simtti.commands.terminal import print_result
 from simtti.hw_configs.devices import load
 from simtti.hw_configs.hosts import load_host
 from simtti.simulator.closed_form import lone_execution_s
@@ -16,6 +18,7 @@ from simtti.simulator.engine import simulation
 from simtti.simulator.engine.simulation import simulate
 from simtti.simulator.policy import Policy
 from simtti.simulator.several_gpus import degrees_of
+from simtti.simulator.timeline import chrome_trace
 from simtti.workloads.record import workload_trace
 from simtti.workloads.shard import ALL_TO_ALL, SEND_RECEIVE, WHOLE, Degrees, is_shared, shard
 
@@ -102,16 +105,50 @@ def test_the_text_and_the_vae_stay_whole(wan):
 def test_more_gpus_are_faster_on_a_large_video_and_spend_more_energy():
     one = simtti.run("wan2.1-1.3b", "h100-sxm", steps=10)
     assert one.several_gpus is None
-    runs = [
-        simtti.run("wan2.1-1.3b", "h100-sxm", steps=10, gpus=n, ulysses=min(n, 4)).several_gpus
-        for n in (2, 4, 8)
-    ]
+    runs = [simtti.run("wan2.1-1.3b", "h100-sxm", steps=10, gpus=n, ulysses=min(n, 4)) for n in (2, 4, 8)]
     times = [run.latency_s for run in runs]
     assert one.latency_s > times[0] > times[1] > times[2] > one.latency_s / 8
-    energies = [one.energy_j, *(run.energy_j for run in runs)]
+    energies = [run.figures()["energy_j"] for run in (one, *runs)]
     assert energies == sorted(energies)
     assert all(run.peak_memory_bytes < one.peak_memory_bytes for run in runs)
-    assert sum(runs[0].share.breakdown.values()) == pytest.approx(runs[0].latency_s)
+    for run, gpus in zip(runs, (2, 4, 8), strict=True):
+        assert_is_the_job_on(gpus, run, one)
+
+
+def assert_is_the_job_on(gpus, run, one):
+    """Text, JSON, figures and timeline all say what the job takes on the GPUs, with the communication in it."""
+    many, written = run.several_gpus, run.to_dict()
+    assert (many.gpus, many.one_gpu_s) == (gpus, one.latency_s)
+    assert many.latency_s == run.latency_s == run.figures()["latency_s"] == written["latency_s"]
+    assert many.energy_j == written["energy_j"] == run.figures()["energy_j"] > run.energy_j
+    assert sum(run.breakdown.values()) == pytest.approx(run.latency_s)
+    assert written["breakdown"] == run.breakdown
+    assert many.communication_s == run.breakdown["Communication"] > 0
+    assert sum(phase["latency_s"] for phase in written["phases"]) == pytest.approx(run.latency_s)
+    events = json.loads(chrome_trace(run))["traceEvents"]
+    sent = [event for event in events if event.get("args", {}).get("category") == "Communication"]
+    assert sent
+    assert all(event["args"]["link_bytes"] > 0 for event in sent)
+    assert max(event["ts"] + event.get("dur", 0) for event in events) == pytest.approx(
+        run.latency_s * 1e6, rel=1e-3
+    )
+    overlapped = gpus > 4
+    assert len({event["tid"] for event in sent}) == 1 + overlapped
+
+
+def test_the_terminal_speaks_of_all_gpus(capsys):
+    run = simtti.run("pixart-sigma", "h100-sxm", steps=2, gpus=2, fidelity="closed")
+    print_result(run)
+    text = " ".join(capsys.readouterr().out.split())
+    assert "pixart-sigma on 2 h100-sxm" in text
+    assert f"{run.several_gpus.energy_j:,.0f} J" in text
+    assert "Communication" in text
+    assert "Of 2 GPUs (ulysses 2, ring 1) this is one" in text
+
+
+def test_measured_kernels_are_those_of_one_gpu():
+    with pytest.raises(simtti.InputError, match="gpus is 2, but measured kernels are those of one GPU"):
+        simtti.run("flux-dev", "h200-sxm", gpus=2, timing="hybrid")
 
 
 @pytest.mark.parametrize("degrees", [Degrees(4, 1), Degrees(1, 4)])
@@ -135,7 +172,7 @@ def test_an_exchange_takes_the_bytes_that_leave_over_the_link(wan):
     exchange = next(item for item in result.kernels if item.kernel.family == "communication")
     nbytes = exchange.kernel.reads[0].nbytes
     assert exchange.kernel.link_bytes == pytest.approx(nbytes * 3 / 4)
-    assert exchange.duration_s >= exchange.kernel.link_bytes / H100.link_attained_bytes_per_s
+    assert exchange.duration_s >= exchange.kernel.link_bytes / H100.link_bytes_per_s
 
 
 @pytest.mark.parametrize(
@@ -170,5 +207,6 @@ def test_a_share_is_simulated_in_the_fidelity_that_was_asked_for(wan, fidelity, 
 
     monkeypatch.setattr(simulation, "execution_time_s", alone_s)
     result = simtti.run(wan, "h100-sxm", gpus=2, fidelity=fidelity)
-    assert result.several_gpus.share.fidelity == fidelity
+    assert result.fidelity == fidelity
+    assert result.several_gpus.gpus == 2
     assert set(asked) == ({fidelity} if fidelity != "closed" else set())

@@ -4,7 +4,7 @@ A row is either one operator, as a row of `simtti predict`, or one whole inferen
 
     op              an operator family of `simtti predict`; empty for a whole inference
     hw              the device's name, as `simtti hw` lists them (or that of a device file of one's own)
-    dtype           fp16, bf16 or fp32
+    dtype           fp16, bf16 or fp32; any type for what only moves between GPUs
     the op's shape  exactly the columns of `simtti predict`, as its help lists them
     time_us         measured time of the operator, microseconds
     power_w         mean board power meanwhile, watts; may be empty
@@ -81,7 +81,8 @@ def shape_columns() -> dict[str, Column]:
 def words() -> dict[str, tuple[str, ...]]:
     """What the texts of a table may be, by column."""
     shapes = {name: tuple(column.words) for name, column in shape_columns().items() if column.words}
-    return {"dtype": predicted(), **shapes, "what_is_timed": tuple(TIMED)}
+    types = dict.fromkeys((*predicted(), *(name for family in FAMILIES.values() for name in family.dtypes)))
+    return {"dtype": tuple(types), **shapes, "what_is_timed": tuple(TIMED)}
 
 
 def flags() -> tuple[str, ...]:
@@ -92,7 +93,7 @@ def flags() -> tuple[str, ...]:
 def whole() -> dict[str, int]:
     """The columns that hold whole numbers, and the least of each."""
     shapes = {name: column.least for name, column in shape_columns().items() if column.kind is int}
-    return dict.fromkeys(_RUN_WHOLE, 1) | shapes
+    return shapes | dict.fromkeys(_RUN_WHOLE, 1)
 
 
 def columns() -> tuple[str, ...]:

@@ -185,7 +185,7 @@ def test_a_kernel_that_gets_company_late_has_done_what_it_had_done():
 
 def test_what_comes_over_a_link_goes_on_beside_the_ctas():
     quick = kernel(20, tensor_flops=1e6, link_bytes=1e6)
-    arrives_s = SMALL.start_s + 1e6 / SMALL.link_attained_bytes_per_s
+    arrives_s = SMALL.start_s + 1e6 / SMALL.link_bytes_per_s
     assert execution_time_s(quick, SMALL) == pytest.approx(arrives_s)
     for fidelity in ("wave", "cta"):
         assert played_s(quick, SMALL, 0.0, fidelity) == pytest.approx(arrives_s)

@@ -15,13 +15,16 @@ from simtti.hw_configs.schema import calibration
 from simtti.simulator.kernels import layout
 from simtti.simulator.kernels.concatenation import Cat, cat
 from simtti.simulator.kernels.data_movement import Gather, Upsample, copy, embedding, memset, upsample_nearest
+from simtti.simulator.kernels.family import Target
 from simtti.simulator.kernels.moves import MOVES
 from simtti.simulator.kernels.normalization import GroupNorm, RowNorm, group_norm, layer_norm
 from simtti.simulator.kernels.reductions import Reduction, reduce
 from simtti.simulator.kernels.softmax import Softmax, softmax
 from simtti.simulator.lowering.fusion import fused_kernel
-from simtti.simulator.lowering.registry import kernels_of
+from simtti.simulator.lowering.registry import LOWERINGS, kernels_of
+from simtti.simulator.policy import Policy
 from simtti.simulator.predict import predict
+from simtti.workloads.shard import ALL_TO_ALL
 from simtti.workloads.trace import Operator, TensorUse
 
 H200 = load("h200-sxm")
@@ -186,6 +189,15 @@ def fused(hardware):
     return [fused_kernel([operator], (0,), hardware)]
 
 
+def exchange(hardware):
+    """All-to-all in an eager run."""
+    use = [TensorUse(tensor, (1024,), (1,), "fp16", 2048, "activation") for tensor in (0, 1)]
+    operator = Operator(
+        "denoising", 0, 0, "", ALL_TO_ALL, "Communication", (use[0],), (use[1],), {"ranks": 2}, False
+    )
+    return LOWERINGS[ALL_TO_ALL](operator, Target(hardware, Policy()))
+
+
 ROWS = (
     {"op": "group_norm", "n": 2, "c": 64, "spatial": 1024},
     {"op": "layer_norm", "rows": 4096, "cols": 1024},
@@ -197,7 +209,8 @@ ROWS = (
     *({"op": "cat", "n": 2, "c": 63, "c2": 64, "spatial": 9, "dtype": dtype} for dtype in ("fp16", "fp32")),
     *({"op": "embedding", "rows": 77, "cols": columns} for columns in (768, 769)),
     {"op": "upsample", "n": 2, "c": 64, "h": 32, "w": 32},
-    {"op": "all_to_all", "numel": 1 << 20, "ranks": 4},
+    *({"op": "all_to_all", "numel": 1 << power, "gpus": gpus} for power in (4, 28) for gpus in (2, 4)),
+    *({"op": "all_reduce", "numel": 1 << power, "gpus": 4} for power in (4, 19, 28)),
 )
 GROUPS = (
     "group_norm",
@@ -221,8 +234,7 @@ def test_a_calibration_can_move_every_number(name):
 
     def made(hardware):
         rows = [kernels_of({"dtype": "fp16", **row}, hardware) for row in ROWS]
-        links = hardware.link_attained_bytes_per_s
-        return [*rows, strided_cat(hardware), fused(hardware), links]
+        return [*rows, strided_cat(hardware), fused(hardware), exchange(hardware)]
 
     device = with_parameters(H100, {"softmax.kept_columns": 6144.0})
     moved = with_parameters(device, {name: parameter(device, name) * 1.5 + 1e-9})

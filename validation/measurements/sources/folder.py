@@ -53,6 +53,14 @@ def _folder_attention(table: pd.DataFrame, root: Path, left_out: Counter[str]) -
     )
 
 
+def _folder_collectives(table: pd.DataFrame, root: Path, left_out: Counter[str]) -> pd.DataFrame:
+    """hw, op, dtype, gpus, message_size, time_us, source; message_size in elements of the whole buffer, as nccl-tests counts."""
+    return table.rename(columns={"message_size": "numel"}).assign(
+        op=table["op"].replace({"alltoall": "all_to_all"}), dtype=table["dtype"].replace({"half": "fp16"}),
+        what_is_timed="back-to-back",
+    )  # fmt: skip
+
+
 def _folder_convolution(table: pd.DataFrame, root: Path, left_out: Counter[str]) -> Iterator[Row]:
     """Sizes as '3x3' per axis; what `predict` cannot say (a stride that differs by axis, dilation) is left out."""
     for entry in table.to_dict("records"):
@@ -225,6 +233,7 @@ def _sizes(text: object) -> tuple[int, ...]:
 _FILES: dict[str, Callable[[pd.DataFrame, Path, Counter[str]], pd.DataFrame | Iterator[Row]]] = {
     "gemm.parquet": _folder_gemm,
     "attention.parquet": _folder_attention,
+    "nccl.parquet": _folder_collectives,
     "convolution.csv": _folder_convolution,
     "normalization.csv": _folder_normalization,
     "operators_h100.csv": _folder_operators,
