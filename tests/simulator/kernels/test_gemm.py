@@ -360,3 +360,11 @@ def test_a_row_of_a_table_names_its_library():
     )
     with pytest.raises(InputError, match="xmma"):
         with_gemm_library(H100, "cutlass")
+
+
+@pytest.mark.parametrize("name", devices.names())
+def test_only_hopper_has_two_libraries(name):
+    device = devices.load(name)
+    assert (device.cublas is None) == (device.matrix_unit != "wgmma")
+    old, new = (time_s(512, 4096, 4096, with_gemm_library(device, library)) for library in ("xmma", "nvjet"))
+    assert (old == new) == (device.cublas is None)
