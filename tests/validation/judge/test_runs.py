@@ -172,7 +172,7 @@ def closed_form(monkeypatch):
         busy_s = asked["batch"] * {"sdxl": 1.0, "svd": 2.0, "flux-dev": 5.0}[asked["workload"]]
         tensor = {"sdxl": 1e14, "svd": 2e14, "flux-dev": 0.5e14}[asked["workload"]]
         return energy.Work(
-            busy_s, 1.2 * busy_s, tensor * busy_s, 1e12 * busy_s, 0, 0, 0, 4e12 * busy_s, 1e12 * busy_s
+            busy_s, 1.2 * busy_s, 0, tensor * busy_s, 1e12 * busy_s, 0, 0, 0, 4e12 * busy_s, 1e12 * busy_s
         )
 
     def simulate(asked, hardware):

@@ -161,7 +161,7 @@ def test_findings_pages_and_terminal_have_both_sides(found, capsys):
     assert whole.sections[-1].title == "The same on a real GPU: h200-sxm"
     study.print_findings(result)
     shown = capsys.readouterr().out
-    assert " / ".join(f"{100 * shares['muse', 'operators'][side]:.1f}" for side in captured.SIDES) in shown
+    assert "/".join(f"{100 * shares['muse', 'operators'][side]:.1f}" for side in captured.SIDES) in shown
     heads = whole.sections[0].blocks[0].columns
     assert heads[5:7] == ("Measured", "Predicted of the same")
 
