@@ -3,14 +3,16 @@
     allocator = CachingAllocator()
     block = allocator.allocate(3 * 2**20)
     allocator.free(block)
-    allocator.peak_allocated_bytes, allocator.reserved_bytes  # 3 MiB of a segment of 20 MiB
+    allocator.peak_allocated_bytes, allocator.peak_reserved_bytes  # 3 MiB of a segment of 20 MiB
 
 As c10/cuda/CUDACachingAllocator.cpp has it, with its defaults: the best fit among free blocks, split where enough is left;
-segments are kept for the next allocation and not given back. A block that is not split counts with all its bytes.
+segments are kept for the next allocation, and given back, those that are free as a whole, only when the device has no room for
+another. A block that is not split counts with all its bytes.
 """
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left, insort
 from dataclasses import dataclass
 
@@ -38,11 +40,15 @@ class Block:
 class CachingAllocator:
     """Allocations and what has come of them, in bytes.
 
-    allocated_bytes: of the blocks in use now; peak_allocated_bytes: at most so far. reserved_bytes: of all segments.
+    capacity_bytes: what the device has for it; where that is not enough it goes on, and peak_reserved_bytes exceeds it.
+    allocated_bytes: of the blocks in use now; reserved_bytes: of all segments; peak_...: the most of each so far.
     """
 
-    def __init__(self) -> None:
-        self.allocated_bytes = self.peak_allocated_bytes = self.reserved_bytes = 0
+    def __init__(self, capacity_bytes: float = math.inf) -> None:
+        self.capacity_bytes = capacity_bytes
+        self.allocated_bytes = self.peak_allocated_bytes = 0
+        self.reserved_bytes = self.peak_reserved_bytes = 0
+        self._next_address = 0
         # Free blocks by size and address, of small and of large segments.
         self._free: dict[bool, list[tuple[int, int, Block]]] = {True: [], False: []}
 
@@ -91,9 +97,21 @@ class CachingAllocator:
             nbytes = LARGE_SEGMENT_BYTES
         else:
             nbytes = rounded_up(wanted, SEGMENT_MULTIPLE_BYTES)
-        block = Block(self.reserved_bytes, nbytes, small)
+        if self.reserved_bytes + nbytes > self.capacity_bytes:
+            self._give_back()
+        block = Block(self._next_address, nbytes, small)
+        self._next_address += nbytes
         self.reserved_bytes += nbytes
+        self.peak_reserved_bytes = max(self.peak_reserved_bytes, self.reserved_bytes)
         return block
+
+    def _give_back(self) -> None:
+        """Segments that are free as a whole, to the device (release_cached_blocks)."""
+        for small, free in self._free.items():
+            whole = [entry for entry in free if entry[2].before is None and entry[2].after is None]
+            self.reserved_bytes -= sum(entry[0] for entry in whole)
+            gone = {entry[1] for entry in whole}
+            self._free[small] = [entry for entry in free if entry[1] not in gone]
 
     def _take(self, block: Block) -> None:
         free = self._free[block.small]
