@@ -76,13 +76,19 @@ def print_result(result: Result) -> None:
         f"[bold]{seconds(result.latency_s)}[/]   {result.figures()['energy_j']:,.0f} J   "
         f"attention {result.policy.attention}, launch {result.policy.launch}{_products_by(result.hardware)}\n"
     )
-    phases = Table("Phase", "Steps", "Latency", "Per step", "Memory", box=None, pad_edge=False, header_style="dim")
+    phases = Table(
+        "Phase", "Steps", "Latency", "Per step", "Memory", box=None, pad_edge=False, header_style="dim"
+    )
     for column in phases.columns[1:]:
         column.justify = "right"
     held = {phase.name: gib(phase.allocated_bytes) for phase in result.memory.phases} if result.memory else {}
     for phase in result.phases:
         phases.add_row(
-            phase.name, str(phase.steps), seconds(phase.latency_s), seconds(phase.step_s), held.get(phase.name, "")
+            phase.name,
+            str(phase.steps),
+            seconds(phase.latency_s),
+            seconds(phase.step_s),
+            held.get(phase.name, ""),
         )
     console.print(phases)
     console.print()

@@ -17,8 +17,8 @@ from simtti.hw_configs.hosts import Host
 from simtti.simulator.closed_form import RESOURCES, bottleneck
 from simtti.simulator.engine import power
 from simtti.simulator.engine.intervals import overlap_s, union
-from simtti.simulator.engine.peak_memory import Memory
 from simtti.simulator.engine.outcome import KernelInterval, OperatorInterval, Outcome, Repetition
+from simtti.simulator.engine.peak_memory import Memory
 from simtti.simulator.engine.program import MAIN
 from simtti.simulator.lowering.lower import Lowered
 from simtti.simulator.policy import Policy

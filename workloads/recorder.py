@@ -338,7 +338,15 @@ def _as_the_iterator_lays_it_out(output: torch.Tensor, given: torch.Tensor) -> t
     at batch 1 what a VAE upsamples after its attention is contiguous on a GPU (captures of an H200), and so is all after it.
     """
     same = output.shape == given.shape and output.device.type == given.device.type == "meta"
-    differ = [size for size, *two in zip(output.shape, output.stride(), given.stride(), strict=True) if len(set(two)) > 1] if same else []
+    differ = (
+        [
+            size
+            for size, *two in zip(output.shape, output.stride(), given.stride(), strict=True)
+            if len(set(two)) > 1
+        ]
+        if same
+        else []
+    )
     if not differ or any(size != 1 for size in differ):
         return output
     return torch.empty_strided(given.shape, given.stride(), dtype=output.dtype, device=output.device)

@@ -32,7 +32,14 @@ import pyarrow.parquet as pq
 
 from simtti.errors import InputError
 from simtti.workloads.trace import HostTime, TensorUse, TimedKernel, Timing, Trace, row_major
-from simtti.workloads.trace_rows import COLUMNS, OPTIONAL_COLUMNS, HOST_COLUMNS, KERNEL_COLUMNS, read_timing, read_trace
+from simtti.workloads.trace_rows import (
+    COLUMNS,
+    HOST_COLUMNS,
+    KERNEL_COLUMNS,
+    OPTIONAL_COLUMNS,
+    read_timing,
+    read_trace,
+)
 
 SCHEMA_VERSION = 1
 TIMED_SCHEMA_VERSION = 2

@@ -107,11 +107,11 @@ class CachingAllocator:
 
     def _give_back(self) -> None:
         """Segments that are free as a whole, to the device (release_cached_blocks)."""
-        for small, free in self._free.items():
+        for free in self._free.values():
             whole = [entry for entry in free if entry[2].before is None and entry[2].after is None]
             self.reserved_bytes -= sum(entry[0] for entry in whole)
             gone = {entry[1] for entry in whole}
-            self._free[small] = [entry for entry in free if entry[1] not in gone]
+            free[:] = [entry for entry in free if entry[1] not in gone]
 
     def _take(self, block: Block) -> None:
         free = self._free[block.small]

@@ -3,8 +3,8 @@
 import csv
 import dataclasses
 import functools
+from pathlib import Path
 
-import places
 import pytest
 from small_traces import operator, use
 
@@ -58,10 +58,14 @@ def _of(trace, hardware=H200):
 
 def _chain(**last):
     """a -> b -> c of 16 MiB each."""
-    a, b, c = (use(i, (8 * MIB,), role="input" if i == 0 else "activation") for i in range(3))
-    first = operator("aten::relu", position=0, inputs=(a,), outputs=(b,))
-    second = operator("aten::relu", position=1, inputs=(b,), outputs=(c,))
-    third = operator("aten::relu", position=2, inputs=(c,), outputs=(use(3, (8 * MIB,)),))
+    a, b, c = (
+        use(i, (8 * MIB,), storage_bytes=16 * MIB, role="input" if i == 0 else "activation") for i in range(3)
+    )
+    first = operator(op="aten::relu", position=0, inputs=(a,), outputs=(b,))
+    second = operator(op="aten::relu", position=1, inputs=(b,), outputs=(c,))
+    third = operator(
+        op="aten::relu", position=2, inputs=(c,), outputs=(use(3, (8 * MIB,), storage_bytes=16 * MIB),)
+    )
     return first, dataclasses.replace(second, **last), third
 
 
@@ -88,12 +92,13 @@ def _shipped(workload, attention="flash"):
     return memory(trace, rows, H200)
 
 
-# What is known to be worse, and by how much.
-_LOWEST = {"animatediff": -0.075, "make-a-video": -0.03}
+# What is known to be worse: 0.8 GiB of AnimateDiff's decoder are unexplained, and of convolutions beyond 2^31 elements
+# (Make-A-Video's 65,536 samples) cuDNN's workspace is smaller than copies of all of it.
+_BOUNDS = {"animatediff": (-0.075, -0.05), "make-a-video": (0.0, 0.055)}
 
 
 def _captures():
-    with (places.PROJECT / "validation/measurements/measured/h200-sxm-runs.csv").open() as file:
+    with (Path(simtti.__file__).parent / "validation/measurements/measured/h200-sxm-runs.csv").open() as file:
         return [row for row in csv.DictReader(file) if not row["frames"]]
 
 
@@ -101,7 +106,8 @@ def _captures():
 def test_our_captures_allocate_what_is_predicted(row):
     attention = "math" if row["attention"] == "baseline" else "flash"
     error = _shipped(row["workload"], attention).allocated_bytes / int(row["peak_memory_bytes"]) - 1
-    assert _LOWEST.get(row["workload"], -0.03) < error < 0.055
+    low, high = _BOUNDS.get(row["workload"], (-0.015, 0.01))
+    assert low < error < high
 
 
 def test_device_holds_more_than_reserved_and_that_more_than_allocated():
@@ -137,8 +143,26 @@ def test_fits_is_monotone_in_capacity_and_names_what_would_fit():
 def test_a_larger_batch_needs_more_memory():
     pytest.importorskip("torch")
     one, two = (
-        simtti.run("stable-diffusion-1.5", H200, batch=batch, height=256, width=256, steps=1, fidelity="closed")
+        simtti.run(
+            "stable-diffusion-1.5", H200, batch=batch, height=256, width=256, steps=1, fidelity="closed"
+        )
         for batch in (1, 2)
     )
     assert two.peak_memory_bytes > one.peak_memory_bytes
     assert two.memory.fixed_bytes == pytest.approx(one.memory.fixed_bytes, rel=0.001)
+
+
+def test_the_allocator_keeps_account_of_every_byte_when_memory_is_short():
+    allocator, held = CachingAllocator(64 * MIB), []
+    for number in range(400):
+        held.append((number * 7919 % 9 * MIB + number, None))
+        held[-1] = (held[-1][0], allocator.allocate(held[-1][0]))
+        if number % 3:
+            allocator.free(held.pop(number * 31 % len(held))[1])
+        assert allocator.allocated_bytes == sum(block.nbytes for _, block in held)
+        assert all(block.nbytes >= wanted for wanted, block in held)
+        assert allocator.reserved_bytes >= allocator.allocated_bytes
+    for _, block in held:
+        allocator.free(block)
+    assert allocator.allocated_bytes == 0
+    assert allocator.reserved_bytes == sum(nbytes for free in allocator._free.values() for nbytes, *_ in free)
