@@ -239,8 +239,8 @@ class Result:
             "energy_j": whole.energy_j,
             "average_w": whole.energy_j / whole.latency_s,
             "peak_memory_bytes": self.peak_memory_bytes,
-            "reserved_memory_bytes": self.memory and self.memory.reserved_bytes,
-            "device_memory_bytes": self.memory and self.memory.device_bytes,
+            "reserved_memory_bytes": self.memory.reserved_bytes if self.memory else None,
+            "device_memory_bytes": self.memory.device_bytes if self.memory else None,
             "fits": self.fits,
             "host_bound_share": self.host_bound_share,
         }
@@ -322,7 +322,7 @@ class Result:
     @property
     def peak_memory_bytes(self) -> int | None:
         """Bytes allocated at the fullest moment, as torch.cuda.max_memory_allocated counts them; None where not known."""
-        return self.memory and self.memory.allocated_bytes
+        return self.memory.allocated_bytes if self.memory else None
 
     @property
     def fits(self) -> bool | None:
@@ -421,7 +421,7 @@ class Result:
             "fits": figures["fits"],
             "largest_batch": self.largest_batch,
             "largest_size": self.largest_size,
-            "fullest_phase": self.memory and self.memory.fullest.name,
+            "fullest_phase": self.memory.fullest.name if self.memory else None,
             "phases": [
                 {
                     "name": p.name,

@@ -6,8 +6,9 @@ what is free), and *device*, with the CUDA context, which is nvidia-smi's. What
 counts:
 
 - weights and buffers of all components, resident throughout, as in a pipeline moved to the device whole;
-- a tensor from the operator that makes it until the program lets go of it, which the recorder has seen happen. Where a trace
-  does not say (a sharded one's exchanges, recordings of before 2026-11-27), until its last use;
+- a tensor from the operator that makes it until the program lets go of it, which the recorder has seen happen; what it never
+  lets go of (a VAE's cache of frames) to the end. Where a trace does not say (a sharded step, recordings of before
+  2026-11-27), until its last use;
 - an operator's workspaces while it runs: of a convolution, cuDNN's copies in the other layout, all at once, for cuDNN asks
   for one workspace (native/cudnn/ConvShared.cpp); elsewhere (unfused attention's scores) each from its first kernel to its
   last. A matrix product's partial sums lie in cuBLAS's workspace;
@@ -117,7 +118,8 @@ def _run(trace: Trace, workspaces: tuple[int, ...], cublas_bytes: int, room_byte
     fixed = allocator.allocated_bytes
     phases, index = [], 0
     for phase in trace.phases:
-        most, fullest = allocator.allocated_bytes, (0, None)
+        most = allocator.allocated_bytes
+        fullest: tuple[int, Operator | None] = (0, None)
         for step in phase.steps:
             for operator in step.operators:
                 for tensor, nbytes in ledger.made[index]:
@@ -142,7 +144,13 @@ def _unseen(trace: Trace, ledger: Ledger) -> list[int]:
 
 
 def _ledger(phases: tuple[Phase, ...]) -> Ledger:
-    operators = [operator for phase in phases for step in phase.steps for operator in step.operators]
+    operators: list[Operator] = []
+    told: list[bool] = []  # of each: whether its step says what the program lets go of
+    for phase in phases:
+        for step in phase.steps:
+            operators += step.operators
+            told += [any(operator.released for operator in step.operators)] * len(step.operators)
+    made_at: dict[int, int] = {}
     weights: dict[int, int] = {}
     known: set[int] = set()
     made: list[tuple[tuple[int, int], ...]] = []
@@ -158,6 +166,7 @@ def _ledger(phases: tuple[Phase, ...]) -> Ledger:
                 if use.role in ("parameter", "buffer"):
                     weights[use.tensor] = use.storage_bytes
                 else:
+                    made_at[use.tensor] = index
                     new.append((use.tensor, use.storage_bytes))
         made.append(tuple(new))
     freed: list[list[int]] = [[] for _ in operators]
@@ -168,7 +177,7 @@ def _ledger(phases: tuple[Phase, ...]) -> Ledger:
             if tensor in known and tensor not in released and last_use[tensor] <= index:
                 released.add(tensor)
                 freed[index].append(tensor)
-    for tensor, index in last_use.items():
-        if tensor not in released and tensor not in weights:
-            freed[index].append(tensor)
+    for tensor, index in made_at.items():
+        if tensor not in released and not told[index]:
+            freed[last_use[tensor]].append(tensor)
     return Ledger(weights, made, [tuple(each) for each in freed])
