@@ -76,11 +76,20 @@ def print_result(result: Result) -> None:
         f"[bold]{seconds(result.latency_s)}[/]   {result.figures()['energy_j']:,.0f} J   "
         f"attention {result.policy.attention}, launch {result.policy.launch}{_products_by(result.hardware)}\n"
     )
-    phases = Table("Phase", "Steps", "Latency", "Per step", box=None, pad_edge=False, header_style="dim")
+    phases = Table(
+        "Phase", "Steps", "Latency", "Per step", "Memory", box=None, pad_edge=False, header_style="dim"
+    )
     for column in phases.columns[1:]:
         column.justify = "right"
+    held = {phase.name: gib(phase.allocated_bytes) for phase in result.memory.phases} if result.memory else {}
     for phase in result.phases:
-        phases.add_row(phase.name, str(phase.steps), seconds(phase.latency_s), seconds(phase.step_s))
+        phases.add_row(
+            phase.name,
+            str(phase.steps),
+            seconds(phase.latency_s),
+            seconds(phase.step_s),
+            held.get(phase.name, ""),
+        )
     console.print(phases)
     console.print()
     parts = Table("Category", "Time", "Share", "", box=None, pad_edge=False, header_style="dim")
@@ -135,18 +144,24 @@ def _lengths(lengths: list[int]) -> str:
 
 
 def _memory(result: Result) -> str:
-    used, capacity = result.peak_memory_bytes, result.hardware.hbm_capacity_bytes
-    if used is None:
+    held, capacity = result.memory, result.hardware.hbm_capacity_bytes
+    if held is None:
         return "not known: an imported trace does not say which tensors are the same"
-    text = f"{used / 2**30:.1f} of {gib(capacity, 0)}"
-    if used <= capacity:
-        return text
-    weights = sum(result.trace.parameter_bytes.values())
+    text = (
+        f"{gib(held.allocated_bytes)} allocated, {gib(held.reserved_bytes)} reserved, {gib(held.device_bytes)} of the device's "
+        f"{gib(capacity, 0)} with the CUDA context"
+    )
+    if result.fits:
+        return f"{text}; a batch of {result.largest_batch} would fit" if result.largest_batch else text
+    text = f"{text}: does not fit, most in {held.fullest.name}"
     if result.largest_batch:
-        return f"{text}: does not fit; a batch of {result.largest_batch} would"
-    if weights > capacity:
-        return f"{text}: does not fit; the weights alone take {gib(weights)}: load one component at a time"
-    return f"{text}: does not fit at any batch; take a smaller image, fewer frames, or decode in tiles"
+        return f"{text}; a batch of {result.largest_batch} would"
+    if held.fixed_bytes + held.context_bytes > capacity:
+        return f"{text}; the weights alone take {gib(held.fixed_bytes)}: load one component at a time"
+    if result.largest_size:
+        height, width = result.largest_size
+        return f"{text}; about {width}x{height} would, or fewer frames, or decoding in tiles"
+    return f"{text} at any batch; take a smaller image, fewer frames, or decode in tiles"
 
 
 def print_replay(result: Replay) -> None:

@@ -79,6 +79,7 @@ class Hardware(Groups):
     start_s: float
     dispatch_s: float
     host_copy_bytes_per_s: float
+    context_bytes: float
     static_power_w: float
     sm_cycle_j: float
     tensor_j_per_flop: float

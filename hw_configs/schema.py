@@ -92,6 +92,12 @@ DEVICE_CALIBRATION: dict[str, tuple[type, float, float, str]] = {
         1e13,
         "rate of a copy between device and the host's pageable memory",
     ),
+    "context_bytes": (
+        float,
+        0,
+        1e12,
+        "device memory of a CUDA context with the kernels loaded into it, which no allocator of the framework's sees",
+    ),
     "static_power_w": (float, 0, 1e5, "board power between kernels, at the boost clock"),
     "sm_cycle_j": (
         float,

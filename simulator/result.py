@@ -18,6 +18,7 @@ from simtti.simulator.closed_form import RESOURCES, bottleneck
 from simtti.simulator.engine import power
 from simtti.simulator.engine.intervals import overlap_s, union
 from simtti.simulator.engine.outcome import KernelInterval, OperatorInterval, Outcome, Repetition
+from simtti.simulator.engine.peak_memory import Memory
 from simtti.simulator.engine.program import MAIN
 from simtti.simulator.lowering.lower import Lowered
 from simtti.simulator.policy import Policy
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+_PIXELS = 64  # every model's sizes are multiples of at most this
 # Time of the stream that no kernel fills.
 HOST_IDLE = "Host-idle"  # the GPU waited for the host
 LAUNCH_GAP = "Launch"  # between two kernels that were both ready
@@ -80,7 +82,7 @@ class Result:
     fidelity: str
     outcome: Outcome
     rows: list[tuple[Operator, Lowered]]
-    peak_memory_bytes: int | None
+    memory: Memory | None
     wall_s: float = 0.0
     several_gpus: SeveralGPUs | None = None
 
@@ -237,6 +239,8 @@ class Result:
             "energy_j": whole.energy_j,
             "average_w": whole.energy_j / whole.latency_s,
             "peak_memory_bytes": self.peak_memory_bytes,
+            "reserved_memory_bytes": self.memory.reserved_bytes if self.memory else None,
+            "device_memory_bytes": self.memory.device_bytes if self.memory else None,
             "fits": self.fits,
             "host_bound_share": self.host_bound_share,
         }
@@ -316,22 +320,47 @@ class Result:
         return self.latency_s / self.wall_s if self.wall_s else float("inf")
 
     @property
+    def peak_memory_bytes(self) -> int | None:
+        """Bytes allocated at the fullest moment, as torch.cuda.max_memory_allocated counts them; None where not known."""
+        return self.memory.allocated_bytes if self.memory else None
+
+    @property
     def fits(self) -> bool | None:
-        """Whether the peak memory is within the device's; None where it is not known."""
-        if self.peak_memory_bytes is None:
+        """Whether the device has room for what it would hold, the CUDA context included; None where it is not known."""
+        if self.memory is None:
             return None
-        return self.peak_memory_bytes <= self.hardware.hbm_capacity_bytes
+        return self.memory.device_bytes <= self.hardware.hbm_capacity_bytes
 
     @property
     def largest_batch(self) -> int | None:
         """The batch that would fit, 0 where none does; None where it is not known. Activations grow with the batch,
         weights do not: an estimate, for another batch can take other kernels and other workspaces."""
         batch = self.trace.options.get("batch")
-        if self.peak_memory_bytes is None or not batch:
+        if self.memory is None or not batch:
             return None
-        weights = sum(self.trace.parameter_bytes.values())
-        each = max(1.0, (self.peak_memory_bytes - weights) / batch)
-        return max(0, int((self.hardware.hbm_capacity_bytes - weights) // each))
+        return max(0, int(batch * self._room_for_activations))
+
+    @property
+    def largest_size(self) -> tuple[int, int] | None:
+        """Height and width, in pixels, that would fit at this batch where the trace's do not; None where these do, where
+        nothing would, or where there is no such size. Activations grow with the pixels, scores in memory with their square: an
+        estimate, rounded down to 64 pixels."""
+        options = self.trace.options
+        height, width = options.get("height"), options.get("width")
+        if self.memory is None or self.fits or not height or not width:
+            return None
+        operator = self.memory.fullest.operator
+        scores = operator is not None and operator.category == "Attention"
+        scale = max(0.0, self._room_for_activations) ** (0.25 if scores else 0.5)
+        found = int(height * scale) // _PIXELS * _PIXELS, int(width * scale) // _PIXELS * _PIXELS
+        return found if min(found) > 0 else None
+
+    @property
+    def _room_for_activations(self) -> float:
+        """What the device has room for beside what does not grow, over what grows."""
+        assert self.memory is not None
+        fixed = self.memory.fixed_bytes + self.memory.context_bytes
+        return (self.hardware.hbm_capacity_bytes - fixed) / max(1, self.memory.device_bytes - fixed)
 
     # ---- tables
 
@@ -381,15 +410,26 @@ class Result:
     def to_dict(self) -> dict[str, Any]:
         """The result as `simtti run --json` writes it."""
         figures = self.figures()
+        allocated = {p.name: p.allocated_bytes for p in self.memory.phases} if self.memory else {}
         return {
             "latency_s": figures["latency_s"],
             "energy_j": figures["energy_j"],
             "power": self.power,
             "peak_memory_bytes": figures["peak_memory_bytes"],
+            "reserved_memory_bytes": figures["reserved_memory_bytes"],
+            "device_memory_bytes": figures["device_memory_bytes"],
             "fits": figures["fits"],
             "largest_batch": self.largest_batch,
+            "largest_size": self.largest_size,
+            "fullest_phase": self.memory.fullest.name if self.memory else None,
             "phases": [
-                {"name": p.name, "steps": p.steps, "latency_s": p.latency_s, "step_s": p.step_s}
+                {
+                    "name": p.name,
+                    "steps": p.steps,
+                    "latency_s": p.latency_s,
+                    "step_s": p.step_s,
+                    "peak_memory_bytes": allocated.get(p.name),
+                }
                 for p in self.phases
             ],
             "breakdown": self.breakdown,

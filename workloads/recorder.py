@@ -19,6 +19,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch._prims_common import suggest_memory_format
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -26,7 +27,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from simtti.workloads.aten import ATTENTION, OPERATORS
 from simtti.workloads.recording import Recording
 from simtti.workloads.torch_calls import DTYPE_NAMES, bind, signature, tensors
-from simtti.workloads.trace import Operator, Step, TensorUse
+from simtti.workloads.trace import Operator, Phase, Step, TensorUse
 
 # Modules of video models that attend along time, in the diffusers naming.
 _TEMPORAL = ("temporal", "temp_attentions", "motion_modules", "transformer_in")
@@ -45,9 +46,12 @@ class Recorder(Recording):
         self._stack: list[tuple[str, Any]] = []
         self._ended_in: list[tuple[str, Any]] = []
         self._registered: list[torch.nn.Module] = []
-        # By the address of the StorageImpl. Holding the storage keeps the address from being given out again.
+        # By the address of the StorageImpl. A weak reference keeps the address from being given out again, and tells when
+        # the last tensor is gone: Python's own references decide, as they do on a GPU.
         self._identities: dict[int, int] = {}
         self._storages: list[Any] = []
+        self._alive: dict[int, Any] = {}
+        self._last: Operator | None = None
         self._stored_as: dict[int, str] = {}
         self._roles: dict[int, str] = {}
         self._on_device: set[int] = set()
@@ -78,6 +82,10 @@ class Recorder(Recording):
         attributes = {"dtype": DTYPE_NAMES[tensor.dtype], "transfer": "device_to_host", "synchronizes": True}
         self._append("aten::_to_copy", "Memory", (self._use(tensor, "input"),), (), attributes, False)
 
+    def phases(self) -> tuple[Phase, ...]:
+        self._release()
+        return super().phases()
+
     @contextmanager
     def paused(self) -> Iterator[None]:
         paused, self._paused = self._paused, True
@@ -99,6 +107,7 @@ class Recorder(Recording):
 
     @contextmanager
     def step(self, phase: str, *, domain: str, count: int = 1, continued: bool = False) -> Iterator[None]:
+        self._release()  # what the pipeline let go of between the steps
         self._phase, self._domain, self._operators = phase, domain, []
         if continued:
             self._stack = self._ended_in
@@ -139,7 +148,9 @@ class Recorder(Recording):
         address: int = storage._cdata
         if address not in self._identities:
             self._identities[address] = -1
-            self._storages.append(storage)
+            reference = StorageWeakRef(storage)
+            self._storages.append(reference)
+            self._alive[address] = reference
         return address
 
     def _identity(self, tensor: torch.Tensor, role: str) -> int:
@@ -162,6 +173,19 @@ class Recorder(Recording):
     def _is_on_device(self, tensor: torch.Tensor) -> bool:
         return tensor.device.type == "meta" or tensor.untyped_storage()._cdata in self._on_device
 
+    def _release(self) -> None:
+        """Note with the last operator which storages nobody refers to any more."""
+        gone = {address for address, reference in self._alive.items() if reference.expired()}
+        if not gone:
+            return
+        for address in gone:
+            del self._alive[address]
+        held = {self._identities[address] for address in self._alive}
+        released = sorted({self._identities[address] for address in gone} - held - {-1})
+        if released and self._last is not None:
+            # Not shared yet; replace() would have to find it in its step.
+            object.__setattr__(self._last, "released", (*self._last.released, *released))
+
     # ---- operators
 
     def _append(
@@ -177,9 +201,10 @@ class Recorder(Recording):
         module = self._stack[-1][0] if self._stack else ""
         position = len(self._operators)
         step = len(self._phases[self._phase])
-        self._operators.append(
-            Operator(self._phase, step, position, module, op, category, inputs, outputs, attributes, is_view)
+        self._last = Operator(
+            self._phase, step, position, module, op, category, inputs, outputs, attributes, is_view
         )
+        self._operators.append(self._last)
 
     def _aten(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
         """Record one aten call."""
@@ -278,6 +303,7 @@ class _Functions(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is F.scaled_dot_product_attention:
+            self.recorder._release()
             return self.recorder._attention(*args, **(kwargs or {}))
         return func(*args, **(kwargs or {}))
 
@@ -290,12 +316,40 @@ class _Dispatch(TorchDispatchMode):
         self.recorder = recorder
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.recorder._release()
         result = func(*args, **(kwargs or {}))
         if func is torch.ops.aten.convolution.default:
             result = _as_cudnn_lays_it_out(result, *args[:2])
+        elif func in _DIVISIONS:
+            result = _as_the_iterator_lays_it_out(result, args[0])
         if not self.recorder._paused:
             self.recorder._aten(func, args, kwargs or {}, result)
         return result
+
+
+# On `meta` torch works these out in Python.
+_DIVISIONS = (torch.ops.aten.div.Tensor, torch.ops.aten.div.Scalar)
+
+
+def _as_the_iterator_lays_it_out(output: torch.Tensor, given: torch.Tensor) -> torch.Tensor:
+    """The quotient in the strides of what is divided, as TensorIterator has it on a device.
+
+    On `meta` a dimension of size 1 gets another stride, by which suggest_memory_format tells channels_last from contiguous:
+    at batch 1 what a VAE upsamples after its attention is contiguous on a GPU (captures of an H200), and so is all after it.
+    """
+    same = output.shape == given.shape and output.device.type == given.device.type == "meta"
+    differ = (
+        [
+            size
+            for size, *two in zip(output.shape, output.stride(), given.stride(), strict=True)
+            if len(set(two)) > 1
+        ]
+        if same
+        else []
+    )
+    if not differ or any(size != 1 for size in differ):
+        return output
+    return torch.empty_strided(given.shape, given.stride(), dtype=output.dtype, device=output.device)
 
 
 def _as_cudnn_lays_it_out(output: torch.Tensor, image: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:

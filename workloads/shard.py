@@ -106,7 +106,8 @@ def _shard_step(workload: str, operators: Sequence[Operator], degrees: Degrees) 
             found += _Exchange(workload, local, degrees, fresh, of_text).operators()
         else:
             found.append(local)
-    return tuple(dataclasses.replace(op, position=at) for at, op in enumerate(found))
+    # What the program lets go of is not known of the exchanges.
+    return tuple(dataclasses.replace(op, position=at, released=()) for at, op in enumerate(found))
 
 
 def _overlaps(operator: Operator) -> bool:

@@ -68,7 +68,8 @@ class Operator:
     """One call into the framework's operator library. `attributes` may be shared: read it, never write it.
 
     `is_view` operators launch no kernel: views, allocations, and work the host does on its own
-    (category 'Other' with attribute device 'cpu').
+    (category 'Other' with attribute device 'cpu'). `released` are the storages that the program let go of before its next
+    operator, where that was recorded; of others it is not known how long they are held.
     """
 
     phase: str
@@ -81,6 +82,7 @@ class Operator:
     outputs: tuple[TensorUse, ...]
     attributes: dict[str, Any]
     is_view: bool
+    released: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ The columns of an operator:
                             what each of those operands looks like: a number in the `layouts` table
     attributes              JSON: everything that is not a tensor and changes the work
     is_view                 whether it launches nothing
+    released                the identities of the storages let go of after it; files of before 2026-11-27 lack it
 
 The Arrow schema's metadata carries, as one JSON object under `simtti_trace`, the schema version, the
 workload and its options, the steps and their counts, and the `layouts` table (dtype, shape, strides,
@@ -31,7 +32,14 @@ import pyarrow.parquet as pq
 
 from simtti.errors import InputError
 from simtti.workloads.trace import HostTime, TensorUse, TimedKernel, Timing, Trace, row_major
-from simtti.workloads.trace_rows import COLUMNS, HOST_COLUMNS, KERNEL_COLUMNS, read_timing, read_trace
+from simtti.workloads.trace_rows import (
+    COLUMNS,
+    HOST_COLUMNS,
+    KERNEL_COLUMNS,
+    OPTIONAL_COLUMNS,
+    read_timing,
+    read_trace,
+)
 
 SCHEMA_VERSION = 1
 TIMED_SCHEMA_VERSION = 2
@@ -123,6 +131,7 @@ def _to_table(trace: Trace) -> pa.Table:
         "output_layouts": [[layout(use) for use in operator.outputs] for operator in operators],
         "attributes": [_json(operator.attributes) for operator in operators],
         "is_view": [operator.is_view for operator in operators],
+        "released": [operator.released for operator in operators],
     }
     metadata = {
         "schema_version": SCHEMA_VERSION,
@@ -225,6 +234,7 @@ def _read_metadata(path: Path, schema: pa.Schema) -> dict[str, Any]:
             f"{TIMED_SCHEMA_VERSION}"
         )
     columns = COLUMNS if version == SCHEMA_VERSION else _TIMED_COLUMNS
+    columns = pa.schema([c for c in columns if c.name not in OPTIONAL_COLUMNS or c.name in schema.names])
     missing = [f"column {name}" for name in columns.names if name not in schema.names]
     if stored is None:
         missing.insert(0, f"schema metadata {METADATA_KEY.decode()}")

@@ -45,8 +45,10 @@ COLUMNS = pa.schema(
         ("output_layouts", _NUMBERS),
         ("attributes", pa.string()),
         ("is_view", pa.bool_()),
+        ("released", _NUMBERS),
     ]
 )
+OPTIONAL_COLUMNS = ("released",)
 # One a field of HostTime and of TimedKernel.
 HOST_COLUMNS = pa.schema(
     [
@@ -90,11 +92,12 @@ def read_trace(path: Path, table: pa.Table, metadata: Mapping[str, Any]) -> Trac
     inputs = _read_uses(rows, "inputs", "input_layouts", layouts, shared)
     outputs = _read_uses(rows, "outputs", "output_layouts", layouts, shared)
     attributes = _read_attributes(rows)
+    released = _read_released(rows)
     columns = rows.columns
     operators = tuple(
         map(
             Operator, columns["phase"], columns["step"], columns["position"], columns["module"], columns["op"],
-            columns["category"], inputs, outputs, attributes, columns["is_view"],
+            columns["category"], inputs, outputs, attributes, columns["is_view"], released,
         )
     )  # fmt: skip
     phases = []
@@ -124,6 +127,8 @@ class _Rows:
         self.columns: dict[str, list[Any]] = {}
         self.table = table.combine_chunks()
         for name in COLUMNS.names:
+            if name in OPTIONAL_COLUMNS and name not in table.column_names:
+                continue
             column = self.table.column(name)
             if column.null_count:
                 raise self.error(column.is_null().to_pylist().index(True), name, "the value is missing")
@@ -251,6 +256,17 @@ def _read_uses(
             use = shared[key] = TensorUse(tensor, *layout)
         uses.append(use)
     return [tuple(uses[start:end]) for start, end in pairwise(offsets)]
+
+
+def _read_released(rows: _Rows) -> list[tuple[int, ...]]:
+    """The storages let go of after every row; none where the file does not say."""
+    if "released" not in rows.table.column_names:
+        return [()] * rows.table.num_rows
+    offsets, tensors = rows.lists("released")
+    for i, tensor in enumerate(tensors):
+        if tensor < 0:
+            raise rows.error(_row_of(offsets, i), "released", f"tensor id {tensor} is out of range: below 0")
+    return [tuple(tensors[start:end]) for start, end in pairwise(offsets)]
 
 
 def _read_attributes(rows: _Rows) -> list[dict[str, Any]]:

@@ -16,7 +16,7 @@ from simtti.simulator.engine.device import execution_time_s
 from simtti.simulator.engine.in_one_go import run_in_one_go
 from simtti.simulator.engine.measured_kernels import Measured
 from simtti.simulator.engine.measured_streams import measured_streams
-from simtti.simulator.engine.peak_memory import peak_memory_bytes
+from simtti.simulator.engine.peak_memory import memory
 from simtti.simulator.engine.preparation import Preparation, Progress, no_progress
 from simtti.simulator.engine.processes import run_processes
 from simtti.simulator.policy import Policy, settled
@@ -70,7 +70,7 @@ def simulate(
         fidelity=fidelity,
         outcome=outcome,
         rows=prepared.rows,
-        peak_memory_bytes=None if imported else peak_memory_bytes(trace, prepared.rows),
+        memory=None if imported else memory(trace, prepared.rows, hardware),
     )
 
 

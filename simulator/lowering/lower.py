@@ -165,13 +165,31 @@ class Lowering:
         kernels = (lowering or lower_unknown)(operator, self.target)
         for kernel in kernels:
             check(kernel, self.hardware)
-        # What one kernel writes and another reads back lives outside the operator's own tensors.
-        workspaces: dict[int, float] = {}
-        for kernel in kernels:
-            for access in kernel.writes:
-                if access.tensor < 0:
-                    workspaces[access.tensor] = max(workspaces.get(access.tensor, 0.0), access.nbytes)
-        return Lowered(tuple(kernels), False, lowering is None, waits, int(sum(workspaces.values())))
+        return Lowered(tuple(kernels), False, lowering is None, waits, _workspace_bytes(operator, kernels))
+
+
+def _workspace_bytes(operator: Operator, kernels: Sequence[Kernel]) -> int:
+    """What one kernel writes and another reads back lives outside the operator's own tensors. cuDNN asks for all of it at once;
+    PyTorch's own operators hold each from its first kernel to its last; cuBLAS has a workspace of its own for all products."""
+    if operator.category == "Linear":
+        return 0
+    size: dict[int, float] = {}
+    first: dict[int, int] = {}
+    last: dict[int, int] = {}
+    for number, kernel in enumerate(kernels):
+        for access in kernel.writes:
+            if access.tensor < 0:
+                size[access.tensor] = max(size.get(access.tensor, 0.0), access.nbytes)
+                first.setdefault(access.tensor, number)
+        for access in (*kernel.reads, *kernel.writes):
+            last[access.tensor] = number
+    if operator.category == "Convolution":
+        return int(sum(size.values()))
+    live = (
+        sum(nbytes for tensor, nbytes in size.items() if first[tensor] <= number <= last[tensor])
+        for number in range(len(kernels))
+    )
+    return int(max(live, default=0.0))
 
 
 def _without_result(operator: Operator) -> bool:

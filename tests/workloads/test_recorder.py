@@ -249,3 +249,38 @@ def test_a_contiguous_convolution_stays_contiguous():
     (operator,) = record(lambda _: convolution(image), net=convolution)
     assert operator.outputs[0].contiguous
     assert not operator.outputs[0].channels_last
+
+
+def test_a_storage_is_released_when_nothing_refers_to_it():
+    def run(_):
+        first = empty(4) + 1
+        second = first * 2
+        del first
+        third = second + 3
+        return third, second
+
+    add, times, last = (op for op in record(run) if not op.is_view)
+    assert times.released == (add.outputs[0].tensor,)
+    assert second_held(times, last)
+
+
+def second_held(times, last):
+    """Until the step is over: `run` returns it."""
+    return times.outputs[0].tensor in last.released
+
+
+def test_an_argument_is_held_until_its_module_returns():
+    net = torch.nn.Sequential(torch.nn.ReLU(), torch.nn.SiLU(), torch.nn.Tanh())
+    relu, silu, tanh = record(lambda _: net(empty(4)), net=net)[-3:]
+    assert relu.inputs[0].tensor not in (*relu.released, *silu.released)
+    assert relu.inputs[0].tensor in tanh.released
+    assert relu.outputs[0].tensor in silu.released
+
+
+def test_a_quotient_keeps_the_strides_of_what_is_divided():
+    """As on a device: by the stride of its one image a decoder's result is not channels_last to what upsamples it."""
+    image = empty(1, 64, 8).transpose(1, 2).reshape(1, 8, 8, 8)
+    assert image.stride() == (8, 1, 64, 8)
+    divide, upsample = record(lambda _: F.interpolate(image / 1.0, scale_factor=2.0))[-2:]
+    assert divide.outputs[0].strides == image.stride()
+    assert upsample.outputs[0].contiguous
