@@ -36,7 +36,19 @@ from simtti.errors import InputError
     "--launch",
     default="eager",
     show_default=True,
-    help="eager; graph: a CUDA graph, without the host; compiled: torch.compile.",
+    help="eager; graph: a CUDA graph, without the host; compiled: torch.compile; compiled-graph: both (reduce-overhead).",
+)
+@click.option(
+    "--compile",
+    default="denoiser",
+    show_default=True,
+    help="What torch.compile takes: denoiser, with text encoder and decoder eager; or all.",
+)
+@click.option(
+    "--layout",
+    default="recorded",
+    show_default=True,
+    help="recorded, or channels-last: weights brought into that memory format.",
 )
 @host_option
 @click.option("--trace", type=click.Path(), help="Run this trace file instead of a workload.")

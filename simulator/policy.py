@@ -10,7 +10,11 @@ from simtti.hw_configs import families
 from simtti.workloads.trace import Trace
 
 ATTENTION = ("flash", "efficient", "baseline", "math")  # and every library that a device file may name
-LAUNCH = ("eager", "graph", "compiled")
+LAUNCH = ("eager", "graph", "compiled", "compiled-graph")
+COMPILED = ("compiled", "compiled-graph")  # ways of launching that go through torch.compile
+GRAPHS = ("graph", "compiled-graph")  # and through CUDA graphs
+COMPILE = ("denoiser", "all")
+LAYOUT = ("recorded", "channels-last")
 MASK = ("keep", "drop")
 
 
@@ -21,8 +25,12 @@ class Policy:
     attention: 'flash' (the device's fused kernel), 'efficient' (xformers-style), 'baseline' (unfused, in the model's dtype: two
     products and a softmax, scores in HBM), 'math' (PyTorch's own unfused backend, which computes halves in fp32), or a library
     of kernels/libraries.py by its name.
-    launch: 'eager'; 'graph': the whole inference in CUDA graphs, so that the host costs nothing; 'compiled':
-    torch.compile, which fuses elementwise chains and shortens the host's work (see `fusion`).
+    launch: 'eager'; 'graph': the whole inference in CUDA graphs, so that the host costs nothing; 'compiled': torch.compile, whose
+    generated kernels and host code take the place of the model's (lowering/fusion.py); 'compiled-graph': the same in CUDA graphs
+    (torch's modes reduce-overhead and max-autotune).
+    compile: what is compiled: 'denoiser', the phases whose steps can be set, the rest staying eager; or 'all'.
+    layout: 'recorded', as the trace has it; 'channels-last': pipeline.unet.to(memory_format=torch.channels_last) and the like.
+    denoiser: those phases, found by `settled`.
     tf32: whether fp32 matrix products may be rounded to TF32 (torch.backends.cuda.matmul.allow_tf32); see `settled`.
     mask: 'keep': masks are added to the scores, which few kernels can; 'drop': those that only hide padding are not, as where the
     sequences are packed one after another (varlen) or have no padding; '': what the trace's own code does (see `settled`).
@@ -31,7 +39,10 @@ class Policy:
 
     attention: str = "flash"
     launch: str = "eager"
+    compile: str = "denoiser"
+    layout: str = "recorded"
     mask: str = ""
+    denoiser: frozenset[str] = frozenset()
     dependent_launch: bool = False
     tf32: bool = True
 
@@ -39,21 +50,32 @@ class Policy:
         attention: tuple[str, ...] = ATTENTION
         if self.attention not in attention:
             attention = tuple(dict.fromkeys((*ATTENTION, *families.shared().attention_kernels)))
-        for field, allowed in (("attention", attention), ("launch", LAUNCH), ("mask", ("", *MASK))):
+        options = (("launch", LAUNCH), ("compile", COMPILE), ("layout", LAYOUT), ("mask", ("", *MASK)))
+        for field, allowed in (("attention", attention), *options):
             if getattr(self, field) not in allowed:
                 raise InputError(
                     f"{field} is {getattr(self, field)!r}; it must be one of {', '.join(filter(None, allowed))}"
                 )
 
+    def compiles(self, phase: str) -> bool:
+        """Whether torch.compile has made the kernels of a phase."""
+        everything = self.compile == "all" or not self.denoiser
+        return self.launch in COMPILED and (everything or phase in self.denoiser)
+
+    def launch_of(self, phase: str) -> str:
+        """How the operators of a phase are launched: one of LAUNCH."""
+        return "eager" if self.launch in COMPILED and not self.compiles(phase) else self.launch
+
 
 def settled(policy: Policy, trace: Trace) -> Policy:
     """`policy` for this trace. torch's switch for TF32 in products is off by default, so a half-precision pipeline computes what
     it keeps in fp32 exactly (T5's output layers); pipelines in fp32 as a whole were all measured with the switch on. Masks are kept
-    unless the trace says that those who run it do not."""
+    unless the trace says that those who run it do not. The denoiser is the phases whose steps can be set."""
     return replace(
         policy,
         tf32=policy.tf32 and trace.options.get("dtype") not in HALF_TYPES,
         mask=policy.mask or str(trace.provenance.get("mask", "keep")),
+        denoiser=frozenset(trace.schedule),
     )
 
 

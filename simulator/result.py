@@ -456,6 +456,8 @@ class Result:
                 "mask": self.policy.mask,
                 "gemm_library": self.hardware.cublas,
                 "launch": self.policy.launch,
+                "compile": self.policy.compile,
+                "layout": self.policy.layout,
                 "fidelity": self.fidelity,
                 "trace": self.trace.provenance,
             },

@@ -31,6 +31,8 @@ def run(
     dtype: str | None = None,
     attention: str = "flash",
     launch: str = "eager",
+    compile: str = "denoiser",
+    layout: str = "recorded",
     host: str = "default",
     trace: str | os.PathLike[str] | None = None,
     fidelity: str = "wave",
@@ -50,8 +52,11 @@ def run(
         hw: a device's name, the path of a device YAML, or a Hardware.
         batch, steps, height, width, frames, prompt_tokens, dtype: what differs from the workload's default.
         attention: 'flash', 'efficient', 'baseline' (unfused, in the model's dtype) or 'math' (PyTorch's unfused backend, in fp32).
-        launch: 'eager'; 'graph' for a CUDA graph, which takes the host out; 'compiled' for torch.compile, which fuses
-            elementwise chains.
+        launch: 'eager'; 'graph' for a CUDA graph, which takes the host out; 'compiled' for torch.compile; 'compiled-graph' for
+            both (reduce-overhead).
+        compile: what torch.compile takes: 'denoiser', the phases whose steps can be set, while text encoder and decoder stay
+            eager; or 'all'.
+        layout: 'recorded', or 'channels-last' for a model whose convolutions' weights were brought into that memory format.
         host: the host machine (hw_configs/hosts.yaml).
         trace: a trace file to run instead of the workload's own.
         fidelity: 'wave'; 'cta' to simulate every CTA; 'closed' for the closed form, in which kernels do not contend.
@@ -80,7 +85,7 @@ def run(
     hardware = hw if isinstance(hw, Hardware) else load(hw)
     if gemm_library is not None:
         hardware = with_gemm_library(hardware, gemm_library)
-    policy = Policy(attention=attention, launch=launch, mask=mask, dependent_launch=dependent_launch)
+    policy = Policy(attention, launch, compile, layout, mask, dependent_launch=dependent_launch)
     shape = {"batch": batch, "height": height, "width": width, "frames": frames, "dtype": dtype}
     shape["prompt_tokens"] = prompt_tokens
     degrees = degrees_of(gpus, ulysses, ring, hardware)

@@ -10,7 +10,7 @@ from simtti.simulator.engine.host import issue_s
 from simtti.simulator.engine.measured_streams import Streams
 from simtti.simulator.kernel import Kernel
 from simtti.simulator.lowering.lower import Lowered, Slots, alike
-from simtti.simulator.policy import Policy
+from simtti.simulator.policy import GRAPHS, Policy
 from simtti.workloads.trace import Operator
 
 MAIN = 0  # the stream that everything runs on unless something says otherwise
@@ -52,8 +52,9 @@ def program(
     first: the row of its first operator. measured: the streams of a timed trace; else everything runs on the main one, and on
     NCCL's what is overlapped.
     """
-    costs = _issue_s(operators, lowered, host, policy)
-    launch_s = 0.0 if policy.launch == "graph" else host.launch_s
+    launch = policy.launch_of(operators[0].phase) if operators else policy.launch
+    costs = _issue_s(operators, lowered, host, launch)
+    launch_s = 0.0 if launch in GRAPHS else host.launch_s
     found = Program([], [], [], [], [], [], {}, 0.0, [])
     spent = 0.0  # host time of operators that launch nothing, spent before the next that does
     for at, (one, slots, operator_s) in enumerate(zip(lowered, alike(operators).slots, costs, strict=True)):
@@ -82,12 +83,12 @@ def program(
 
 
 def _issue_s(
-    operators: tuple[Operator, ...], lowered: Sequence[Lowered], host: Host, policy: Policy
+    operators: tuple[Operator, ...], lowered: Sequence[Lowered], host: Host, launch: str
 ) -> list[float]:
     """Host time of each operator of a step, without launches."""
-    if policy.launch == "eager":
+    if launch == "eager":
         return issue_s(host, operators)
-    if policy.launch == "compiled":  # generated code: a call for each that launches something
+    if launch == "compiled":  # generated code: a call for each that launches something
         return [host.operator_s if one.kernels else 0.0 for one in lowered]
     return [0.0] * len(lowered)
 

@@ -19,6 +19,7 @@ from simtti.simulator.engine.measured_streams import measured_streams
 from simtti.simulator.engine.peak_memory import memory
 from simtti.simulator.engine.preparation import Preparation, Progress, no_progress
 from simtti.simulator.engine.processes import run_processes
+from simtti.simulator.lowering.channels_last import channels_last
 from simtti.simulator.policy import Policy, settled
 from simtti.simulator.result import Result
 from simtti.workloads.trace import Trace
@@ -45,11 +46,17 @@ def simulate(
         measured: the trace's own kernels in place of the model's.
 
     Raises:
-        InputError: no such fidelity; a kernel that does not fit on an SM.
+        InputError: no such fidelity; a kernel that does not fit on an SM; another layout for measured kernels.
     """
     if fidelity not in FIDELITIES:
         raise InputError(f"fidelity is {fidelity!r}; it must be one of {', '.join(FIDELITIES)}")
     policy = settled(policy or Policy(), trace)
+    if policy.layout == "channels-last":
+        if measured:
+            raise InputError(
+                "layout is channels-last; kernels of a capture lie as they were captured: leave it out"
+            )
+        trace = channels_last(trace)
     streams = None if measured else measured_streams(trace)
     operators = sum(len(step.operators) for phase in trace.phases for step in phase.steps)
     report = functools.partial(_report, progress, operators)

@@ -9,10 +9,11 @@ xformers' CUTLASS kernel (`mem_eff_attention/kernel_forward.h`); TensorRT-LLM's 
 PyTorch traces (AMD-AGI/TraceLens) agree: `Flash_fwd_kernel_traits<128, 128, 64, 4>` is head dim 128, blocks of 128 queries
 and 64 keys, four warps; 255 registers, 48 KB of shared memory at head dim 64; `fmha_cutlassF_bf16_aligned_32x128_gmem`.
 
-What was fitted stands in hw_configs/families/attention.yaml (groups flash_2, flash_3, flash_4, trtllm, cudnn, efficient), by robust
+What was fitted stands in hw_configs/families/attention.yaml (groups flash_1, flash_2, flash_3, flash_4, trtllm, cudnn, efficient), by robust
 least squares on log ratios:
 - flash-attention 3 and trtllm-fmha: aiconfigurator database (Apache-2.0), bf16, h100-sxm and h200-sxm, the half of the
   shapes that a hash picks;
+- flash-attention 1: 24 published rates of forward with backward on A100 and H100, times 1.09 as below;
 - flash-attention 2: 18 published rates on H100 at 1.83 GHz (flash-attention's figures, transcribed), 4 kernels of TraceLens,
   and 11 rates of forward with backward on A100 times 1.09, the ratio of the same figures on H100;
 - efficient: xformers' benchmark on A100 (wall clock, so only what takes over 60 us), one kernel of TraceLens;
@@ -240,6 +241,21 @@ FLASH_2 = Library(
     split_block=flash_2_split_block,
     row_warps=WARPS,
 )
+# The first flash-attention, which PyTorch 2.0 and 2.1 have (2.2 brought the second). A CTA holds a block of keys and goes through
+# the queries, 16 at a time, adding to results that lie in memory; by symmetry of the two it is taken as a block of queries that
+# goes through keys. What it writes again and again, and the warps' exchange of partial sums, show in its parameters.
+# exact: Flash_fwd's kernel traits in csrc/flash_attn/src/fmha_fwd_hdim64.cu and its like, at its last release, 1.0.9
+FLASH_1 = Library(
+    "flash-attention-1",
+    style="flash_1",
+    wgmma=False,
+    blocks=(
+        Block(32, 128, 128, 128, 255, 1),
+        Block(64, 128, 128, 128, 255, 1),
+        Block(128, 128, 32, 128, 255, 1),
+    ),
+    row_warps=WARPS,
+)
 # exact: hopper/tile_size.h
 FLASH_3 = Library(
     "flash-attention-3",
@@ -381,5 +397,5 @@ def remove(library: Library, values: str = "") -> None:
         devices.remove_values(values)
 
 
-for _library in (FLASH_2, FLASH_3, FLASH_4, TRTLLM, TRTLLM_MMA, TRTLLM_GEN, CUDNN, EFFICIENT):
+for _library in (FLASH_1, FLASH_2, FLASH_3, FLASH_4, TRTLLM, TRTLLM_MMA, TRTLLM_GEN, CUDNN, EFFICIENT):
     add(_library)

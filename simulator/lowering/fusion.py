@@ -1,125 +1,146 @@
-"""torch.compile: chains of elementwise operators, and the normalisations among them, become one kernel each.
+"""torch.compile: which nodes TorchInductor makes one kernel of (torch/_inductor/scheduler.py).
 
-What is assumed of TorchInductor (its default mode; pytorch/torch/_inductor, scheduler.py and codegen/triton.py):
+A node joins the kernel that makes, or reads, what it reads, wherever in the step that is, if both walk over the same elements:
 
-- operators between two library kernels (matrix products, convolutions, attention) are fused while they walk over the same
-  number of elements, or reduce or broadcast along it; LayerNorm, RMSNorm, softmax and GroupNorm are such operators once
-  they are decomposed. What lives only inside a chain is never written; an input is read once;
-- the kernel is dense: Triton tiles a transposed operand through shared memory and works offsets out once a block;
-- a row longer than a block holds (GroupNorm's) is read again for the second pass;
-- matrix products, convolutions and attention stay the library's; their epilogues are not fused;
-- the host runs generated code: no modules, no dispatch, one short call a kernel.
-Compilation itself, and guards that fail, take no time here. What was judged stands in hw_configs/families/fusion.yaml.
+- pointwise nodes, and reductions with what is done to their rows before and after;
+- a pointwise node of fewer elements that sees a part of what the kernel makes (halves of a rotary embedding), and one that is
+  broadcast over what the kernel walks (`1 + scale` of a modulation), which is worked out again for each element;
+- a concatenation, with what makes its parts: they are put in place where they are made;
+- never across a split reduction, nor where a library's kernel stands between: everything that a kernel reads is made by kernels
+  before it.
+
+A kernel runs at one place in the order of the step. A node is taken there (earlier than the trace has it) when the rest of what
+it reads is made by then; else the kernel waits for the node if nobody needs its results sooner.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
-from simtti.hw_configs.hardware import Hardware
-from simtti.simulator.kernel import Access, Kernel
-from simtti.simulator.kernels.elementwise import SPECIAL_FUNCTIONS, function_slots
-from simtti.workloads.trace import Operator, TensorUse
+from simtti.simulator.lowering.nodes import Node
 
-FUSIBLE = ("Elementwise", "LayerNorm", "GroupNorm", "Softmax", "Memory")
-# Not walked element by element, or not by Inductor: look-ups, and copies between host and device.
-NOT_FUSED = (
-    "aten::embedding",
-    "aten::index",
-    "aten::index_select",
-    "aten::gather",
-    "aten::_local_scalar_dense",
-)
-NORMALIZATIONS = ("LayerNorm", "GroupNorm", "Softmax")
-# exact: XBLOCK of 1,024 elements, the most, 256 of them a warp (pointwise in torch/_inductor/runtime/triton_heuristics.py)
-THREADS, THREAD_ELEMENTS = 128, 8
-
-Chain = tuple[int, ...]  # positions of the operators that become one kernel
+MOST_FUSED = 64  # exact: max_fusion_size in torch/_inductor/config.py
 
 
-def chains(operators: Sequence[Operator]) -> list[Chain]:
-    """Which operators of a step are fused, in order; each chain runs at its last operator's place."""
-    found: list[Chain] = []
-    open_chain: list[int] = []
-    size = 0
-    for index, operator in enumerate(operators):
-        if operator.is_view or operator.attributes.get("device") == "cpu":
-            continue
-        walked = _elements(operator)
-        if open_chain and (walked != size or not _fusible(operator)):
-            found.append(tuple(open_chain))
-            open_chain = []
-        if _fusible(operator):
-            open_chain.append(index)
-            size = walked
-    if open_chain:
-        found.append(tuple(open_chain))
-    return found
+@dataclass(eq=False, slots=True)
+class Group:
+    """Nodes, by their numbers, that become one kernel at `place`. size: the most elements one of them walks. readers, sources: the
+    other groups that read what it makes, and that make what it reads."""
+
+    members: list[int]
+    place: int
+    size: int
+    is_library: bool
+    readers: set[Group] = field(default_factory=set)
+    sources: set[Group] = field(default_factory=set)
 
 
-def _fusible(operator: Operator) -> bool:
-    waits = operator.attributes.get("transfer") or operator.attributes.get("synchronizes")
-    return operator.category in FUSIBLE and operator.op not in NOT_FUSED and not waits
+def groups_of(nodes: Sequence[Node]) -> list[Group]:
+    """The kernels of a step in the order in which they run."""
+    return _Scheduler(nodes).run()
 
 
-def _elements(operator: Operator) -> int:
-    return max((use.numel for use in (*operator.inputs, *operator.outputs)), default=0)
+class _Scheduler:
+    """Goes through the nodes once and puts each into the group where it reads most."""
 
+    def __init__(self, nodes: Sequence[Node]) -> None:
+        self._nodes = nodes
+        self._groups: dict[int, Group] = {}  # of each node
+        self._maker: dict[int, int] = {}  # the node that wrote a tensor last
+        self._reader: dict[int, int] = {}  # the node that read it last
 
-def fused_kernel(operators: Sequence[Operator], chain: Chain, hardware: Hardware) -> Kernel | None:
-    """The kernel of a chain, its tensors by their identity in the trace; None where nothing is computed."""
-    members = [operators[index] for index in chain]
-    made = {use.tensor for operator in members for use in operator.outputs}
-    written_so_far: set[int] = set()
-    reads: dict[int, TensorUse] = {}
-    writes: dict[int, TensorUse] = {}
-    for operator in members:
-        for use in operator.inputs:
-            if use.tensor not in written_so_far and use.numel:
-                kept = reads.get(use.tensor)
-                reads[use.tensor] = use if kept is None or use.nbytes > kept.nbytes else kept
-        for use in operator.outputs:
-            if use.numel:
-                writes[use.tensor] = use
-        written_so_far.update(use.tensor for use in operator.outputs)
-    later = {use.tensor for operator in operators[chain[-1] + 1 :] for use in operator.inputs}
-    inside = {use.tensor for operator in members for use in operator.inputs}
-    # Written: what someone reads later, what nobody reads (the step's result), and storage made before the chain.
-    kept_writes = {
-        tensor: use
-        for tensor, use in writes.items()
-        if tensor in later or tensor not in inside or tensor in reads or use.role != "activation"
-    }
-    assert made >= set(kept_writes)
-    elements = max(_elements(operator) for operator in members)
-    if not elements:
+    def run(self) -> list[Group]:
+        for number, node in enumerate(self._nodes):
+            home = None if node.is_library else self._home(number, node)
+            self._groups[number] = home or Group([number], number, node.size, node.is_library)
+            if home is None:
+                home = self._groups[number]
+            for group in self._sources(node):
+                if group is not home:
+                    group.readers.add(home)
+                    home.sources.add(group)
+            if not home.is_library:
+                self._gather(node, home)
+            self._reader.update((use.tensor, number) for use in node.reads if use.role != "parameter")
+            self._maker.update((use.tensor, number) for use in node.writes)
+        return sorted(set(self._groups.values()), key=lambda group: group.place)
+
+    def _sources(self, node: Node) -> list[Group]:
+        """The groups that make what a node reads, of most bytes first."""
+        uses = sorted(node.reads, key=lambda use: -use.nbytes)
+        return list(
+            dict.fromkeys(self._groups[self._maker[use.tensor]] for use in uses if use.tensor in self._maker)
+        )
+
+    def _siblings(self, node: Node) -> list[Group]:
+        """The groups that read what a node reads."""
+        return [self._groups[self._reader[use.tensor]] for use in node.reads if use.tensor in self._reader]
+
+    def _home(self, number: int, node: Node) -> Group | None:
+        """The group that a node joins, if there is one."""
+        sources = self._sources(node)
+        for group in dict.fromkeys((*sources, *self._siblings(node))):
+            if not self._fits(node, group, group in sources):
+                continue
+            needed = max((other.place for other in sources if other is not group), default=-1)
+            if needed >= group.place:
+                if group.readers:
+                    continue
+                group.place = number
+            group.members.append(number)
+            group.size = max(group.size, node.size)
+            return group
         return None
-    passes = 1
-    for operator in members:
-        if operator.category == "GroupNorm":
-            x = operator.inputs[0]
-            row = x.numel // max(1, x.shape[0] * int(operator.attributes.get("num_groups", 1)))
-            passes = max(passes, 1 + (row > hardware.fused.row_elements))
-    read = tuple(Access(tensor, float(min(use.nbytes, use.storage_bytes))) for tensor, use in reads.items())
-    written = tuple(Access(tensor, float(use.nbytes)) for tensor, use in kept_writes.items())
-    names = [operator.op.removeprefix("aten::").rstrip("_") for operator in members]
-    slots = hardware.fused.element_slots + hardware.fused.operator_slots * len(members)
-    slots += sum(function_slots(name, hardware) for name in names)
-    grid = -(-elements // (THREADS * THREAD_ELEMENTS))
-    moved = passes * sum(a.nbytes for a in read) + hardware.l2_costs.write * sum(a.nbytes for a in written)
-    norms = sum(operator.category in NORMALIZATIONS for operator in members)
-    return Kernel(
-        name=f"triton_fused<{len(members)}>",
-        family="fused",
-        grid=grid,
-        threads=THREADS,
-        registers=round(hardware.fused.registers),
-        issue_slots=THREADS * (hardware.elementwise.thread_slots + THREAD_ELEMENTS * slots * passes),
-        sfu_ops=float(sum(SPECIAL_FUNCTIONS.get(name, 0) for name in names)) * THREADS * THREAD_ELEMENTS,
-        l2_bytes=moved / grid,
-        latency_s=hardware.hbm_latency_s * (1 + norms),
-        reads=read,
-        writes=written,
-        hbm_reread_bytes=(passes - 1) * sum(a.nbytes for a in read if a.nbytes > hardware.l2_usable_bytes),
-        flops=float(elements * len(members)),
-    )
+
+    def _fits(self, node: Node, group: Group, is_source: bool) -> bool:
+        """Whether a node can be part of a group's kernel, apart from the order."""
+        if group.is_library or len(group.members) >= MOST_FUSED or self._waits_for_split(node, group):
+            return False
+        if node.size == group.size:
+            return True
+        if not is_source:
+            return False
+        if node.size < group.size:
+            return node.kind == "pointwise" and group.size % node.size == 0
+        return node.is_concatenation or self._is_pointwise(group)
+
+    def _is_pointwise(self, group: Group) -> bool:
+        return all(self._nodes[member].kind == "pointwise" for member in group.members)
+
+    def _waits_for_split(self, node: Node, group: Group) -> bool:
+        """Whether it reads what a split reduction of the group makes."""
+        made = {
+            use.tensor
+            for member in group.members
+            if self._nodes[member].kind == "split"
+            for use in self._nodes[member].writes
+        }
+        return any(use.tensor in made for use in node.reads)
+
+    def _gather(self, node: Node, home: Group) -> None:
+        """Bring the other groups that make what the node reads into its own, where nobody else needs them sooner."""
+        for group in self._sources(node):
+            if group is home or not self._fits(node, group, True):
+                continue
+            if len(group.members) + len(home.members) > MOST_FUSED or group.place > home.place:
+                continue
+            splits = any(self._nodes[member].kind == "split" for member in group.members)
+            if splits or any(reader.place < home.place for reader in group.readers if reader is not home):
+                continue
+            self._merge(group, home)
+
+    def _merge(self, group: Group, home: Group) -> None:
+        """All of `group` becomes part of `home`."""
+        home.members = sorted({*home.members, *group.members})
+        home.size = max(home.size, group.size)
+        for member in group.members:
+            self._groups[member] = home
+        for reader in group.readers:
+            reader.sources.discard(group)
+            reader.sources.add(home)
+        for source in group.sources:
+            source.readers.discard(group)
+            source.readers.add(home)
+        home.readers = (home.readers | group.readers) - {home, group}
+        home.sources = (home.sources | group.sources) - {home, group}

@@ -13,11 +13,13 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple, TypeVar
 
 from simtti.hw_configs.hardware import Hardware
-from simtti.simulator.kernel import Kernel, check
+from simtti.simulator.kernel import Access, Kernel, check
 from simtti.simulator.kernels.elementwise import lower_unknown
 from simtti.simulator.kernels.family import Target
-from simtti.simulator.lowering.fusion import NORMALIZATIONS, chains, fused_kernel
+from simtti.simulator.lowering.fusion import groups_of
+from simtti.simulator.lowering.nodes import as_called, channels_go_last, nodes_of
 from simtti.simulator.lowering.registry import LOWERINGS
+from simtti.simulator.lowering.triton import kernels_of, readers_of
 from simtti.simulator.policy import Policy
 from simtti.workloads.trace import Operator
 
@@ -40,7 +42,6 @@ class Lowered:
 
 
 _VIEW = Lowered((), True, False, False, 0)
-_FUSED = Lowered((), False, False, False, 0, by_identity=True)
 
 
 class Slots(dict[int, int]):
@@ -134,8 +135,8 @@ class Lowering:
         lowered = [self._of_key(key, operator) for key, operator in same.members]
         lowered.append(_VIEW)  # at -1
         found = [lowered[number] for number in same.group]
-        if self.policy.launch == "compiled":
-            self._fuse(operators, found)
+        if operators and self.policy.compiles(operators[0].phase):
+            self._compile(operators, found)
         return found
 
     def _of_key(self, key: object, operator: Operator) -> Lowered:
@@ -144,16 +145,35 @@ class Lowering:
             known = self._known[key] = self._lower(operator)
         return known
 
-    def _fuse(self, operators: Sequence[Operator], lowered: list[Lowered]) -> None:
-        """Put the kernel of each chain that torch.compile fuses in the place of its last operator."""
-        for chain in chains(operators):
-            if len(chain) == 1 and operators[chain[0]].category in NORMALIZATIONS:
-                continue  # the library's kernel does not differ
-            kernel = fused_kernel(operators, chain, self.hardware)
-            for index in chain:
-                lowered[index] = _FUSED
-            if kernel is not None:
-                lowered[chain[-1]] = replace(_FUSED, kernels=(kernel,))
+    def _compile(self, operators: Sequence[Operator], lowered: list[Lowered]) -> None:
+        """Put what torch.compile makes of the step in the place of its operators: each generated kernel at the last operator
+        that is part of it."""
+        nodes = nodes_of(operators, self.hardware)
+        channels_last = channels_go_last(operators)
+        readers = readers_of(nodes)
+        kernels: dict[int, list[Kernel]] = {}
+        for group in groups_of(nodes):
+            at = max(nodes[number].operator for number in group.members)
+            if group.is_library:
+                kernels.setdefault(at, []).extend(self._library(as_called(operators[at], channels_last)))
+            else:
+                kernels.setdefault(at, []).extend(kernels_of(nodes, group.members, readers, self.hardware))
+        for index, operator in enumerate(operators):
+            if operator.is_view:
+                continue
+            lowered[index] = replace(lowered[index], kernels=tuple(kernels.get(index, ())), by_identity=True)
+
+    def _library(self, called: Operator) -> list[Kernel]:
+        """The kernels of a library, their tensors by their identity in the trace."""
+        tensors = dict(enumerate(use.tensor for use in (*called.inputs, *called.outputs)))
+        return [
+            replace(
+                kernel,
+                reads=tuple(Access(tensors.get(a.tensor, a.tensor), a.nbytes) for a in kernel.reads),
+                writes=tuple(Access(tensors.get(a.tensor, a.tensor), a.nbytes) for a in kernel.writes),
+            )
+            for kernel in self.lower(called).kernels
+        ]
 
     def _lower(self, operator: Operator) -> Lowered:
         lowering = LOWERINGS.get(operator.op)
