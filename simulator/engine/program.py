@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from simtti.hw_configs.hosts import Host
@@ -46,13 +46,14 @@ def program(
     host: Host,
     policy: Policy,
     measured: Streams | None = None,
+    libraries: Mapping[str, str] | None = None,
 ) -> Program:
     """The launches of a step.
 
     first: the row of its first operator. measured: the streams of a timed trace; else everything runs on the main one, and on
-    NCCL's what is overlapped.
+    NCCL's what is overlapped. libraries: what each component's modules are of (`host.issue_s`).
     """
-    costs = _issue_s(operators, lowered, host, policy)
+    costs = _issue_s(operators, lowered, host, policy, libraries or {})
     launch_s = 0.0 if policy.launch == "graph" else host.launch_s
     found = Program([], [], [], [], [], [], {}, 0.0, [])
     spent = 0.0  # host time of operators that launch nothing, spent before the next that does
@@ -82,11 +83,15 @@ def program(
 
 
 def _issue_s(
-    operators: tuple[Operator, ...], lowered: Sequence[Lowered], host: Host, policy: Policy
+    operators: tuple[Operator, ...],
+    lowered: Sequence[Lowered],
+    host: Host,
+    policy: Policy,
+    libraries: Mapping[str, str],
 ) -> list[float]:
     """Host time of each operator of a step, without launches."""
     if policy.launch == "eager":
-        return issue_s(host, operators)
+        return issue_s(host, operators, libraries)
     if policy.launch == "compiled":  # generated code: a call for each that launches something
         return [host.operator_s if one.kernels else 0.0 for one in lowered]
     return [0.0] * len(lowered)
