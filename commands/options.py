@@ -48,6 +48,13 @@ host_option = click.option(
 )
 
 
+tf32_option = click.option(
+    "--tf32",
+    is_flag=True,
+    help="Let fp32 matrix products be rounded to TF32; PyTorch's switch for it is off, the one for convolutions on.",
+)
+
+
 def json_option(what: str) -> Callable[[Command], Command]:
     """--json: what is written, in words."""
     return click.option(

@@ -111,6 +111,8 @@ def print_result(result: Result) -> None:
             f"{many.one_gpu_s / many.latency_s:.2f}x as fast as one alone, {seconds(many.one_gpu_s)}; communication takes "
             f"{seconds(many.communication_s)}"
         )
+    for warning in result.warnings:
+        console.print(f"[yellow]Warning[/]: {warning}")
     if result.unlowered:
         named = ", ".join(f"{op} ({share:.2%} of bytes)" for op, share in result.unlowered.items())
         console.print(f"[yellow]No kernel model for[/] {named}: timed as a stream of their bytes.")

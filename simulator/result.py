@@ -311,6 +311,16 @@ class Result:
         return {op: share / total for op, share in sorted(nbytes.items(), key=lambda item: -item[1])}
 
     @property
+    def warnings(self) -> list[str]:
+        """What one should know of the result, a sentence each."""
+        dtype = str(self.trace.options.get("dtype"))
+        if dtype != "bf16" or self.hardware.multiplies(dtype):
+            return []
+        return [
+            f"the tensor cores of {self.hardware.name} do not take bf16: its products run on the CUDA cores (try fp16)"
+        ]
+
+    @property
     def speed(self) -> float:
         """Simulated seconds per second of wall-clock time."""
         return self.latency_s / self.wall_s if self.wall_s else float("inf")
@@ -399,6 +409,7 @@ class Result:
             "utilisation": self.utilisation,
             "host_bound_share": figures["host_bound_share"],
             "unlowered": self.unlowered,
+            "warnings": self.warnings,
             "totals": {key: self.totals[key] for key in ("flops", "hbm_bytes", "l2_bytes", "kernels")},
             "busy": self.busy,
             "engine": {
@@ -416,6 +427,7 @@ class Result:
                 "mask": self.policy.mask,
                 "gemm_library": self.hardware.cublas,
                 "launch": self.policy.launch,
+                "tf32": self.policy.tf32,
                 "fidelity": self.fidelity,
                 "trace": self.trace.provenance,
             },

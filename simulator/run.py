@@ -40,6 +40,7 @@ def run(
     dependent_launch: bool = False,
     gemm_library: str | None = None,
     mask: str = "",
+    tf32: bool = False,
     timing: str = "model",
     progress: Progress = no_progress,
 ) -> Result:
@@ -59,6 +60,8 @@ def run(
             that of one of them, with what it sends and receives; its `several_gpus` holds what all of them make of it.
         timing: 'model'; 'measured': the kernel times of the capture that ships for this workload and shape, under the host model;
             'hybrid': those scaled to `hw` by the model's ratio between the two devices.
+        tf32: fp32 matrix products may be rounded to TF32 (torch.backends.cuda.matmul.allow_tf32); convolutions always are, as
+            PyTorch has it.
         dependent_launch: programmatic dependent launch: a kernel is set up while the one before it drains.
         mask: 'keep': masks that hide padding are added to the scores, which leaves only the memory-efficient kernel; 'drop': sequences
             are packed without padding; '': as the workload is mostly run.
@@ -80,7 +83,7 @@ def run(
     hardware = hw if isinstance(hw, Hardware) else load(hw)
     if gemm_library is not None:
         hardware = with_gemm_library(hardware, gemm_library)
-    policy = Policy(attention=attention, launch=launch, mask=mask, dependent_launch=dependent_launch)
+    policy = Policy(attention=attention, launch=launch, mask=mask, dependent_launch=dependent_launch, tf32=tf32)
     shape = {"batch": batch, "height": height, "width": width, "frames": frames, "dtype": dtype}
     shape["prompt_tokens"] = prompt_tokens
     degrees = degrees_of(gpus, ulysses, ring, hardware)
