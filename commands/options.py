@@ -44,7 +44,10 @@ gemm_library_option = click.option(
     help="cuBLAS's kernels on Hopper: nvjet (PyTorch 2.7 and later) or xmma (before); the device file's if not given.",
 )
 host_option = click.option(
-    "--host", default="default", show_default=True, help="The machine that launches the kernels."
+    "--host",
+    default="default",
+    show_default=True,
+    help="The machine that launches the kernels: a name (slow-vm, default, desktop) or a file that `simtti capture host` wrote.",
 )
 
 

@@ -91,7 +91,7 @@ def run(
         return
     options["timing"] = timing
     with progress("simulate", "operators") as advance:
-        result = simtti.run(workload or "", hw, progress=advance, **options)
+        result = simtti.run(workload or "", hw, by_host=True, progress=advance, **options)
     if timeline:
         write_text(timeline, chrome_trace(result))
     if json_path and print_json(result.to_dict(), json_path):

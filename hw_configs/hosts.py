@@ -112,7 +112,9 @@ def _read(path: Path) -> dict[str, Any]:
     except yaml.YAMLError as error:
         raise InputError(f"{path}: is not YAML ({str(error).splitlines()[0]})") from None
     if not isinstance(found, dict):
-        raise InputError(f"{path}: describes no host; it must be a mapping, as `simtti capture host` writes it")
+        raise InputError(
+            f"{path}: describes no host; it must be a mapping, as `simtti capture host` writes it"
+        )
     return found
 
 

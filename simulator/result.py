@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -83,6 +83,7 @@ class Result:
     peak_memory_bytes: int | None
     wall_s: float = 0.0
     several_gpus: SeveralGPUs | None = None
+    latency_by_host: dict[str, float] = field(default_factory=dict)  # see by_host
 
     # ---- time
 
@@ -408,6 +409,7 @@ class Result:
             "sequence_lengths": self.sequence_lengths,
             "utilisation": self.utilisation,
             "host_bound_share": figures["host_bound_share"],
+            "latency_by_host": self.latency_by_host,
             "unlowered": self.unlowered,
             "warnings": self.warnings,
             "totals": {key: self.totals[key] for key in ("flops", "hbm_bytes", "l2_bytes", "kernels")},

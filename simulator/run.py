@@ -10,6 +10,7 @@ from simtti.errors import InputError
 from simtti.hw_configs.devices import find_reported, load
 from simtti.hw_configs.hardware import Hardware, with_gemm_library
 from simtti.hw_configs.hosts import load_host
+from simtti.simulator.by_host import latency_by_host
 from simtti.simulator.engine.measured_kernels import measured_kernels
 from simtti.simulator.engine.preparation import Progress, no_progress
 from simtti.simulator.policy import Policy
@@ -42,6 +43,7 @@ def run(
     mask: str = "",
     tf32: bool = False,
     timing: str = "model",
+    by_host: bool = False,
     progress: Progress = no_progress,
 ) -> Result:
     """Simulate one inference.
@@ -53,7 +55,7 @@ def run(
         attention: 'flash', 'efficient', 'baseline' (unfused, in the model's dtype) or 'math' (PyTorch's unfused backend, in fp32).
         launch: 'eager'; 'graph' for a CUDA graph, which takes the host out; 'compiled' for torch.compile, which fuses
             elementwise chains.
-        host: the host machine (hw_configs/hosts.yaml).
+        host: the host machine: a name in hw_configs/hosts.yaml, or the path of a file like it (`simtti capture host`).
         trace: a trace file to run instead of the workload's own.
         fidelity: 'wave'; 'cta' to simulate every CTA; 'closed' for the closed form, in which kernels do not contend.
         gpus, ulysses, ring: GPUs that share the tokens, and the degrees of sequence parallelism. The Result is
@@ -67,6 +69,8 @@ def run(
             are packed without padding; '': as the workload is mostly run.
         gemm_library: cuBLAS's kernels on Hopper: 'nvjet' (PyTorch 2.7 and later), 'xmma' (before); what the device's file says if
             None.
+        by_host: where the GPU waits for the host, also find the latency on the other hosts that are known
+            (`Result.latency_by_host`, seconds).
         progress: called with (operators simulated, operators).
 
     Returns:
@@ -94,6 +98,8 @@ def run(
         found = _captured(workload, trace, attention, steps, shape)
         measured = measured_kernels(found, timing, hardware, _captured_on(found))
     result = simulate_on(degrees, found, hardware, machine, policy, fidelity, progress, measured)
+    if by_host and degrees.gpus == 1:
+        result.latency_by_host = latency_by_host(result, measured)
     result.wall_s = time.perf_counter() - began
     return result
 

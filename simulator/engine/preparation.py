@@ -78,9 +78,7 @@ class Preparation:
                 self._as_measured(self.measured, row, one) for row, one in enumerate(lowered, start=first)
             ]
         self.rows.extend(zip(step.operators, lowered, strict=True))
-        return program(
-            step.operators, lowered, first, self.host, self.policy, self.streams, self.libraries
-        )
+        return program(step.operators, lowered, first, self.host, self.policy, self.streams, self.libraries)
 
     def _as_measured(self, measured: Measured, row: int, modelled: Lowered) -> Lowered:
         """An operator with its measured kernels in place of the model's."""

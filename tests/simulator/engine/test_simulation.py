@@ -123,11 +123,11 @@ def test_the_host_pays_for_what_it_issues(trace):
     # A chain of operators in one module calls it once.
     same = [dataclasses.replace(operator, module="unet") for operator in step.operators]
     paths = ["", *(operator.module for operator in step.operators)]
-    called = sum(calls(before, after) for before, after in zip(paths, paths[1:], strict=False))
+    called = sum(calls(before, after) for before, after in itertools.pairwise(paths))
     assert sum(seconds) - sum(issue_s(HOST, same, {})) == pytest.approx((called - 1) * HOST.module_s)
     # What a call costs depends on whose module it is.
     dearer = sum(issue_s(HOST, step.operators, {"unet": "diffusers"})) - sum(seconds)
-    unet = sum(calls(a, b) for a, b in zip(paths, paths[1:], strict=False) if b.startswith("unet"))
+    unet = sum(calls(a, b) for a, b in itertools.pairwise(paths) if b.startswith("unet"))
     assert unet > 500
     assert dearer == pytest.approx(unet * (HOST.diffusers_module_s - HOST.module_s))
 
