@@ -3,39 +3,38 @@
     stated = capture_host("cuda")
     write_host(stated, "mine.yaml")
 
-Operators are on tensors so small that the device is not waited for: on a GPU they are issued in runs that its launch queue
-takes, and what the host spends on each is its own time, less what a bare launch costs for each kernel. Without a GPU they run on
-the CPU, which shows what Python and torch's dispatcher cost; what only a GPU's libraries do (convolution, attention,
-launches) is then scaled from `slow-vm` by the speed found. What a call of a module costs is what is left of a small model's pass
-once its operators are paid for: a CLIP text encoder of transformers', a transformer block of diffusers'. The file says which
-number was measured and which was scaled.
+Two small models run on operands so small that the device is not waited for: a CLIP text encoder of transformers', whose modules
+have little Python of their own, and transformer blocks of diffusers'. The first says how fast the machine is: its pass against
+what the operators and modules of it cost the host `slow-vm`, whose kinds of operators were told apart in profiles of whole
+models. The second says what a call of diffusers' modules costs: what is left of its pass when its operators are paid for. On a
+GPU a bare launch is timed too, and taken off both for each kernel. Without one the operators run on the CPU, at a cost near that of
+issuing them; the file says so.
+
+An operator by itself, again and again, costs several times less than in a model, where no two are alike and Python stands
+between them: such times are written down (`source`) and set nothing.
 """
 
 from __future__ import annotations
 
 import itertools
-import math
 import os
 import platform
-import statistics
 import time
-from collections.abc import Callable
-from dataclasses import asdict, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Any
 
 from simtti.errors import InputError
 from simtti.files import write_text
-from simtti.hw_configs.hosts import COSTS, Host, load_host
+from simtti.hw_configs.hosts import COSTS, load_host
 from simtti.simulator.engine.host import calls, issue_s
 from simtti.workloads.record import quiet, recorded
 from simtti.workloads.recording import Recording
-from simtti.workloads.trace import Trace
+from simtti.workloads.trace import Operator, Trace
 
 # What is not measured is this host's, scaled.
 BASE = "slow-vm"
-# What a CPU's own libraries do in another way than a GPU's.
-OF_A_GPU = ("attention_s", "convolution_s")
 # Calls without a wait: fewer than the launch queue holds (Host.queue_depth), whatever each launches.
 RUN = 64
 REPEATS = 15
@@ -57,8 +56,15 @@ def capture_host(device: str) -> dict[str, Any]:
         )  # says what is missing, before anything is measured
         import torch
 
-        with torch.no_grad():
-            return _measured(device, plain, pipeline)
+        threads = torch.get_num_threads()
+        torch.set_num_threads(
+            1
+        )  # one thread issues; others would only wait for each other at operators as small as these
+        try:
+            with torch.no_grad():
+                return _measured(device, plain, pipeline)
+        finally:
+            torch.set_num_threads(threads)
 
 
 def write_host(stated: dict[str, Any], path: str | os.PathLike[str]) -> None:
@@ -75,36 +81,38 @@ def write_host(stated: dict[str, Any], path: str | os.PathLike[str]) -> None:
 def _measured(device: str, plain: Trace, pipeline: Trace) -> dict[str, Any]:
     base, on_gpu = load_host(BASE), device == "cuda"
     launch_s = _launch_s() if on_gpu else 0.0
-    found = {name: _operator_s(call, on_gpu, launch_s) for name, call in _operators(device)}
-    if not on_gpu:
-        found = {name: value for name, value in found.items() if name not in OF_A_GPU}
-    if launch_s:
-        found["launch_s"] = launch_s
-    # A speed: of what Python and the dispatcher do alike on every device.
-    speed = math.exp(
-        statistics.fmean(math.log(getattr(base, n) / found[n]) for n in ("view_s", "operator_s", "linear_s"))
-    )
-    host = replace(base.faster(speed), **found)
-    for name, trace, builder in (("module_s", plain, _plain), ("diffusers_module_s", pipeline, _pipeline)):
-        found[name] = _call_s(trace, builder, host, device)
-    host = replace(host, **found)
-    scaled = [name for name in COSTS if name not in found]
-    costs = {name: float(f"{value:.3g}") for name, value in asdict(host).items() if name in COSTS}
-    return {**costs, "queue_depth": host.queue_depth, "source": _source(device, list(found), scaled, speed)}
+    speed = sum(issue_s(base, _operators_of(plain), {})) / _pass_s(_plain, device, launch_s)
+    host = base.faster(speed)
+    free = replace(host, module_s=0.0)
+    left_s = _pass_s(_pipeline, device, launch_s) - sum(issue_s(free, _operators_of(pipeline), {}))
+    paths = ["", *(operator.module for operator in _operators_of(pipeline))]
+    count = sum(calls(before, after) for before, after in itertools.pairwise(paths))
+    if left_s <= 0:
+        raise InputError(
+            "diffusers' modules came out at no time: the machine was busier with the model before; run it again"
+        )
+    host = replace(host, diffusers_module_s=left_s / count, launch_s=launch_s or host.launch_s)
+    alone = {name: _each_s(call, on_gpu) for name, call in _operators(device)}
+    costs = {name: float(f"{getattr(host, name):.3g}") for name in COSTS}
+    return {**costs, "queue_depth": host.queue_depth, "source": _source(device, speed, alone)}
 
 
-def _source(device: str, measured: list[str], scaled: list[str], speed: float) -> str:
+def _source(device: str, speed: float, alone: dict[str, float]) -> str:
     import torch
 
-    where = (
-        f"{torch.cuda.get_device_name()} as the device"
-        if device == "cuda"
-        else "no GPU: operators on the CPU"
-    )
+    on_gpu = device == "cuda"
+    where = torch.cuda.get_device_name() if on_gpu else "no GPU, operators on the CPU"
+    measured = [
+        "a pass of CLIP's text encoder and one of diffusers' transformer blocks",
+        *(["a bare launch"] if on_gpu else []),
+    ]
     return (
-        f"simtti capture host, {datetime.now(timezone.utc).date().isoformat()}, {platform.processor() or platform.machine()}, {os.cpu_count()} cores, "
-        f"Python {platform.python_version()}, torch {torch.__version__}; {where}. Measured: {', '.join(measured)}. Not measured, {BASE}'s "
-        f"at {speed:.2f} times its speed: {', '.join(scaled)}; queue_depth: {BASE}'s"
+        f"simtti capture host, {datetime.now(timezone.utc).date().isoformat()}: {platform.processor() or platform.machine()}, "
+        f"{os.cpu_count()} cores, Python {platform.python_version()}, torch {torch.__version__}, {where}. Measured: "
+        f"{', '.join(measured)}. From the first all costs but diffusers_module_s{' and launch_s' if on_gpu else ''}, as {BASE}'s at "
+        f"{speed:.2f} times its speed; queue_depth is {BASE}'s. Operators by themselves in a loop"
+        f"{', launches included' if on_gpu else ''}, which set nothing: "
+        + ", ".join(f"{name} {seconds * 1e6:.1f} us" for name, seconds in alone.items())
     )
 
 
@@ -112,7 +120,7 @@ def _source(device: str, measured: list[str], scaled: list[str], speed: float) -
 
 
 def _operators(device: str) -> list[tuple[str, Callable[[], Any]]]:
-    """A call for each cost of an operator."""
+    """A call for each kind of operator."""
     import torch
     from torch.nn import functional
 
@@ -125,28 +133,19 @@ def _operators(device: str) -> list[tuple[str, Callable[[], Any]]]:
         tensor(8, 8), tensor(8, 8), tensor(8), tensor(1, 8, 8, 8), tensor(8, 8, 3, 3), tensor(1, 2, 16, 16),
     )  # fmt: skip
 
-    def norms() -> None:
-        functional.layer_norm(x, (8,), bias, bias)
-        functional.group_norm(image, 4, bias, bias)
-
     return [
-        ("view_s", lambda: x.view(64)),
-        ("operator_s", lambda: torch.add(x, x)),
-        ("linear_s", lambda: functional.linear(x, weight, bias)),
-        ("normalization_s", norms),
-        ("attention_s", lambda: functional.scaled_dot_product_attention(heads, heads, heads)),
-        ("convolution_s", lambda: functional.conv2d(image, filters, bias, padding=1)),
+        ("view", lambda: x.view(64)),
+        ("elementwise", lambda: torch.add(x, x)),
+        ("linear", lambda: functional.linear(x, weight, bias)),
+        ("LayerNorm", lambda: functional.layer_norm(x, (8,), bias, bias)),
+        ("GroupNorm", lambda: functional.group_norm(image, 4, bias, bias)),
+        ("attention", lambda: functional.scaled_dot_product_attention(heads, heads, heads)),
+        ("convolution", lambda: functional.conv2d(image, filters, bias, padding=1)),
     ]
 
 
-def _operator_s(call: Callable[[], Any], on_gpu: bool, launch_s: float) -> float:
-    """Host seconds of an operator beside its launches; `norms` is two of them."""
-    seconds = _each_s(call, on_gpu) - (_launches(call) * launch_s if on_gpu else 0.0)
-    return max(seconds, 0.0) / (2 if call.__name__ == "norms" else 1)
-
-
 def _each_s(call: Callable[[], Any], on_gpu: bool) -> float:
-    """Host seconds of a call, the median of REPEATS runs, each of as many as the queue takes."""
+    """Host seconds of a call, the least disturbed of REPEATS runs, each of as many as the queue takes."""
     import torch
 
     for _ in range(WARM_UP):
@@ -159,7 +158,7 @@ def _each_s(call: Callable[[], Any], on_gpu: bool) -> float:
         for _ in range(RUN):
             call()
         times.append((time.perf_counter() - begin) / RUN)
-    return statistics.median(times)
+    return min(times)
 
 
 def _launch_s() -> float:
@@ -225,22 +224,15 @@ def _trace(builder: Callable[[str], Callable[[], Any]]) -> Trace:
     return recorded(build, None, what="a host's passes", name="host", options={})
 
 
-def _call_s(trace: Trace, builder: Callable[[str], Callable[[], Any]], host: Host, device: str) -> float:
-    """Seconds of a call of a module: what is left of a pass once its operators are paid for, a call."""
-    operators = trace.phases[0].steps[0].operators
-    free = replace(host, module_s=0.0, diffusers_module_s=0.0)
-    spent_s = sum(issue_s(free, operators, {}))
+def _operators_of(trace: Trace) -> Sequence[Operator]:
+    return trace.phases[0].steps[0].operators
+
+
+def _pass_s(builder: Callable[[str], Callable[[], Any]], device: str, launch_s: float) -> float:
+    """Host seconds of a pass beside its launches."""
     call = builder(device)
-    if device == "cuda":
-        spent_s += _launches(call) * host.launch_s
-    paths = ["", *(operator.module for operator in operators)]
-    count = sum(calls(before, after) for before, after in itertools.pairwise(paths))
-    left_s = _each_s_alone(call, device == "cuda") - spent_s
-    if left_s <= 0:
-        raise InputError(
-            "the modules' own time drowns in that of their operators; run it again on a quieter machine"
-        )
-    return left_s / count
+    launches = _launches(call) if device == "cuda" else 0
+    return _each_s_alone(call, device == "cuda") - launches * launch_s
 
 
 def _each_s_alone(call: Callable[[], Any], on_gpu: bool) -> float:
@@ -254,4 +246,4 @@ def _each_s_alone(call: Callable[[], Any], on_gpu: bool) -> float:
         begin = time.perf_counter()
         call()
         times.append(time.perf_counter() - begin)
-    return statistics.median(times[WARM_UP:])
+    return min(times[WARM_UP:])
