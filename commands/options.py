@@ -44,7 +44,17 @@ gemm_library_option = click.option(
     help="cuBLAS's kernels on Hopper: nvjet (PyTorch 2.7 and later) or xmma (before); the device file's if not given.",
 )
 host_option = click.option(
-    "--host", default="default", show_default=True, help="The machine that launches the kernels."
+    "--host",
+    default="default",
+    show_default=True,
+    help="The machine that launches the kernels: a name (slow-vm, default, desktop) or a file that `simtti capture host` wrote.",
+)
+
+
+tf32_option = click.option(
+    "--tf32",
+    is_flag=True,
+    help="Let fp32 matrix products be rounded to TF32; PyTorch's switch for it is off, the one for convolutions on.",
 )
 
 

@@ -18,6 +18,7 @@ from simtti.commands.options import (
     shape_options,
     shape_options_but_batch,
     table_option,
+    tf32_option,
     whole_numbers,
     workers_option,
 )
@@ -63,6 +64,7 @@ from simtti.errors import InputError
     is_flag=True,
     help="Programmatic dependent launch: a kernel is set up while the one before it drains.",
 )
+@tf32_option
 @click.option(
     "--timing",
     default="model",
@@ -101,7 +103,7 @@ def run(
         return
     options["timing"] = timing
     with progress("simulate", "operators") as advance:
-        result = simtti.run(workload or "", hw, progress=advance, **options)
+        result = simtti.run(workload or "", hw, by_host=True, progress=advance, **options)
     if timeline:
         write_text(timeline, chrome_trace(result))
     if json_path and print_json(result.to_dict(), json_path):
@@ -141,9 +143,10 @@ class _PredictCommand(click.Command):
 @click.command(cls=_PredictCommand)
 @click.argument("rows", metavar="TABLE", type=click.Path())
 @click.option("--hw", required=True, help="A device's name or a YAML file.")
+@tf32_option
 @table_option
 @workers_option
-def predict(rows: str, hw: str, out: str, workers: int | None) -> None:
+def predict(rows: str, hw: str, tf32: bool, out: str, workers: int | None) -> None:
     """Time single operators: TABLE's rows, with time_us, kernel_us and kernels added.
 
     Each row has an op, a dtype (fp16, bf16, fp32) and the op's shape. time_us is what the operator takes of its stream, gaps
@@ -156,7 +159,7 @@ def predict(rows: str, hw: str, out: str, workers: int | None) -> None:
     from simtti.simulator.predict import predict as predict_table
 
     with progress("predict", "rows") as advance:
-        table = predict_table(rows, hw, out, workers=workers, progress=advance)
+        table = predict_table(rows, hw, out, tf32=tf32, workers=workers, progress=advance)
     failed = int((table["error"] != "").sum())
     click.echo(f"{out}: {len(table) - failed} of {len(table)} rows timed on {hw}", err=True)
 
@@ -193,6 +196,7 @@ def sweep(points: str, out: str, workers: int | None) -> None:
 @mask_option
 @gemm_library_option
 @click.option("--launch", default="eager", show_default=True, help="As for `simtti run`.")
+@tf32_option
 @host_option
 @click.option("--plot", "plot_path", type=click.Path(), help="Also plot it (.png, .svg).")
 @click.option("--out", type=click.Path(), help="Also write the table: .csv or .parquet.")

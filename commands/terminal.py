@@ -101,7 +101,7 @@ def print_result(result: Result) -> None:
     console.print()
     use = result.utilisation
     facts = {
-        "Waiting for the host": f"{result.host_bound_share:.1%} of the time",
+        "Waiting for the host": _host(result),
         "Tensor cores busy": f"{use['tensor_cores']:.0%}; {use['peak_flops']:.0%} of the peak FLOP/s attained",
         "HBM busy": f"{use['hbm']:.0%} of {result.hardware.hbm_bytes_per_s / 1e12:.2f} TB/s",
         "Power": _power(result),
@@ -120,9 +120,19 @@ def print_result(result: Result) -> None:
             f"{many.one_gpu_s / many.latency_s:.2f}x as fast as one alone, {seconds(many.one_gpu_s)}; communication takes "
             f"{seconds(many.communication_s)}"
         )
+    for warning in result.warnings:
+        console.print(f"[yellow]Warning[/]: {warning}")
     if result.unlowered:
         named = ", ".join(f"{op} ({share:.2%} of bytes)" for op, share in result.unlowered.items())
         console.print(f"[yellow]No kernel model for[/] {named}: timed as a stream of their bytes.")
+
+
+def _host(result: Result) -> str:
+    text, times = f"{result.host_bound_share:.1%} of the time", result.latency_by_host
+    if not times:
+        return text
+    slowest, *_, fastest = times
+    return f"{text}: it decides; {seconds(times[fastest])} to {seconds(times[slowest])} by host ({fastest} to {slowest}, here {result.host.name})"
 
 
 def _power(result: Result) -> str:

@@ -13,7 +13,7 @@ import click
 from simtti.commands.options import check_outputs, json_option, print_json, shape_options, whole_numbers
 from simtti.commands.progress import progress
 from simtti.commands.terminal import capture_line
-from simtti.errors import InputError
+from simtti.errors import InputError, unknown
 from simtti.jobs import Failure
 
 
@@ -96,6 +96,8 @@ def capture(workloads: tuple[str, ...], out: str, device: str, **options: Any) -
     a time. One that fails costs the others nothing; the same command goes on where it was stopped. `all` stands for every
     workload.
 
+    `simtti capture host` measures this machine as a host, for `--host OUT`; where there is no GPU, as far as its CPU shows it.
+
     `simtti capture kernels` measures single operators instead: the microbenchmarks. It goes on where OUT ends. `simtti capture
     campaign` does all that a quarter of an hour on a GPU gives: captures, microbenchmarks and counters, in a folder.
 
@@ -103,14 +105,17 @@ def capture(workloads: tuple[str, ...], out: str, device: str, **options: Any) -
     simtti capture stable-diffusion-1.5 --batch 2 -o sd-h100.parquet
     simtti capture svd --all-steps -o svd-steps.parquet
     simtti capture sdxl svd muse --attention flash,baseline -o captures/
+    simtti capture host -o my-host.yaml
     simtti capture kernels --suite tti --budget-s 500 -o kernels.parquet
     simtti capture campaign --budget-s 900 -o day/
     """
     single = {name: options.pop(name) for name in ("suite", "families", "skip", "counters")}
     budget_s, results = options.pop("budget_s"), options.pop("results")
-    if len(workloads) > 1 and {"kernels", "campaign"} & set(workloads):
-        raise InputError("kernels and campaign are captured on their own, not beside other workloads")
-    if workloads == ("kernels",):
+    if len(workloads) > 1 and {"host", "kernels", "campaign"} & set(workloads):
+        raise InputError("host, kernels and campaign are captured on their own, not beside other workloads")
+    if workloads == ("host",):
+        _capture_host(out, device)
+    elif workloads == ("kernels",):
         _capture_kernels(out, device, 240.0 if budget_s is None else budget_s, **single)
     elif workloads == ("campaign",):
         from simtti.validation.measurements.campaign import take
@@ -120,6 +125,23 @@ def capture(workloads: tuple[str, ...], out: str, device: str, **options: Any) -
             raise InputError(f"the campaign is not complete; what came out, and why not all, is in {out}")
     else:
         _capture_workloads(workloads, out, device, budget_s, **options)
+
+
+def _capture_host(out: str, device: str) -> None:
+    from simtti.workloads.capture import DEVICES, has_cuda
+    from simtti.workloads.capture_host import capture_host, write_host
+
+    if Path(out).suffix not in (".yaml", ".yml"):
+        raise InputError(f"--out is {out!r}; a host is written as .yaml")
+    check_outputs(out)
+    if device not in DEVICES:
+        raise unknown("device to capture on", device, DEVICES)
+    if device == "cuda" and not has_cuda():
+        device = "cpu"
+        click.echo("No GPU here: what only a GPU's libraries cost is scaled, as the file says.", err=True)
+    stated = capture_host(device)
+    write_host(stated, out)
+    click.echo(f"{out}: {stated['source']}", err=True)
 
 
 def _capture_kernels(

@@ -6,13 +6,12 @@ import functools
 import gc
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import fields, replace
 from typing import Any
 
 from simtti.errors import InputError
 from simtti.explore.design import Design, make
 from simtti.explore.spec import Spec, Workload, parse
-from simtti.hw_configs.hosts import Host, load_host
+from simtti.hw_configs.hosts import load_host
 from simtti.simulator.closed_form import RESOURCES, bottleneck
 from simtti.simulator.policy import Policy
 from simtti.simulator.result import HOST_IDLE, LAUNCH_GAP, Result
@@ -68,15 +67,10 @@ def _trace(item: Workload) -> Trace:
 
 
 def _run(design: Design, item: Workload, trace: Trace) -> Result:
-    host = _faster(load_host(item.host), design.host_speed)
+    host = load_host(item.host).faster(design.host_speed)
     policy = Policy(attention=item.attention, launch=item.launch)
     degrees = degrees_of(design.gpus, None, None, design.hardware)
     return simulate_on(degrees, trace, design.hardware, host, policy, FIDELITY)
-
-
-def _faster(host: Host, speed: float) -> Host:
-    times = {field.name: getattr(host, field.name) for field in fields(host) if field.name.endswith("_s")}
-    return replace(host, **{name: seconds / speed for name, seconds in times.items()})
 
 
 def _figures(design: Design, spec: Spec, results: list[Result]) -> dict[str, Any]:

@@ -18,6 +18,8 @@ INTERCONNECTS = {"nvswitch": "collectives", "nvlink": "collectives_direct", "pci
 # same with copies straight to shared memory, cp.async (Ampere, Ada, the other Blackwell); instructions of four warps that read
 # shared memory (Hopper); instructions of one thread for an SM or two, results in tensor memory (data-centre Blackwell).
 MATRIX_UNITS = ("mma_registers", "mma", "wgmma", "tcgen05")
+# exact: their tensor cores take fp16 alone; bf16 from compute capability 8.0 on (CUDA C++ Programming Guide).
+WITHOUT_BF16 = ("volta", "turing")
 # Of architectures: with little shared memory, and with much. A device file of another architecture says it.
 _UNIT_OF = {
     "volta": ("mma_registers", "mma_registers"),
@@ -159,8 +161,14 @@ class Hardware(Groups):
             raise InputError(f"{self.name} has no tensor-core path for dtype {dtype!r} (it has: {known})")
         return rate * self.tensor_efficiency
 
+    def multiplies(self, dtype: str) -> bool:
+        """Whether the tensor cores take `dtype`."""
+        return self._tensor_rate(dtype) > 0
+
     def _tensor_rate(self, dtype: str) -> float:
         """The datasheet's number for `dtype`; 0 where the tensor cores do not take it."""
+        if dtype == "bf16" and self.architecture in WITHOUT_BF16:
+            return 0.0
         field = DTYPES[dtype].tensor_rate if dtype in DTYPES else ""
         return float(getattr(self, field)) if field else 0.0
 

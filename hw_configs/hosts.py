@@ -1,9 +1,12 @@
-"""Host machines: what issuing operators costs them, read from hosts.yaml."""
+"""Host machines: what issuing operators costs them, read from hosts.yaml or from a file of one's own (`simtti capture host`)."""
 
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -16,21 +19,22 @@ from simtti.hw_configs.devices import DIRECTORY
 class Host:
     """What eager mode costs the host, in seconds.
 
-    module_s         going from one module's forward() to another's, by a call or a return: the interpreter, hooks, the
-                     model's own Python
-    view_s           an aten operator that only makes a view
-    operator_s       an elementwise operator, a copy, a reduction: argument parsing, dispatch, checks, allocation
-    linear_s         a matrix product, with the heuristics of cuBLAS
-    normalization_s  LayerNorm, GroupNorm, softmax
-    attention_s      scaled-dot-product attention: the choice among its implementations, and its operators' own operators
-    convolution_s    a convolution, with cuDNN's search for a plan among those it keeps
-    collective_s     a collective, or a send or a receive of a batch: torch.distributed's Python, work objects, events
-    launch_s         each kernel launch, beside the operator that it belongs to
-    queue_depth      kernel launches that may be outstanding before the host waits
+    module_s            a call of a torch.nn.Module: __call__ with its hooks, the Python of its forward(), the way back
+    diffusers_module_s  the same of a module of diffusers: arguments looked up by name, processors, checks
+    view_s              an aten operator that only makes a view
+    operator_s          an elementwise operator, a copy, a reduction: argument parsing, dispatch, checks, allocation
+    linear_s            a matrix product, with the heuristics of cuBLAS
+    normalization_s     LayerNorm, GroupNorm, softmax
+    attention_s         scaled-dot-product attention: the choice among its implementations, and its operators' own operators
+    convolution_s       a convolution, with cuDNN's search for a plan among those it keeps
+    collective_s        a collective, or a send or a receive of a batch: torch.distributed's Python, work objects, events
+    launch_s            each kernel launch, beside the operator that it belongs to
+    queue_depth         kernel launches that may be outstanding before the host waits
     """
 
     name: str
     module_s: float
+    diffusers_module_s: float
     view_s: float
     operator_s: float
     linear_s: float
@@ -41,19 +45,32 @@ class Host:
     launch_s: float
     queue_depth: int
 
+    def faster(self, speed: float) -> Host:
+        """The host that does everything `speed` times as fast, with the same queue."""
+        return replace(self, **{name: getattr(self, name) / speed for name in COSTS})
+
+
+COSTS = tuple(field.name for field in fields(Host) if field.name.endswith("_s"))
+
 
 class _HostFields(BaseModel):
+    """A host in a file: every cost, or those that differ from `base`, which is `speed` times slower in the others."""
+
     model_config = ConfigDict(extra="forbid")
-    module_s: float = Field(ge=0, le=1)
-    view_s: float = Field(ge=0, le=1)
-    operator_s: float = Field(ge=0, le=1)
-    linear_s: float = Field(ge=0, le=1)
-    normalization_s: float = Field(ge=0, le=1)
-    attention_s: float = Field(ge=0, le=1)
-    convolution_s: float = Field(ge=0, le=1)
-    collective_s: float = Field(ge=0, le=1)
-    launch_s: float = Field(ge=0, le=1)
-    queue_depth: int = Field(ge=1, le=1 << 20)
+    name: str | None = None
+    base: str | None = None
+    speed: float = Field(default=1.0, gt=0, le=1e3)
+    module_s: float | None = Field(default=None, ge=0, le=1)
+    diffusers_module_s: float | None = Field(default=None, ge=0, le=1)
+    view_s: float | None = Field(default=None, ge=0, le=1)
+    operator_s: float | None = Field(default=None, ge=0, le=1)
+    linear_s: float | None = Field(default=None, ge=0, le=1)
+    normalization_s: float | None = Field(default=None, ge=0, le=1)
+    attention_s: float | None = Field(default=None, ge=0, le=1)
+    convolution_s: float | None = Field(default=None, ge=0, le=1)
+    collective_s: float | None = Field(default=None, ge=0, le=1)
+    launch_s: float | None = Field(default=None, ge=0, le=1)
+    queue_depth: int | None = Field(default=None, ge=1, le=1 << 20)
     source: str = Field(min_length=3)
 
 
@@ -64,25 +81,61 @@ def hosts() -> dict[str, Host]:
     Raises:
         InputError: the file is invalid.
     """
-    from simtti.hw_configs.schema import explain
-
     path = DIRECTORY / "hosts.yaml"
-    found = {}
-    for name, fields in yaml.safe_load(path.read_text()).items():
-        try:
-            checked = _HostFields.model_validate(fields)
-        except ValidationError as error:
-            raise InputError(f"{path}: {name}: {explain(error)}") from None
-        found[name] = Host(name, **checked.model_dump(exclude={"source"}))
+    found: dict[str, Host] = {}
+    for name, stated in _read(path).items():
+        found[name] = _host(f"{path}: {name}", name, stated, found)
     return found
 
 
 def load_host(name: str) -> Host:
-    """The host called `name`.
+    """The host called `name` in hosts.yaml, or the one that the file `name` (.yaml) describes.
+
+    A file states every cost, or `base:`, a host of hosts.yaml, and what differs; `source:` always.
 
     Raises:
-        InputError: unknown name, with the nearest ones.
+        InputError: unknown name, with the nearest ones; a file that is not there or says what it may not.
     """
-    if name not in hosts():
+    if name in hosts():
+        return hosts()[name]
+    path = Path(name)
+    if path.suffix not in (".yaml", ".yml"):
         raise unknown("host", name, hosts())
-    return hosts()[name]
+    return _host(str(path), path.stem, _read(path), hosts())
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    except yaml.YAMLError as error:
+        raise InputError(f"{path}: is not YAML ({str(error).splitlines()[0]})") from None
+    if not isinstance(found, dict):
+        raise InputError(
+            f"{path}: describes no host; it must be a mapping, as `simtti capture host` writes it"
+        )
+    return found
+
+
+def _host(place: str, name: str, stated: Any, known: Mapping[str, Host]) -> Host:
+    from simtti.hw_configs.schema import explain
+
+    try:
+        checked = _HostFields.model_validate(stated)
+    except ValidationError as error:
+        raise InputError(f"{place}: {explain(error)}") from None
+    given = {
+        field.name: value
+        for field in fields(Host)
+        if field.name != "name" and (value := getattr(checked, field.name)) is not None
+    }
+    name = checked.name or name
+    if checked.base is not None:
+        if checked.base not in known:
+            raise InputError(f"{place}: {unknown('base', checked.base, known)}")
+        return replace(known[checked.base].faster(checked.speed), name=name, **given)
+    missing = [field.name for field in fields(Host) if field.name != "name" and field.name not in given]
+    if missing:
+        raise InputError(f"{place}: {missing[0]} is missing; state it, or a `base:` that does")
+    return Host(name, **given)

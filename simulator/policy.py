@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from simtti.dtypes import HALF_TYPES
 from simtti.errors import InputError
 from simtti.hw_configs import families
 from simtti.workloads.trace import Trace
@@ -31,7 +30,8 @@ class Policy:
     compile: what is compiled: 'denoiser', the phases whose steps can be set, the rest staying eager; or 'all'.
     layout: 'recorded', as the trace has it; 'channels-last': pipeline.unet.to(memory_format=torch.channels_last) and the like.
     denoiser: those phases, found by `settled`.
-    tf32: whether fp32 matrix products may be rounded to TF32 (torch.backends.cuda.matmul.allow_tf32); see `settled`.
+    tf32: whether fp32 matrix products may be rounded to TF32 (torch.backends.cuda.matmul.allow_tf32, off by default).
+        Convolutions always may (torch.backends.cudnn.allow_tf32, on by default).
     mask: 'keep': masks are added to the scores, which few kernels can; 'drop': those that only hide padding are not, as where the
     sequences are packed one after another (varlen) or have no padding; '': what the trace's own code does (see `settled`).
     dependent_launch: programmatic dependent launch: a kernel is set up while the one before it on the stream drains.
@@ -44,7 +44,7 @@ class Policy:
     mask: str = ""
     denoiser: frozenset[str] = frozenset()
     dependent_launch: bool = False
-    tf32: bool = True
+    tf32: bool = False
 
     def __post_init__(self) -> None:
         attention: tuple[str, ...] = ATTENTION
@@ -68,12 +68,10 @@ class Policy:
 
 
 def settled(policy: Policy, trace: Trace) -> Policy:
-    """`policy` for this trace. torch's switch for TF32 in products is off by default, so a half-precision pipeline computes what
-    it keeps in fp32 exactly (T5's output layers); pipelines in fp32 as a whole were all measured with the switch on. Masks are kept
-    unless the trace says that those who run it do not. The denoiser is the phases whose steps can be set."""
+    """`policy` for this trace. Masks are kept unless the trace says that those who run it do not. The denoiser is the phases whose
+    steps can be set."""
     return replace(
         policy,
-        tf32=policy.tf32 and trace.options.get("dtype") not in HALF_TYPES,
         mask=policy.mask or str(trace.provenance.get("mask", "keep")),
         denoiser=frozenset(trace.schedule),
     )

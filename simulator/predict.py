@@ -39,6 +39,7 @@ def predict(
     hw: str | Hardware,
     out: str | os.PathLike[str] | None = None,
     *,
+    tf32: bool = False,
     workers: int | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> pd.DataFrame:
@@ -47,6 +48,7 @@ def predict(
     Args:
         rows: a table or its path, with `op` (one of `lowering.registry.FAMILIES`), `dtype`, and the op's shape
             columns; `simtti predict --help` lists them.
+        tf32: fp32 products may be rounded to TF32 where a row does not say (column `tf32`).
         out: where to write the table, .csv or .parquet; not written if None.
 
     Returns:
@@ -68,6 +70,8 @@ def predict(
     hardware = hw if isinstance(hw, Hardware) else load(hw)
     given = table.drop(columns=list(Predicted._fields), errors="ignore")
     records: list[dict[str, Any]] = given.to_dict("records")  # type: ignore[assignment]
+    if tf32:
+        records = [{**row, "tf32": True} if _unsaid(row.get("tf32")) else row for row in records]
     found = in_chunks(predict_rows, records, hardware, size=_CHUNK_ROWS, workers=workers, progress=progress)
     for name in ("time_us", "kernel_us"):
         table[name] = pd.Series([getattr(one, name) for one in found], table.index, dtype=float)
@@ -76,6 +80,10 @@ def predict(
     if out is not None:
         write_table(table, out)
     return table
+
+
+def _unsaid(cell: Any) -> bool:
+    return cell is None or cell != cell or cell == ""
 
 
 class Predicted(NamedTuple):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -85,6 +85,7 @@ class Result:
     memory: Memory | None
     wall_s: float = 0.0
     several_gpus: SeveralGPUs | None = None
+    latency_by_host: dict[str, float] = field(default_factory=dict)  # see by_host
 
     # ---- time
 
@@ -315,6 +316,16 @@ class Result:
         return {op: share / total for op, share in sorted(nbytes.items(), key=lambda item: -item[1])}
 
     @property
+    def warnings(self) -> list[str]:
+        """What one should know of the result, a sentence each."""
+        dtype = str(self.trace.options.get("dtype"))
+        if dtype != "bf16" or self.hardware.multiplies(dtype):
+            return []
+        return [
+            f"the tensor cores of {self.hardware.name} do not take bf16: its products run on the CUDA cores (try fp16)"
+        ]
+
+    @property
     def speed(self) -> float:
         """Simulated seconds per second of wall-clock time."""
         return self.latency_s / self.wall_s if self.wall_s else float("inf")
@@ -438,7 +449,9 @@ class Result:
             "sequence_lengths": self.sequence_lengths,
             "utilisation": self.utilisation,
             "host_bound_share": figures["host_bound_share"],
+            "latency_by_host": self.latency_by_host,
             "unlowered": self.unlowered,
+            "warnings": self.warnings,
             "totals": {key: self.totals[key] for key in ("flops", "hbm_bytes", "l2_bytes", "kernels")},
             "busy": self.busy,
             "engine": {
@@ -458,6 +471,7 @@ class Result:
                 "launch": self.policy.launch,
                 "compile": self.policy.compile,
                 "layout": self.policy.layout,
+                "tf32": self.policy.tf32,
                 "fidelity": self.fidelity,
                 "trace": self.trace.provenance,
             },

@@ -10,6 +10,7 @@ from simtti.errors import InputError
 from simtti.hw_configs.devices import find_reported, load
 from simtti.hw_configs.hardware import Hardware, with_gemm_library
 from simtti.hw_configs.hosts import load_host
+from simtti.simulator.by_host import latency_by_host
 from simtti.simulator.engine.measured_kernels import measured_kernels
 from simtti.simulator.engine.preparation import Progress, no_progress
 from simtti.simulator.policy import Policy
@@ -42,7 +43,9 @@ def run(
     dependent_launch: bool = False,
     gemm_library: str | None = None,
     mask: str = "",
+    tf32: bool = False,
     timing: str = "model",
+    by_host: bool = False,
     progress: Progress = no_progress,
 ) -> Result:
     """Simulate one inference.
@@ -57,18 +60,22 @@ def run(
         compile: what torch.compile takes: 'denoiser', the phases whose steps can be set, while text encoder and decoder stay
             eager; or 'all'.
         layout: 'recorded', or 'channels-last' for a model whose convolutions' weights were brought into that memory format.
-        host: the host machine (hw_configs/hosts.yaml).
+        host: the host machine: a name in hw_configs/hosts.yaml, or the path of a file like it (`simtti capture host`).
         trace: a trace file to run instead of the workload's own.
         fidelity: 'wave'; 'cta' to simulate every CTA; 'closed' for the closed form, in which kernels do not contend.
         gpus, ulysses, ring: GPUs that share the tokens, and the degrees of sequence parallelism. The Result is
             that of one of them, with what it sends and receives; its `several_gpus` holds what all of them make of it.
         timing: 'model'; 'measured': the kernel times of the capture that ships for this workload and shape, under the host model;
             'hybrid': those scaled to `hw` by the model's ratio between the two devices.
+        tf32: fp32 matrix products may be rounded to TF32 (torch.backends.cuda.matmul.allow_tf32); convolutions always are, as
+            PyTorch has it.
         dependent_launch: programmatic dependent launch: a kernel is set up while the one before it drains.
         mask: 'keep': masks that hide padding are added to the scores, which leaves only the memory-efficient kernel; 'drop': sequences
             are packed without padding; '': as the workload is mostly run.
         gemm_library: cuBLAS's kernels on Hopper: 'nvjet' (PyTorch 2.7 and later), 'xmma' (before); what the device's file says if
             None.
+        by_host: where the GPU waits for the host, also find the latency on the other hosts that are known
+            (`Result.latency_by_host`, seconds).
         progress: called with (operators simulated, operators).
 
     Returns:
@@ -85,7 +92,7 @@ def run(
     hardware = hw if isinstance(hw, Hardware) else load(hw)
     if gemm_library is not None:
         hardware = with_gemm_library(hardware, gemm_library)
-    policy = Policy(attention, launch, compile, layout, mask, dependent_launch=dependent_launch)
+    policy = Policy(attention, launch, compile, layout, mask, dependent_launch=dependent_launch, tf32=tf32)
     shape = {"batch": batch, "height": height, "width": width, "frames": frames, "dtype": dtype}
     shape["prompt_tokens"] = prompt_tokens
     degrees = degrees_of(gpus, ulysses, ring, hardware)
@@ -96,6 +103,8 @@ def run(
         found = _captured(workload, trace, attention, steps, shape)
         measured = measured_kernels(found, timing, hardware, _captured_on(found))
     result = simulate_on(degrees, found, hardware, machine, policy, fidelity, progress, measured)
+    if by_host and degrees.gpus == 1:
+        result.latency_by_host = latency_by_host(result, measured)
     result.wall_s = time.perf_counter() - began
     return result
 

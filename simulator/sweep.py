@@ -22,9 +22,11 @@ if TYPE_CHECKING:
 
 OPTIONS = (
     "workload", "hw", "gpus", "ulysses", "ring", "batch", "steps", "height", "width", "frames", "prompt_tokens", "dtype",
-    "attention", "mask", "gemm_library", "launch", "host", "trace", "fidelity",
+    "attention", "mask", "gemm_library", "launch", "host", "trace", "fidelity", "tf32",
 )  # fmt: skip
 _WHOLE = ("gpus", "ulysses", "ring", "batch", "steps", "height", "width", "frames", "prompt_tokens")
+_FLAGS = ("tf32",)
+_TRUTH = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
 FIGURES = ("latency_s", "energy_j", "peak_memory_bytes", "host_bound_share", "error")
 
 
@@ -93,6 +95,8 @@ def _options(row: dict[str, Any]) -> dict[str, Any]:
             continue
         if name in _WHOLE and _is_whole(value):
             value = int(float(value))
+        if name in _FLAGS and str(value).lower() in _TRUTH:
+            value = _TRUTH[str(value).lower()]
         options[name] = value.item() if hasattr(value, "item") else value
     return options
 
@@ -116,7 +120,9 @@ def _check_cells(options: dict[str, Any]) -> None:
     for name, value in options.items():
         if name in _WHOLE and not isinstance(value, int):
             raise InputError(f"column {name!r} is {value!r}; it must be a whole number")
-        if name not in _WHOLE and not isinstance(value, str):
+        if name in _FLAGS and not isinstance(value, bool):
+            raise InputError(f"column {name!r} is {value!r}; it must be true or false")
+        if name not in (*_WHOLE, *_FLAGS) and not isinstance(value, str):
             raise InputError(f"column {name!r} is {value!r}; it must be text")
 
 

@@ -264,7 +264,7 @@ def convolutions_that_convert_nothing(monkeypatch):
 
 
 def a_host_that_issues_for_nothing(monkeypatch):
-    monkeypatch.setattr(program, "issue_s", lambda host, operators: [0.0] * len(operators))
+    monkeypatch.setattr(program, "issue_s", lambda host, operators, libraries: [0.0] * len(operators))
 
 
 def a_power_limit_that_nobody_keeps(monkeypatch):

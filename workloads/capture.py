@@ -128,6 +128,16 @@ def check_device(device: str, what: str) -> None:
         )
 
 
+def has_cuda() -> bool:
+    """Whether torch finds a GPU."""
+    os.environ.setdefault("KINETO_LOG_LEVEL", "5")
+    try:
+        import torch
+    except ImportError:
+        return False
+    return bool(torch.cuda.is_available())
+
+
 # ---- laying times beside operators
 
 

@@ -106,7 +106,7 @@ def recorded(
         phases=recorder.phases(),
         parameters=recorder.parameters,
         parameter_bytes=recorder.parameter_bytes,
-        provenance={"kind": "recorded", **versions, **recorder.notes},
+        provenance={"kind": "recorded", **versions, **recorder.notes, "libraries": recorder.libraries},
         schedule=recorder.schedule,
     )
 

@@ -31,6 +31,7 @@ class Recording(ABC):
     schedule: by phase, how many evaluations it does beyond the option `steps`; a builder fills it (see `Trace`).
     notes: what else the trace's provenance says; `mask`: what simulator.policy does of masks where nobody says.
     parameters, parameter_bytes: weights by component as they were when added.
+    libraries: by component the package that its class is of: what a call of a module costs the host depends on it.
     """
 
     def __init__(self, device: str, *, all_steps: bool = False, reruns: bool = False) -> None:
@@ -41,6 +42,7 @@ class Recording(ABC):
         self.schedule: dict[str, int] = {}
         self.notes: dict[str, str] = {}
         self.parameters: dict[str, int] = {}
+        self.libraries: dict[str, str] = {}
         self.parameter_bytes: dict[str, int] = {}
         self._phases: dict[str, list[Step]] = {}
 
@@ -52,6 +54,7 @@ class Recording(ABC):
         weights = list(module.parameters())
         self.parameters[name] = sum(weight.numel() for weight in weights)
         self.parameter_bytes[name] = sum(weight.nbytes for weight in weights)
+        self.libraries[name] = type(module).__module__.partition(".")[0]
         self.register(name, module)
         return module
 

@@ -177,6 +177,12 @@ class Trace:
     schedule: dict[str, int] = field(default_factory=dict)
     timing: Timing | None = None
 
+    @property
+    def libraries(self) -> dict[str, str]:
+        """By component the library whose classes it is built of ('diffusers', 'transformers', ...); empty where the trace does not
+        say."""
+        return dict(self.provenance.get("libraries", {}))
+
     def operators(self) -> Iterator[Operator]:
         """Every stored operator once, whatever its step's count."""
         for phase in self.phases:

@@ -6,7 +6,7 @@ L2 is gone through in the order in which the host issues, whatever the streams.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -58,9 +58,10 @@ class Preparation:
         streams: Streams | None = None,
         report: Callable[[int], None] = lambda done: None,
         measured: Measured | None = None,
+        libraries: Mapping[str, str] | None = None,
     ) -> None:
         self.hardware, self.host, self.policy, self.alone_s = hardware, host, policy, alone_s
-        self.measured = measured
+        self.measured, self.libraries = measured, libraries
         self._measured_s: dict[int, float] = {}  # of a measured kernel, by its identity
         self.streams, self.report = streams, report
         self.rows: list[tuple[Operator, Lowered]] = []
@@ -77,7 +78,7 @@ class Preparation:
                 self._as_measured(self.measured, row, one) for row, one in enumerate(lowered, start=first)
             ]
         self.rows.extend(zip(step.operators, lowered, strict=True))
-        return program(step.operators, lowered, first, self.host, self.policy, self.streams)
+        return program(step.operators, lowered, first, self.host, self.policy, self.streams, self.libraries)
 
     def _as_measured(self, measured: Measured, row: int, modelled: Lowered) -> Lowered:
         """An operator with its measured kernels in place of the model's."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from simtti.hw_configs.hosts import Host
@@ -46,14 +46,15 @@ def program(
     host: Host,
     policy: Policy,
     measured: Streams | None = None,
+    libraries: Mapping[str, str] | None = None,
 ) -> Program:
     """The launches of a step.
 
     first: the row of its first operator. measured: the streams of a timed trace; else everything runs on the main one, and on
-    NCCL's what is overlapped.
+    NCCL's what is overlapped. libraries: what each component's modules are of (`host.issue_s`).
     """
     launch = policy.launch_of(operators[0].phase) if operators else policy.launch
-    costs = _issue_s(operators, lowered, host, launch)
+    costs = _issue_s(operators, lowered, host, launch, libraries or {})
     launch_s = 0.0 if launch in GRAPHS else host.launch_s
     found = Program([], [], [], [], [], [], {}, 0.0, [])
     spent = 0.0  # host time of operators that launch nothing, spent before the next that does
@@ -83,11 +84,15 @@ def program(
 
 
 def _issue_s(
-    operators: tuple[Operator, ...], lowered: Sequence[Lowered], host: Host, launch: str
+    operators: tuple[Operator, ...],
+    lowered: Sequence[Lowered],
+    host: Host,
+    launch: str,
+    libraries: Mapping[str, str],
 ) -> list[float]:
     """Host time of each operator of a step, without launches."""
     if launch == "eager":
-        return issue_s(host, operators)
+        return issue_s(host, operators, libraries)
     if launch == "compiled":  # generated code: a call for each that launches something
         return [host.operator_s if one.kernels else 0.0 for one in lowered]
     return [0.0] * len(lowered)

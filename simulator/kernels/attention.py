@@ -21,7 +21,7 @@ from simtti.simulator.kernels.attention_math import MATH, math_attention
 from simtti.simulator.kernels.attention_problem import Attention, work
 from simtti.simulator.kernels.data_movement import copy, memcpy
 from simtti.simulator.kernels.family import Cells, Column, Family, Target, lowered_by, needed
-from simtti.simulator.kernels.gemm import Gemm, gemm
+from simtti.simulator.kernels.gemm import Gemm, for_products, gemm
 from simtti.simulator.kernels.layout import Operand, as_it_lies, dense
 from simtti.simulator.kernels.libraries import (
     BASELINE,
@@ -146,6 +146,8 @@ def _lower(operator: Operator, target: Target) -> list[Kernel]:
     # No fused kernel takes a mask whose rows are not dense, as T5's position bias: check_last_dim_stride_equals_1_dense in
     # native/transformers/sdp_utils_cpp.h.
     math_only = kernel != BASELINE and problem.mask is not None and problem.mask.strides[-1] > 1
+    if kernel == BASELINE:
+        hardware = for_products(hardware, target.policy.tf32)
     found = math_attention(problem, hardware) if kernel == MATH or math_only else attention(problem, hardware)
     return [*before, *found, *after]
 
@@ -217,7 +219,7 @@ def _kernels(cells: Cells, hardware: Hardware) -> list[Kernel]:
         cells.whole("batch"), cells.whole("heads"), cells.whole("q_len"), cells.whole("kv_len"), cells.whole("head_dim"),
         cells.flag("causal"), cells.dtype, kernel,
     )  # fmt: skip
-    return attention(problem, hardware)
+    return attention(problem, for_products(hardware, cells.flag("tf32")) if kernel == BASELINE else hardware)
 
 
 ATTENTION = Family(
@@ -227,6 +229,7 @@ ATTENTION = Family(
         Column("batch", 1),
         Column("causal", False, bool),
         Column("kernel", None, str, words=KERNELS),
+        Column("tf32", False, bool),
         Column("backend", None, str, words=tuple(BACKENDS)),
     ),
     note=f"kernel: {' '.join(KERNELS)}; or PyTorch's backend: {' '.join(BACKENDS)}",

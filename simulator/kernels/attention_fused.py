@@ -139,7 +139,7 @@ def _main(
     rows = problem.q_len / cut.q_blocks
     exponentials = block.queries * keys
     flops = exponentials * _flops_a_score(library, cut, problem, hardware)
-    cuda_cores = problem.dtype == "fp32" and not hardware.tensor_tf32_flops_per_cycle_sm
+    cuda_cores = not hardware.multiplies(problem.dtype)
     shared_bytes = cut.key_blocks * size * _shared_elements(library, cut, problem, hardware)
     tensor_share = 1.0
     if not cuda_cores:

@@ -48,16 +48,16 @@ TRANSFORM_THREADS, TRANSFORM_REGISTERS = 256, 64  # exact: winogradForwardData4x
 
 def on_cuda_cores(problem: Problem, nchw: bool, hardware: Hardware) -> bool:
     """Whether the products run on the CUDA cores. nchw: the activations lie so."""
-    if problem.dtype != "fp32":
-        return False
+    if not hardware.multiplies(problem.dtype):
+        return True
     few_channels = problem.channels <= hardware.conv_choice.cuda_core_channels
-    return not hardware.tensor_tf32_flops_per_cycle_sm or (nchw and few_channels)
+    return problem.dtype == "fp32" and nchw and few_channels
 
 
 def cuda_core_kernels(problem: Problem, hardware: Hardware) -> list[Kernel]:
     """The kernels of the least predicted time among implicit SGEMM and, for 3x3 with stride 1, Winograd."""
     candidates = [[_sgemm(problem, tile, hardware)] for tile in SGEMM]
-    if problem.outputs_3x3 and not hardware.tensor_tf32_flops_per_cycle_sm:
+    if problem.outputs_3x3 and not hardware.multiplies(problem.dtype):
         candidates.append(_winograd_fused(problem, hardware))
         candidates.append(_winograd_nonfused(problem, hardware))
     return fastest(candidates, hardware)

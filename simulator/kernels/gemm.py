@@ -341,7 +341,7 @@ def _lower_product(operator: Operator, target: Target) -> list[Kernel]:
     n, k, reads, writes = b.shape[-1], a.shape[-1], reads_of(operator), writes_of(operator)
     matrices_first = (*reads[-2:], *reads[:-2])
     problem = Gemm(m, n, k, batch, a.dtype, matrices_first, writes, bias=len(reads) > 2)
-    return gemm(problem, _rounding(target))
+    return gemm(problem, for_products(target.hardware, target.policy.tf32))
 
 
 def _lower_linear(operator: Operator, target: Target) -> list[Kernel]:
@@ -349,17 +349,13 @@ def _lower_linear(operator: Operator, target: Target) -> list[Kernel]:
     m, n, k = math.prod(x.shape[:-1]), weight.shape[0], weight.shape[1]
     reads, writes = reads_of(operator), writes_of(operator)
     problem = Gemm(m, n, k, dtype=x.dtype, reads=reads, writes=writes, bias=len(reads) > 2)
-    return gemm(problem, _rounding(target))
-
-
-def _rounding(target: Target) -> Hardware:
-    """The device as cuBLAS sees it: without TF32 where products of fp32 may not be rounded."""
-    return target.hardware if target.policy.tf32 else _without_tf32(target.hardware)
+    return gemm(problem, for_products(target.hardware, target.policy.tf32))
 
 
 @functools.lru_cache(maxsize=64)
-def _without_tf32(hardware: Hardware) -> Hardware:
-    return dataclasses.replace(hardware, tensor_tf32_flops_per_cycle_sm=0.0)
+def for_products(hardware: Hardware, tf32: bool) -> Hardware:
+    """The device as cuBLAS sees it: without TF32 where products of fp32 may not be rounded."""
+    return hardware if tf32 else dataclasses.replace(hardware, tensor_tf32_flops_per_cycle_sm=0.0)
 
 
 # ---- rows of a table
@@ -369,7 +365,8 @@ def _kernels(cells: Cells, hardware: Hardware) -> list[Kernel]:
     m, n, k, batch = (cells.whole(name) for name in ("m", "n", "k", "batch"))
     launched = COLD if cells.text("layout") else REPLAYED
     problem = Gemm(m, n, k, batch, cells.dtype, launched=launched, bias=cells.flag("bias"))
-    return gemm(problem, with_gemm_library(hardware, cells.text("library") or GEMM_LIBRARIES[0]))
+    library = cells.text("library") or GEMM_LIBRARIES[0]
+    return gemm(problem, with_gemm_library(for_products(hardware, cells.flag("tf32")), library))
 
 
 def _roofline_work(cells: Cells) -> Work:
@@ -385,6 +382,7 @@ GEMM = Family(
         Column("layout", None, str, words=LAYOUTS),
         Column("bias", False, bool),
         Column("library", None, str, words=GEMM_LIBRARIES),
+        Column("tf32", False, bool),
     ),
     note="C[m,n] = A[m,k] B[k,n]; layout: of a product launched by itself on a cold L2; without, of one repeated from a graph",
     kernels=_kernels,

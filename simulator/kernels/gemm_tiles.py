@@ -7,7 +7,7 @@ rows of A and the tile's columns of B once; with tcgen05 (data-centre Blackwell)
 
 fp32 means TF32 where there is one: PyTorch's switch for matrix products is off by default, but every fp32 pipeline measured on an
 Ampere ran with it on (SDXL on A100, diffusion-fast: 7.36 s; 7.1 s with TF32, 20.9 s without; Stable Diffusion, lambda-diffusers,
-likewise). Elsewhere, and in half-precision pipelines (policy.settled), it runs on the CUDA cores (`ampere_sgemm_128x128_nn` and its like): a thread of the larger tiles has 8 x 8
+likewise). Elsewhere, and where products may not be rounded to TF32 (policy.tf32), it runs on the CUDA cores (`ampere_sgemm_128x128_nn` and its like): a thread of the larger tiles has 8 x 8
 results, so that it issues 64 FMAs to four 16-byte loads from shared memory.
 
 Sources. Tiles: kernel names of cuBLAS 12 and 13 (`ampere_bf16_s16816gemm_bf16_128x128_ldg8_stages_32x5`, `nvjet_..`,
@@ -247,7 +247,7 @@ def _fit(tile: Tile, style: GemmStyle, rate: float, size: int, hardware: Hardwar
 
 def on_cuda_cores(hardware: Hardware, dtype: str) -> bool:
     """Whether products of `dtype` use no tensor cores."""
-    return dtype == "fp32" and not hardware.tensor_tf32_flops_per_cycle_sm
+    return not hardware.multiplies(dtype)
 
 
 def sgemm_products(macs: float, hardware: Hardware) -> FusedMultiplyAdds:

@@ -248,7 +248,7 @@ def mma_kernels(problem: Problem, tile: Tile, split: int, hardware: Hardware) ->
         shared_memory_bytes=tile.shared_memory_bytes,
         tensor_flops=2.0 * tile.m * tile.n * depth * -(-steps // split),
         tensor_dtype=problem.dtype,
-        tensor_efficiency=style.efficiency * min(peak, limit) / peak,
+        tensor_efficiency=_attained(style.efficiency, min(peak, limit) / limit) * min(peak, limit) / peak,
         shared_bytes=-(-steps // split) * shared_rows * step_bytes,
         l2_bytes=operand_bytes + write.nbytes / grid,
         latency_s=style.latency_s,
@@ -257,6 +257,12 @@ def mma_kernels(problem: Problem, tile: Tile, split: int, hardware: Hardware) ->
         flops=problem.useful_flops,
     )
     return [kernel] if split == 1 else [kernel, _reduction(problem, partial, split, hardware)]
+
+
+def _attained(efficiency: float, rate: float) -> float:
+    """Share of its tensor cores' rate that a k loop attains where that is `rate` times the one that `efficiency` was found at:
+    what comes between the products takes as many cycles whatever these take."""
+    return 1 / (1 + (1 / efficiency - 1) * rate)
 
 
 def _reduction(problem: Problem, partial: Access, split: int, hardware: Hardware) -> Kernel:

@@ -59,7 +59,7 @@ def traffic_of(nodes: Sequence[Node], members: Sequence[int], readers: Readers) 
 
     Written: what a node outside reads later, what nobody reads (the step's result), and what is no activation.
     """
-    inside, made = set(members), set()
+    inside, made = set(members), set[int]()
     reads: dict[int, TensorUse] = {}
     writes: dict[int, TensorUse] = {}
     for number in members:

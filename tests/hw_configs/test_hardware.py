@@ -264,7 +264,7 @@ def test_a_dtype_is_multiplied_at_the_rate_that_its_entry_names(monkeypatch):
         ):
             h100.tensor_flops_per_cycle_sm(name)
     with pytest.raises(
-        InputError, match=r"v100-sxm has no tensor-core path for dtype 'fp32' \(it has: bf16, fp16\)"
+        InputError, match=r"v100-sxm has no tensor-core path for dtype 'fp32' \(it has: fp16\)"
     ):
         devices.load("v100-sxm").tensor_flops_per_cycle_sm("fp32")
 

@@ -11,7 +11,7 @@ from simtti.hw_configs.hosts import load_host
 from simtti.simulator.closed_form import RESOURCES
 from simtti.simulator.engine import in_one_go, processes
 from simtti.simulator.engine.device import execution_time_s
-from simtti.simulator.engine.host import issue_s
+from simtti.simulator.engine.host import calls, issue_s
 from simtti.simulator.engine.simulation import simulate
 from simtti.simulator.policy import LAUNCH, Policy
 from simtti.workloads.catalogue import WORKLOADS as ALL
@@ -111,19 +111,32 @@ def test_a_graph_takes_the_host_out(trace, result):
 
 
 def test_a_slower_host_matters_at_batch_1(trace, result):
-    slow = dataclasses.replace(HOST, module_s=2 * HOST.module_s, operator_s=2 * HOST.operator_s)
+    slow = HOST.faster(0.5)
     assert simulate(trace, H100, slow).latency_s > 1.4 * result.latency_s
 
 
 def test_the_host_pays_for_what_it_issues(trace):
     step = next(phase for phase in trace.phases if phase.name == "denoising").steps[0]
-    seconds = issue_s(HOST, step.operators)
+    seconds = issue_s(HOST, step.operators, {})
     kinds = {operator.category: cost for operator, cost in zip(step.operators, seconds, strict=True)}
     assert kinds["Convolution"] > kinds["Linear"] > kinds["Elementwise"]
-    # A chain of operators in one module enters it once.
+    # A chain of operators in one module calls it once.
     same = [dataclasses.replace(operator, module="unet") for operator in step.operators]
-    switches = sum(a.module != b.module for a, b in zip(step.operators, step.operators[1:], strict=False))
-    assert sum(seconds) - sum(issue_s(HOST, same)) == pytest.approx(switches * HOST.module_s)
+    paths = ["", *(operator.module for operator in step.operators)]
+    called = sum(calls(before, after) for before, after in itertools.pairwise(paths))
+    assert sum(seconds) - sum(issue_s(HOST, same, {})) == pytest.approx((called - 1) * HOST.module_s)
+    # What a call costs depends on whose module it is.
+    dearer = sum(issue_s(HOST, step.operators, {"unet": "diffusers"})) - sum(seconds)
+    unet = sum(calls(a, b) for a, b in itertools.pairwise(paths) if b.startswith("unet"))
+    assert unet > 500
+    assert dearer == pytest.approx(unet * (HOST.diffusers_module_s - HOST.module_s))
+
+
+def test_going_down_a_tree_of_modules_calls_each_and_coming_back_none():
+    assert calls("", "unet") == 1
+    assert calls("unet.blocks.0.norm", "unet.blocks.1.attention.to_q") == 3
+    assert calls("unet.blocks.1.attention.to_q", "unet.blocks.1") == 0
+    assert calls("unet.blocks.1.attention.to_q", "unet.blocks.1.attention.to_k") == 1
 
 
 def test_baseline_attention_is_slower_and_moves_the_scores_through_hbm(trace):
