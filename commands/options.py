@@ -39,9 +39,10 @@ mask_option = click.option(
     help="keep: masks that hide padding are added to the scores (diffusers; only the memory-efficient kernel can); drop: sequences "
     "are packed without padding (varlen). If not given, as the workload is mostly run.",
 )
-gemm_library_option = click.option(
-    "--gemm-library",
-    help="cuBLAS's kernels on Hopper: nvjet (PyTorch 2.7 and later) or xmma (before); the device file's if not given.",
+pytorch_option = click.option(
+    "--pytorch",
+    help="The release whose kernels run: 2.11 (2.8 and later: cuBLAS's nvjet on Hopper, RMSNorm in one kernel) or 2.6 (up to it: xmma, "
+    "RMSNorm by its parts); the device file's if not given.",
 )
 host_option = click.option(
     "--host",

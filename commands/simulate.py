@@ -9,12 +9,12 @@ import click
 from simtti.commands.options import (
     attention_option,
     check_outputs,
-    gemm_library_option,
     host_option,
     json_option,
     mask_option,
     names,
     print_json,
+    pytorch_option,
     shape_options,
     shape_options_but_batch,
     table_option,
@@ -32,7 +32,7 @@ from simtti.errors import InputError
 @shape_options
 @attention_option
 @mask_option
-@gemm_library_option
+@pytorch_option
 @click.option(
     "--launch",
     default="eager",
@@ -194,7 +194,7 @@ def sweep(points: str, out: str, workers: int | None) -> None:
 @shape_options_but_batch
 @attention_option
 @mask_option
-@gemm_library_option
+@pytorch_option
 @click.option("--launch", default="eager", show_default=True, help="As for `simtti run`.")
 @tf32_option
 @host_option

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from simtti.hw_configs.hardware import Hardware
+from simtti.hw_configs.hardware import PYTORCH, Hardware
 from simtti.hw_configs.schema import DATASHEET, calibration
 from simtti.simulator.result import Result
 from simtti.words import gib, inference_shape, number, seconds
@@ -60,8 +60,8 @@ def capture_line(found: Captured) -> str:
     return f"{found.path}: {found.workload}: {'; '.join(words)}"
 
 
-def _products_by(hardware: Hardware) -> str:
-    return f", products by {hardware.cublas}" if hardware.cublas else ""
+def _kernels_of(hardware: Hardware) -> str:
+    return f", kernels of PyTorch {hardware.pytorch}"
 
 
 def print_result(result: Result) -> None:
@@ -74,7 +74,7 @@ def print_result(result: Result) -> None:
     )
     console.print(
         f"[bold]{seconds(result.latency_s)}[/]   {result.figures()['energy_j']:,.0f} J   "
-        f"attention {result.policy.attention}, launch {result.policy.launch}{_products_by(result.hardware)}\n"
+        f"attention {result.policy.attention}, launch {result.policy.launch}{_kernels_of(result.hardware)}\n"
     )
     phases = Table(
         "Phase", "Steps", "Latency", "Per step", "Memory", box=None, pad_edge=False, header_style="dim"
@@ -256,14 +256,14 @@ def print_comparison_of_devices(found: pd.DataFrame, workload: str) -> None:
         if row["fits"] is False:
             needs = f"{gib(row['peak_memory_bytes'])} does not fit into memory"
             console.print(f"{row['hw']} at batch {row['batch']}: {needs}", style="red")
-    libraries = sorted({str(row["gemm_library"]) for row in rows if isinstance(row["gemm_library"], str)})
-    if len(libraries) > 1:
+    releases = sorted({str(row["pytorch"]) for row in rows if isinstance(row["pytorch"], str)})
+    if len(releases) > 1:
         words = "; ".join(
-            f"{library} on {', '.join(dict.fromkeys(row['hw'] for row in rows if row['gemm_library'] == library))}"
-            for library in libraries
+            f"{release} on {', '.join(dict.fromkeys(row['hw'] for row in rows if row['pytorch'] == release))}"
+            for release in releases
         )
         console.print(
-            f"\nProducts by different libraries: {words}. --gemm-library {libraries[0]} compares like with like."
+            f"\nKernels of different releases of PyTorch: {words}. --pytorch {PYTORCH[0]} compares like with like."
         )
 
 

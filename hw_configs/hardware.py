@@ -31,8 +31,9 @@ _UNIT_OF = {
     "hypothetical": ("mma", "wgmma"),
 }
 ARCHITECTURES = tuple(_UNIT_OF)
-# cuBLAS's kernels on Hopper: nvjet's, from 12.6 on (PyTorch 2.7), and those before, up to PyTorch 2.6.
-GEMM_LIBRARIES = ("nvjet", "xmma")
+# Of PyTorch: as 2.8 and later do it (cuBLAS's nvjet kernels on Hopper, RMSNorm in one kernel), and as releases up to 2.6 did (xmma
+# kernels, RMSNorm by its parts).
+PYTORCH = ("2.11", "2.6")
 # exact: the parts with wgmma or tcgen05 have 227 KB, the others 100 KB and less
 MUCH_SHARED_MEMORY_BYTES = 200 * 1024
 
@@ -94,7 +95,7 @@ class Hardware(Groups):
     gemm_benchmark_activity: float
     benchmark_activity: float
     attention_kernel: str
-    gemm_library: str  # of GEMM_LIBRARIES
+    pytorch: str  # of PYTORCH
     # Calibration of the kernel families: 'group.name' -> value, as stated; `hardware.group.name` reads it.
     parameters: dict[str, float]
     interconnect: str = "nvswitch"  # of INTERCONNECTS
@@ -124,9 +125,9 @@ class Hardware(Groups):
         return _UNIT_OF[self.architecture][self.shared_memory_per_sm_bytes >= MUCH_SHARED_MEMORY_BYTES]
 
     @property
-    def cublas(self) -> str | None:
-        """Which of GEMM_LIBRARIES its products use; None where cuBLAS has had the same kernels for long."""
-        return self.gemm_library if self.matrix_unit == "wgmma" else None
+    def has_xmma(self) -> bool:
+        """Whether its products run on cuBLAS's kernels of before nvjet, which Hopper had."""
+        return self.pytorch == PYTORCH[1] and self.matrix_unit == "wgmma"
 
     @property
     def hbm_attained_bytes_per_s(self) -> float:
@@ -191,12 +192,12 @@ def with_parameters(hardware: Hardware, values: Mapping[str, float]) -> Hardware
 
 
 @functools.lru_cache(maxsize=64)
-def with_gemm_library(hardware: Hardware, library: str) -> Hardware:
-    """`hardware` with the products of another generation of cuBLAS.
+def with_pytorch(hardware: Hardware, release: str) -> Hardware:
+    """`hardware` with the kernels of a release of PyTorch.
 
     Raises:
-        InputError: it is none of GEMM_LIBRARIES.
+        InputError: it is none of PYTORCH.
     """
-    if library not in GEMM_LIBRARIES:
-        raise InputError(f"gemm_library is {library!r}; it must be one of {', '.join(GEMM_LIBRARIES)}")
-    return hardware if hardware.gemm_library == library else replace(hardware, gemm_library=library)
+    if release not in PYTORCH:
+        raise InputError(f"pytorch is {release!r}; it must be one of {', '.join(PYTORCH)}")
+    return hardware if hardware.pytorch == release else replace(hardware, pytorch=release)

@@ -174,7 +174,7 @@ class _Device(BaseModel):
     interconnect: Literal["nvswitch", "nvlink", "pcie"] = "nvswitch"  # hardware.INTERCONNECTS
     reported_as: str = ""  # how the driver names the product; ties a measured trace to its device
     attention_kernel: str  # one of families.shared().attention_kernels
-    gemm_library: Literal["nvjet", "xmma"] = "nvjet"  # hardware.GEMM_LIBRARIES
+    pytorch: Literal["2.11", "2.6"] = "2.11"  # hardware.PYTORCH
     datasheet: dict[str, _Quantity]
     calibration: dict[str, _Parameter]
     fits: dict[str, _Fit] = {}
@@ -207,7 +207,7 @@ def to_hardware(content: dict[str, Any], origin: str) -> Hardware:
         architecture=device.architecture,
         reported_as=device.reported_as,
         attention_kernel=device.attention_kernel,
-        gemm_library=device.gemm_library,
+        pytorch=device.pytorch,
         parameters=calibrated,
         interconnect=device.interconnect,
         stated_matrix_unit=device.matrix_unit,

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 COLUMNS = (
     "hw", "batch", "latency_s", "outputs_per_s", "energy_per_output_j", "average_w", "peak_memory_bytes", "fits",
-    "bottleneck", "bottleneck_share", "host_bound_share", "gemm_library", "error",
+    "bottleneck", "bottleneck_share", "host_bound_share", "pytorch", "error",
 )  # fmt: skip
 
 
@@ -35,8 +35,8 @@ def compare(
 
     Returns:
         A row a run, in the order given: COLUMNS. An output is an image or a video; energy_per_output_j in joules.
-        bottleneck is what holds the inference back for longest (see Result.bottlenecks). gemm_library: cuBLAS's kernels,
-        where a device has had several. A run that cannot be simulated
+        bottleneck is what holds the inference back for longest (see Result.bottlenecks). pytorch: the release whose
+        kernels run (hw_configs.hardware.PYTORCH). A run that cannot be simulated
         keeps its row, with the reason in `error`.
 
     Raises:
@@ -81,6 +81,6 @@ def _row(point: dict[str, Any]) -> dict[str, Any]:
         "energy_per_output_j": figures["energy_j"] / outputs,
         "bottleneck": name,
         "bottleneck_share": seconds / result.latency_s,
-        "gemm_library": result.hardware.cublas,
+        "pytorch": result.hardware.pytorch,
         "error": "",
     }

@@ -467,7 +467,7 @@ class Result:
                 "host": self.host.name,
                 "attention": self.policy.attention,
                 "mask": self.policy.mask,
-                "gemm_library": self.hardware.cublas,
+                "pytorch": self.hardware.pytorch,
                 "launch": self.policy.launch,
                 "compile": self.policy.compile,
                 "layout": self.policy.layout,

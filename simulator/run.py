@@ -8,7 +8,7 @@ from typing import Any
 
 from simtti.errors import InputError
 from simtti.hw_configs.devices import find_reported, load
-from simtti.hw_configs.hardware import Hardware, with_gemm_library
+from simtti.hw_configs.hardware import Hardware, with_pytorch
 from simtti.hw_configs.hosts import load_host
 from simtti.simulator.by_host import latency_by_host
 from simtti.simulator.engine.measured_kernels import measured_kernels
@@ -41,7 +41,7 @@ def run(
     ulysses: int | None = None,
     ring: int | None = None,
     dependent_launch: bool = False,
-    gemm_library: str | None = None,
+    pytorch: str | None = None,
     mask: str = "",
     tf32: bool = False,
     timing: str = "model",
@@ -72,8 +72,7 @@ def run(
         dependent_launch: programmatic dependent launch: a kernel is set up while the one before it drains.
         mask: 'keep': masks that hide padding are added to the scores, which leaves only the memory-efficient kernel; 'drop': sequences
             are packed without padding; '': as the workload is mostly run.
-        gemm_library: cuBLAS's kernels on Hopper: 'nvjet' (PyTorch 2.7 and later), 'xmma' (before); what the device's file says if
-            None.
+        pytorch: the release whose kernels run: '2.11' (2.8 and later), '2.6' (up to it); what the device's file says if None.
         by_host: where the GPU waits for the host, also find the latency on the other hosts that are known
             (`Result.latency_by_host`, seconds).
         progress: called with (operators simulated, operators).
@@ -90,8 +89,8 @@ def run(
     """
     began = time.perf_counter()
     hardware = hw if isinstance(hw, Hardware) else load(hw)
-    if gemm_library is not None:
-        hardware = with_gemm_library(hardware, gemm_library)
+    if pytorch is not None:
+        hardware = with_pytorch(hardware, pytorch)
     policy = Policy(attention, launch, compile, layout, mask, dependent_launch=dependent_launch, tf32=tf32)
     shape = {"batch": batch, "height": height, "width": width, "frames": frames, "dtype": dtype}
     shape["prompt_tokens"] = prompt_tokens

@@ -92,7 +92,8 @@ def _issue_s(
 ) -> list[float]:
     """Host time of each operator of a step, without launches."""
     if launch == "eager":
-        return issue_s(host, operators, libraries)
+        costs = issue_s(host, operators, libraries)
+        return [0.0 if one.absorbed else cost for one, cost in zip(lowered, costs, strict=True)]
     if launch == "compiled":  # generated code: a call for each that launches something
         return [host.operator_s if one.kernels else 0.0 for one in lowered]
     return [0.0] * len(lowered)

@@ -35,7 +35,7 @@ import math
 from dataclasses import dataclass
 
 from simtti.dtypes import ITEM_BYTES
-from simtti.hw_configs.hardware import GEMM_LIBRARIES, Hardware, with_gemm_library
+from simtti.hw_configs.hardware import PYTORCH, Hardware, with_pytorch
 from simtti.simulator.kernel import Access, Kernel
 from simtti.simulator.kernels.data_movement import memset
 from simtti.simulator.kernels.family import (
@@ -172,11 +172,11 @@ PERSISTENT_TILE, PERSISTENT_TILES_PER_SM = (128, 128), 4
 
 def _launched(problem: Gemm, hardware: Hardware) -> list[Kernel]:
     """The kernels of one call of the library."""
-    if hardware.cublas == "xmma":
+    if hardware.has_xmma:
         tile_m, tile_n = PERSISTENT_TILE
         tiles = -(-problem.m // tile_m) * -(-problem.n // tile_n) * problem.batch
         if tiles > PERSISTENT_TILES_PER_SM * hardware.sm_count:
-            hardware = with_gemm_library(hardware, "nvjet")
+            hardware = with_pytorch(hardware, PYTORCH[0])
     reads, writes = problem.all_reads, problem.all_writes
     traffic = Traffic(
         reads[0].nbytes,
@@ -365,8 +365,8 @@ def _kernels(cells: Cells, hardware: Hardware) -> list[Kernel]:
     m, n, k, batch = (cells.whole(name) for name in ("m", "n", "k", "batch"))
     launched = COLD if cells.text("layout") else REPLAYED
     problem = Gemm(m, n, k, batch, cells.dtype, launched=launched, bias=cells.flag("bias"))
-    library = cells.text("library") or GEMM_LIBRARIES[0]
-    return gemm(problem, with_gemm_library(for_products(hardware, cells.flag("tf32")), library))
+    release = cells.text("pytorch") or PYTORCH[0]
+    return gemm(problem, with_pytorch(for_products(hardware, cells.flag("tf32")), release))
 
 
 def _roofline_work(cells: Cells) -> Work:
@@ -381,7 +381,7 @@ GEMM = Family(
         Column("batch", 1),
         Column("layout", None, str, words=LAYOUTS),
         Column("bias", False, bool),
-        Column("library", None, str, words=GEMM_LIBRARIES),
+        Column("pytorch", None, str, words=PYTORCH),
         Column("tf32", False, bool),
     ),
     note="C[m,n] = A[m,k] B[k,n]; layout: of a product launched by itself on a cold L2; without, of one repeated from a graph",

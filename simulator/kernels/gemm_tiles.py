@@ -186,7 +186,7 @@ def catalogue(hardware: Hardware, dtype: str, aligned: bool) -> Catalogue:
     cuda_cores = on_cuda_cores(hardware, dtype)
     wgmma = aligned and has_wgmma(hardware) and not cuda_cores
     if wgmma:
-        older = hardware.cublas == "xmma"
+        older = hardware.has_xmma
         style, tiles = (hardware.gemm_xmma, XMMA_TILES) if older else (hardware.gemm_wgmma, WGMMA_TILES)
     elif cuda_cores:
         style, tiles = hardware.gemm_mma, SGEMM_TILES

@@ -12,10 +12,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple, TypeVar
 
-from simtti.hw_configs.hardware import Hardware
+from simtti.hw_configs.hardware import PYTORCH, Hardware
 from simtti.simulator.kernel import Access, Kernel, check
 from simtti.simulator.kernels.elementwise import lower_unknown
 from simtti.simulator.kernels.family import Target
+from simtti.simulator.lowering.composites import rms_norms
 from simtti.simulator.lowering.fusion import groups_of
 from simtti.simulator.lowering.nodes import as_called, channels_go_last, nodes_of
 from simtti.simulator.lowering.registry import LOWERINGS
@@ -30,6 +31,7 @@ class Lowered:
 
     unknown: there is no kernel model for it; it is timed as a stream of its bytes.
     synchronizes: the host waits for it.
+    absorbed: another operator does its work, and the host does not issue it.
     by_identity: its kernels name tensors by their identity in the trace, not by the operator's slots.
     """
 
@@ -39,9 +41,11 @@ class Lowered:
     synchronizes: bool
     workspace_bytes: int
     by_identity: bool = False
+    absorbed: bool = False
 
 
 _VIEW = Lowered((), True, False, False, 0)
+_ABSORBED = Lowered((), False, False, False, 0, absorbed=True)
 
 
 class Slots(dict[int, int]):
@@ -137,7 +141,16 @@ class Lowering:
         found = [lowered[number] for number in same.group]
         if operators and self.policy.compiles(operators[0].phase):
             self._compile(operators, found)
+        elif self.hardware.pytorch == PYTORCH[0]:
+            self._fuse_composites(operators, found)
         return found
+
+    def _fuse_composites(self, operators: Sequence[Operator], lowered: list[Lowered]) -> None:
+        """Put one kernel, at the last of its parts, in the place of what PyTorch does not do by parts any more."""
+        for first, last, fused in rms_norms(operators):
+            for part in range(first, last + 1):
+                lowered[part] = _ABSORBED
+            lowered[last] = replace(self.lower(fused), kernels=tuple(self._library(fused)), by_identity=True)
 
     def _of_key(self, key: object, operator: Operator) -> Lowered:
         known = self._known.get(key)

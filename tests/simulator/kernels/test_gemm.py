@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from simtti.errors import InputError
 from simtti.hw_configs import devices
-from simtti.hw_configs.hardware import with_gemm_library, with_parameters
+from simtti.hw_configs.hardware import with_parameters, with_pytorch
 from simtti.hw_configs.schema import calibration
 from simtti.simulator.closed_form import lone_execution_s, lone_time_s
 from simtti.simulator.kernel import Access, ctas_per_sm
@@ -25,7 +25,7 @@ from simtti.simulator.predict import operator_time_s
 from simtti.workloads.trace import Operator, TensorUse
 
 A100, OLD_H100, V100 = (devices.load(name) for name in ("a100-sxm", "h100-sxm", "v100-sxm"))
-H100 = with_gemm_library(OLD_H100, "nvjet")
+H100 = with_pytorch(OLD_H100, "2.11")
 MEASURED = places.MEASURED / "gemm.parquet"
 
 ampere_or_hopper = st.sampled_from([A100, H100])
@@ -172,7 +172,7 @@ def test_accuracy_on_measured_rows(name, percent):
 
     table = pd.read_parquet(MEASURED)
     table = table[table.hw == name].sample(800, random_state=11)
-    device = with_gemm_library(devices.load(name), "nvjet")
+    device = with_pytorch(devices.load(name), "2.11")
     predicted = [
         1e6
         * operator_time_s(gemm(Gemm(row.m, row.n, row.k, dtype="bf16", launched=REPLAYED), device), device)
@@ -351,20 +351,20 @@ def test_a_row_of_a_table_names_its_library():
     row = {"op": "gemm", "dtype": "bf16", "m": 512, "n": 4096, "k": 4096}
     names = [
         kernels_of({**row, **library}, OLD_H100)[0].name
-        for library in ({}, {"library": "nvjet"}, {"library": "xmma"})
+        for library in ({}, {"pytorch": "2.11"}, {"pytorch": "2.6"})
     ]
     assert names[0] == names[1]
     assert (
-        kernels_of({**row, "library": "xmma"}, H100)[0]
+        kernels_of({**row, "pytorch": "2.6"}, H100)[0]
         == gemm(Gemm(512, 4096, 4096, dtype="bf16", launched=REPLAYED), OLD_H100)[0]
     )
-    with pytest.raises(InputError, match="xmma"):
-        with_gemm_library(H100, "cutlass")
+    with pytest.raises(InputError, match="cutlass"):
+        with_pytorch(H100, "cutlass")
 
 
 @pytest.mark.parametrize("name", devices.names())
 def test_only_hopper_has_two_libraries(name):
     device = devices.load(name)
-    assert (device.cublas is None) == (device.matrix_unit != "wgmma")
-    old, new = (time_s(512, 4096, 4096, with_gemm_library(device, library)) for library in ("xmma", "nvjet"))
-    assert (old == new) == (device.cublas is None)
+    assert device.pytorch == ("2.6" if name.startswith("h100") else "2.11")
+    old, new = (time_s(512, 4096, 4096, with_pytorch(device, library)) for library in ("2.6", "2.11"))
+    assert (old == new) == (device.matrix_unit != "wgmma")
