@@ -14,8 +14,9 @@ from simtti.simulator.engine.caching_allocator import CachingAllocator
 from simtti.simulator.engine.peak_memory import memory
 from simtti.simulator.lowering.lower import Lowered, Lowering
 from simtti.simulator.policy import Policy, settled
-from simtti.workloads.record import TRACES
+from simtti.workloads.record import TRACES, recorded
 from simtti.workloads.trace import Phase, Step, Trace
+from simtti.workloads.workload import Options
 
 MIB = 1 << 20
 H200 = load("h200-sxm")
@@ -142,11 +143,21 @@ def test_fits_is_monotone_in_capacity_and_names_what_would_fit():
     assert results[-1].largest_size is None
 
 
-def test_a_larger_batch_needs_more_memory():
+def test_a_larger_batch_needs_more_memory(monkeypatch):
     pytest.importorskip("torch")
+    from tiny_workloads import stable
+
     one, two = (
         simtti.run(
-            "stable-diffusion-1.5", H200, batch=batch, height=256, width=256, steps=1, fidelity="closed"
+            recorded(
+                functools.partial(stable, monkeypatch),
+                Options(height=256, width=256, batch=batch, steps=2, guidance=7.5, prompt_tokens=77),
+                what="tiny",
+                name="tiny",
+                options={"batch": batch, "dtype": "fp16"},
+            ),
+            H200,
+            fidelity="closed",
         )
         for batch in (1, 2)
     )
