@@ -87,7 +87,9 @@ def run(
     hardware = hw if isinstance(hw, Hardware) else load(hw)
     if gemm_library is not None:
         hardware = with_gemm_library(hardware, gemm_library)
-    policy = Policy(attention=attention, launch=launch, mask=mask, dependent_launch=dependent_launch, tf32=tf32)
+    policy = Policy(
+        attention=attention, launch=launch, mask=mask, dependent_launch=dependent_launch, tf32=tf32
+    )
     shape = {"batch": batch, "height": height, "width": width, "frames": frames, "dtype": dtype}
     shape["prompt_tokens"] = prompt_tokens
     degrees = degrees_of(gpus, ulysses, ring, hardware)
