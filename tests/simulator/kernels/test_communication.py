@@ -148,7 +148,7 @@ def test_an_eager_run_adds_to_an_exchange_by_its_bytes_and_a_graph_does_not():
 
 def test_the_host_pays_for_each_send_and_receive():
     host = load_host("default")
-    one, four = issue_s(host, [exchange(ALL_TO_ALL)]), issue_s(host, [exchange(SEND_RECEIVE, 2)])
+    one, four = issue_s(host, [exchange(ALL_TO_ALL)], {}), issue_s(host, [exchange(SEND_RECEIVE, 2)], {})
     assert four[0] - one[0] == pytest.approx(3 * host.collective_s)
 
 
