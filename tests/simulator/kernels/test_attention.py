@@ -253,7 +253,9 @@ SEEN = [
         if not (group == "trtllm_gen" and field.startswith("ragged"))
         # flash-attention 1, 2 and 4, cuDNN and 'efficient' launch nothing around their kernels that this is of.
         if (group, field)
-        not in [(each, "helper_latency_s") for each in ("flash_1", "flash_2", "flash_4", "cudnn", "efficient")]
+        not in [
+            (each, "helper_latency_s") for each in ("flash_1", "flash_2", "flash_4", "cudnn", "efficient")
+        ]
     ],
 )
 def test_every_parameter_moves_some_kernel(name):
