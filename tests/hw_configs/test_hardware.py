@@ -245,7 +245,7 @@ def test_a_matrix_unit_is_not_inherited_by_another_architecture(tmp_path):
         (
             "attention_kernel",
             "flash-5",
-            "field 'attention_kernel': should be one of flash-attention-2, .*, not 'flash-5'",
+            "field 'attention_kernel': should be one of flash-attention-1, .*, not 'flash-5'",
         ),
     ],
 )

@@ -251,9 +251,11 @@ SEEN = [
         for field in getattr(H100, group)._fields
         # trtllm-gen has kernels for head dims in steps of 16 alone: whole sectors.
         if not (group == "trtllm_gen" and field.startswith("ragged"))
-        # flash-attention 2 and 4, cuDNN and 'efficient' launch nothing around their kernels that this is of.
+        # flash-attention 1, 2 and 4, cuDNN and 'efficient' launch nothing around their kernels that this is of.
         if (group, field)
-        not in [(each, "helper_latency_s") for each in ("flash_2", "flash_4", "cudnn", "efficient")]
+        not in [
+            (each, "helper_latency_s") for each in ("flash_1", "flash_2", "flash_4", "cudnn", "efficient")
+        ]
     ],
 )
 def test_every_parameter_moves_some_kernel(name):
