@@ -81,10 +81,11 @@ def write_host(stated: dict[str, Any], path: str | os.PathLike[str]) -> None:
 def _measured(device: str, plain: Trace, pipeline: Trace) -> dict[str, Any]:
     base, on_gpu = load_host(BASE), device == "cuda"
     launch_s = _launch_s() if on_gpu else 0.0
-    speed = sum(issue_s(base, _operators_of(plain), {})) / _pass_s(_plain, device, launch_s)
+    plain_s, pipeline_s = _passes_s((_plain, _pipeline), device, launch_s)
+    speed = sum(issue_s(base, _operators_of(plain), {})) / plain_s
     host = base.faster(speed)
     free = replace(host, module_s=0.0)
-    left_s = _pass_s(_pipeline, device, launch_s) - sum(issue_s(free, _operators_of(pipeline), {}))
+    left_s = pipeline_s - sum(issue_s(free, _operators_of(pipeline), {}))
     paths = ["", *(operator.module for operator in _operators_of(pipeline))]
     count = sum(calls(before, after) for before, after in itertools.pairwise(paths))
     if left_s <= 0:
@@ -228,22 +229,24 @@ def _operators_of(trace: Trace) -> Sequence[Operator]:
     return trace.phases[0].steps[0].operators
 
 
-def _pass_s(builder: Callable[[str], Callable[[], Any]], device: str, launch_s: float) -> float:
-    """Host seconds of a pass beside its launches."""
-    call = builder(device)
-    launches = _launches(call) if device == "cuda" else 0
-    return _each_s_alone(call, device == "cuda") - launches * launch_s
-
-
-def _each_s_alone(call: Callable[[], Any], on_gpu: bool) -> float:
-    """As `_each_s`, of calls that launch many kernels: one a run."""
+def _passes_s(
+    builders: Sequence[Callable[[str], Callable[[], Any]]], device: str, launch_s: float
+) -> list[float]:
+    """Host seconds of a pass of each beside its launches, the least disturbed of REPEATS. In turn, so that a busy machine disturbs
+    all alike."""
     import torch
 
-    times = []
+    on_gpu = device == "cuda"
+    calls_of = [builder(device) for builder in builders]
+    times: list[list[float]] = [[] for _ in calls_of]
     for _ in range(WARM_UP + REPEATS):
-        if on_gpu:
-            torch.cuda.synchronize()
-        begin = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - begin)
-    return min(times[WARM_UP:])
+        for call, spent in zip(calls_of, times, strict=True):
+            if on_gpu:
+                torch.cuda.synchronize()
+            begin = time.perf_counter()
+            call()
+            spent.append(time.perf_counter() - begin)
+    return [
+        min(spent[WARM_UP:]) - (_launches(call) * launch_s if on_gpu else 0.0)
+        for call, spent in zip(calls_of, times, strict=True)
+    ]
