@@ -134,6 +134,7 @@ class Maker:
         self.saved_bytes: dict[str, int] = {}
         used = (use.tensor for op in trace.operators() for use in (*op.inputs, *op.outputs))
         self._fresh = itertools.count(max(used, default=-1) + 1)
+        self._mine: set[int] = set()  # activations that the pass makes
         self._ready: dict[object, tuple[TensorUse, ...]] = {}  # inputs that are quantised already
 
     def step(self, step: Step) -> Step:
@@ -141,18 +142,37 @@ class Maker:
         self._ready.clear()
         operators = [made for one in step.operators for made in self._replaced(one)]
         seen = [self._seen(one) for one in operators]
+        if any(one.released for one in step.operators):
+            seen = self._let_go(seen)
         return Step(step.count, tuple(replace(one, position=at) for at, one in enumerate(seen)))
 
     def _replaced(self, operator: Operator) -> list[Operator]:
         linear = linear_of(operator)
         if linear is not None and self.scheme.takes(linear):
             self._quantize(linear)
-            return self.scheme.makes(self, linear)
+            *before, last = self.scheme.makes(self, linear)
+            return [*before, replace(last, released=operator.released)]
         if not operator.is_view:
             written = {use.tensor for use in operator.outputs}
             for key in [key for key, made in self._ready.items() if made[0].tensor in written]:
                 del self._ready[key]
         return [operator]
+
+    def _let_go(self, operators: list[Operator]) -> list[Operator]:
+        """The operators, each of which lets go of what was made here and is not used after it, as well as of what it did before."""
+        last_use = {
+            use.tensor: at
+            for at, one in enumerate(operators)
+            for use in (*one.inputs, *one.outputs)
+            if use.tensor in self._mine
+        }
+        gone: dict[int, list[int]] = {}
+        for tensor, at in last_use.items():
+            gone.setdefault(at, []).append(tensor)
+        return [
+            replace(one, released=(*one.released, *gone[at])) if at in gone else one
+            for at, one in enumerate(operators)
+        ]
 
     def _seen(self, operator: Operator) -> Operator:
         """An operator that looks at a quantised weight (its transpose) sees the new one."""
@@ -198,7 +218,10 @@ class Maker:
         """A new dense tensor, row after row where no strides are given."""
         sizes = tuple(shape)
         nbytes = math.prod(sizes) * ITEM_BYTES[dtype]
-        return TensorUse(next(self._fresh), sizes, strides or row_major(sizes), dtype, nbytes, role)
+        tensor = next(self._fresh)
+        if role == "activation":
+            self._mine.add(tensor)
+        return TensorUse(tensor, sizes, strides or row_major(sizes), dtype, nbytes, role)
 
     def once(
         self, linear: Linear, make: Callable[[], tuple[list[Operator], tuple[TensorUse, ...]]]
@@ -252,17 +275,8 @@ class _Calls:
         outputs = out if isinstance(out, tuple) else (out,)
         full = name if "::" in name else f"aten::{name}"
         category = "Elementwise" if "::" in name else known_operator(full).category
-        self.operators.append(
-            replace(
-                self.linear.operator,
-                op=full,
-                category=category,
-                inputs=tuple(inputs),
-                outputs=outputs,
-                attributes=attributes,
-                is_view=False,
-            )  # fmt: skip
-        )
+        made = replace(self.linear.operator, op=full, category=category, is_view=False, released=())
+        self.operators.append(replace(made, inputs=tuple(inputs), outputs=outputs, attributes=attributes))
         return outputs[0]
 
     def each(self, name: str, x: TensorUse, dtype: str = "", *others: TensorUse) -> TensorUse:

@@ -1,5 +1,6 @@
 """Quantisation as a pass over a trace: what is replaced, what stays, memory, and what runs show of it."""
 
+import dataclasses
 import json
 
 import places
@@ -72,6 +73,15 @@ def test_an_input_that_is_written_in_between_is_quantised_again():
     write = operator(1, op="aten::add_", outputs=(use(50, (M, K), dtype="bf16", storage_bytes=2 * M * K),))
     trace = small_trace(phases=(Phase("denoising", (Step(1, (layer(0, 10), write, layer(2, 30))),)),))
     assert names(quantized(trace, "fp8", compiled=True)).count("aten::amax") == 2
+
+
+def test_the_program_lets_go_of_what_the_pass_makes():
+    first = dataclasses.replace(layer(0, 10), released=(50,))
+    after = list(quantized(trace_of(first), "fp8").operators())
+    made = {use.tensor for one in after[:-1] for use in one.outputs}
+    assert sorted(tensor for one in after for tensor in one.released) == sorted({50, *made})
+    assert 50 in after[-1].released
+    assert not any(one.released for one in quantized(trace_of(layer(0, 10)), "fp8").operators())
 
 
 def test_what_no_format_divides_stays():
