@@ -11,13 +11,15 @@ from typing import NamedTuple
 class DType(NamedTuple):
     """A data type.
 
-    item_bytes: of one element. tensor_rate: the datasheet's number of tensor-core FLOPs a cycle and SM it is multiplied
-    at; '' where tensor cores do not take it. predicted: whether a table of single operators may name it.
+    item_bytes: of one element as it is stored; of a packed type, of the `packed` numbers in it. tensor_rate: the datasheet's
+    number of tensor-core FLOPs a cycle and SM it is multiplied at; '' where tensor cores do not take it. predicted: whether a
+    table of single operators of any family may name it.
     """
 
     item_bytes: int
     tensor_rate: str = ""
     predicted: bool = False
+    packed: int = 1
 
 
 # fp32 means TF32 on tensor cores, as cuDNN does by default (and every measured fp32 pipeline on an Ampere: see kernels/gemm.py).
@@ -26,7 +28,12 @@ DTYPES: dict[str, DType] = {
     "fp32": DType(4, "tensor_tf32_flops_per_cycle_sm", predicted=True),
     "bf16": DType(2, "tensor_fp16_flops_per_cycle_sm", predicted=True),
     "fp16": DType(2, "tensor_fp16_flops_per_cycle_sm", predicted=True),
-    "fp8": DType(1, "tensor_fp8_flops_per_cycle_sm"),
+    "fp8": DType(1, "tensor_fp8_flops_per_cycle_sm"),  # one scale a tensor, or a row
+    "fp8_block": DType(
+        1, "tensor_fp8_flops_per_cycle_sm"
+    ),  # one a block of 128 x 128 of the weight and of 1 x 128 of the input
+    # e2m1 in pairs (torch.float4_e2m1fn_x2), an fp8 scale for each 16 numbers.
+    "nvfp4": DType(1, "tensor_fp4_flops_per_cycle_sm", packed=2),
     "fp8_e4m3": DType(1, "tensor_fp8_flops_per_cycle_sm"),
     "fp8_e5m2": DType(1, "tensor_fp8_flops_per_cycle_sm"),
     "complex64": DType(8),
@@ -34,7 +41,7 @@ DTYPES: dict[str, DType] = {
     "int64": DType(8),
     "int32": DType(4),
     "int16": DType(2),
-    "int8": DType(1),
+    "int8": DType(1, "tensor_int8_flops_per_cycle_sm"),
     "uint8": DType(1),
     "bool": DType(1),
 }

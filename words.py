@@ -72,6 +72,7 @@ def inference_shape(options: Mapping[str, Any]) -> str:
         "steps": "{} steps",
         "prompt_tokens": "{} prompt tokens",
         "dtype": "{}",
+        "quantization": "{}",
         "guidance": "guidance {}",
     }
     size = [f"{options['height']}x{options['width']}"] if "height" in options and "width" in options else []

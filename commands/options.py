@@ -39,6 +39,11 @@ mask_option = click.option(
     help="keep: masks that hide padding are added to the scores (diffusers; only the memory-efficient kernel can); drop: sequences "
     "are packed without padding (varlen). If not given, as the workload is mostly run.",
 )
+quantization_option = click.option(
+    "--quantization",
+    help="The denoiser's linear layers in fewer bits, as torchao does it: fp8, fp8-row, fp8-block, nvfp4, int8, fp8-weight-only, "
+    "int8-weight-only, int4-weight-only.",
+)
 pytorch_option = click.option(
     "--pytorch",
     help="The release whose kernels run: 2.11 (2.8 and later: cuBLAS's nvjet on Hopper, RMSNorm in one kernel) or 2.6 (up to it: xmma, "

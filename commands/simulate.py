@@ -15,6 +15,7 @@ from simtti.commands.options import (
     names,
     print_json,
     pytorch_option,
+    quantization_option,
     shape_options,
     shape_options_but_batch,
     table_option,
@@ -33,6 +34,7 @@ from simtti.errors import InputError
 @attention_option
 @mask_option
 @pytorch_option
+@quantization_option
 @click.option(
     "--launch",
     default="eager",
@@ -195,6 +197,7 @@ def sweep(points: str, out: str, workers: int | None) -> None:
 @attention_option
 @mask_option
 @pytorch_option
+@quantization_option
 @click.option("--launch", default="eager", show_default=True, help="As for `simtti run`.")
 @tf32_option
 @host_option

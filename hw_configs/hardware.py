@@ -100,6 +100,9 @@ class Hardware(Groups):
     parameters: dict[str, float]
     interconnect: str = "nvswitch"  # of INTERCONNECTS
     stated_matrix_unit: str = ""  # of MATRIX_UNITS; '' where the architecture says it
+    # Datasheet, 0 where a file does not say: rates of formats that not every tensor core takes.
+    tensor_fp4_flops_per_cycle_sm: float = 0.0
+    tensor_int8_flops_per_cycle_sm: float = 0.0
     _groups: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
 
     def __getattr__(self, name: str) -> Any:
@@ -158,13 +161,26 @@ class Hardware(Groups):
         """
         rate = self._tensor_rate(dtype)
         if not rate:
-            known = ", ".join(name for name in DTYPES if self._tensor_rate(name))
+            known = ", ".join(self.tensor_dtypes)
             raise InputError(f"{self.name} has no tensor-core path for dtype {dtype!r} (it has: {known})")
         return rate * self.tensor_efficiency
 
     def multiplies(self, dtype: str) -> bool:
         """Whether the tensor cores take `dtype`."""
         return self._tensor_rate(dtype) > 0
+
+    @property
+    def tensor_dtypes(self) -> tuple[str, ...]:
+        """What its tensor cores multiply."""
+        return tuple(name for name in DTYPES if self._tensor_rate(name))
+
+    def tensor_j(self, dtype: str) -> float:
+        """Joules of a tensor-core FLOP in `dtype`: tensor_j_per_flop is of fp16, and a tensor core that makes twice as many
+        products of half the width a cycle spends as much on a cycle (multipliers grow with the square of the width, what they are
+        fed by with the width)."""
+        rate = self._tensor_rate(dtype)
+        fp16 = self.tensor_fp16_flops_per_cycle_sm
+        return self.tensor_j_per_flop * (fp16 / rate if rate > fp16 else 1.0)
 
     def _tensor_rate(self, dtype: str) -> float:
         """The datasheet's number for `dtype`; 0 where the tensor cores do not take it."""

@@ -88,6 +88,34 @@ class VectorProducts(NamedTuple):
     loads_in_flight: float
 
 
+class ScaledHost(NamedTuple):
+    """What the host of a benchmark takes for a layer in fp8 with scales by blocks, by the kernel it calls."""
+
+    blocks_s: float
+    few_rows_s: float
+    filled_s: float
+    triton_s: float
+
+
+class Promotion(NamedTuple):
+    """Adding up products of scaled blocks in fp32 on the CUDA cores."""
+
+    element_slots: float
+
+
+class QuantizeStyle(NamedTuple):
+    """What a kernel spends that writes rows in a format of fewer bits."""
+
+    row_slots: float
+    piece_slots: float
+    latency_s: float
+    trip_s: float
+    scale_s: float
+    efficiency: float
+    kept: float
+    loss_power: float
+
+
 class AttentionStyle(NamedTuple):
     """How a fused attention library's kernels spend their time."""
 
@@ -318,6 +346,16 @@ GROUPS: dict[str, Group] = {
     "gemm_cuda_cores": Group(CudaCoreProducts),
     "gemm_tiny": Group(TinyProducts),
     "gemm_vector": Group(VectorProducts),
+    "scaled_fp8": Group(GemmStyle),
+    "scaled_block": Group(GemmStyle, inherits="scaled_fp8"),
+    "scaled_fp4": Group(GemmStyle, inherits="scaled_fp8"),
+    "scaled_host": Group(ScaledHost),
+    "scaled_promotion": Group(Promotion),
+    "quantize_static": Group(QuantizeStyle),
+    "quantize_token": Group(QuantizeStyle),
+    "quantize_linear": Group(QuantizeStyle),
+    "quantize_group": Group(QuantizeStyle),
+    "quantize_fp4": Group(QuantizeStyle),
     "attention_mma": Group(WarpIssue),
     "attention_parts": Group(SplitKeys),
     "exact_products": Group(ExactProducts),
@@ -367,6 +405,16 @@ class Groups:
     gemm_cuda_cores: CudaCoreProducts
     gemm_tiny: TinyProducts
     gemm_vector: VectorProducts
+    scaled_fp8: GemmStyle
+    scaled_block: GemmStyle
+    scaled_fp4: GemmStyle
+    scaled_host: ScaledHost
+    scaled_promotion: Promotion
+    quantize_static: QuantizeStyle
+    quantize_token: QuantizeStyle
+    quantize_linear: QuantizeStyle
+    quantize_group: QuantizeStyle
+    quantize_fp4: QuantizeStyle
     attention_mma: WarpIssue
     attention_parts: SplitKeys
     exact_products: ExactProducts

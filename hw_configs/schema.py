@@ -39,6 +39,18 @@ DATASHEET: dict[str, tuple[type, float, float, str]] = {
         1e6,
         "dense tensor-core FLOPs a cycle, FP8; 0 when it has none",
     ),
+    "tensor_fp4_flops_per_cycle_sm": (
+        float,
+        0,
+        1e6,
+        "dense tensor-core FLOPs a cycle, FP4 with scales by blocks (NVFP4, MXFP4); 0 when it has none",
+    ),
+    "tensor_int8_flops_per_cycle_sm": (
+        float,
+        0,
+        1e6,
+        "dense tensor-core operations a cycle, INT8; 0 when it has none",
+    ),
     "fp32_flops_per_cycle_sm": (float, 1, 1e5, "FP32 FLOPs a cycle (a fused multiply-add is two)"),
     "sfu_ops_per_cycle_sm": (float, 1, 1e5, "special-function results a cycle"),
     "registers_per_sm": (int, 1024, 1 << 24, "32-bit registers"),
@@ -62,6 +74,8 @@ DATASHEET: dict[str, tuple[type, float, float, str]] = {
     ),
     "power_limit_w": (float, 1, 1e5, "board power limit"),
 }
+# What a file need not say: 0 then.
+OPTIONAL_DATASHEET = ("tensor_fp4_flops_per_cycle_sm", "tensor_int8_flops_per_cycle_sm")
 DEVICE_CALIBRATION: dict[str, tuple[type, float, float, str]] = {
     "tensor_efficiency": (float, 0.1, 1.0, "share of the tensor cores' peak that the best kernels sustain"),
     "hbm_efficiency": (float, 0.1, 1.0, "share of the HBM bandwidth that a long stream attains"),
@@ -191,14 +205,16 @@ def to_hardware(content: dict[str, Any], origin: str) -> Hardware:
     except ValidationError as error:
         raise InputError(f"{origin}: {explain(error)}") from None
     faults = _unknown_words(device)
-    faults += _faults("datasheet", device.datasheet, DATASHEET)
+    faults += _faults("datasheet", device.datasheet, DATASHEET, OPTIONAL_DATASHEET)
     known = calibration()
     optional = {name for name in known if GROUPS.get(name.partition(".")[0], _NO_GROUP).inherits}
     faults += _faults("calibration", device.calibration, known, optional)
     if faults:
         raise InputError(f"{origin}: {_line(faults)}")
     flat: dict[str, Any] = {
-        key: kind(device.datasheet[key].value) for key, (kind, _, _, _) in DATASHEET.items()
+        key: kind(device.datasheet[key].value)
+        for key, (kind, _, _, _) in DATASHEET.items()
+        if key in device.datasheet
     }
     calibrated = {key: entry.value for key, entry in device.calibration.items()}
     flat |= {key: calibrated.pop(key) for key in DEVICE_CALIBRATION}

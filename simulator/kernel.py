@@ -62,6 +62,8 @@ class Kernel:
       hbm_reread_bytes  bytes fetched again because the working set of a wave outgrows L2
       repeated_hbm_bytes  bytes to and from HBM when a benchmark launches the operator again and again on the same input
                         with other weights, so that L2 holds some of it already; None: nothing is known, L2 is cold
+      host_s            what the library's own code on the host takes to launch it, where a benchmark calls it without a graph, so
+                        that no shorter time is seen; whole inferences have a host of their own
       flops             useful FLOPs, without padding: for reports
       tensor_efficiency attained share of the tensor cores' peak while the pipeline is full
       memory_efficiency attained share of the attainable HBM and L2 bandwidth, below 1 for uncoalesced access
@@ -97,6 +99,7 @@ class Kernel:
     repeated_hbm_bytes: float | None = None
     flops: float = 0.0
     kinds: tuple[CtaKind, ...] = ()
+    host_s: float = 0.0
 
     def __post_init__(self) -> None:
         if self.grid < 1:

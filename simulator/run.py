@@ -44,6 +44,7 @@ def run(
     pytorch: str | None = None,
     mask: str = "",
     tf32: bool = False,
+    quantization: str | None = None,
     timing: str = "model",
     by_host: bool = False,
     progress: Progress = no_progress,
@@ -72,6 +73,8 @@ def run(
         dependent_launch: programmatic dependent launch: a kernel is set up while the one before it drains.
         mask: 'keep': masks that hide padding are added to the scores, which leaves only the memory-efficient kernel; 'drop': sequences
             are packed without padding; '': as the workload is mostly run.
+        quantization: the denoiser's linear layers in fewer bits: fp8, fp8-row, fp8-block, nvfp4, int8, fp8-weight-only,
+            int8-weight-only or int4-weight-only (see workloads.quantization).
         pytorch: the release whose kernels run: '2.11' (2.8 and later), '2.6' (up to it); what the device's file says if None.
         by_host: where the GPU waits for the host, also find the latency on the other hosts that are known
             (`Result.latency_by_host`, seconds).
@@ -101,11 +104,27 @@ def run(
     else:
         found = _captured(workload, trace, attention, steps, shape)
         measured = measured_kernels(found, timing, hardware, _captured_on(found))
+    if quantization is not None:
+        found = _quantized(found, quantization, hardware, launch)
     result = simulate_on(degrees, found, hardware, machine, policy, fidelity, progress, measured)
     if by_host and degrees.gpus == 1:
         result.latency_by_host = latency_by_host(result, measured)
     result.wall_s = time.perf_counter() - began
     return result
+
+
+def _quantized(trace: Trace, name: str, hardware: Hardware, launch: str) -> Trace:
+    """The trace with its denoiser's linear layers quantised.
+
+    Raises:
+        InputError: see `quantized`; the device's tensor cores do not take the format.
+    """
+    from simtti.workloads.quantization import SCHEMES, quantized
+
+    found = quantized(trace, name, compiled=launch == "compiled")
+    if SCHEMES[name].multiplies:
+        hardware.tensor_flops_per_cycle_sm(SCHEMES[name].multiplies)
+    return found
 
 
 def _captured(

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 OPTIONS = (
     "workload", "hw", "gpus", "ulysses", "ring", "batch", "steps", "height", "width", "frames", "prompt_tokens", "dtype",
-    "attention", "mask", "pytorch", "launch", "host", "trace", "fidelity", "tf32",
+    "attention", "mask", "quantization", "pytorch", "launch", "host", "trace", "fidelity", "tf32",
 )  # fmt: skip
 _WHOLE = ("gpus", "ulysses", "ring", "batch", "steps", "height", "width", "frames", "prompt_tokens")
 _FLAGS = ("tf32",)

@@ -38,6 +38,17 @@ def product(operands: Operands, inputs: tuple[TensorUse, ...], attributes: dict[
     )
 
 
+def scaled_product(operands: Operands, inputs: tuple[TensorUse, ...], attributes: dict[str, Any]) -> Found:
+    """Of two matrices in few bits, in the type that the call names, and in bf16 where a file does not say."""
+    a, b = inputs[:2]
+    return (a.shape[0], b.shape[1]), None, attributes.get("dtype", "bf16")
+
+
+def integer_product(operands: Operands, inputs: tuple[TensorUse, ...], attributes: dict[str, Any]) -> Found:
+    a, b = inputs[:2]
+    return (a.shape[0], b.shape[1]), None, "int32"
+
+
 def convolved(operands: Operands, inputs: tuple[TensorUse, ...], attributes: dict[str, Any]) -> Found:
     image, weight = inputs[:2]
     dims = len(image.shape) - 2

@@ -57,7 +57,7 @@ def energy(kernel: Kernel, hbm_bytes: float, hardware: Hardware, activity: float
     toggles whatever they do.
     """
     per_cta = (
-        kernel.tensor_flops * hardware.tensor_j_per_flop
+        kernel.tensor_flops * hardware.tensor_j(kernel.tensor_dtype)
         + kernel.fp32_flops * hardware.fp32_j_per_flop
         + kernel.issue_slots * hardware.instruction_j
         + kernel.sfu_ops * hardware.sfu_j_per_op

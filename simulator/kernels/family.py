@@ -148,7 +148,8 @@ class Family:
     note: what `simtti predict --help` says beside the columns. aten: lowerings of a trace's operators by name, without
     'aten::' and without the '_' of the in-place form; a name with '::' is taken as it is. groups: parameter groups of its own
     (name -> NamedTuple), for a family that does not ship with simtti; values: the YAML file that has their bounds and values.
-    dtypes: what its rows may be in, where that is not what tensor cores multiply. also: other names of the op in tables.
+    dtypes: what its rows may be in, where that is not what tensor cores multiply. also: other names of the op in tables. baseline:
+    kernels whose time a row has less, where what is measured is a difference.
     """
 
     op: str
@@ -161,6 +162,7 @@ class Family:
     values: str = ""
     dtypes: Sequence[str] = ()
     also: Sequence[str] = ()
+    baseline: Callable[[Cells, Hardware], list[Kernel]] | None = None
 
     @property
     def usage(self) -> str:

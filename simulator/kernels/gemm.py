@@ -34,7 +34,7 @@ import functools
 import math
 from dataclasses import dataclass
 
-from simtti.dtypes import ITEM_BYTES
+from simtti.dtypes import DTYPES, ITEM_BYTES, predicted
 from simtti.hw_configs.hardware import PYTORCH, Hardware, with_pytorch
 from simtti.simulator.kernel import Access, Kernel
 from simtti.simulator.kernels.data_movement import memset
@@ -56,12 +56,14 @@ from simtti.simulator.kernels.gemm_choice import (
     choose,
     rates_of,
     reduction_l2_bytes,
+    result_bytes,
     work_of,
 )
 from simtti.simulator.kernels.gemm_choice import Work as CtaWork
 from simtti.simulator.kernels.gemm_tiles import catalogue, is_aligned, on_cuda_cores, sgemm_products
 from simtti.simulator.kernels.gemv import gemv
-from simtti.simulator.kernels.machine import FP32_BYTES, LANES
+from simtti.simulator.kernels.machine import FP32_BYTES, LANES, has_wgmma
+from simtti.simulator.kernels.scaled_gemm import FORMATS, ScaledGemm, check_format, scaled_gemm
 from simtti.workloads.trace import Operator
 
 TINY = 16  # exact: rows and columns of wmma kernels' tiles, by their names
@@ -136,7 +138,7 @@ class Gemm:
 
     @property
     def all_writes(self) -> tuple[Access, ...]:
-        return self.writes or (Access(self.c, float(self.elements * self.item_bytes)),)
+        return self.writes or (Access(self.c, float(self.elements * result_bytes(self.dtype))),)
 
 
 def gemm(problem: Gemm, hardware: Hardware) -> list[Kernel]:
@@ -239,7 +241,9 @@ def _tiled(
     m, n, k, batch, size = problem.m, problem.n, problem.k, problem.batch, problem.item_bytes
     tile, split = plan.fit.tile, plan.split
     kind = catalogue(hardware, problem.dtype, is_aligned(n, k, size))
-    work = CtaWork(*work_of(plan.fit, kind.style, m, n, k, batch, split, size, rates_of(hardware), hbm_bytes))
+    result = result_bytes(problem.dtype)
+    rates = rates_of(hardware)
+    work = CtaWork(*work_of(plan.fit, kind.style, m, n, k, batch, split, size, rates, hbm_bytes, result))
     fused = sgemm_products(work.flops / 2, hardware) if kind.on_cuda_cores else None
     return Kernel(
         name=f"{problem.name}_{tile.m}x{tile.n}" + (f"_splitk{split}" if split > 1 else ""),
@@ -352,6 +356,59 @@ def _lower_linear(operator: Operator, target: Target) -> list[Kernel]:
     return gemm(problem, for_products(target.hardware, target.policy.tf32))
 
 
+SCALED_OPERANDS = 4  # exact: of aten::_scaled_mm before the bias: two matrices and their scales
+
+
+def _lower_scaled(operator: Operator, target: Target) -> list[Kernel]:
+    """aten::_scaled_mm: with a scale of each tensor cuBLAS's kernels in fp8; with scales of rows or blocks, and fp4, CUTLASS's."""
+    a, b = operator.inputs[:2]
+    packed = DTYPES[a.dtype].packed
+    m, n, k = a.shape[0], b.shape[1], a.shape[1] * packed
+    scales = operator.inputs[2].numel if len(operator.inputs) > 2 else 1
+    reads, writes = reads_of(operator), writes_of(operator)
+    if scales == 1 and packed == 1:
+        check_format("fp8", target.hardware)
+        return gemm(
+            Gemm(m, n, k, dtype="fp8", reads=reads, writes=writes, bias=len(reads) > SCALED_OPERANDS),
+            target.hardware,
+        )
+    dtype = "nvfp4" if packed > 1 else "fp8_block" if scales > m else "fp8"
+    return scaled_gemm(ScaledGemm(m, n, k, dtype, reads, writes), target.hardware)
+
+
+def _lower_integer(operator: Operator, target: Target) -> list[Kernel]:
+    """aten::_int_mm: int8 by int8, results in int32."""
+    a, b = operator.inputs[:2]
+    check_format("int8", target.hardware)
+    reads, writes = reads_of(operator), writes_of(operator)
+    problem = Gemm(a.shape[0], b.shape[1], a.shape[1], dtype="int8", reads=reads, writes=writes)
+    return gemm(problem, target.hardware)
+
+
+# exact: instructions that make a half of four bits: lop3 and fma of pairs, tinygemm's I4 layouts
+UNPACKING = 1.5
+WEIGHT_ROWS = 16  # exact: rows of the input that share an unpacked weight: m16n8k16, tinygemm's tile
+
+
+def _lower_int4(operator: Operator, target: Target) -> list[Kernel]:
+    """aten::_weight_int4pack_mm (tinygemm): weights of four bits that each CTA unpacks for its tile, products in 16 bits by
+    instructions of one warp."""
+    x, writes = operator.inputs[0], writes_of(operator)
+    m, n, k = x.shape[0], operator.outputs[0].shape[-1], x.shape[1]
+    problem = Gemm(m, n, k, dtype=x.dtype, reads=reads_of(operator), writes=writes)
+    product, *rest = gemm(problem, _by_warps(target.hardware))
+    slots = product.issue_slots + UNPACKING * product.tensor_flops / (2.0 * WEIGHT_ROWS)
+    return [dataclasses.replace(product, name=f"{product.name}_int4", issue_slots=slots), *rest]
+
+
+@functools.lru_cache(maxsize=64)
+def _by_warps(hardware: Hardware) -> Hardware:
+    """The device to kernels that use instructions of one warp."""
+    if has_wgmma(hardware):
+        return dataclasses.replace(hardware, stated_matrix_unit="mma")
+    return hardware
+
+
 @functools.lru_cache(maxsize=64)
 def for_products(hardware: Hardware, tf32: bool) -> Hardware:
     """The device as cuBLAS sees it: without TF32 where products of fp32 may not be rounded."""
@@ -364,6 +421,8 @@ def for_products(hardware: Hardware, tf32: bool) -> Hardware:
 def _kernels(cells: Cells, hardware: Hardware) -> list[Kernel]:
     m, n, k, batch = (cells.whole(name) for name in ("m", "n", "k", "batch"))
     launched = COLD if cells.text("layout") else REPLAYED
+    if cells.dtype in FORMATS and cells.text("pytorch") is None:
+        return scaled_gemm(ScaledGemm(m, n, k, cells.dtype, linear=True), hardware)
     problem = Gemm(m, n, k, batch, cells.dtype, launched=launched, bias=cells.flag("bias"))
     release = cells.text("pytorch") or PYTORCH[0]
     return gemm(problem, with_pytorch(for_products(hardware, cells.flag("tf32")), release))
@@ -387,5 +446,10 @@ GEMM = Family(
     note="C[m,n] = A[m,k] B[k,n]; layout: of a product launched by itself on a cold L2; without, of one repeated from a graph",
     kernels=_kernels,
     work=_roofline_work,
-    aten=lowered_by(_lower_product, "mm bmm addmm baddbmm addbmm") | lowered_by(_lower_linear, "linear"),
+    dtypes=(*predicted(), *FORMATS, "int8"),
+    aten=lowered_by(_lower_product, "mm bmm addmm baddbmm addbmm")
+    | lowered_by(_lower_linear, "linear")
+    | lowered_by(_lower_scaled, "_scaled_mm")
+    | lowered_by(_lower_integer, "_int_mm")
+    | lowered_by(_lower_int4, "_weight_int4pack_mm"),
 )

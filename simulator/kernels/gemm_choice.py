@@ -39,6 +39,14 @@ REDUCED_BYTES = 2.0  # exact: an output element that it writes
 WEIGHT_SETS = 6  # exact: aiconfigurator's collector
 
 
+def result_bytes(dtype: str) -> int:
+    """Of an element of C: operands of one byte give results of two (fp8: bf16) or four (int8: int32)."""
+    size = ITEM_BYTES[dtype]
+    if size > 1:
+        return size
+    return ITEM_BYTES["int32" if dtype == "int8" else "bf16"]
+
+
 class Traffic(NamedTuple):
     """Unique bytes that a product reads of its input and of its weights and writes of its output."""
 
@@ -46,17 +54,19 @@ class Traffic(NamedTuple):
     weight_bytes: float
     output_bytes: float
 
-    def repeated(self, hardware: Hardware, partial_bytes: float = 0.0) -> tuple[float, float]:
+    def repeated(
+        self, hardware: Hardware, partial_bytes: float = 0.0, weight_sets: int = WEIGHT_SETS
+    ) -> tuple[float, float]:
         """Bytes to and from HBM of the product and of its reduction in a benchmark that goes round the weights.
 
         What is touched again after x other bytes is gone from L2 with the chance (x / usable)^loss_power: 1 where lines are
         replaced as if by chance, in the halves of an L2 that each keep copies of the other's; more, where the oldest go first.
 
-        partial_bytes: partial results of split-K, written by the one and read by the other.
+        partial_bytes: partial results of split-K, written by the one and read by the other. weight_sets: that it goes round.
         """
         usable_bytes, power = hardware.l2_usable_bytes, hardware.gemm_launch.loss_power
         once = self.input_bytes + self.weight_bytes + self.output_bytes
-        round_trip = once + (WEIGHT_SETS - 1) * self.weight_bytes
+        round_trip = once + (weight_sets - 1) * self.weight_bytes
         misses = min(once / usable_bytes, 1.0) ** power
         read = self.input_bytes * misses + self.weight_bytes * min(round_trip / usable_bytes, 1.0) ** power
         written = self.output_bytes * misses
@@ -79,7 +89,7 @@ class Plan(NamedTuple):
 def choose(m: int, n: int, k: int, batch: int, dtype: str, traffic: Traffic, hardware: Hardware) -> Plan:
     """The library's choice: the least time, by an estimate that equals `lone_time_s` of the plan's kernels, and times
     its preference for reuse where CTAs outnumber SMs."""
-    size = ITEM_BYTES[dtype]
+    size, result = ITEM_BYTES[dtype], result_bytes(dtype)
     style, _, fitted, _ = catalogue(hardware, dtype, is_aligned(n, k, size))
     rates = rates_of(hardware)
     sms = rates.sms
@@ -101,14 +111,14 @@ def choose(m: int, n: int, k: int, batch: int, dtype: str, traffic: Traffic, har
         down, across = -(-m // tile.m), -(-n // tile.n)
         tiles = down * across * batch
         penalty = 1.0 + style.reuse_preference * max((down / m + across / n) / fewest - 1.0, 0.0)
-        bound_s = least_s + size * empty_s / tiles + _least_s(fit, tiles, k, sms, hbm_s)
+        bound_s = least_s + result * empty_s / tiles + _least_s(fit, tiles, k, sms, hbm_s)
         counted_s = penalty * (bound_s - least_s) + least_s if tiles > sms else bound_s
         bounds.append((counted_s, tiles, penalty, fit))
     bounds.sort(key=_first)
     for bound_s, tiles, penalty, fit in bounds:
         if bound_s >= best_s:
             break
-        time_s = _estimate_s(fit, style, m, n, k, batch, 1, size, rates, hbm_bytes, 0.0)
+        time_s = _estimate_s(fit, style, m, n, k, batch, 1, size, result, rates, hbm_bytes, 0.0)
         counted_s = penalty * (time_s - least_s) + least_s if tiles > sms else time_s
         if counted_s < best_s:
             best, best_s = Plan(time_s, fit, 1), counted_s
@@ -137,7 +147,7 @@ def choose(m: int, n: int, k: int, batch: int, dtype: str, traffic: Traffic, har
         if bound_s >= best_s:
             break
         product, summing = traffic.repeated(hardware, float(FP32_BYTES * elements * split))
-        time_s = _estimate_s(fit, style, m, n, k, batch, split, size, rates, product, summing)
+        time_s = _estimate_s(fit, style, m, n, k, batch, split, size, result, rates, product, summing)
         counted_s = counted * (time_s - least_s) + least_s
         if counted_s < best_s:
             best, best_s = Plan(time_s, fit, split), counted_s
@@ -245,18 +255,20 @@ def work_of(
     k: int,
     batch: int,
     split: int,
-    size: int,
+    size: float,
     rates: Rates,
     hbm_bytes: float,
+    result_bytes: float = 0.0,
 ) -> tuple[int, float, float, float, float, float, float, float]:
-    """The fields of `Work`, as a plain tuple for speed. hbm_bytes: of the product, without what it reads again."""
+    """The fields of `Work`, as a plain tuple for speed. hbm_bytes: of the product, without what it reads again. result_bytes: of
+    an element of C, `size` as of A's and B's where it is 0."""
     tile, slots, step = fit.tile, fit.slots, fit.k
     tile_m, tile_n = tile.m, tile.n
     down, across = -(-m // tile_m), -(-n // tile_n)
     steps = -(-k // (split * step))
     depth = steps * step
     rows, columns = m / down, n / across  # of the matrices in a tile, on average
-    out_bytes = rows * columns * (FP32_BYTES if split > 1 else size)
+    out_bytes = rows * columns * (FP32_BYTES if split > 1 else result_bytes or size)
     operand_bytes = (rows + columns) * min(depth, k) * size
     shared = down * across > 1
     l2_bytes = operand_bytes * (style.multicast if shared else 1.0) + out_bytes
@@ -298,7 +310,7 @@ def tiles_of(tile: Tile, down: int, across: int) -> int:
 
 
 def _reread_bytes(
-    m: int, n: int, k: int, down: int, across: int, tile: Tile, split: int, size: int, rates: Rates
+    m: int, n: int, k: int, down: int, across: int, tile: Tile, split: int, size: float, rates: Rates
 ) -> float:
     """HBM bytes fetched again in one product whose A and B L2 cannot hold: a wave covers about a square of C; what the next
     wave needs of them again is still there only if it fits."""
@@ -324,6 +336,7 @@ def _estimate_s(
     batch: int,
     split: int,
     size: int,
+    result: int,
     rates: Rates,
     hbm_bytes: float,
     reduction_bytes: float,
@@ -331,7 +344,7 @@ def _estimate_s(
     """`lone_time_s` of the plan's kernels, in plain arithmetic: this runs for every candidate."""
     tile = fit.tile
     grid, flops, _, l2_bytes, latency_s, in_flight, efficiency, reread_bytes = work_of(
-        fit, style, m, n, k, batch, split, size, rates, hbm_bytes
+        fit, style, m, n, k, batch, split, size, rates, hbm_bytes, result
     )
     l2_bytes /= efficiency
     hbm_bytes = (hbm_bytes + reread_bytes) / (grid * efficiency)

@@ -67,12 +67,12 @@ class Tile(NamedTuple):
         return self.stages * (self.m + self.n) * self.k * 2
 
 
-def _mma_tile(m: int, n: int, k: int, stages: int, warp_m: int, warp_n: int, registers: int) -> Tile:
+def mma_tile(m: int, n: int, k: int, stages: int, warp_m: int, warp_n: int, registers: int) -> Tile:
     warps = (m // warp_m) * (n // warp_n)
     return Tile(m, n, k, stages, LANES * warps, registers, warps * (warp_m + warp_n) * 2.0)
 
 
-def _wgmma_tile(m: int, n: int, k: int, stages: int, threads: int, registers: int) -> Tile:
+def wgmma_tile(m: int, n: int, k: int, stages: int, threads: int, registers: int) -> Tile:
     """m is the side that wgmma takes 64 rows of."""
     feed = m / WGMMA_ROWS * (WGMMA_ROWS + n) * 2.0
     wide = max(m / TCGEN05_ROWS, 1) * (min(m, TCGEN05_ROWS) + n / 2) * 2.0
@@ -86,14 +86,14 @@ def _transposed(tile: Tile) -> Tile:
 
 # exact: m, n, k, stages, the warp's m and n, registers of a thread (kernel names and CUTLASS's defaults, see above)
 MMA_TILES: tuple[Tile, ...] = (
-    _mma_tile(256, 128, 32, 3, 64, 64, 232),
-    _mma_tile(128, 256, 32, 3, 64, 64, 232),
-    _mma_tile(128, 128, 64, 3, 64, 32, 168),
-    _mma_tile(128, 64, 32, 6, 64, 32, 150),
-    _mma_tile(64, 128, 32, 6, 32, 64, 150),
-    _mma_tile(64, 64, 32, 8, 32, 32, 100),
-    _mma_tile(32, 128, 64, 5, 32, 32, 100),
-    _mma_tile(32, 64, 64, 6, 16, 32, 80),
+    mma_tile(256, 128, 32, 3, 64, 64, 232),
+    mma_tile(128, 256, 32, 3, 64, 64, 232),
+    mma_tile(128, 128, 64, 3, 64, 32, 168),
+    mma_tile(128, 64, 32, 6, 64, 32, 150),
+    mma_tile(64, 128, 32, 6, 32, 64, 150),
+    mma_tile(64, 64, 32, 8, 32, 32, 100),
+    mma_tile(32, 128, 64, 5, 32, 32, 100),
+    mma_tile(32, 64, 64, 6, 16, 32, 80),
 )
 # exact: of nvjet kernels' names on Hopper (`nvjet_sm90_hsh_168x128_64x5_1x2_h_bz_coopA_bias_TNN`): the side of wgmma's rows, the
 # other side, both of which may lie along m. cuBLAS has so many that most products of up to an SM's share fill the SMs once.
@@ -119,9 +119,14 @@ NVJET_RESULT_BYTES = (
 
 def _nvjet_tile(rows: int, other: int) -> Tile:
     """rows: the side that wgmma takes 64 rows of."""
-    slot = (rows + other) * NVJET_K * 2
-    stages = (NVJET_RING_BYTES - min(rows * other * 2, NVJET_RESULT_BYTES)) // slot
-    return _wgmma_tile(rows, other, NVJET_K, min(stages, NVJET_STAGES), NVJET_THREADS, NVJET_REGISTERS)
+    stages = ring_stages(rows, other, NVJET_K)
+    return wgmma_tile(rows, other, NVJET_K, stages, NVJET_THREADS, NVJET_REGISTERS)
+
+
+def ring_stages(rows: int, other: int, k: int) -> int:
+    """Slots of `k` two-byte elements of a ring that fills an SM's shared memory beside the result."""
+    slot = (rows + other) * k * 2
+    return min((NVJET_RING_BYTES - min(rows * other * 2, NVJET_RESULT_BYTES)) // slot, NVJET_STAGES)
 
 
 def _nvjet_tiles() -> tuple[Tile, ...]:
@@ -134,7 +139,7 @@ WGMMA_TILES: tuple[Tile, ...] = _nvjet_tiles()
 # exact: `sm90_xmma_gemm_.._tilesize256x128x64_warpgroupsize2x1x1_..` and its like, cuBLAS's kernels on Hopper up to 12.4: a CTA
 # for each tile, so that nothing hides its prologue and its epilogue; m, n, stages, threads
 XMMA_TILES: tuple[Tile, ...] = tuple(
-    _wgmma_tile(m, n, NVJET_K, stages, threads, NVJET_REGISTERS)
+    wgmma_tile(m, n, NVJET_K, stages, threads, NVJET_REGISTERS)
     for m, n, stages, threads in (
         (256, 128, 4, 384),
         (128, 256, 4, 384),
@@ -146,13 +151,13 @@ XMMA_TILES: tuple[Tile, ...] = tuple(
 )
 # exact: m, n, k, stages, the warp's m and n, registers of a thread (kernel names and CUTLASS's defaults, see above)
 SGEMM_TILES: tuple[Tile, ...] = (
-    _mma_tile(128, 128, 16, 3, 32, 64, 122),
-    _mma_tile(128, 64, 16, 3, 32, 64, 122),
-    _mma_tile(64, 128, 16, 3, 64, 32, 122),
-    _mma_tile(64, 64, 16, 4, 32, 32, 90),
-    _mma_tile(128, 32, 16, 4, 32, 32, 90),
-    _mma_tile(32, 128, 16, 4, 32, 32, 90),
-    _mma_tile(32, 32, 16, 6, 16, 32, 64),
+    mma_tile(128, 128, 16, 3, 32, 64, 122),
+    mma_tile(128, 64, 16, 3, 32, 64, 122),
+    mma_tile(64, 128, 16, 3, 64, 32, 122),
+    mma_tile(64, 64, 16, 4, 32, 32, 90),
+    mma_tile(128, 32, 16, 4, 32, 32, 90),
+    mma_tile(32, 128, 16, 4, 32, 32, 90),
+    mma_tile(32, 32, 16, 6, 16, 32, 64),
 )
 
 
@@ -186,7 +191,8 @@ def catalogue(hardware: Hardware, dtype: str, aligned: bool) -> Catalogue:
     cuda_cores = on_cuda_cores(hardware, dtype)
     wgmma = aligned and has_wgmma(hardware) and not cuda_cores
     if wgmma:
-        older = hardware.has_xmma
+        # Products in one byte were nvjet's with cuBLAS 12.4 already (nvjet_qqtst_128x256_128x6_1x2_h_bz_TNT).
+        older = hardware.has_xmma and ITEM_BYTES[dtype] > 1
         style, tiles = (hardware.gemm_xmma, XMMA_TILES) if older else (hardware.gemm_wgmma, WGMMA_TILES)
     elif cuda_cores:
         style, tiles = hardware.gemm_mma, SGEMM_TILES
@@ -198,11 +204,11 @@ def catalogue(hardware: Hardware, dtype: str, aligned: bool) -> Catalogue:
     fp16_rate = hardware.tensor_fp16_flops_per_cycle_sm
     share = min(style.most_flops_per_cycle / fp16_rate, 1.0) if fp16_rate else 1.0
     rate = 0.0 if cuda_cores else hardware.tensor_flops_per_cycle_sm(dtype) * share
-    fits = (_fit(tile, style, rate, ITEM_BYTES[dtype], hardware) for tile in tiles)
+    fits = (fit_on(tile, style, rate, ITEM_BYTES[dtype], hardware) for tile in tiles)
     return Catalogue(style, share, tuple(fit for fit in fits if fit is not None), cuda_cores)
 
 
-def _fit(tile: Tile, style: GemmStyle, rate: float, size: int, hardware: Hardware) -> Fit | None:
+def fit_on(tile: Tile, style: GemmStyle, rate: float, size: float, hardware: Hardware) -> Fit | None:
     """`tile` on a device, None if not one fits. rate: of its tensor cores, FLOPs a cycle; 0: CUDA cores. size: bytes of an
     element."""
     clock = hardware.clock_hz
@@ -229,7 +235,7 @@ def _fit(tile: Tile, style: GemmStyle, rate: float, size: int, hardware: Hardwar
         / 2
         / hardware.shared_memory_bytes_per_cycle_sm,
     )
-    step = max(tile.k * 2 // size, 1)
+    step = max(int(tile.k * 2 // size), 1)
     # A slot is loaded again only after its products, so that a slow chain of them leaves less under way.
     chain_s = style.chain_cycles * tile.k / CHAIN_K / clock
     in_flight = min(tile.stages, hardware.hbm_latency_s / chain_s) if chain_s else float(tile.stages)

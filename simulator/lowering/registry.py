@@ -22,6 +22,7 @@ from simtti.simulator.kernels.gemm import GEMM
 from simtti.simulator.kernels.launches import LAUNCH
 from simtti.simulator.kernels.moves import MOVE, PERMUTE
 from simtti.simulator.kernels.normalization import GROUP_NORM, LAYER_NORM, RMS_NORM
+from simtti.simulator.kernels.quantize import COMPUTE_SCALE, SCALE_MATRIX
 from simtti.simulator.kernels.reductions import REDUCTION
 from simtti.simulator.kernels.softmax import SOFTMAX
 
@@ -94,6 +95,16 @@ def kernels_of(row: Mapping[str, Any], hardware: Hardware) -> list[Kernel]:
     return family.kernels(family.cells(row), hardware)
 
 
+def baseline_of(row: Mapping[str, Any], hardware: Hardware) -> list[Kernel]:
+    """The kernels whose time a table's row has less; none but where it is a difference of two.
+
+    Raises:
+        InputError: as `kernels_of`.
+    """
+    family = _family_of(row)
+    return family.baseline(family.cells(row), hardware) if family.baseline else []
+
+
 def _family_of(row: Mapping[str, Any]) -> Family:
     op = str(row.get("op"))
     found = FAMILIES.get(op) or next((family for family in FAMILIES.values() if op in family.also), None)
@@ -104,6 +115,6 @@ def _family_of(row: Mapping[str, Any]) -> Family:
 
 for _family in (
     GEMM, ATTENTION, MATH_ATTENTION, CONV2D, CONV3D, TEMPORAL_CONV, GROUP_NORM, LAYER_NORM, RMS_NORM, SOFTMAX, REDUCTION, ELEMENTWISE, CAST, BROADCAST, GEGLU,
-    COPY, PERMUTE, MOVE, CAT, EMBEDDING, UPSAMPLE, ALL_GATHER, ALL_TO_ALL, REDUCE_SCATTER, ALL_REDUCE, LAUNCH,
+    COPY, PERMUTE, MOVE, CAT, SCALE_MATRIX, COMPUTE_SCALE, EMBEDDING, UPSAMPLE, ALL_GATHER, ALL_TO_ALL, REDUCE_SCATTER, ALL_REDUCE, LAUNCH,
 ):  # fmt: skip
     add(_family)

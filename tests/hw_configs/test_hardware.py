@@ -258,7 +258,7 @@ def test_a_dtype_is_multiplied_at_the_rate_that_its_entry_names(monkeypatch):
     h100 = devices.load("h100-sxm")
     monkeypatch.setitem(DTYPES, "fp6", DType(1, "tensor_fp8_flops_per_cycle_sm"))
     assert h100.tensor_flops_per_cycle_sm("fp6") == h100.tensor_flops_per_cycle_sm("fp8")
-    for name in ("int8", "fp5"):
+    for name in ("nvfp4", "fp5"):
         with pytest.raises(
             InputError, match=f"no tensor-core path for dtype '{name}' .it has: fp32, bf16, fp16, fp8,"
         ):

@@ -55,7 +55,7 @@ def work_of(asked: dict[str, Any], hardware: Hardware) -> Work:
     for interval, times in fast.distinct_kernels:
         kernel = interval.kernel
         per_cta = (
-            kernel.tensor_flops,
+            kernel.tensor_flops * hardware.tensor_j(kernel.tensor_dtype) / hardware.tensor_j_per_flop,
             kernel.fp32_flops,
             kernel.issue_slots,
             kernel.sfu_ops,

@@ -18,8 +18,8 @@ from simtti.hw_configs.hardware import Hardware
 from simtti.jobs import in_chunks
 from simtti.simulator.engine.device import execution_time_s
 from simtti.simulator.kernel import Kernel
-from simtti.simulator.lowering.registry import kernels_of
-from simtti.simulator.predict import operator_time_s
+from simtti.simulator.lowering.registry import baseline_of, kernels_of
+from simtti.simulator.predict import more_s, operator_time_s
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -56,7 +56,8 @@ def prediction_s(row: Row, kernels: list[Kernel], hardware: Hardware) -> float:
     """Seconds of a row's kernels, by its what_is_timed; back-to-back where it has none."""
     if row.get("what_is_timed") == "kernels":
         return sum(warm_time_s(kernel, hardware) for kernel in kernels)
-    return operator_time_s(kernels, hardware)
+    time_s, baseline = operator_time_s(kernels, hardware), baseline_of(row, hardware)
+    return more_s(time_s, baseline, hardware) if baseline else time_s
 
 
 def warm_time_s(kernel: Kernel, hardware: Hardware) -> float:

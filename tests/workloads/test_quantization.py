@@ -1,0 +1,157 @@
+"""Quantisation as a pass over a trace: what is replaced, what stays, memory, and what runs show of it."""
+
+import dataclasses
+import json
+
+import places
+import pytest
+from small_traces import operator, small_trace, timed_trace, use
+
+import simtti
+from simtti.errors import InputError
+from simtti.workloads.kineto import import_kineto
+from simtti.workloads.quantization import SCHEMES, linear_of, quantized
+from simtti.workloads.record import workload_trace
+from simtti.workloads.trace import Phase, Step
+
+M, N, K = 512, 256, 1024
+SCALED_MM = places.SHARED / "field" / "scaled_mm_fp8.json"
+
+
+def layer(position, tensor, n=N, k=K, out=100):
+    """A linear layer of 16-bit numbers that reads tensor 50."""
+    bias = use(tensor + 1, (n,), dtype="bf16", role="parameter", storage_bytes=2 * n)
+    x = use(50, (M, k), dtype="bf16", storage_bytes=2 * M * k)
+    weight = use(tensor, (k, n), (1, k), "bf16", 2 * n * k, "parameter")
+    result = use(out + position, (M, n), dtype="bf16", storage_bytes=2 * M * n)
+    return operator(
+        position,
+        op="aten::addmm",
+        category="Linear",
+        inputs=(bias, x, weight),
+        outputs=(result,),
+        attributes={},
+    )
+
+
+def trace_of(*layers, phase="denoising"):
+    nbytes = sum(one.inputs[2].storage_bytes for one in layers)
+    steps = (Step(2, layers),)
+    return small_trace(phases=(Phase(phase, steps),), parameter_bytes={"unet": nbytes + 7})
+
+
+def names(trace):
+    return [one.op for one in trace.operators()]
+
+
+@pytest.mark.parametrize("name", sorted(SCHEMES))
+def test_layers_are_replaced_and_their_weights_shrink(name):
+    before = trace_of(layer(0, 10))
+    after = quantized(before, name)
+    weight = next(u for one in after.operators() for u in one.inputs if u.tensor == 10)
+    bytes_a_number = {"int4-weight-only": 0.5, "nvfp4": 0.5}.get(name, 1)
+    assert weight.storage_bytes == N * K * bytes_a_number
+    saved = before.parameter_bytes["unet"] - after.parameter_bytes["unet"]
+    assert 0.8 * (2 - bytes_a_number) * N * K < saved < (2 - bytes_a_number) * N * K
+    assert after.options["quantization"] == name
+    last = list(after.operators())[-1]
+    assert last.outputs == layer(0, 10).outputs, "what follows reads the same tensor"
+    assert [one.position for one in after.operators()] == list(range(len(names(after))))
+
+
+def test_layers_that_read_one_input_quantise_it_once_where_it_is_compiled():
+    three = trace_of(layer(0, 10), layer(1, 20), layer(2, 30))
+    eager, compiled = quantized(three, "fp8"), quantized(three, "fp8", compiled=True)
+    assert names(eager).count("aten::amax") == 3
+    assert names(compiled).count("aten::amax") == 1
+    assert names(compiled).count("aten::_scaled_mm") == 3
+    numbers = {one.inputs[0].tensor for one in compiled.operators() if one.op == "aten::_scaled_mm"}
+    assert len(numbers) == 1
+
+
+def test_an_input_that_is_written_in_between_is_quantised_again():
+    write = operator(1, op="aten::add_", outputs=(use(50, (M, K), dtype="bf16", storage_bytes=2 * M * K),))
+    trace = small_trace(phases=(Phase("denoising", (Step(1, (layer(0, 10), write, layer(2, 30))),)),))
+    assert names(quantized(trace, "fp8", compiled=True)).count("aten::amax") == 2
+
+
+def test_the_program_lets_go_of_what_the_pass_makes():
+    first = dataclasses.replace(layer(0, 10), released=(50,))
+    after = list(quantized(trace_of(first), "fp8").operators())
+    made = {use.tensor for one in after[:-1] for use in one.outputs}
+    assert sorted(tensor for one in after for tensor in one.released) == sorted({50, *made})
+    assert 50 in after[-1].released
+    assert not any(one.released for one in quantized(trace_of(layer(0, 10)), "fp8").operators())
+
+
+def test_what_no_format_divides_stays():
+    odd = trace_of(layer(0, 10), layer(1, 20, n=24))
+    assert names(quantized(odd, "fp8")).count("aten::addmm") == 1
+    with pytest.raises(InputError, match="no linear layer of tiny's denoiser"):
+        quantized(trace_of(layer(0, 20, n=24)), "fp8")
+
+
+def test_text_encoders_and_decoders_stay():
+    with pytest.raises(InputError, match="no linear layer"):
+        quantized(trace_of(layer(0, 10), phase="text_encoder"), "fp8")
+
+
+def test_errors_name_what_is_wrong():
+    with pytest.raises(InputError, match="unknown quantization 'fp9'; did you mean 'fp8'"):
+        quantized(trace_of(layer(0, 10)), "fp9")
+    with pytest.raises(InputError, match="cannot be put into a measured trace"):
+        quantized(timed_trace(), "fp8")
+    with pytest.raises(InputError, match="a100-sxm has no tensor-core path for dtype 'fp8'"):
+        simtti.run(trace_of(layer(0, 10)), "a100-sxm", quantization="fp8")
+
+
+def test_every_layer_of_flux_is_one():
+    step = workload_trace("flux-dev").phases[1].steps[0]
+    layers = [found for one in step.operators if (found := linear_of(one)) is not None]
+    assert len(layers) == 504
+    assert all(SCHEMES["fp8"].takes(one) for one in layers)
+
+
+# diffusers-torchao on an H100 80GB (sayakpaul/diffusers-torchao, README): FLUX.1-dev, 28 steps, eager: seconds over bf16's 6.573.
+@pytest.mark.parametrize(("name", "ratio"), [("fp8", 8.622 / 6.573), ("fp8-weight-only", 8.402 / 6.573)])
+def test_flux_on_an_h100_eager(name, ratio):
+    plain, reduced = (
+        simtti.run("flux-dev", "h100-sxm", steps=4, fidelity="closed", quantization=each)
+        for each in (None, name)
+    )
+    encoders_s = plain.latency_s - dict((p.name, p.latency_s) for p in plain.phases)["denoising"]
+    # The rest of the inference is in the measured seconds: 28 steps' worth of denoising.
+    whole = [7 * (each.latency_s - encoders_s) + encoders_s for each in (plain, reduced)]
+    assert whole[1] / whole[0] == pytest.approx(ratio, rel=0.15)
+    assert reduced.peak_memory_bytes < plain.peak_memory_bytes - 11e9
+    assert reduced.to_dict()["configuration"]["quantization"] == name
+
+
+def test_sweep_takes_the_option(tmp_path):
+    points = tmp_path / "points.csv"
+    points.write_text(
+        "workload,hw,steps,quantization\nflux-dev,h100-sxm,1,fp8\nflux-dev,h100-sxm,1,\nflux-dev,a100-sxm,1,fp8\n"
+    )
+    table = simtti.sweep(points, tmp_path / "out.csv", workers=1)
+    assert table.peak_memory_bytes[0] < table.peak_memory_bytes[1]
+    assert "a100-sxm has no tensor-core path for dtype 'fp8'" in table.error[2]
+
+
+@pytest.mark.skipif(not SCALED_MM.exists(), reason=f"no {SCALED_MM}")
+def test_an_imported_scaled_mm_is_a_product_in_fp8(tmp_path):
+    found = import_kineto(SCALED_MM)
+    trace = found if hasattr(found, "operators") else found[0]
+    (row,) = [one for one in trace.operators() if one.op == "aten::_scaled_mm"]
+    assert row.outputs[0].shape == (4096, 12288)
+    assert row.outputs[0].dtype == "bf16"
+    from simtti.hw_configs.devices import load
+    from simtti.simulator.lowering.lower import Lowering
+    from simtti.simulator.policy import Policy
+    from simtti.simulator.predict import operator_time_s
+
+    h100 = load("h100-sxm")
+    lowered = Lowering(h100, Policy()).lower(row)
+    assert not lowered.unknown
+    assert operator_time_s(list(lowered.kernels), h100) == pytest.approx(
+        json.loads(SCALED_MM.read_text())["traceEvents"][-1]["dur"] * 1e-6, rel=0.12
+    )

@@ -1,0 +1,432 @@
+"""Low precision: a trace whose denoiser multiplies in fewer bits, as torchao's `quantize_(pipe.transformer, ...)` makes it.
+
+What torchao's configurations do to a linear layer (torchao/quantization/quant_api.py and its float8, int8 and nvfp4 tensors):
+
+    fp8              scales of a whole tensor: the input's largest magnitude, the input in fp8, `_scaled_mm`
+    fp8-row          the same with a scale of each token and of each output
+    fp8-block        a scale of each 1 x 128 of the input and 128 x 128 of the weight
+    nvfp4            fp4 with an fp8 scale of each 16 numbers, and one of the whole tensor
+    int8             int8 by token and by output: `_int_mm`, whose int32 results are scaled afterwards
+    fp8-weight-only, int8-weight-only   the weight is brought back to 16 bits before each product
+    int4-weight-only weights in four bits, scales of 128, unpacked inside the product
+
+What stays as it is: text encoders and the VAE (nobody quantises them with these calls), what is no linear layer, and layers whose
+sides the formats do not divide (torchao leaves those out: 16 for fp8, 128 for blocks and int4, 32 for nvfp4, more than 16 inputs for int8).
+All others are taken, small ones as well: torchao's default filter is "is it a Linear". Weights lie in memory in the format, with
+their scales; biases, norms and embeddings stay.
+
+In eager mode each layer quantises its own input, operator by operator. torch.compile finds the same expression once for layers
+that read one tensor (queries, keys, values), takes magnitudes while it reduces, and fuses the rest, which is the lowering's matter.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from simtti.errors import InputError, unknown
+from simtti.workloads.aten import operator as known_operator
+from simtti.workloads.shard import WHOLE
+from simtti.workloads.trace import ITEM_BYTES, Operator, Phase, Step, TensorUse, Trace, row_major
+
+PRODUCTS = ("aten::mm", "aten::addmm", "aten::linear")
+HALVES = ("bf16", "fp16")
+BLOCK = 128  # exact: numbers that share a scale in fp8-block and int4
+NVFP4_GROUP = 16  # exact: the same in nvfp4
+
+
+@dataclass(frozen=True, slots=True)
+class Linear:
+    """A linear layer's call: its operator in the trace, input, weight, bias (or None) and result."""
+
+    operator: Operator
+    x: TensorUse
+    weight: TensorUse
+    bias: TensorUse | None
+
+    @property
+    def out(self) -> TensorUse:
+        return self.operator.outputs[0]
+
+    @property
+    def n(self) -> int:
+        return self.out.shape[-1]
+
+    @property
+    def k(self) -> int:
+        return self.x.shape[-1]
+
+    @property
+    def m(self) -> int:
+        return self.x.numel // self.k
+
+
+@dataclass(frozen=True, slots=True)
+class Scheme:
+    """How a configuration changes linear layers.
+
+    dtype: of the weights. multiplies: the type that tensor cores multiply, '' where it is the model's own. numbers: in an item of
+    the weight. divides: what n and k have to be multiples of. scales: how many a weight of n x k has, and bytes of each. makes: the
+    operators in place of a call.
+    """
+
+    dtype: str
+    multiplies: str
+    divides: int
+    scales: Callable[[int, int], int]
+    scale_dtype: str
+    makes: Callable[[Maker, Linear], list[Operator]]
+    numbers: int = 1
+    more_inputs_than: int = 0
+
+    def takes(self, linear: Linear) -> bool:
+        """Whether the library quantises this layer."""
+        fits = linear.n % self.divides == 0 and linear.k % self.divides == 0
+        return fits and linear.k > self.more_inputs_than and linear.x.dtype in HALVES
+
+
+def quantized(trace: Trace, name: str, *, compiled: bool = False) -> Trace:
+    """`trace` with the linear layers of its denoiser quantised.
+
+    Args:
+        name: one of SCHEMES.
+        compiled: whether torch.compile sees the whole: then what layers do to the same input is done once.
+
+    Raises:
+        InputError: an unknown name, measured kernels, or a trace in which no linear layer can be quantised.
+    """
+    if name not in SCHEMES:
+        raise unknown("quantization", name, SCHEMES)
+    if trace.timing is not None:
+        raise InputError(
+            f"quantization {name!r} cannot be put into a measured trace of {trace.workload}; use timing model and a recorded one"
+        )
+    maker = Maker(trace, SCHEMES[name], compiled)
+    phases = tuple(
+        phase if phase.name in WHOLE else Phase(phase.name, tuple(map(maker.step, phase.steps)))
+        for phase in trace.phases
+    )
+    if not maker.weights:
+        raise InputError(
+            f"quantization {name!r}: no linear layer of {trace.workload}'s denoiser has 16-bit inputs and sides that the format divides"
+        )
+    nbytes = dict(trace.parameter_bytes)
+    for component, saved in maker.saved_bytes.items():
+        if component in nbytes:
+            nbytes[component] -= saved
+    return replace(
+        trace,
+        phases=phases,
+        parameter_bytes=nbytes,
+        options={**trace.options, "quantization": name},
+    )
+
+
+class Maker:
+    """Rewrites steps. weights: the quantised ones by tensor. saved_bytes: of memory, by component."""
+
+    def __init__(self, trace: Trace, scheme: Scheme, compiled: bool) -> None:
+        self.scheme, self.compiled = scheme, compiled
+        self.weights: dict[int, TensorUse] = {}
+        self.scales: dict[int, TensorUse] = {}
+        self.saved_bytes: dict[str, int] = {}
+        used = (use.tensor for op in trace.operators() for use in (*op.inputs, *op.outputs))
+        self._fresh = itertools.count(max(used, default=-1) + 1)
+        self._mine: set[int] = set()  # activations that the pass makes
+        self._ready: dict[object, tuple[TensorUse, ...]] = {}  # inputs that are quantised already
+
+    def step(self, step: Step) -> Step:
+        """A step with its linear layers replaced."""
+        self._ready.clear()
+        operators = [made for one in step.operators for made in self._replaced(one)]
+        seen = [self._seen(one) for one in operators]
+        if any(one.released for one in step.operators):
+            seen = self._let_go(seen)
+        return Step(step.count, tuple(replace(one, position=at) for at, one in enumerate(seen)))
+
+    def _replaced(self, operator: Operator) -> list[Operator]:
+        linear = linear_of(operator)
+        if linear is not None and self.scheme.takes(linear):
+            self._quantize(linear)
+            *before, last = self.scheme.makes(self, linear)
+            return [*before, replace(last, released=operator.released)]
+        if not operator.is_view:
+            written = {use.tensor for use in operator.outputs}
+            for key in [key for key, made in self._ready.items() if made[0].tensor in written]:
+                del self._ready[key]
+        return [operator]
+
+    def _let_go(self, operators: list[Operator]) -> list[Operator]:
+        """The operators, each of which lets go of what was made here and is not used after it, as well as of what it did before."""
+        last_use = {
+            use.tensor: at
+            for at, one in enumerate(operators)
+            for use in (*one.inputs, *one.outputs)
+            if use.tensor in self._mine
+        }
+        gone: dict[int, list[int]] = {}
+        for tensor, at in last_use.items():
+            gone.setdefault(at, []).append(tensor)
+        return [
+            replace(one, released=(*one.released, *gone[at])) if at in gone else one
+            for at, one in enumerate(operators)
+        ]
+
+    def _seen(self, operator: Operator) -> Operator:
+        """An operator that looks at a quantised weight (its transpose) sees the new one."""
+        if not operator.is_view or not any(use.tensor in self.weights for use in operator.inputs):
+            return operator
+        inputs, outputs = (
+            tuple(self._as_stored(use) for use in uses) for uses in (operator.inputs, operator.outputs)
+        )
+        return replace(operator, inputs=inputs, outputs=outputs)
+
+    def _as_stored(self, use: TensorUse) -> TensorUse:
+        stored = self.weights.get(use.tensor)
+        if stored is None:
+            return use
+        shape = stored.shape if use.shape[-1] * self.scheme.numbers == stored.shape[-1] else use.shape
+        return replace(use, shape=shape, dtype=stored.dtype, storage_bytes=stored.storage_bytes)
+
+    def _quantize(self, linear: Linear) -> None:
+        """The layer's weight and its scales, once."""
+        old = linear.weight
+        if old.tensor in self.weights:
+            return
+        scheme, n, k = self.scheme, linear.n, linear.k
+        nbytes = n * k // scheme.numbers * ITEM_BYTES[scheme.dtype]
+        # k x n, column after column, as _scaled_mm and _int_mm take it
+        shape = (k // scheme.numbers, n)
+        self.weights[old.tensor] = replace(
+            old, shape=shape, strides=(1, shape[0]), dtype=scheme.dtype, storage_bytes=nbytes
+        )
+        scales = self.made((scheme.scales(n, k),), scheme.scale_dtype, "parameter")
+        self.scales[old.tensor] = scales
+        component = linear.operator.module.partition(".")[0]
+        saved = old.storage_bytes - nbytes - scales.storage_bytes
+        self.saved_bytes[component] = self.saved_bytes.get(component, 0) + saved
+
+    def made(
+        self,
+        shape: Sequence[int],
+        dtype: str,
+        role: str = "activation",
+        strides: tuple[int, ...] = (),
+    ) -> TensorUse:
+        """A new dense tensor, row after row where no strides are given."""
+        sizes = tuple(shape)
+        nbytes = math.prod(sizes) * ITEM_BYTES[dtype]
+        tensor = next(self._fresh)
+        if role == "activation":
+            self._mine.add(tensor)
+        return TensorUse(tensor, sizes, strides or row_major(sizes), dtype, nbytes, role)
+
+    def once(
+        self, linear: Linear, make: Callable[[], tuple[list[Operator], tuple[TensorUse, ...]]]
+    ) -> tuple[list[Operator], tuple[TensorUse, ...]]:
+        """What `make` does to the layer's input: operators and results; no operators where torch.compile has the results of another layer
+        that reads the same. Parts of a tensor may lie anywhere in it, so that only whole ones count as the same."""
+        x = linear.x
+        key = (x.tensor, x.shape, x.strides)
+        if not self.compiled or x.nbytes != x.storage_bytes:
+            return make()
+        if key in self._ready:
+            return [], self._ready[key][1:]
+        operators, results = make()
+        self._ready[key] = (x, *results)
+        return operators, results
+
+
+def linear_of(operator: Operator) -> Linear | None:
+    """The linear layer that an operator is, None where it is none: a product with a parameter of two dimensions."""
+    if operator.op not in PRODUCTS or not operator.outputs:
+        return None
+    if operator.op == "aten::linear":
+        x, weight, *rest = operator.inputs
+        bias = rest[0] if rest else None
+    else:
+        *rest, x, weight = operator.inputs
+        bias = rest[0] if rest else None
+    if weight.role != "parameter" or len(weight.shape) != 2:
+        return None
+    return Linear(operator, x, weight, bias)
+
+
+# ---- what each configuration makes of a layer
+
+
+class _Calls:
+    """Operators one after another, under a layer's module."""
+
+    def __init__(self, maker: Maker, linear: Linear) -> None:
+        self.maker, self.linear = maker, linear
+        self.operators: list[Operator] = []
+
+    def call(
+        self,
+        name: str,
+        inputs: Sequence[TensorUse],
+        out: TensorUse | tuple[TensorUse, ...],
+        **attributes: object,
+    ) -> TensorUse:
+        """One more; its (first) result."""
+        outputs = out if isinstance(out, tuple) else (out,)
+        full = name if "::" in name else f"aten::{name}"
+        category = "Elementwise" if "::" in name else known_operator(full).category
+        made = replace(self.linear.operator, op=full, category=category, is_view=False, released=())
+        self.operators.append(replace(made, inputs=tuple(inputs), outputs=outputs, attributes=attributes))
+        return outputs[0]
+
+    def each(self, name: str, x: TensorUse, dtype: str = "", *others: TensorUse) -> TensorUse:
+        """An elementwise operator on all of x."""
+        made = self.maker.made(x.shape, dtype or x.dtype, strides=x.strides)
+        return self.call(name, (x, *others), made)
+
+
+def _flat(linear: Linear) -> TensorUse:
+    """The input as rows."""
+    x = linear.x
+    return x if len(x.shape) == 2 else replace(x, shape=(linear.m, linear.k), strides=(linear.k, 1))
+
+
+def _scaled_by_magnitude(
+    maker: Maker, linear: Linear, target: str, dims: list[int]
+) -> tuple[list[Operator], tuple[TensorUse, ...]]:
+    """Quantise the input by its largest magnitude over `dims`: the numbers and the scales.
+
+    torchao (_choose_scale_float8, _quantize_affine_float8): max(abs(x)), divided by the format's largest number and held
+    above an epsilon; x in fp32 divided by it, clamped, and converted.
+    """
+    calls, x = _Calls(maker, linear), _flat(linear)
+    magnitudes = x if maker.compiled else calls.each("abs", x)
+    shape = tuple(1 if dim in dims else size for dim, size in enumerate(x.shape))
+    largest = calls.call("amax", (magnitudes,), maker.made(shape, x.dtype), dim=dims, keepdim=True)
+    scale = calls.each("clamp", calls.each("div", calls.each("_to_copy", largest, "fp32")))
+    scaled = calls.each("div", calls.each("_to_copy", x, "fp32"), "fp32", scale)
+    if target == "int8":
+        scaled = calls.each("round", scaled)
+    numbers = calls.each("_to_copy", calls.each("clamp", scaled), target)
+    return calls.operators, (numbers, scale)
+
+
+def _scaled_product(maker: Maker, linear: Linear, numbers: TensorUse, scale: TensorUse) -> list[Operator]:
+    calls = _Calls(maker, linear)
+    weight, bias = maker.weights[linear.weight.tensor], linear.bias
+    inputs = (numbers, weight, scale, maker.scales[linear.weight.tensor], *([bias] if bias else []))
+    calls.call("_scaled_mm", inputs, linear.out, use_fast_accum=True)
+    return calls.operators
+
+
+def _fp8(maker: Maker, linear: Linear) -> list[Operator]:
+    before, found = maker.once(linear, lambda: _scaled_by_magnitude(maker, linear, "fp8_e4m3", [0, 1]))
+    return [*before, *_scaled_product(maker, linear, *found)]
+
+
+def _fp8_row(maker: Maker, linear: Linear) -> list[Operator]:
+    before, found = maker.once(linear, lambda: _scaled_by_magnitude(maker, linear, "fp8_e4m3", [1]))
+    return [*before, *_scaled_product(maker, linear, *found)]
+
+
+def _fp8_block(maker: Maker, linear: Linear) -> list[Operator]:
+    def make() -> tuple[list[Operator], tuple[TensorUse, ...]]:
+        calls, x = _Calls(maker, linear), _flat(linear)
+        scales = maker.made((linear.m, linear.k // BLOCK), "fp32")
+        numbers = maker.made(x.shape, "fp8_e4m3")
+        calls.call("_C::per_token_group_fp8_quant", (x,), (numbers, scales))
+        return calls.operators, (numbers, scales)
+
+    before, found = maker.once(linear, make)
+    return [*before, *_scaled_product(maker, linear, *found)]
+
+
+def _nvfp4(maker: Maker, linear: Linear) -> list[Operator]:
+    def make() -> tuple[list[Operator], tuple[TensorUse, ...]]:
+        calls, x = _Calls(maker, linear), _flat(linear)
+        magnitudes = x if maker.compiled else calls.each("abs", x)
+        largest = calls.call("amax", (magnitudes,), maker.made((1, 1), x.dtype), dim=[0, 1], keepdim=True)
+        scale = calls.each("div", largest)
+        scales = maker.made((linear.m, linear.k // NVFP4_GROUP), "fp8_e4m3")
+        numbers = maker.made((linear.m, linear.k // 2), "nvfp4")
+        calls.call("_C::scaled_fp4_quant", (x, scale), (numbers, scales))
+        return calls.operators, (numbers, scales)
+
+    before, found = maker.once(linear, make)
+    return [*before, *_scaled_product(maker, linear, *found)]
+
+
+def _int8(maker: Maker, linear: Linear) -> list[Operator]:
+    """`int_scaled_matmul`: the int32 results in fp, times the tokens' scales, times the outputs' (torchao)."""
+    before, (numbers, scale) = maker.once(linear, lambda: _scaled_by_magnitude(maker, linear, "int8", [1]))
+    calls = _Calls(maker, linear)
+    shape = (linear.m, linear.n)
+    summed = calls.call("_int_mm", (numbers, maker.weights[linear.weight.tensor]), maker.made(shape, "int32"))
+    half = linear.x.dtype
+    scaled = calls.each("mul", calls.each("_to_copy", summed, half), half, scale)
+    _finish(calls, "mul", scaled, maker.scales[linear.weight.tensor])
+    return [*before, *calls.operators]
+
+
+def _finish(calls: _Calls, name: str, result: TensorUse, factor: TensorUse) -> None:
+    """`result` by the outputs' factors, and the bias."""
+    linear = calls.linear
+    if linear.bias is None:
+        calls.call(name, (result, factor), linear.out)
+        return
+    calls.call("add", (calls.each(name, result, "", factor), linear.bias), linear.out)
+
+
+def _int8_weight_only(maker: Maker, linear: Linear) -> list[Operator]:
+    """The weight in 16 bits, the product, times the outputs' scales (torchao)."""
+    calls, half = _Calls(maker, linear), linear.x.dtype
+    weight = calls.each("_to_copy", maker.weights[linear.weight.tensor], half)
+    product = calls.call("mm", (_flat(linear), weight), maker.made((linear.m, linear.n), half))
+    _finish(calls, "mul", product, maker.scales[linear.weight.tensor])
+    return calls.operators
+
+
+def _fp8_weight_only(maker: Maker, linear: Linear) -> list[Operator]:
+    """The weight in fp32 times its scale, in 16 bits, and the product (torchao: dequantize)."""
+    calls, half = _Calls(maker, linear), linear.x.dtype
+    wide = calls.each("_to_copy", maker.weights[linear.weight.tensor], "fp32")
+    scaled = calls.each("mul", wide, "fp32", maker.scales[linear.weight.tensor])
+    weight = calls.each("_to_copy", scaled, half)
+    bias = linear.bias
+    name, inputs = ("addmm", (bias, _flat(linear), weight)) if bias else ("mm", (_flat(linear), weight))
+    calls.call(name, inputs, linear.out)
+    return calls.operators
+
+
+def _int4_weight_only(maker: Maker, linear: Linear) -> list[Operator]:
+    calls, half = _Calls(maker, linear), linear.x.dtype
+    inputs = (_flat(linear), maker.weights[linear.weight.tensor], maker.scales[linear.weight.tensor])
+    if linear.bias is None:
+        calls.call("_weight_int4pack_mm", inputs, linear.out)
+        return calls.operators
+    product = calls.call("_weight_int4pack_mm", inputs, maker.made((linear.m, linear.n), half))
+    calls.call("add", (product, linear.bias), linear.out)
+    return calls.operators
+
+
+def _one(n: int, k: int) -> int:
+    return 1
+
+
+def _outputs(n: int, k: int) -> int:
+    return n
+
+
+SCHEMES: dict[str, Scheme] = {
+    "fp8": Scheme("fp8_e4m3", "fp8", 16, _one, "fp32", _fp8),
+    "fp8-row": Scheme("fp8_e4m3", "fp8", 16, _outputs, "fp32", _fp8_row),
+    "fp8-block": Scheme("fp8_e4m3", "fp8_block", BLOCK, lambda n, k: n * k // BLOCK**2, "fp32", _fp8_block),
+    "nvfp4": Scheme("nvfp4", "nvfp4", 32, lambda n, k: n * k // NVFP4_GROUP, "fp8_e4m3", _nvfp4, numbers=2),
+    "int8": Scheme("int8", "int8", 8, _outputs, "bf16", _int8, more_inputs_than=16),
+    "int8-weight-only": Scheme("int8", "", 1, _outputs, "bf16", _int8_weight_only),
+    "fp8-weight-only": Scheme("fp8_e4m3", "", 1, _outputs, "fp32", _fp8_weight_only),
+    # a scale and a zero of each 128, in bf16; eight numbers in an int32, two in a byte
+    "int4-weight-only": Scheme(
+        "uint8", "", BLOCK, lambda n, k: 2 * n * k // BLOCK, "bf16", _int4_weight_only, numbers=2
+    ),
+}
