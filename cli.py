@@ -9,6 +9,7 @@ import click
 
 from simtti.commands import exchange, listings, measurements, simulate, traces
 from simtti.errors import InputError
+from simtti.words import plain
 
 
 class _Group(click.Group):
@@ -34,7 +35,7 @@ class _Group(click.Group):
 
 
 def _fail(message: str) -> None:
-    click.echo(f"simtti: error: {message}", err=True)
+    click.echo(f"simtti: error: {plain(message)}", err=True)
     sys.exit(2)
 
 

@@ -59,6 +59,15 @@ from simtti.errors import InputError
     "times count too, or one that ships (simtti workloads lists them), under the host model.",
 )
 @click.option(
+    "--partial",
+    is_flag=True,
+    help="With a measured trace: time what the model covers of it, though more than 20 % of its kernel time is left out.",
+)
+@click.option(
+    "--trace-hw",
+    help="With hybrid: the device --trace was taken on, a name or a YAML file, where the one it reports is not known.",
+)
+@click.option(
     "--gpus", default=1, show_default=True, help="GPUs that share the tokens of a transformer's denoising."
 )
 @click.option("--ulysses", type=int, help="Degree of Ulysses (all-to-all) sequence parallelism.")
@@ -66,7 +75,13 @@ from simtti.errors import InputError
 @json_option("the result")
 @click.option("--timeline", help="Write a timeline that ui.perfetto.dev and chrome://tracing open.")
 def run(
-    workload: str | None, hw: str, json_path: str | None, timeline: str | None, timing: str, **options: Any
+    workload: str | None,
+    hw: str,
+    json_path: str | None,
+    timeline: str | None,
+    timing: str,
+    trace_hw: str | None,
+    **options: Any,
 ) -> None:
     """Simulate one inference of WORKLOAD and print where its time goes.
 
@@ -85,8 +100,10 @@ def run(
         raise InputError("give a WORKLOAD (simtti workloads lists them) or --trace FILE")
     check_outputs(json_path, timeline)
     if timing != "model" and options["trace"] is not None:
-        _replay(options["trace"], hw, timing, json_path)
+        _replay(options["trace"], hw, timing, json_path, trace_hw, options["partial"])
         return
+    if trace_hw is not None:
+        raise InputError("--trace-hw says what a --trace was taken on; it needs --trace FILE --timing hybrid")
     options["timing"] = timing
     with progress("simulate", "operators") as advance:
         result = simtti.run(workload or "", hw, progress=advance, **options)
@@ -101,14 +118,17 @@ def run(
         click.echo(f"Timeline: {timeline} (open it in ui.perfetto.dev)")
 
 
-def _replay(trace_path: str, hw: str, timing: str, json_path: str | None) -> None:
+def _replay(
+    trace_path: str, hw: str, timing: str, json_path: str | None, trace_hw: str | None, partial: bool
+) -> None:
     from simtti.hw_configs.devices import find_reported, load
     from simtti.simulator.engine.replay import replay
     from simtti.workloads.trace import Trace
 
     trace = Trace.load(trace_path)
     reported = str(trace.timing.device.get("name", "")) if trace.timing else ""
-    result = replay(trace, load(hw), timing, find_reported(reported))
+    captured_on = load(trace_hw) if trace_hw else find_reported(reported)
+    result = replay(trace, load(hw), timing, captured_on, partial)
     if json_path and print_json(result.to_dict(), json_path):
         return
     from simtti.commands.terminal import print_replay

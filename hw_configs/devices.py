@@ -6,7 +6,9 @@ sources and values out of bounds are errors that name the file, the field and th
 
 from __future__ import annotations
 
+import difflib
 import functools
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,9 @@ from simtti.hw_configs.hardware import Hardware
 from simtti.hw_configs.parameters import GROUPS
 from simtti.hw_configs.voltage import SWITCHED, energy_factor
 
+_CHIP = re.compile(
+    r"[A-Z]{1,3}[0-9]{2,4}|PRO [0-9]+"
+)  # in the names that drivers report: 'A100', 'RTX 4090' is no such name
 DIRECTORY = Path(__file__).parent
 
 
@@ -27,6 +32,19 @@ def names() -> list[str]:
 def find_reported(product: str) -> Hardware | None:
     """The shipped device that the driver reports as `product`, as 'NVIDIA H100 80GB HBM3' is; None if there is none."""
     return next((load(name) for name in names() if load(name).reported_as == product), None)
+
+
+def no_device_file(product: str, option: str = "--trace-hw") -> InputError:
+    """An InputError for a trace of a GPU that no shipped device reports itself as, with the nearest devices."""
+    reported = {load(name).reported_as: name for name in names() if load(name).reported_as}
+    chips = set(_CHIP.findall(product))
+    alike = [each for each in reported if chips & set(_CHIP.findall(each))]
+    near = difflib.get_close_matches(product, alike, n=3, cutoff=0.3)
+    hint = f" (near it: {', '.join(reported[each] for each in near)})" if near else " (simtti hw lists them)"
+    return InputError(
+        f"the trace was taken on {product or 'a device that it does not name'}, for which there is no device file; say which stands "
+        f"for it with {option} NAME or FILE.yaml{hint}"
+    )
 
 
 @functools.cache

@@ -158,6 +158,10 @@ class Hardware(Groups):
             raise InputError(f"{self.name} has no tensor-core path for dtype {dtype!r} (it has: {known})")
         return rate * self.tensor_efficiency
 
+    def has_tensor_path(self, dtype: str) -> bool:
+        """Whether the tensor cores take `dtype`."""
+        return self._tensor_rate(dtype) > 0
+
     def _tensor_rate(self, dtype: str) -> float:
         """The datasheet's number for `dtype`; 0 where the tensor cores do not take it."""
         field = DTYPES[dtype].tensor_rate if dtype in DTYPES else ""

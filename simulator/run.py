@@ -10,6 +10,7 @@ from simtti.errors import InputError
 from simtti.hw_configs.devices import find_reported, load
 from simtti.hw_configs.hardware import Hardware, with_gemm_library
 from simtti.hw_configs.hosts import load_host
+from simtti.simulator.coverage import check_coverage, check_tied
 from simtti.simulator.engine.measured_kernels import measured_kernels
 from simtti.simulator.engine.preparation import Progress, no_progress
 from simtti.simulator.policy import Policy
@@ -41,6 +42,7 @@ def run(
     gemm_library: str | None = None,
     mask: str = "",
     timing: str = "model",
+    partial: bool = False,
     progress: Progress = no_progress,
 ) -> Result:
     """Simulate one inference.
@@ -59,6 +61,7 @@ def run(
             that of one of them, with what it sends and receives; its `several_gpus` holds what all of them make of it.
         timing: 'model'; 'measured': the kernel times of the capture that ships for this workload and shape, under the host model;
             'hybrid': those scaled to `hw` by the model's ratio between the two devices.
+        partial: time what the model covers of a measured trace, however little it is.
         dependent_launch: programmatic dependent launch: a kernel is set up while the one before it drains.
         mask: 'keep': masks that hide padding are added to the scores, which leaves only the memory-efficient kernel; 'drop': sequences
             are packed without padding; '': as the workload is mostly run.
@@ -70,7 +73,7 @@ def run(
         The Result; its `breakdown`, `phases`, `intervals` and `to_dict()` hold what was found.
 
     Raises:
-        InputError: a name, option, file or shape that cannot be used.
+        InputError: a name, option, file or shape that cannot be used; a measured trace most of whose time the model does not cover.
 
     >>> result = run("stable-diffusion", hw="h100-sxm", steps=2)
     >>> result.latency_s > 0
@@ -89,8 +92,15 @@ def run(
         found = _trace(workload, trace, steps, shape)
     else:
         found = _captured(workload, trace, attention, steps, shape)
+        check_tied(found)
         measured = measured_kernels(found, timing, hardware, _captured_on(found))
+    covered = check_coverage(found, timing, partial)
     result = simulate_on(degrees, found, hardware, machine, policy, fidelity, progress, measured)
+    if not any(lowered.kernels for _, lowered in result.rows):
+        raise InputError(
+            f"the trace of {found.workload} launches no kernel that is known: there is nothing to time"
+        )
+    result.coverage = covered
     result.wall_s = time.perf_counter() - began
     return result
 

@@ -105,7 +105,11 @@ OPERATORS: dict[str, AtenOperator] = {
         *_each("Linear", "mm bmm mv", "", results.product, by_shapes=True),
         *_each("Linear", "addmm", "self mat1 mat2 beta alpha", results.product, by_shapes=True),
         *_each("Linear", "baddbmm", "self batch1 batch2 beta alpha", results.product, by_shapes=True),
-        *_each("Linear", "addbmm addmv dot _addmm_activation _scaled_mm _int_mm"),
+        *_each("Linear", "addbmm addmv dot _addmm_activation _int_mm"),
+        *_each(
+            "Linear", "_scaled_mm", "self mat2 scale_a scale_b bias scale_result out_dtype=dtype use_fast_accum",
+            results.scaled_product,
+        ),
         *_each("Linear", "linear", composite=True),
         *_each(
             "Attention", ATTENTION, "query key value attn_mask dropout_p is_causal=causal scale enable_gqa",

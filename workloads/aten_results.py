@@ -38,6 +38,12 @@ def product(operands: Operands, inputs: tuple[TensorUse, ...], attributes: dict[
     )
 
 
+def scaled_product(operands: Operands, inputs: tuple[TensorUse, ...], attributes: dict[str, Any]) -> Found:
+    """_scaled_mm: of eight-bit matrices, each with a scale (or one a row); the result in the type asked for, else the matrices'."""
+    a, b = operands[0][0], operands[1][0]
+    return (a.shape[0], b.shape[1]), None, attributes.get("dtype", a.dtype)
+
+
 def convolved(operands: Operands, inputs: tuple[TensorUse, ...], attributes: dict[str, Any]) -> Found:
     image, weight = inputs[:2]
     dims = len(image.shape) - 2

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from simtti.errors import InputError
+from simtti.words import plain
 from simtti.workloads.aten import ATTENTION_BACKENDS, gives_way
 from simtti.workloads.kineto_calls import Call, OperatorMaker
 from simtti.workloads.kineto_file import (
@@ -97,7 +98,7 @@ def _import(
     except FileError as error:
         raise InputError(f"{path} {error}") from None
     calls, timed = part.calls, part.kernels
-    name = Path(path).name.removesuffix(".gz").removesuffix(".json").removesuffix(".pt.trace")
+    name = plain(Path(path).name).removesuffix(".gz").removesuffix(".json").removesuffix(".pt.trace")
     kernels = [kernel for kernel in timed if kernel.kind == "kernel"]
     on_gpu = bool(timed)
     launchers = {kernel.operator for kernel in timed}
@@ -111,7 +112,7 @@ def _import(
     provenance = {
         "kind": "imported",
         "format": "kineto",
-        "file": Path(path).name,
+        "file": plain(Path(path).name),
         "tensor_identities": "unknown: every operand counts as a tensor of its own",
         "dtypes_assumed": maker.dtypes_assumed,
         **{key: profile.header[key] for key in _VERSIONS if isinstance(profile.header.get(key), int)},

@@ -11,13 +11,14 @@ import math
 import re
 from collections import Counter
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
 from simtti.workloads import aten_results
 from simtti.workloads.aten import ATTENTION, AtenOperator, operator
 from simtti.workloads.kineto_custom import recognised
+from simtti.workloads.operands import problem_of
 from simtti.workloads.trace import ITEM_BYTES, Operator, TensorUse, row_major
 
 _DTYPES = {
@@ -82,13 +83,13 @@ class OperatorMaker:
             positions, has_shapes, self._tensors = [], False, first
         custom = recognised(call.name, positions, call.arguments.get("Concrete Inputs"))
         if custom is not None and (launches or not on_gpu):
-            made = (
+            result = (
                 custom.output
                 if isinstance(custom.output, TensorUse)
                 else self._use(*custom.output, "activation")
             )
             return Operator(
-                "profile", 0, position, call.module, custom.op, custom.category, custom.inputs, (made,), custom.attributes, False
+                "profile", 0, position, call.module, custom.op, custom.category, custom.inputs, (result,), custom.attributes, False
             )  # fmt: skip
         attributes = _attributes(known, call, positions)
         inputs = tuple(use for _, uses in positions for use in uses)
@@ -109,9 +110,13 @@ class OperatorMaker:
             # Arguments may not be what the name promises.
             with suppress(LookupError, TypeError, ValueError):
                 outputs = self._outputs(known, call, dict(positions), inputs, attributes)
-        return Operator(
+        made = Operator(
             "profile", 0, position, call.module, call.name, category, inputs, outputs, attributes, is_view
         )
+        if problem_of(made):
+            self.left_out["operators whose operands do not fit their names"] += 1
+            return replace(made, outputs=())
+        return made
 
     def _operands(self, call: Call) -> list[tuple[int, list[TensorUse]]]:
         """The tensors among the arguments, by the arguments' positions.

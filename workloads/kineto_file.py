@@ -18,6 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from simtti.words import plain
 from simtti.workloads.unpack import FileError, Text
 
 CHUNK_BYTES = 1 << 20  # how much of a file is read at once
@@ -300,7 +301,7 @@ class Reader:
             if phase == "B":
                 self._open[_place(event)].append({})  # its end is not another's
             return
-        kind, name = KIND_OF[category], str(event.get("name") or "")
+        kind, name = KIND_OF[category], plain(str(event.get("name") or ""))
         if name.startswith(STEP_NAME):
             kind = STEP
         matters = kind not in (MODULE, STEP) or name.startswith((_MODULE_NAME, STEP_NAME))
@@ -316,7 +317,7 @@ class Reader:
         if begun:
             start, end = _number(begun.get("ts")), _number(event.get("ts"))
             begun["dur"] = None if start is None or end is None else end - start
-            yield from self._clean(begun.pop("kind"), str(begun.get("name") or ""), begun)
+            yield from self._clean(begun.pop("kind"), plain(str(begun.get("name") or "")), begun)
 
     def _clean(self, kind: str, name: str, event: Event) -> Iterator[tuple[str, Event]]:
         start, duration = _number(event.get("ts")), _number(event.get("dur"))

@@ -333,6 +333,17 @@ def _lower_product(operator: Operator, target: Target) -> list[Kernel]:
     return gemm(problem, _rounding(target))
 
 
+def _lower_scaled(operator: Operator, target: Target) -> list[Kernel]:
+    """_scaled_mm: the two matrices come first; scales and bias go into the epilogue."""
+    a, b = operator.inputs[:2]
+    reads, writes = reads_of(operator), writes_of(operator)
+    problem = Gemm(
+        a.shape[0], b.shape[1], a.shape[1], dtype=a.dtype, reads=reads, writes=writes,
+        bias=any(use.numel == b.shape[1] for use in operator.inputs[2:]),
+    )  # fmt: skip
+    return gemm(problem, target.hardware)
+
+
 def _lower_linear(operator: Operator, target: Target) -> list[Kernel]:
     x, weight = operator.inputs[:2]
     m, n, k = math.prod(x.shape[:-1]), weight.shape[0], weight.shape[1]
@@ -378,5 +389,7 @@ GEMM = Family(
     note="C[m,n] = A[m,k] B[k,n]; layout: of a product launched by itself on a cold L2; without, of one repeated from a graph",
     kernels=_kernels,
     work=_roofline_work,
-    aten=lowered_by(_lower_product, "mm bmm addmm baddbmm addbmm") | lowered_by(_lower_linear, "linear"),
+    aten=lowered_by(_lower_product, "mm bmm addmm baddbmm addbmm")
+    | lowered_by(_lower_linear, "linear")
+    | lowered_by(_lower_scaled, "_scaled_mm"),
 )
