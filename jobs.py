@@ -9,11 +9,13 @@ spoil the process they are done in have one each (`in_own_processes`).
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import json
 import math
 import multiprocessing
 import os
+import secrets
 import signal
 import socket
 import sys
@@ -27,7 +29,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import wait as wait_for
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO, ClassVar, TypeVar
 
 from simtti.errors import InputError
 
@@ -39,8 +41,6 @@ Progress = Callable[[int, int], None]
 MOST_DEATHS = 3
 # Jobs handed out for each worker: one that it does and one that waits for it.
 _AHEAD = 2
-# After so long a claim of another machine, whose processes cannot be seen from here, is given up.
-_SILENCE_S = 900.0
 
 
 def cores(workers: int | None) -> int:
@@ -159,6 +159,9 @@ class Pool:
 def _start_worker() -> None:
     """Interrupts are the parent's; recording on the meta device has no use for threads."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for name in ("SIGTERM", "SIGHUP"):  # the parent's are made interrupts
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_DFL)
     os.environ["OMP_NUM_THREADS"] = "1"
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
@@ -288,19 +291,29 @@ class Journal:
 
     A line of other code counts for nothing, nor does one that a killed process left half written. Several processes may
     write one journal: those that share the work claim jobs in it before they begin, {"code": ..., "claims": [jobs],
-    "owner": the process, "at": seconds}, and the claims of a process that is no more do not hold.
+    "owner": the process}, and the claims of a process that is no more do not hold.
+
+    A process that claims holds a lock, of a file beside the journal, that ends with it, however it ends and wherever it runs:
+    under another host name, in another container, dead and not buried.
 
     Args:
         path: a .jsonl file.
         code: of what makes the figures: `code_hash`, and whatever else they follow from.
+
+    foreign: lines of figures that other code left: they count for nothing. interrupted: where an interrupted process has kept what was
+    done, the last journal that it wrote to.
     """
+
+    interrupted: ClassVar[Path | None] = None
 
     def __init__(self, path: Path, code: str) -> None:
         self.path, self.code = path, code
-        self.owner = f"{socket.gethostname()}:{os.getpid()}:{_started(os.getpid())}"
+        self.foreign = 0
+        self.owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(8)}"
+        self._lock: BinaryIO | None = None
         self._offset = 0
         self._done: dict[str, Any] = {}
-        self._claims: dict[str, tuple[str, float]] = {}
+        self._claims: dict[str, str] = {}
 
     def read(self) -> dict[str, Any]:
         """Figures by key of all that is done, by whichever process.
@@ -327,13 +340,15 @@ class Journal:
             entry = json.loads(line)
         except ValueError:
             return  # a line that a killed process began and another went on after
-        if not isinstance(entry, dict) or entry.get("code") != self.code:
+        if not isinstance(entry, dict):
             return
-        if "claims" in entry:
-            for key in entry["claims"]:
-                self._claims[key] = entry["owner"], entry["at"]
-        elif entry["key"] not in self._done:
-            self._done[entry["key"]] = entry["figures"]
+        claims, key, owner = entry.get("claims"), entry.get("key"), entry.get("owner")
+        if entry.get("code") != self.code:
+            self.foreign += isinstance(key, str)
+        elif isinstance(claims, list) and isinstance(owner, str):
+            self._claims.update(dict.fromkeys((each for each in claims if isinstance(each, str)), owner))
+        elif isinstance(key, str) and "figures" in entry:
+            self._done.setdefault(key, entry["figures"])
 
     def append(self, key: str, figures: Any) -> None:
         """Keep what came out of a job.
@@ -343,6 +358,7 @@ class Journal:
         """
         with self._open() as file:
             self._write(file, {"key": key, "figures": figures})
+        Journal.interrupted = self.path
         self._done.setdefault(key, figures)
 
     def claim(self, keys: Sequence[str]) -> list[str]:
@@ -351,25 +367,78 @@ class Journal:
         Raises:
             InputError: as `append`.
         """
+        self._hold()
         with self._open() as file:
             self.read()
             free = [key for key in keys if key not in self._done and not self._held(key)]
             if free:
-                self._write(file, {"claims": free, "owner": self.owner, "at": time.time()})
+                self._write(file, {"claims": free, "owner": self.owner})
         return free
 
     def remove(self) -> None:
         """Once all is done and written elsewhere."""
         self.path.unlink(missing_ok=True)
+        Journal.interrupted = None
+
+    def release(self) -> None:
+        """Give up what this process claimed."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+            _lock_of(self.path, self.owner).unlink(missing_ok=True)
+
+    @contextmanager
+    def alone(self, output: str | os.PathLike[str]) -> Iterator[None]:
+        """Work on the journal with no other process.
+
+        Raises:
+            InputError: another does. output: what both would write.
+        """
+        try:
+            file = self.path.with_name(f"{self.path.name}.lock").open("ab")
+        except OSError as error:
+            raise InputError(f"cannot write {output}: {error.strerror or error}") from None
+        with file:
+            if not _try_lock(file):
+                raise InputError(
+                    f"{output}: another simtti is writing it; wait for that one, or write elsewhere"
+                )
+            try:
+                yield
+            finally:
+                Path(file.name).unlink(missing_ok=True)
+
+    def holders(self) -> list[str]:
+        """The processes that work on what is not done, each as host:number."""
+        owners = {owner for key, owner in self._claims.items() if key not in self._done}
+        return sorted(
+            owner.rpartition(":")[0] for owner in owners if owner != self.owner and self._lives(owner)
+        )
+
+    def _hold(self) -> None:
+        if self._lock is not None:
+            return
+        try:
+            self._lock = _lock_of(self.path, self.owner).open("ab")
+        except OSError as error:
+            raise InputError(f"cannot write {self.path}: {error.strerror or error}") from None
+        _try_lock(self._lock)
+        atexit.register(self.release)
 
     def _held(self, key: str) -> bool:
-        owner, at = self._claims.get(key, ("", 0.0))
-        if owner in ("", self.owner):
-            return False
-        host, pid, started = owner.rsplit(":", 2)
-        if host == socket.gethostname():
-            return _started(int(pid)) == started
-        return time.time() - at < _SILENCE_S
+        owner = self._claims.get(key, "")
+        return owner not in ("", self.owner) and self._lives(owner)
+
+    def _lives(self, owner: str) -> bool:
+        """Whether the process that called itself so still holds its lock."""
+        try:
+            with _lock_of(self.path, owner).open("r+b") as file:
+                if not _try_lock(file):
+                    return True
+                Path(file.name).unlink(missing_ok=True)
+        except (OSError, ValueError):
+            pass  # no such file: it ended well, or never was
+        return False
 
     @contextmanager
     def _open(self) -> Iterator[BinaryIO]:
@@ -386,6 +455,25 @@ class Journal:
         torn = file.tell() > 0 and not _ends_with_newline(self.path)
         file.write(b"\n" + line if torn else line)
         file.flush()  # before the lock is given up, and while a full disk can still be told
+
+
+def _lock_of(path: Path, owner: str) -> Path:
+    """The file that a process of that name holds while it works on the journal at `path`."""
+    token = "".join(each for each in owner.rpartition(":")[2] if each.isalnum())[:32] or "none"
+    return path.with_name(f".{path.name}.{token}.lock")
+
+
+def _try_lock(file: BinaryIO) -> bool:
+    """Hold `file` until it is closed or the process ends; False if another process does. Windows: always."""
+    if sys.platform == "win32":
+        return True
+    import fcntl
+
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 @contextmanager
@@ -414,23 +502,3 @@ def _ends_with_newline(path: Path) -> bool:
     with path.open("rb") as file:
         file.seek(-1, os.SEEK_END)
         return file.read(1) == b"\n"
-
-
-def _started(pid: int) -> str:
-    """When a process of this machine began, in the kernel's ticks, so that a number used again is not mistaken; empty when
-    there is none, or a dead one that nobody has buried."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        return "" if fields[0] == "Z" else fields[19]
-    except OSError:
-        return "" if not _alive(pid) else "0"
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

@@ -52,7 +52,13 @@ class _ValidateGroup(click.Group):
 @click.option(
     "--parameters", help="Only parameters that match these patterns, as gemm_wgmma.*,hbm_efficiency."
 )
-@click.option("--rows", default=3000, show_default=True, help="Training rows of a family to use at most.")
+@click.option(
+    "--rows",
+    default=3000,
+    type=click.IntRange(min=1),
+    show_default=True,
+    help="Training rows of a family to use at most.",
+)
 @click.option(
     "--keep", is_flag=True, help="Fit nothing: write only how far off the device is on both halves (fits:)."
 )
@@ -77,10 +83,13 @@ def calibrate(
     simtti calibrate --hw h200-sxm --measurements gemm.parquet --parameters 'hbm_*' -o my-h200.yaml
     """
     from simtti.commands.terminal import print_calibration
+    from simtti.hw_configs.families import parse
     from simtti.validation.fit import calibrate as fitting
     from simtti.validation.measurements.read import read_measurements
 
     check_outputs(out)
+    if Path(out).is_file():
+        parse(Path(out))  # a damaged file is refused before the work
     with stages() as advance:
         found = fitting.calibrate(
             hw,
@@ -228,7 +237,12 @@ def trace(
     help="Hardware counters too: a file of `simtti capture kernels --counters`.",
 )
 @click.option("-o", "--out", type=click.Path(), help="A folder for HW.html, HW.md and HW.parquet.")
-@click.option("--rows", default=0, help="Rows of a family at most, spread over the times; all if not given.")
+@click.option(
+    "--rows",
+    default=0,
+    type=click.IntRange(min=0),
+    help="Rows of a family at most, spread over the times; all if not given.",
+)
 @workers_option
 def kernels(
     hw: str, files: tuple[str, ...], counters: str | None, out: str | None, rows: int, workers: int | None

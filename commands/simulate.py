@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import click
@@ -22,7 +23,7 @@ from simtti.commands.options import (
     workers_option,
 )
 from simtti.commands.progress import progress
-from simtti.errors import InputError
+from simtti.errors import INTERNAL, InputError
 
 
 @click.command()
@@ -118,6 +119,21 @@ def run(
         click.echo(f"Timeline: {timeline} (open it in ui.perfetto.dev)")
 
 
+def _say(text: str) -> None:
+    click.echo(text, err=True)
+
+
+def _report_bugs(errors: Iterable[str]) -> None:
+    """A bug of simtti's own cost some rows: that is said, and not taken for the user's mistake.
+
+    Raises:
+        RuntimeError: there is one.
+    """
+    bugs = [text for text in errors if text.startswith(INTERNAL)]
+    if bugs:
+        raise RuntimeError(f"{len(bugs)} rows have none of their figures for a bug; the first: {bugs[0]}")
+
+
 def _replay(
     trace_path: str, hw: str, timing: str, json_path: str | None, trace_hw: str | None, partial: bool
 ) -> None:
@@ -167,6 +183,7 @@ def predict(rows: str, hw: str, out: str, workers: int | None) -> None:
         table = predict_table(rows, hw, out, workers=workers, progress=advance)
     failed = int((table["error"] != "").sum())
     click.echo(f"{out}: {len(table) - failed} of {len(table)} rows timed on {hw}", err=True)
+    _report_bugs(table["error"])
 
 
 @click.command()
@@ -187,9 +204,10 @@ def sweep(points: str, out: str, workers: int | None) -> None:
     from simtti.simulator.sweep import sweep as sweep_table
 
     with progress("sweep", "runs") as advance:
-        table = sweep_table(points, out, workers=workers, progress=advance)
+        table = sweep_table(points, out, workers=workers, progress=advance, say=_say)
     failed = int(table["latency_s"].isna().sum())
     click.echo(f"{out}: {len(table) - failed} of {len(table)} runs", err=True)
+    _report_bugs(text for text in table["error"] if isinstance(text, str))
 
 
 @click.command()
@@ -262,7 +280,7 @@ def explore(spec: str, out: str, numbers: tuple[int, ...], **options: Any) -> No
     from simtti.explore import api
 
     with progress("explore", "designs") as advance:
-        result = api.explore(spec, out, progress=advance, **options)
+        result = api.explore(spec, out, progress=advance, say=_say, **options)
     for number in numbers:
         click.echo(api.write_design(result, number, Path(out)), err=True)
     print_exploration(result)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import difflib
 import functools
+import hashlib
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -57,6 +59,12 @@ def load(name_or_path: str) -> Hardware:
     from simtti.hw_configs import schema  # pydantic is needed only to read a file
 
     return schema.to_hardware(read(name_or_path), name_or_path)
+
+
+def content_hash(name_or_path: str) -> str:
+    """The same for devices whose files, with those they are based on, say the same."""
+    content = json.dumps(read(name_or_path), sort_keys=True, default=str)
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
 def add_values(path: str) -> None:

@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from simtti.errors import InputError
+from simtti.errors import InputError, internal
 from simtti.files import check_writable, read_table, write_table
 from simtti.hw_configs.devices import load
 from simtti.hw_configs.hardware import Hardware
@@ -67,8 +67,10 @@ def predict(
         check_writable(out)
     hardware = hw if isinstance(hw, Hardware) else load(hw)
     given = table.drop(columns=list(Predicted._fields), errors="ignore")
-    records: list[dict[str, Any]] = given.to_dict("records")  # type: ignore[assignment]
-    found = in_chunks(predict_rows, records, hardware, size=_CHUNK_ROWS, workers=workers, progress=progress)
+    records: list[dict[str, Any]]
+    records, same = _distinct(given)
+    once = in_chunks(predict_rows, records, hardware, size=_CHUNK_ROWS, workers=workers, progress=progress)
+    found = [once[number] for number in same]
     for name in ("time_us", "kernel_us"):
         table[name] = pd.Series([getattr(one, name) for one in found], table.index, dtype=float)
     for name in ("kernels", "error"):
@@ -76,6 +78,21 @@ def predict(
     if out is not None:
         write_table(table, out)
     return table
+
+
+def _distinct(given: pd.DataFrame) -> tuple[list[dict[str, Any]], list[int]]:
+    """The rows that differ, and of each row the number of its own among them: an operator is timed once, however often it stands in
+    the table."""
+    numbers: dict[tuple[Any, ...], int] = {}
+    same, firsts = [], []
+    names = [str(name) for name in given.columns]
+    for row in given.itertuples(index=False, name=None):
+        key = tuple((type(cell), cell) if cell == cell else None for cell in row)
+        number = numbers.setdefault(key, len(firsts))
+        if number == len(firsts):
+            firsts.append(dict(zip(names, row, strict=True)))
+        same.append(number)
+    return firsts, same
 
 
 class Predicted(NamedTuple):
@@ -97,6 +114,9 @@ def predict_rows(rows: list[dict[str, Any]], hardware: Hardware) -> list[Predict
             time_s = operator_time_s(kernels, hardware)
         except InputError as error:
             found.append(Predicted(math.nan, math.nan, "", str(error)))
+            continue
+        except Exception as error:  # a bug of ours costs its row, by its name, and not the others
+            found.append(Predicted(math.nan, math.nan, "", internal(error)))
             continue
         alone_s = time_s - gaps_s(kernels, hardware)
         names = ", ".join(kernel.name for kernel in kernels)
