@@ -58,7 +58,7 @@ class _Group(click.Group):
 
 
 def _interrupted() -> str:
-    from simtti.jobs import Journal
+    from simtti.journal import Journal
 
     if Journal.interrupted is None:
         return "interrupted; nothing was written"

@@ -17,7 +17,7 @@ from typing import Any
 
 from simtti.explore.engines import Engine
 from simtti.explore.spec import Spec
-from simtti.jobs import Journal, code_hash
+from simtti.journal import Journal, code_hash
 
 _POLL_S = 0.3  # between looks at what other processes have done
 _CLAIM = 64  # designs claimed at once, or an eighth of those left if that is more

@@ -46,7 +46,7 @@ def coverage(trace: Trace) -> Coverage | None:
     if trace.timing is None or not trace.timing.kernels:
         return None
     operators = list(trace.operators())
-    calls = Counter(
+    calls: Counter[tuple[int, float | None]] = Counter(
         (kernel.correlation, kernel.launch_us)
         for kernel in trace.timing.kernels
         if kernel.launch_us is not None and kernel.correlation

@@ -84,7 +84,8 @@ def _distinct(given: pd.DataFrame) -> tuple[list[dict[str, Any]], list[int]]:
     """The rows that differ, and of each row the number of its own among them: an operator is timed once, however often it stands in
     the table."""
     numbers: dict[tuple[Any, ...], int] = {}
-    same, firsts = [], []
+    same: list[int] = []
+    firsts: list[dict[str, Any]] = []
     names = [str(name) for name in given.columns]
     for row in given.itertuples(index=False, name=None):
         key = tuple((type(cell), cell) if cell == cell else None for cell in row)

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 from simtti.errors import InputError, internal, unknown
 from simtti.files import check_writable, read_table, write_table
 from simtti.hw_configs.devices import content_hash
-from simtti.jobs import Journal, Pool, code_hash
+from simtti.jobs import Pool
+from simtti.journal import Journal, code_hash
 
 if TYPE_CHECKING:
     import pandas as pd

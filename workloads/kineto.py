@@ -31,6 +31,7 @@ from simtti.errors import InputError
 from simtti.words import plain
 from simtti.workloads.aten import ATTENTION_BACKENDS, gives_way
 from simtti.workloads.kineto_calls import Call, OperatorMaker
+from simtti.workloads.kineto_fields import extent, size, whole
 from simtti.workloads.kineto_file import (
     LAUNCH,
     MEMCPY,
@@ -42,6 +43,7 @@ from simtti.workloads.kineto_file import (
     FileError,
     Progress,
     Reader,
+    in_time,
 )
 from simtti.workloads.kineto_parts import Iteration, Launches, chosen
 from simtti.workloads.trace import HostTime, Operator, Phase, Step, TimedKernel, Timing, Trace
@@ -52,8 +54,6 @@ DEVICE_FACTS = {
     "compute_minor": "computeMinor", "registers_per_sm": "regsPerMultiprocessor",
     "shared_memory_per_sm_bytes": "sharedMemPerMultiprocessor", "threads_per_sm": "maxThreadsPerMultiprocessor",
 }  # fmt: skip
-# An event at 0 so long before all others, and longer than they all take, has no time: no clock was read for it.
-_FAR_US = 100.0
 _WAITS = re.compile(r"(cuda|hip|cu)(Stream|Device|Event|Ctx)Synchronize")
 _VERSIONS = (
     "cuda_runtime_version",
@@ -243,30 +243,12 @@ def read_kineto(
     path = Path(path)
     reader = Reader(path, may_be_empty, progress)
     try:
-        events = _in_time(reader.events(), reader.left_out)
+        events = in_time(reader.events(), reader.left_out)
         if not events and not may_be_empty:
             raise FileError("holds no event with a time")
         return _profile(events, reader)
     except FileError as error:
         raise InputError(f"{path} {error}") from None
-
-
-def _in_time(events: list[tuple[str, Event]], left_out: Counter[str]) -> list[tuple[str, Event]]:
-    """The events without those whose clock was not set: at 0 (or before) while the others lie far from it."""
-    others = [event for _, event in events if event["ts"] > 0]
-    if not others or len(others) == len(events):
-        return events
-    first = min(event["ts"] for event in others)
-    span_us = max(event["ts"] + event["dur"] for event in others) - first
-
-    def is_set(event: Event) -> bool:
-        gap_us = first - event["ts"] - event["dur"]
-        return event["ts"] > 0 or gap_us <= max(_FAR_US, span_us if event["dur"] else 0.0)
-
-    kept = [(kind, event) for kind, event in events if is_set(event)]
-    if len(kept) < len(events):
-        left_out["events whose time was not set"] += len(events) - len(kept)
-    return kept
 
 
 @contextmanager
@@ -378,7 +360,7 @@ def _walk(rows: list[_Row], process: str, thread: int, base: float, nesting: _Ne
         name, arguments = event["name"], event["args"]
         if kind == LAUNCH:
             launch = _Launch(owner or (above.call if above else None), start, -negative, process, order)
-            number = _whole(arguments.get("correlation"), None)
+            number = whole(arguments.get("correlation"), None)
             if number is not None:
                 nesting.launches.add(number, launch)
             if owner and _WAITS.match(name):
@@ -396,7 +378,7 @@ def _walk(rows: list[_Row], process: str, thread: int, base: float, nesting: _Ne
             nesting.kept.append(call)
         elif owner is not None and not owner.backend and name[6:] in ATTENTION_BACKENDS:
             owner.backend = ATTENTION_BACKENDS[name[6:]]
-        external = _whole(arguments.get("External id", arguments.get("external id")), None)
+        external = whole(arguments.get("External id", arguments.get("external id")), None)
         if external is not None:
             nesting.by_external_id.setdefault(external, {})[process] = owner or call
         stack.append(_Frame(start - negative, kind, module, owner, call))
@@ -404,11 +386,11 @@ def _walk(rows: list[_Row], process: str, thread: int, base: float, nesting: _Ne
 
 def _gpu(event: Event) -> tuple[str, int]:
     """Where a kernel ran: Kineto's process (the GPU, or what a merge of several ranks made of it) and the GPU's number."""
-    return event["pid"], _whole(event["args"].get("device"), 31) or 0
+    return event["pid"], whole(event["args"].get("device"), 31) or 0
 
 
 def _correlation(event: Event) -> int:
-    return _whole(event["args"].get("correlation"), None) or 0
+    return whole(event["args"].get("correlation"), None) or 0
 
 
 def _tie(
@@ -421,7 +403,7 @@ def _tie(
     process = launch.process if launch is not None else nesting.launches.process_of(_gpu(event))
     call = launch.call if launch is not None else None
     if call is None:  # a launch whose thread is not known, or that the file lacks
-        external = _whole(arguments.get("External id", arguments.get("external id")), None)
+        external = whole(arguments.get("External id", arguments.get("external id")), None)
         call = nesting.with_external_id(external, process) if external is not None else None
         if call is not None and call.start_us > start - base:
             call = None
@@ -440,41 +422,17 @@ def _tie(
         duration_us=event["dur"],
         kind=kind,
         device=_gpu(event)[1],
-        stream=_whole(arguments.get("stream"), 63) or 0,
+        stream=whole(arguments.get("stream"), 63) or 0,
         correlation=correlation,
         launch_us=None if launch is None else round(launch.start - base, 3),
         launch_duration_us=None if launch is None else launch.duration,
-        grid=_extent(arguments.get("grid")),
-        block=_extent(arguments.get("block")),
-        registers=_size(arguments.get("registers per thread"), 31),
-        shared_memory_bytes=_size(arguments.get("shared memory"), 63),
-        nbytes=_size(arguments.get("bytes"), 63),
+        grid=extent(arguments.get("grid")),
+        block=extent(arguments.get("block")),
+        registers=size(arguments.get("registers per thread"), 31),
+        shared_memory_bytes=size(arguments.get("shared memory"), 63),
+        nbytes=size(arguments.get("bytes"), 63),
     )
     return kernel, call, process
-
-
-def _whole(value: Any, bits: int | None) -> int | None:
-    """A whole number, given as one or as text, of so many bits; None for anything else."""
-    if type(value) is str and value.lstrip("-").isdecimal() and len(value) < 40:
-        value = int(value)
-    if type(value) is float and value.is_integer():
-        value = int(value)
-    if type(value) is not int or (bits is not None and not -(2**bits) <= value < 2**bits):
-        return None
-    return value
-
-
-def _size(value: Any, bits: int) -> int | None:
-    found = _whole(value, bits)
-    return found if found is not None and found >= 0 else None
-
-
-def _extent(value: Any) -> tuple[int, int, int] | None:
-    """A grid's or a block's three dimensions."""
-    if not isinstance(value, list) or len(value) != 3:
-        return None
-    x, y, z = (_size(size, 31) for size in value)
-    return None if x is None or y is None or z is None else (x, y, z)
 
 
 def _with_operator(kernel: TimedKernel, row: int) -> TimedKernel:

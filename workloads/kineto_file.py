@@ -16,7 +16,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from simtti.words import plain
 from simtti.workloads.unpack import FileError, Text
@@ -45,10 +45,12 @@ HEADER = (
 _ESCAPE = re.compile(r'\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})?')
 _LONGEST_ESCAPE = 6
 _LONGEST_TIME = 40  # characters of a number written as text
+# An event at 0 so long before all others, and longer than they all take, has no time: no clock was read for it.
+_FAR_US = 100.0
 Event = dict[str, Any]
 Progress = Callable[[int, int], None]
 
-__all__ = ["FileError", "Reader"]
+__all__ = ["FileError", "Reader", "in_time"]
 
 
 class CutError(FileError):
@@ -285,7 +287,7 @@ class Reader:
             else:
                 self.left_out["events that are no objects"] += 1
 
-    def _cut_list(self) -> None:
+    def _cut_list(self) -> NoReturn:
         if self._source.cut:
             raise CutError("is truncated: its gzip data end too early")
         raise CutError("is truncated: its JSON ends in the middle")
@@ -352,3 +354,21 @@ def _number(value: Any) -> float | None:
     except (ValueError, OverflowError):
         return None
     return number if math.isfinite(number) else None
+
+
+def in_time(events: list[tuple[str, Event]], left_out: Counter[str]) -> list[tuple[str, Event]]:
+    """The events without those whose clock was not set: at 0 (or before) while the others lie far from it."""
+    others = [event for _, event in events if event["ts"] > 0]
+    if not others or len(others) == len(events):
+        return events
+    first = min(event["ts"] for event in others)
+    span_us = max(event["ts"] + event["dur"] for event in others) - first
+
+    def is_set(event: Event) -> bool:
+        gap_us = first - event["ts"] - event["dur"]
+        return event["ts"] > 0 or gap_us <= max(_FAR_US, span_us if event["dur"] else 0.0)
+
+    kept = [(kind, event) for kind, event in events if is_set(event)]
+    if len(kept) < len(events):
+        left_out["events whose time was not set"] += len(events) - len(kept)
+    return kept

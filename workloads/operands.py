@@ -100,7 +100,7 @@ def _convolution(operator: Operator) -> str:
 
 
 def _group_norm(operator: Operator) -> str:
-    groups = operator.attributes.get("num_groups")
+    groups: Any = operator.attributes.get("num_groups")
     problem = _needs(operator, 1, 2)
     if problem or (
         _whole(groups, 1) and operator.inputs[0].shape[1] % groups == 0 and operator.inputs[0].numel

@@ -131,7 +131,7 @@ class Text:
             head = _peek(stream)
             layer = _layer(head)
             if layer is None:
-                return stream  # type: ignore[no-any-return]
+                return stream
             self.layers.append(layer)
             stream = io.BufferedReader(self._unwrapped(layer, stream), 1 << 16)
         raise FileError(f"is packed more than {_MOST_LAYERS} times over: unpack it first")
