@@ -2,28 +2,40 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+import threading
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import click
 
 from simtti.commands import exchange, listings, measurements, simulate, traces
 from simtti.errors import InputError
+from simtti.words import plain
 
 
 class _Group(click.Group):
-    """Turns an InputError, a full disk or Ctrl-C of any command into one line and exit code 2."""
+    """Turns an InputError, a full disk or an interrupt of any command into one line and exit code 2, and any other exception, which is
+    a bug, into a request to report it and exit code 70 (EX_SOFTWARE); its traceback with --debug, which stands anywhere."""
 
     def main(self, *args: Any, **extra: Any) -> Any:
         extra["standalone_mode"] = False
+        given = extra.pop("args", args[0] if args else None)
+        words = list(sys.argv[1:] if given is None else given)
+        debug = "--debug" in words
+        extra["args"] = [word for word in words if word != "--debug"]
         try:
-            return super().main(*args, **extra)
+            with _ended_by_signals():
+                return super().main(*args[1:], **extra)
         except InputError as error:
             _fail(str(error))
         except click.exceptions.Exit as stop:
             sys.exit(stop.exit_code)
         except (click.Abort, KeyboardInterrupt):
-            _fail("interrupted; finished work is kept, the same command goes on from there")
+            _fail(_interrupted())
         except click.ClickException as error:
             _fail(" ".join(error.format_message().split()))
         except BrokenPipeError:
@@ -31,10 +43,52 @@ class _Group(click.Group):
             sys.exit(0)
         except OSError as error:
             _fail(f"{error.filename or 'output'}: {error.strerror or error}")
+        except MemoryError:
+            _fail("the memory is not enough for this")
+        except Exception as error:
+            if debug:
+                traceback.print_exc()
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            click.echo(
+                f"simtti: internal error: {plain(reason)[:500]}; this is a bug in simtti, not a mistake of yours: please report it with the "
+                "command and what --debug adds",
+                err=True,
+            )
+            sys.exit(70)
+
+
+def _interrupted() -> str:
+    from simtti.journal import Journal
+
+    if Journal.interrupted is None:
+        return "interrupted; nothing was written"
+    return f"interrupted; what was finished is kept in {Journal.interrupted}, and the same command goes on from there"
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """SIGTERM and SIGHUP end a command as Ctrl-C does: workers with it, and what is kept is told."""
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    names = [name for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = {name: signal.getsignal(getattr(signal, name)) for name in names}
+    for name in names:
+        if before[name] == signal.SIG_DFL:  # nohup has SIGHUP ignored: that stays
+            signal.signal(getattr(signal, name), interrupt)
+    try:
+        yield
+    finally:
+        for name in names:
+            signal.signal(getattr(signal, name), before[name])
 
 
 def _fail(message: str) -> None:
-    click.echo(f"simtti: error: {message}", err=True)
+    click.echo(f"simtti: error: {plain(message)}", err=True)
     sys.exit(2)
 
 

@@ -11,6 +11,19 @@ class InputError(Exception):
     """
 
 
+INTERNAL = "internal error"
+
+
+def internal(error: BaseException) -> str:
+    """What a bug of simtti's own is called where it costs one row of many: a request to report it.
+
+    >>> internal(KeyError("x"))
+    "internal error: KeyError: 'x'; please report this row"
+    """
+    reason = " ".join(str(error).split())[:200]
+    return f"{INTERNAL}: {type(error).__name__}: {reason}; please report this row"
+
+
 def unknown(kind: str, given: str, known: Iterable[str]) -> InputError:
     """An InputError for a name that is not among `known`, with the nearest names.
 

@@ -1,4 +1,4 @@
-"""Many jobs: side by side in processes of this machine, and a journal of those that are done.
+"""Many jobs, side by side in processes of this machine; `journal` keeps those that are done.
 
 Every command that does many things at once does them here, so that they behave alike. Ctrl-C, or an error of one job,
 ends the workers at once; what is done by then is in the journal where there is one, and the same command goes on from
@@ -9,25 +9,19 @@ spoil the process they are done in have one each (`in_own_processes`).
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import multiprocessing
 import os
 import signal
-import socket
-import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import wait as wait_for
-from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, TypeVar
 
 from simtti.errors import InputError
 
@@ -39,8 +33,6 @@ Progress = Callable[[int, int], None]
 MOST_DEATHS = 3
 # Jobs handed out for each worker: one that it does and one that waits for it.
 _AHEAD = 2
-# After so long a claim of another machine, whose processes cannot be seen from here, is given up.
-_SILENCE_S = 900.0
 
 
 def cores(workers: int | None) -> int:
@@ -159,6 +151,9 @@ class Pool:
 def _start_worker() -> None:
     """Interrupts are the parent's; recording on the meta device has no use for threads."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for name in ("SIGTERM", "SIGHUP"):  # the parent's are made interrupts
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_DFL)
     os.environ["OMP_NUM_THREADS"] = "1"
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
@@ -268,169 +263,3 @@ def in_chunks(
             done += len(chunks[at])
             progress(done, len(items))
     return [result for at in chunks for result in found[at]]
-
-
-def code_hash(*more: str) -> str:
-    """A hash of the sources and numbers of the simulator, and of the folders in `more`: results of others are not resumed
-    from."""
-    root = Path(__file__).parent
-    folders = ("simulator", "hw_configs", "workloads", *more)
-    files = [*root.glob("*.py"), *(path for folder in folders for path in (root / folder).rglob("*"))]
-    digest = hashlib.sha256()
-    for path in sorted(files):
-        if path.suffix in (".py", ".yaml"):
-            digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]
-
-
-class Journal:
-    """What is done, one JSON line each, as soon as it is: {"code": ..., "key": the job, "figures": what came out}.
-
-    A line of other code counts for nothing, nor does one that a killed process left half written. Several processes may
-    write one journal: those that share the work claim jobs in it before they begin, {"code": ..., "claims": [jobs],
-    "owner": the process, "at": seconds}, and the claims of a process that is no more do not hold.
-
-    Args:
-        path: a .jsonl file.
-        code: of what makes the figures: `code_hash`, and whatever else they follow from.
-    """
-
-    def __init__(self, path: Path, code: str) -> None:
-        self.path, self.code = path, code
-        self.owner = f"{socket.gethostname()}:{os.getpid()}:{_started(os.getpid())}"
-        self._offset = 0
-        self._done: dict[str, Any] = {}
-        self._claims: dict[str, tuple[str, float]] = {}
-
-    def read(self) -> dict[str, Any]:
-        """Figures by key of all that is done, by whichever process.
-
-        Raises:
-            InputError: the journal is there and cannot be read.
-        """
-        try:
-            with self.path.open("rb") as file:
-                file.seek(self._offset)
-                for line in file:
-                    if not line.endswith(b"\n"):
-                        break  # being written, or all that a killed process got out
-                    self._offset += len(line)
-                    self._take(line)
-        except FileNotFoundError:
-            pass
-        except OSError as error:
-            raise InputError(f"cannot read {self.path}: {error.strerror or error}") from None
-        return dict(self._done)
-
-    def _take(self, line: bytes) -> None:
-        try:
-            entry = json.loads(line)
-        except ValueError:
-            return  # a line that a killed process began and another went on after
-        if not isinstance(entry, dict) or entry.get("code") != self.code:
-            return
-        if "claims" in entry:
-            for key in entry["claims"]:
-                self._claims[key] = entry["owner"], entry["at"]
-        elif entry["key"] not in self._done:
-            self._done[entry["key"]] = entry["figures"]
-
-    def append(self, key: str, figures: Any) -> None:
-        """Keep what came out of a job.
-
-        Raises:
-            InputError: the disk is full, or the journal cannot be written.
-        """
-        with self._open() as file:
-            self._write(file, {"key": key, "figures": figures})
-        self._done.setdefault(key, figures)
-
-    def claim(self, keys: Sequence[str]) -> list[str]:
-        """Those of `keys` that are not done and nobody else works on; now this process does.
-
-        Raises:
-            InputError: as `append`.
-        """
-        with self._open() as file:
-            self.read()
-            free = [key for key in keys if key not in self._done and not self._held(key)]
-            if free:
-                self._write(file, {"claims": free, "owner": self.owner, "at": time.time()})
-        return free
-
-    def remove(self) -> None:
-        """Once all is done and written elsewhere."""
-        self.path.unlink(missing_ok=True)
-
-    def _held(self, key: str) -> bool:
-        owner, at = self._claims.get(key, ("", 0.0))
-        if owner in ("", self.owner):
-            return False
-        host, pid, started = owner.rsplit(":", 2)
-        if host == socket.gethostname():
-            return _started(int(pid)) == started
-        return time.time() - at < _SILENCE_S
-
-    @contextmanager
-    def _open(self) -> Iterator[BinaryIO]:
-        """The journal, to be added to, while no other process adds to it."""
-        try:
-            with self.path.open("ab") as file, _locked(file):
-                yield file
-        except OSError as error:
-            raise InputError(f"cannot write {self.path}: {error.strerror or error}") from None
-
-    def _write(self, file: BinaryIO, entry: dict[str, Any]) -> None:
-        """One line, in one write, after whatever a killed process left."""
-        line = json.dumps({"code": self.code, **entry}).encode() + b"\n"
-        torn = file.tell() > 0 and not _ends_with_newline(self.path)
-        file.write(b"\n" + line if torn else line)
-        file.flush()  # before the lock is given up, and while a full disk can still be told
-
-
-@contextmanager
-def _locked(file: BinaryIO) -> Iterator[None]:
-    """Hold `file` for this process. Windows has no such locks: there, one process works on a journal."""
-    if sys.platform == "win32":
-        yield
-        return
-    import fcntl
-
-    fcntl.flock(file, fcntl.LOCK_EX)
-    try:
-        yield
-    finally:
-        fcntl.flock(file, fcntl.LOCK_UN)
-
-
-@contextmanager
-def alone(path: Path) -> Iterator[None]:
-    """Hold a file that at most one process holds at a time; that of a process that dies is free again."""
-    with path.open("ab") as file, _locked(file):
-        yield
-
-
-def _ends_with_newline(path: Path) -> bool:
-    with path.open("rb") as file:
-        file.seek(-1, os.SEEK_END)
-        return file.read(1) == b"\n"
-
-
-def _started(pid: int) -> str:
-    """When a process of this machine began, in the kernel's ticks, so that a number used again is not mistaken; empty when
-    there is none, or a dead one that nobody has buried."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        return "" if fields[0] == "Z" else fields[19]
-    except OSError:
-        return "" if not _alive(pid) else "0"
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

@@ -55,6 +55,18 @@ def gib(nbytes: float, digits: int = 1) -> str:
     return f"{nbytes / 2**30:.{digits}f} GiB"
 
 
+def plain(text: str) -> str:
+    """`text` without what a terminal or a file could take for anything but text: control characters and lone surrogates are
+    spelled out.
+
+    >>> plain("a" + chr(27) + "[2Jb")
+    'a\\\\x1b[2Jb'
+    """
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
+
+
 def joined(items: list[str]) -> str:
     """'a, b and c'."""
     return items[0] if len(items) == 1 else ", ".join(items[:-1]) + " and " + items[-1]

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import click
 
-from simtti.commands.options import check_outputs, json_option, print_json, table_option
+from simtti.commands.options import (
+    check_outputs,
+    json_option,
+    part_options,
+    print_json,
+    step_of,
+    table_option,
+)
+from simtti.commands.progress import progress
 
 
 @click.group(name="import")
@@ -15,9 +23,14 @@ def import_() -> None:
 @import_.command(name="kineto")
 @click.argument("file", type=click.Path())
 @click.option("--out", type=click.Path(), help="The trace file to write (.parquet).")
+@part_options
 @json_option("what was found")
-def import_kineto(file: str, out: str | None, json_path: str | None) -> None:
-    """Import a torch.profiler trace (.json or .json.gz): operators with shapes, kernels with times.
+def import_kineto(
+    file: str, out: str | None, json_path: str | None, device: int | None, profiler_step: str | None
+) -> None:
+    """Import a torch.profiler trace (.json, gzipped, zipped or in a tar): operators with shapes, kernels with times.
+
+    A trace is one iteration on one GPU. What makes no sense in the file is left out, counted and said.
 
     \b
     simtti import kineto run.pt.trace.json.gz --out run.parquet --json -
@@ -26,12 +39,17 @@ def import_kineto(file: str, out: str | None, json_path: str | None) -> None:
     from simtti.workloads import kineto
 
     check_outputs(out, json_path)
-    trace = kineto.import_kineto(file)
+    with progress("read", "bytes") as advance:
+        trace = kineto.import_kineto(file, device=device, step=step_of(profiler_step), progress=advance)
     if out:
         trace.save(out)
     facts = kineto.summary(trace)
     if json_path and print_json(facts, json_path):
         return
+    for remark in facts["remarks"]:
+        click.echo(f"{file}: {remark}", err=True)
+    for reason, count in facts["left_out"].items():
+        click.echo(f"{file}: left out: {count} {reason}", err=True)
     click.echo(
         f"{file}: {facts['device']}: {facts['operators']} operators, {facts['kernels']} kernels of "
         f"{facts['kernel_time_us'] / 1e3:.3f} ms, {facts['kernels_with_shapes']} with shapes",

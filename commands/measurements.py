@@ -14,7 +14,9 @@ from simtti.commands.options import (
     json_option,
     measurements_option,
     names,
+    part_options,
     print_json,
+    step_of,
     workers_option,
 )
 from simtti.commands.progress import progress, stages
@@ -50,7 +52,13 @@ class _ValidateGroup(click.Group):
 @click.option(
     "--parameters", help="Only parameters that match these patterns, as gemm_wgmma.*,hbm_efficiency."
 )
-@click.option("--rows", default=3000, show_default=True, help="Training rows of a family to use at most.")
+@click.option(
+    "--rows",
+    default=3000,
+    type=click.IntRange(min=1),
+    show_default=True,
+    help="Training rows of a family to use at most.",
+)
 @click.option(
     "--keep", is_flag=True, help="Fit nothing: write only how far off the device is on both halves (fits:)."
 )
@@ -75,10 +83,13 @@ def calibrate(
     simtti calibrate --hw h200-sxm --measurements gemm.parquet --parameters 'hbm_*' -o my-h200.yaml
     """
     from simtti.commands.terminal import print_calibration
+    from simtti.hw_configs.families import parse
     from simtti.validation.fit import calibrate as fitting
     from simtti.validation.measurements.read import read_measurements
 
     check_outputs(out)
+    if Path(out).is_file():
+        parse(Path(out))  # a damaged file is refused before the work
     with stages() as advance:
         found = fitting.calibrate(
             hw,
@@ -163,13 +174,20 @@ def shipped(hw: str | None, out: str | None, table_path: str | None, workers: in
 @validate.command()
 @click.argument("file", type=click.Path())
 @click.option("--hw", help="The device to predict for; the one the trace was taken on if not given.")
+@part_options
 @json_option("the figures")
 @click.option(
     "--table", "table_path", type=click.Path(), help="Write every operator with both times: .csv or .parquet."
 )
 @click.option("--plot", "plot_path", type=click.Path(), help="Write a scatter as .png or .svg.")
 def trace(
-    file: str, hw: str | None, json_path: str | None, table_path: str | None, plot_path: str | None
+    file: str,
+    hw: str | None,
+    json_path: str | None,
+    table_path: str | None,
+    plot_path: str | None,
+    device: int | None,
+    profiler_step: str | None,
 ) -> None:
     """Compare the model with the measured kernels of a timed trace (a .parquet, or a torch.profiler .json[.gz]).
 
@@ -180,17 +198,24 @@ def trace(
     """
     from simtti.commands.plots import plot_comparison
     from simtti.files import write_table
-    from simtti.hw_configs.devices import find_reported, load
+    from simtti.hw_configs.devices import find_reported, load, no_device_file
     from simtti.validation.judge.trace import compare
     from simtti.workloads.kineto import import_kineto as read_kineto
     from simtti.workloads.trace import Trace
 
     check_outputs(json_path, table_path, plot_path)
-    trace = Trace.load(file) if file.endswith(".parquet") else read_kineto(file)
+    if file.endswith(".parquet"):
+        trace = Trace.load(file)
+    else:
+        trace = read_kineto(file, device=device, step=step_of(profiler_step))
+        for remark in trace.provenance["remarks"]:
+            click.echo(f"{file}: {remark}", err=True)
+        for reason, count in trace.provenance["left_out"].items():
+            click.echo(f"{file}: left out: {count} {reason}", err=True)
     name = str(trace.timing.device.get("name", "")) if trace.timing else ""
     hardware = load(hw) if hw else find_reported(name)
     if hardware is None:
-        raise InputError(f"{file}: there is no device file for {name or 'its device'!r}; say which with --hw")
+        raise no_device_file(name, "--hw")
     comparison = compare(trace, hardware)
     if table_path:
         write_table(comparison.table, table_path)
@@ -212,7 +237,12 @@ def trace(
     help="Hardware counters too: a file of `simtti capture kernels --counters`.",
 )
 @click.option("-o", "--out", type=click.Path(), help="A folder for HW.html, HW.md and HW.parquet.")
-@click.option("--rows", default=0, help="Rows of a family at most, spread over the times; all if not given.")
+@click.option(
+    "--rows",
+    default=0,
+    type=click.IntRange(min=0),
+    help="Rows of a family at most, spread over the times; all if not given.",
+)
 @workers_option
 def kernels(
     hw: str, files: tuple[str, ...], counters: str | None, out: str | None, rows: int, workers: int | None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -92,6 +93,31 @@ def shape_options_but_batch(command: Command) -> Command:
     return command
 
 
+def part_options(command: Command) -> Command:
+    """Which part of a profiler's file: --device, --profiler-step."""
+    command = click.option(
+        "--profiler-step",
+        metavar="N",
+        help="Where the file holds several ProfilerSteps: which, or 'all' as one inference; the last usual one if not given.",
+    )(command)
+    return click.option(
+        "--device", type=int, help="Where the file holds several GPUs or ranks: which; never added up."
+    )(command)
+
+
+def step_of(text: str | None) -> int | str | None:
+    """--profiler-step as `import_kineto` takes it.
+
+    Raises:
+        InputError: neither a number nor 'all'.
+    """
+    if text is None or text == "all":
+        return text
+    if not text.isdecimal():
+        raise InputError(f"--profiler-step is {text!r}; it must be a number or 'all'")
+    return int(text)
+
+
 def check_outputs(*paths: str | None) -> None:
     """Fail before the work, not after it, where a file could not be written; '-' and None are none.
 
@@ -103,10 +129,19 @@ def check_outputs(*paths: str | None) -> None:
             check_writable(path)
 
 
+def finite(found: Any) -> Any:
+    """`found` with null for each number that JSON has no word for: NaN and infinity."""
+    if isinstance(found, float):
+        return found if math.isfinite(found) else None
+    if isinstance(found, dict):
+        return {key: finite(value) for key, value in found.items()}
+    return [finite(value) for value in found] if isinstance(found, list | tuple) else found
+
+
 def print_json(found: Any, path: str) -> bool:
     """Write `found` as JSON to a file, or to standard output where the path is '-'. True where it went to standard output,
     so that nothing else may."""
-    text = json.dumps(found, indent=2) + "\n"
+    text = json.dumps(finite(found), indent=2, allow_nan=False) + "\n"
     if path == "-":
         click.echo(text, nl=False)
         return True

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from simtti.errors import InputError
+from simtti.files import replacing
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -75,10 +78,17 @@ def _figure(width: float, height: float) -> Any:
 
 
 def _save(figure: Any, path: str) -> None:
-    try:
-        figure.savefig(path, dpi=140)
-    except (OSError, ValueError) as error:  # matplotlib's ValueError: an extension that it does not write
-        raise InputError(f"cannot write {path}: {error}") from None
+    """Write a figure; the same figure gives the same bytes."""
+    import matplotlib
+
+    kind = Path(path).suffix.lower().removeprefix(".")
+    if kind not in figure.canvas.get_supported_filetypes():
+        raise InputError(f"cannot write {path}: a plot is a .png or a .svg")
+    made = io.BytesIO()
+    with matplotlib.rc_context({"svg.hashsalt": "simtti"}):
+        figure.savefig(made, dpi=140, format=kind, metadata={"Date": None} if kind == "svg" else None)
+    with replacing(path) as partial:
+        partial.write_bytes(made.getvalue())
 
 
 def plot_profile(found: dict[str, Any], path: str) -> None:
@@ -118,7 +128,4 @@ def plot_profile(found: dict[str, Any], path: str) -> None:
     rows = {name: row["flops"] / 1e12 for name, row in found["categories"].items() if row["flops"]}
     right.barh(list(rows)[::-1], list(rows.values())[::-1], color="tab:blue")
     right.set(xlabel="TFLOP of one inference")
-    try:
-        figure.savefig(path, dpi=140)
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot write {path}: {error}") from None
+    _save(figure, path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import click
@@ -24,7 +25,7 @@ from simtti.commands.options import (
     workers_option,
 )
 from simtti.commands.progress import progress
-from simtti.errors import InputError
+from simtti.errors import INTERNAL, InputError
 
 
 @click.command()
@@ -75,6 +76,15 @@ from simtti.errors import InputError
     "times count too, or one that ships (simtti workloads lists them), under the host model.",
 )
 @click.option(
+    "--partial",
+    is_flag=True,
+    help="With a measured trace: time what the model covers of it, though more than 20 % of its kernel time is left out.",
+)
+@click.option(
+    "--trace-hw",
+    help="With hybrid: the device --trace was taken on, a name or a YAML file, where the one it reports is not known.",
+)
+@click.option(
     "--gpus", default=1, show_default=True, help="GPUs that share the tokens of a transformer's denoising."
 )
 @click.option("--ulysses", type=int, help="Degree of Ulysses (all-to-all) sequence parallelism.")
@@ -82,7 +92,13 @@ from simtti.errors import InputError
 @json_option("the result")
 @click.option("--timeline", help="Write a timeline that ui.perfetto.dev and chrome://tracing open.")
 def run(
-    workload: str | None, hw: str, json_path: str | None, timeline: str | None, timing: str, **options: Any
+    workload: str | None,
+    hw: str,
+    json_path: str | None,
+    timeline: str | None,
+    timing: str,
+    trace_hw: str | None,
+    **options: Any,
 ) -> None:
     """Simulate one inference of WORKLOAD and print where its time goes.
 
@@ -101,8 +117,10 @@ def run(
         raise InputError("give a WORKLOAD (simtti workloads lists them) or --trace FILE")
     check_outputs(json_path, timeline)
     if timing != "model" and options["trace"] is not None:
-        _replay(options["trace"], hw, timing, json_path)
+        _replay(options["trace"], hw, timing, json_path, trace_hw, options["partial"])
         return
+    if trace_hw is not None:
+        raise InputError("--trace-hw says what a --trace was taken on; it needs --trace FILE --timing hybrid")
     options["timing"] = timing
     with progress("simulate", "operators") as advance:
         result = simtti.run(workload or "", hw, by_host=True, progress=advance, **options)
@@ -117,14 +135,32 @@ def run(
         click.echo(f"Timeline: {timeline} (open it in ui.perfetto.dev)")
 
 
-def _replay(trace_path: str, hw: str, timing: str, json_path: str | None) -> None:
+def _say(text: str) -> None:
+    click.echo(text, err=True)
+
+
+def _report_bugs(errors: Iterable[str]) -> None:
+    """A bug of simtti's own cost some rows: that is said, and not taken for the user's mistake.
+
+    Raises:
+        RuntimeError: there is one.
+    """
+    bugs = [text for text in errors if text.startswith(INTERNAL)]
+    if bugs:
+        raise RuntimeError(f"{len(bugs)} rows have none of their figures for a bug; the first: {bugs[0]}")
+
+
+def _replay(
+    trace_path: str, hw: str, timing: str, json_path: str | None, trace_hw: str | None, partial: bool
+) -> None:
     from simtti.hw_configs.devices import find_reported, load
     from simtti.simulator.engine.replay import replay
     from simtti.workloads.trace import Trace
 
     trace = Trace.load(trace_path)
     reported = str(trace.timing.device.get("name", "")) if trace.timing else ""
-    result = replay(trace, load(hw), timing, find_reported(reported))
+    captured_on = load(trace_hw) if trace_hw else find_reported(reported)
+    result = replay(trace, load(hw), timing, captured_on, partial)
     if json_path and print_json(result.to_dict(), json_path):
         return
     from simtti.commands.terminal import print_replay
@@ -164,6 +200,7 @@ def predict(rows: str, hw: str, tf32: bool, out: str, workers: int | None) -> No
         table = predict_table(rows, hw, out, tf32=tf32, workers=workers, progress=advance)
     failed = int((table["error"] != "").sum())
     click.echo(f"{out}: {len(table) - failed} of {len(table)} rows timed on {hw}", err=True)
+    _report_bugs(table["error"])
 
 
 @click.command()
@@ -184,9 +221,10 @@ def sweep(points: str, out: str, workers: int | None) -> None:
     from simtti.simulator.sweep import sweep as sweep_table
 
     with progress("sweep", "runs") as advance:
-        table = sweep_table(points, out, workers=workers, progress=advance)
+        table = sweep_table(points, out, workers=workers, progress=advance, say=_say)
     failed = int(table["latency_s"].isna().sum())
     click.echo(f"{out}: {len(table) - failed} of {len(table)} runs", err=True)
+    _report_bugs(text for text in table["error"] if isinstance(text, str))
 
 
 @click.command()
@@ -261,7 +299,7 @@ def explore(spec: str, out: str, numbers: tuple[int, ...], **options: Any) -> No
     from simtti.explore import api
 
     with progress("explore", "designs") as advance:
-        result = api.explore(spec, out, progress=advance, **options)
+        result = api.explore(spec, out, progress=advance, say=_say, **options)
     for number in numbers:
         click.echo(api.write_design(result, number, Path(out)), err=True)
     print_exploration(result)

@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
 from simtti.hw_configs.hardware import PYTORCH, Hardware
 from simtti.hw_configs.schema import DATASHEET, calibration
 from simtti.simulator.result import Result
-from simtti.words import gib, inference_shape, number, seconds
+from simtti.words import gib, inference_shape, number, percent, seconds
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -70,7 +71,7 @@ def print_result(result: Result) -> None:
     many = result.several_gpus
     gpus = f"{many.gpus} " if many else ""
     console.print(
-        f"[bold]{result.trace.workload}[/] on [bold]{gpus}{result.hardware.name}[/]   {inference_shape(options)}"
+        f"[bold]{escape(result.trace.workload)}[/] on [bold]{gpus}{result.hardware.name}[/]   {inference_shape(options)}"
     )
     console.print(
         f"[bold]{seconds(result.latency_s)}[/]   {result.figures()['energy_j']:,.0f} J   "
@@ -122,8 +123,11 @@ def print_result(result: Result) -> None:
         )
     for warning in result.warnings:
         console.print(f"[yellow]Warning[/]: {warning}")
+    if result.coverage and result.coverage.left_out_us:
+        left_out = f"{percent(result.coverage.share, 0)} of the measured kernel time is covered; left out: {result.coverage.words()}"
+        console.print(escape(left_out), style="yellow")
     if result.unlowered:
-        named = ", ".join(f"{op} ({share:.2%} of bytes)" for op, share in result.unlowered.items())
+        named = ", ".join(f"{escape(op)} ({share:.2%} of bytes)" for op, share in result.unlowered.items())
         console.print(f"[yellow]No kernel model for[/] {named}: timed as a stream of their bytes.")
 
 
@@ -179,7 +183,7 @@ def print_replay(result: Replay) -> None:
     console = _console()
     change = result.latency_s / result.measured_s
     console.print(
-        f"[bold]{result.trace.workload}[/] on [bold]{result.hardware.name}[/], kernels {result.timing}"
+        f"[bold]{escape(result.trace.workload)}[/] on [bold]{result.hardware.name}[/], kernels {result.timing}"
     )
     console.print(
         f"[bold]{seconds(result.latency_s)}[/]   measured {seconds(result.measured_s)}, ratio {change:.4f}\n"
@@ -201,7 +205,7 @@ def print_comparison(comparison: Comparison) -> None:
     """Predicted against measured by category, and what could not be compared."""
     console = _console()
     console.print(
-        f"[bold]{comparison.trace.workload}[/], predicted for [bold]{comparison.hardware.name}[/]\n"
+        f"[bold]{escape(comparison.trace.workload)}[/], predicted for [bold]{comparison.hardware.name}[/]\n"
     )
     table = Table(
         "Category", "Operators", "Measured", "Predicted", "Ratio", "MAPE", "Median", "Bias", box=None, pad_edge=False,
@@ -217,7 +221,7 @@ def print_comparison(comparison: Comparison) -> None:
         )  # fmt: skip
     console.print(table)
     for reason, time_us in comparison.unmodelled_us.items():
-        console.print(f"not compared: {seconds(time_us / 1e6)} of {reason}", style="yellow")
+        console.print(f"not compared: {seconds(time_us / 1e6)} of {escape(reason)}", style="yellow")
 
 
 def print_comparison_of_devices(found: pd.DataFrame, workload: str) -> None:
@@ -380,7 +384,7 @@ def print_profile(found: dict[str, Any]) -> None:
     """The profile for people."""
     console = Console(highlight=False)
     console.print(
-        f"[bold]{found['workload']}[/]  {sum(found['parameters'].values()) / 1e6:,.0f} M parameters\n"
+        f"[bold]{escape(str(found['workload']))}[/]  {sum(found['parameters'].values()) / 1e6:,.0f} M parameters\n"
     )
     phases = Table("Phase", "Steps", "TFLOP", box=None, pad_edge=False, header_style="dim")
     for phase in found["phases"]:
@@ -406,6 +410,10 @@ def print_profile(found: dict[str, Any]) -> None:
         )  # fmt: skip
     console.print()
     console.print(table)
+    if found["operators_without_shapes"]:
+        console.print(
+            f"{found['operators_without_shapes']} operators have no shapes and count nothing", style="yellow"
+        )
     counts = ", ".join(f"{length} ({count}x)" for length, count in found["sequence_length_counts"].items())
     console.print(f"\nSelf-attention over one pass of {found['main_phase']}: tokens {counts or 'none'}")
     for domain, row in found["attention"].items():

@@ -17,6 +17,7 @@ from simtti.explore.exploration import Exploration
 from simtti.explore.journal import Study
 from simtti.explore.spec import Spec, read
 from simtti.files import write_table, write_text
+from simtti.words import plain
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,6 +35,7 @@ def explore(
     address: str | None = None,
     report: bool = True,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    say: Callable[[str], None] = lambda text: None,
 ) -> Exploration:
     """Explore the designs of `spec` and write what was found into the folder `out`.
 
@@ -42,6 +44,7 @@ def explore(
         engine, workers, address: where designs are evaluated (`engines`).
         report: write report.html, which needs plotly.
         progress: called with (finished designs, designs).
+        say: called with what is not as one might think: kept results that do not count, another process that is waited for.
 
     Writes results.parquet, pareto.csv, sensitivity.csv, limits.parquet, designs/NUMBER.yaml of the Pareto set, report.html.
     Interrupted, it keeps what is done; the same call goes on from there.
@@ -66,7 +69,7 @@ def explore(
     around = analysis.neighbours(question, middle)
     total = search.size(question)
     with engine_called(engine, workers, address) as run:
-        study = Study(question, folder, run, progress)
+        study = Study(question, folder, run, progress, say)
         found = search.run(question, lambda designs: study.evaluate(designs, total))
         marks = analysis.mark(question, [figures for _, figures in found])
         rows = [
@@ -153,7 +156,8 @@ def write_design(result: Exploration, number: int, folder: Path) -> Path:
     row = result.table.iloc[number]
     values = {name: float(row[name]) for name in result.spec.parameters if row[name] == row[name]}
     design = make(result.spec.base, values, name=f"design-{number}")
-    source = f"simtti explore: {result.spec.question or 'design-space exploration'}"
+    question = " ".join(plain(result.spec.question).split())
+    source = f"simtti explore: {question or 'design-space exploration'}"
     path = folder / "designs" / f"{number}.yaml"
     path.parent.mkdir(exist_ok=True)
     notes = f"# {source}; design {number}"

@@ -19,6 +19,7 @@ OTHERS = {
     "host_speed": "how many times faster the host issues operators than the one named in the workload",
     "gpus": "GPUs that share the tokens of one inference; transformers only",
 }
+OTHERS_BOUNDS = {"hbm_stacks": (1, 256), "host_speed": (1e-3, 1e6), "gpus": (1, 1024)}
 PARAMETERS: dict[str, str] = {
     **{name: meaning for name, (_, _, _, meaning) in DATASHEET.items()},
     **{name: DEVICE_CALIBRATION[name][3] for name in DEVICE_CALIBRATION},
@@ -46,6 +47,9 @@ def make(base: str, values: Mapping[str, float], name: str = "design") -> Design
         InputError: a value out of the bounds that a device file has.
     """
     origin = load(base)
+    for field, (low, high) in OTHERS_BOUNDS.items():
+        if not low <= values.get(field, 1.0) <= high:
+            raise InputError(f"parameter {field!r} is {values[field]:g}; it must be from {low:g} to {high:g}")
     fields: dict[str, Any] = {key: value for key, value in values.items() if key not in OTHERS}
     stacks = values.get("hbm_stacks")
     if stacks is not None:

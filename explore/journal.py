@@ -17,7 +17,7 @@ from typing import Any
 
 from simtti.explore.engines import Engine
 from simtti.explore.spec import Spec
-from simtti.jobs import Journal, code_hash
+from simtti.journal import Journal, code_hash
 
 _POLL_S = 0.3  # between looks at what other processes have done
 _CLAIM = 64  # designs claimed at once, or an eighth of those left if that is more
@@ -28,12 +28,20 @@ Progress = Callable[[int, int], None]
 class Study:
     """Evaluates designs of a spec, each once; `evaluated` counts those of this process."""
 
-    def __init__(self, spec: Spec, folder: Path, engine: Engine, progress: Progress) -> None:
+    def __init__(
+        self,
+        spec: Spec,
+        folder: Path,
+        engine: Engine,
+        progress: Progress,
+        say: Callable[[str], None] = lambda text: None,
+    ) -> None:
         self.spec_json = spec.model_dump_json(exclude_defaults=True)
         self.engine, self.progress = engine, progress
         question = hashlib.sha256(f"{spec.identity()} {code_hash('explore')}".encode()).hexdigest()[:16]
         self.journal = Journal(folder / "study.jsonl", question)
         self.evaluated = 0
+        self._say, self._said = say, set[str]()
 
     def evaluate(
         self, designs: Sequence[dict[str, float]], total: int, limits: bool = False
@@ -43,12 +51,19 @@ class Study:
         values_of = dict(zip(keys, designs, strict=True))
         while True:
             done = self.journal.read()
+            if self.journal.foreign:
+                self._once(
+                    f"{self.journal.path}: {self.journal.foreign} results of other code or another device do not count"
+                )
             self.progress(sum("+" not in key for key in done), total)
             left = [key for key in values_of if key not in done]
             if not left:
                 return [done[key] for key in keys]
             mine = self.journal.claim(left[: max(_CLAIM, len(left) // 8)])
             if not mine:
+                self._once(
+                    f"waiting for {', '.join(self.journal.holders()) or 'another process'}, at work on the rest"
+                )
                 time.sleep(_POLL_S)
                 continue
             tasks = [(self.spec_json, values_of[key], limits) for key in mine]
@@ -58,6 +73,11 @@ class Study:
                 self.evaluated += 1
                 count += 1
                 self.progress(min(count, total), total)
+
+    def _once(self, text: str) -> None:
+        if text not in self._said:
+            self._said.add(text)
+            self._say(text)
 
 
 def design_key(values: dict[str, float]) -> str:

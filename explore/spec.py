@@ -9,14 +9,16 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from simtti.errors import InputError, unknown
 from simtti.explore import formula
 from simtti.explore.design import PARAMETERS, WHOLE
-from simtti.hw_configs.devices import load
+from simtti.files import read_yaml
+from simtti.hw_configs.devices import content_hash, load
 from simtti.hw_configs.hardware import Hardware
+from simtti.hw_configs.hosts import load_host
+from simtti.simulator.policy import Policy
 
 EXAMPLES = Path(__file__).with_name("examples")
 # objective: whether more is better, and what it is. A workload's own latency is `latency_s.NAME`.
@@ -92,10 +94,10 @@ class Workload(BaseModel):
     weight: _Positive = 1.0
     batch: Annotated[int, Field(ge=1)] | None = None
     steps: Annotated[int, Field(ge=1)] | None = None
-    height: int | None = None
-    width: int | None = None
-    frames: int | None = None
-    prompt_tokens: int | None = None
+    height: Annotated[int, Field(ge=1)] | None = None
+    width: Annotated[int, Field(ge=1)] | None = None
+    frames: Annotated[int, Field(ge=1)] | None = None
+    prompt_tokens: Annotated[int, Field(ge=1)] | None = None
     dtype: str | None = None
     attention: str = "flash"
     launch: str = "eager"
@@ -166,8 +168,9 @@ class Spec(BaseModel):
         return values
 
     def identity(self) -> str:
-        """The same for specs that ask for the same evaluations: base, workloads, formulas."""
-        content = self.model_dump(include={"base", "workloads"})
+        """The same for specs that ask for the same evaluations: the base device, by what its file and those it is based on say,
+        and the workloads."""
+        content = self.model_dump(include={"base", "workloads"}) | {"device": content_hash(self.base)}
         return json.dumps(content, sort_keys=True)
 
 
@@ -217,12 +220,7 @@ def read(name_or_path: str | os.PathLike[str]) -> Spec:
         if path.suffix in (".yaml", ".yml"):
             raise InputError(f"{path}: no such spec file; shipped examples: {', '.join(sorted(examples))}")
         raise unknown("example spec", str(name_or_path), examples)
-    try:
-        content = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read: {error}") from None
+    content = read_yaml(path)
     if not isinstance(content, dict):
         raise InputError(f"{path}: a spec is a mapping of fields, not {type(content).__name__}")
     try:
@@ -267,6 +265,8 @@ def _check(spec: Spec) -> None:
     base = load(spec.base)
     for workload in spec.workloads:
         find(workload.workload)
+        load_host(workload.host)
+        Policy(attention=workload.attention, launch=workload.launch)
     labels = [workload.label for workload in spec.workloads]
     for label in labels:
         if labels.count(label) > 1:
@@ -276,6 +276,9 @@ def _check(spec: Spec) -> None:
         for name in names:
             if name not in figures:
                 raise unknown(place, name, figures)
+    for name in spec.objectives:
+        if spec.objectives.count(name) > 1:
+            raise InputError(f"field 'objectives': {name!r} stands there twice")
     known = set(PARAMETERS) | {f"base.{name}" for name in PARAMETERS if hasattr(base, name)}
     for name, item in spec.parameters.items():
         if name not in PARAMETERS:
@@ -297,6 +300,11 @@ def _check(spec: Spec) -> None:
         raise InputError("field 'parameters': all are formulas; give one of them values")
     from simtti.explore.design import make
 
+    for name, item in spec.free.items():
+        for value in item.values or ():
+            make(spec.base, {name: _whole(name, value)})
+    for values in spec.compare.values():
+        make(spec.base, values)
     for share in (0.0, 1.0):  # the corners lie within a device's bounds
         make(spec.base, spec.complete({name: item.at(share) for name, item in spec.free.items()}))
 

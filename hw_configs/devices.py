@@ -6,7 +6,11 @@ sources and values out of bounds are errors that name the file, the field and th
 
 from __future__ import annotations
 
+import difflib
 import functools
+import hashlib
+import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +20,9 @@ from simtti.hw_configs.hardware import Hardware
 from simtti.hw_configs.parameters import GROUPS
 from simtti.hw_configs.voltage import SWITCHED, energy_factor
 
+_CHIP = re.compile(
+    r"[A-Z]{1,3}[0-9]{2,4}|PRO [0-9]+"
+)  # in the names that drivers report: 'A100', 'RTX 4090' is no such name
 DIRECTORY = Path(__file__).parent
 
 
@@ -29,6 +36,19 @@ def find_reported(product: str) -> Hardware | None:
     return next((load(name) for name in names() if load(name).reported_as == product), None)
 
 
+def no_device_file(product: str, option: str = "--trace-hw") -> InputError:
+    """An InputError for a trace of a GPU that no shipped device reports itself as, with the nearest devices."""
+    reported = {load(name).reported_as: name for name in names() if load(name).reported_as}
+    chips = set(_CHIP.findall(product))
+    alike = [each for each in reported if chips & set(_CHIP.findall(each))]
+    near = difflib.get_close_matches(product, alike, n=3, cutoff=0.3)
+    hint = f" (near it: {', '.join(reported[each] for each in near)})" if near else " (simtti hw lists them)"
+    return InputError(
+        f"the trace was taken on {product or 'a device that it does not name'}, for which there is no device file; say which stands "
+        f"for it with {option} NAME or FILE.yaml{hint}"
+    )
+
+
 @functools.cache
 def load(name_or_path: str) -> Hardware:
     """The device called `name_or_path`, or the one a YAML file describes.
@@ -39,6 +59,12 @@ def load(name_or_path: str) -> Hardware:
     from simtti.hw_configs import schema  # pydantic is needed only to read a file
 
     return schema.to_hardware(read(name_or_path), name_or_path)
+
+
+def content_hash(name_or_path: str) -> str:
+    """The same for devices whose files, with those they are based on, say the same."""
+    content = json.dumps(read(name_or_path), sort_keys=True, default=str)
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
 def add_values(path: str) -> None:

@@ -11,13 +11,11 @@ import functools
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
 from simtti.errors import InputError, unknown
+from simtti.files import read_yaml
 from simtti.hw_configs import parameters
 from simtti.hw_configs.parameters import GROUPS, Group
 
-_YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 FILES = sorted((Path(__file__).parent / "families").glob("*.yaml"))  # and those that a program adds
 
 
@@ -44,12 +42,7 @@ def parse(path: Path) -> dict[str, Any]:
     Raises:
         InputError: the file cannot be read, or holds something else.
     """
-    try:
-        content = yaml.load(path.read_text(), _YAML_LOADER)
-    except yaml.YAMLError as error:
-        raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read: {error}") from None
+    content = read_yaml(path)
     if not isinstance(content, dict):
         raise InputError(f"{path}: a device file is a mapping of fields, not {type(content).__name__}")
     return content

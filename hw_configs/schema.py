@@ -182,7 +182,8 @@ class _Fit(BaseModel):
 
 class _Device(BaseModel):
     model_config = _STRICT
-    name: Annotated[str, Field(min_length=1)]
+    # It names files: no separators, no controls, nothing hidden.
+    name: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[\w(][\w ().,+@-]*$")]
     architecture: Annotated[str, Field(min_length=1)]
     matrix_unit: Literal["", "mma_registers", "mma", "wgmma", "tcgen05"] = ""  # hardware.MATRIX_UNITS
     interconnect: Literal["nvswitch", "nvlink", "pcie"] = "nvswitch"  # hardware.INTERCONNECTS

@@ -49,18 +49,18 @@ def update_device_file(
     Raises:
         InputError: the file is not a device file, or cannot be written.
     """
-    from simtti.files import write_text
+    from simtti.files import read_yaml, write_text
 
     file = Path(path)
     head: list[str] = []
     content: dict[str, Any] = {"base": base, "name": file.stem}
     if file.exists():
-        text = file.read_text()
+        text = file.read_text(encoding="utf-8")
         for line in text.splitlines():
             if not line.startswith("#"):
                 break
             head.append(line)
-        loaded = yaml.safe_load(text)
+        loaded = read_yaml(file)
         if not isinstance(loaded, dict):
             raise InputError(f"{file}: a device file is a mapping of fields, not {type(loaded).__name__}")
         content = loaded

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from simtti.hw_configs.hardware import Hardware
 from simtti.hw_configs.hosts import Host
 from simtti.simulator.closed_form import RESOURCES, bottleneck
+from simtti.simulator.coverage import Coverage
 from simtti.simulator.engine import power
 from simtti.simulator.engine.intervals import overlap_s, union
 from simtti.simulator.engine.outcome import KernelInterval, OperatorInterval, Outcome, Repetition
@@ -73,6 +74,7 @@ class Result:
     On several GPUs it is that of one of them, and `several_gpus` says what all make of it.
 
     outcome: what happened when. rows: the trace's operators with their kernels, in order; intervals refer to them by number.
+    coverage: of a measured trace, what the model stands for.
     """
 
     trace: Trace
@@ -86,6 +88,7 @@ class Result:
     wall_s: float = 0.0
     several_gpus: SeveralGPUs | None = None
     latency_by_host: dict[str, float] = field(default_factory=dict)  # see by_host
+    coverage: Coverage | None = None
 
     # ---- time
 
@@ -265,7 +268,7 @@ class Result:
         """Shares of the latency: tensor cores and HBM busy, a kernel running at all; and FLOP/s over the peak."""
         totals, hardware = self.totals, self.hardware
         return {
-            "kernel": totals["kernel_s"] / self.latency_s,
+            "kernel": sum(exposed_s * times for _, times, exposed_s in self.exposed()) / self.latency_s,
             "tensor_cores": totals["tensor_busy_s"] / self.latency_s,
             "hbm": totals["hbm_bytes"] / hardware.hbm_bytes_per_s / self.latency_s,
             "peak_flops": totals["flops"] / self.latency_s / hardware.peak_flops(),
@@ -313,7 +316,9 @@ class Result:
             total += touched
             if lowered.unknown:
                 nbytes[operator.op] += touched
-        return {op: share / total for op, share in sorted(nbytes.items(), key=lambda item: -item[1])}
+        return {
+            op: share / max(total, 1.0) for op, share in sorted(nbytes.items(), key=lambda item: -item[1])
+        }
 
     @property
     def warnings(self) -> list[str]:
@@ -452,6 +457,8 @@ class Result:
             "latency_by_host": self.latency_by_host,
             "unlowered": self.unlowered,
             "warnings": self.warnings,
+            "coverage": self.coverage
+            and {"share": self.coverage.share, "left_out_us": self.coverage.left_out_us},
             "totals": {key: self.totals[key] for key in ("flops", "hbm_bytes", "l2_bytes", "kernels")},
             "busy": self.busy,
             "engine": {

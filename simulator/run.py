@@ -11,6 +11,7 @@ from simtti.hw_configs.devices import find_reported, load
 from simtti.hw_configs.hardware import Hardware, with_pytorch
 from simtti.hw_configs.hosts import load_host
 from simtti.simulator.by_host import latency_by_host
+from simtti.simulator.coverage import check_coverage, check_tied
 from simtti.simulator.engine.measured_kernels import measured_kernels
 from simtti.simulator.engine.preparation import Progress, no_progress
 from simtti.simulator.policy import Policy
@@ -47,6 +48,7 @@ def run(
     quantization: str | None = None,
     timing: str = "model",
     by_host: bool = False,
+    partial: bool = False,
     progress: Progress = no_progress,
 ) -> Result:
     """Simulate one inference.
@@ -70,6 +72,7 @@ def run(
             'hybrid': those scaled to `hw` by the model's ratio between the two devices.
         tf32: fp32 matrix products may be rounded to TF32 (torch.backends.cuda.matmul.allow_tf32); convolutions always are, as
             PyTorch has it.
+        partial: time what the model covers of a measured trace, however little it is.
         dependent_launch: programmatic dependent launch: a kernel is set up while the one before it drains.
         mask: 'keep': masks that hide padding are added to the scores, which leaves only the memory-efficient kernel; 'drop': sequences
             are packed without padding; '': as the workload is mostly run.
@@ -84,7 +87,7 @@ def run(
         The Result; its `breakdown`, `phases`, `intervals` and `to_dict()` hold what was found.
 
     Raises:
-        InputError: a name, option, file or shape that cannot be used.
+        InputError: a name, option, file or shape that cannot be used; a measured trace most of whose time the model does not cover.
 
     >>> result = run("stable-diffusion", hw="h100-sxm", steps=2)
     >>> result.latency_s > 0
@@ -103,10 +106,17 @@ def run(
         found = _trace(workload, trace, steps, shape)
     else:
         found = _captured(workload, trace, attention, steps, shape)
+        check_tied(found)
         measured = measured_kernels(found, timing, hardware, _captured_on(found))
+    covered = check_coverage(found, timing, partial)
     if quantization is not None:
         found = _quantized(found, quantization, hardware, launch)
     result = simulate_on(degrees, found, hardware, machine, policy, fidelity, progress, measured)
+    if not any(lowered.kernels for _, lowered in result.rows):
+        raise InputError(
+            f"the trace of {found.workload} launches no kernel that is known: there is nothing to time"
+        )
+    result.coverage = covered
     if by_host and degrees.gpus == 1:
         result.latency_by_host = latency_by_host(result, measured)
     result.wall_s = time.perf_counter() - began

@@ -6,6 +6,7 @@ and does the rest, and a finished sweep removes it.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections import Counter
@@ -13,9 +14,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from simtti.errors import InputError, unknown
+from simtti.errors import InputError, internal, unknown
 from simtti.files import check_writable, read_table, write_table
-from simtti.jobs import Journal, Pool, code_hash
+from simtti.hw_configs.devices import content_hash
+from simtti.jobs import Pool
+from simtti.journal import Journal, code_hash
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,6 +39,7 @@ def sweep(
     *,
     workers: int | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    say: Callable[[str], None] = lambda text: None,
 ) -> pd.DataFrame:
     """Run every row of `points` and write it with what came out to `out` (.csv or .parquet).
 
@@ -44,6 +48,7 @@ def sweep(
             which is 'closed': many runs, and the same figures where nothing overlaps.
         workers: processes; as many as there are cores if not given.
         progress: called with (finished rows, rows).
+        say: called with what is not as one might think: rows kept that do not count.
 
     Returns:
         The table as written: the points, then latency_s, energy_j, peak_memory_bytes, host_bound_share, and error,
@@ -67,24 +72,62 @@ def sweep(
     check_writable(out)
     if Path(out).suffix not in (".csv", ".parquet"):
         raise InputError(f"{out}: a table is written as .csv or .parquet")
+    keys_of = _contents()
     rows = [_options({str(name): cell for name, cell in row.items()}) for row in table.to_dict("records")]
+    keys = [keys_of(row) for row in rows]
     journal = Journal(Path(out).with_name(f".{Path(out).name}.partial.jsonl"), code_hash())
-    found = journal.read()
-    todo = {key: (row,) for row in rows if (key := _key(row)) not in found}
-    rows_of = Counter(_key(row) for row in rows)
-    done = sum(rows_of[key] for key in rows_of if key not in todo)
-    progress(done, len(rows))
-    with Pool(workers) as pool:
-        for key, figures in pool.as_done(_run_row, todo):
-            found[key] = figures
-            journal.append(key, figures)
-            done += rows_of[key]
-            progress(done, len(rows))
-    for name in FIGURES:
-        table[name] = [found[_key(row)].get(name) for row in rows]
-    write_table(table, out)
-    journal.remove()
+    with journal.alone(out):
+        found = journal.read()
+        todo = {key: (row,) for key, row in zip(keys, rows, strict=True) if key not in found}
+        rows_of = Counter(keys)
+        foreign = journal.foreign + len(found.keys() - rows_of.keys())
+        if foreign:
+            say(
+                f"{out}: {foreign} rows kept of other code, devices or traces do not count; they are simulated anew"
+            )
+        done = sum(rows_of[key] for key in rows_of if key not in todo)
+        progress(done, len(rows))
+        with Pool(workers) as pool:
+            for key, figures in pool.as_done(_run_row, todo):
+                found[key] = figures
+                journal.append(key, figures)
+                done += rows_of[key]
+                progress(done, len(rows))
+        for name in FIGURES:
+            table[name] = [found[key].get(name) for key in keys]
+        write_table(table, out)
+        journal.remove()
     return table
+
+
+def _contents() -> Callable[[dict[str, Any]], str]:
+    """A row's key in the journal: its options, and what the files that they name say now."""
+    known: dict[tuple[str, str], str] = {}
+
+    def content(name: str, value: str) -> str:
+        if (name, value) not in known:
+            known[name, value] = _content(name, value)
+        return known[name, value]
+
+    def key(row: dict[str, Any]) -> str:
+        files = {
+            name: content(name, row[name])
+            for name in ("hw", "trace")
+            if isinstance(row.get(name), str) and (name == "trace" or row[name].endswith((".yaml", ".yml")))
+        }
+        return json.dumps({**row, "contents": files} if files else row, sort_keys=True, default=str)
+
+    return key
+
+
+def _content(name: str, value: str) -> str:
+    """A hash of what a device file, with its bases, or a trace file says; '' where it cannot be read: its row will say why."""
+    try:
+        return (
+            content_hash(value) if name == "hw" else hashlib.sha256(Path(value).read_bytes()).hexdigest()[:16]
+        )
+    except (InputError, OSError, ValueError):
+        return ""
 
 
 def _options(row: dict[str, Any]) -> dict[str, Any]:
@@ -126,10 +169,6 @@ def _check_cells(options: dict[str, Any]) -> None:
             raise InputError(f"column {name!r} is {value!r}; it must be text")
 
 
-def _key(row: dict[str, Any]) -> str:
-    return json.dumps(row, sort_keys=True)
-
-
 def _run_row(options: dict[str, Any]) -> dict[str, Any]:
     from simtti.simulator.run import run
 
@@ -140,5 +179,7 @@ def _run_row(options: dict[str, Any]) -> dict[str, Any]:
         result = run(options.pop("workload"), options.pop("hw"), **options)
     except InputError as error:
         return {"error": str(error)}
+    except Exception as error:  # a bug of ours costs its row, by its name, and not the others
+        return {"error": internal(error)}
     figures = result.figures()
     return {name: figures[name] for name in FIGURES if name in figures}

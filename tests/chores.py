@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from simtti.errors import InputError
-from simtti.jobs import alone
+from simtti.journal import alone
 
 
 def square(number):

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from chores import (
@@ -21,9 +22,9 @@ from chores import (
     squares,
 )
 
-from simtti import jobs
 from simtti.errors import InputError
-from simtti.jobs import Failure, Journal, Pool, alone, in_chunks, in_own_processes
+from simtti.jobs import Failure, Pool, in_chunks, in_own_processes
+from simtti.journal import Journal, alone
 
 
 def test_every_job_gives_its_result_once():
@@ -110,9 +111,17 @@ def test_workers_end_with_a_parent_that_is_killed(tmp_path):
         time.sleep(0.02)
     parent.kill()
     parent.wait()
-    while any(jobs._started(int(mark.name.removeprefix("worker"))) for mark in workers):
+    while any(lives(int(mark.name.removeprefix("worker"))) for mark in workers):
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def lives(number):
+    """Whether a process is there, and no zombie."""
+    try:
+        return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def test_fewer_than_one_worker_is_a_users_mistake():
@@ -154,15 +163,66 @@ def test_a_journal_gives_back_what_the_same_code_wrote(tmp_path):
 def test_a_job_is_claimed_by_one_process(tmp_path):
     path = tmp_path / "done.jsonl"
     one, other = Journal(path, "code"), Journal(path, "code")
-    other.owner = f"{other.owner.rsplit(':', 2)[0]}:{os.getppid()}:{jobs._started(os.getppid())}"
     assert one.claim(["a", "b"]) == ["a", "b"]
     assert other.claim(["a", "b", "c"]) == ["c"]
+    assert len(other.holders()) == 1
     one.append("a", 1)
     assert other.read() == {"a": 1}
-    three = Journal(path, "code")
-    three.owner = f"{one.owner.rsplit(':', 2)[0]}:{2**22 + 1}:1"  # no such process
-    assert three.claim(["d"]) == ["d"]
-    assert one.claim(["d"]) == ["d"], "the claim of a process that is no more does not hold"
+    one.release()
+    assert other.claim(["a", "b"]) == ["b"], "the claim of one that is no more does not hold"
+    assert not other.holders()
+
+
+CLAIMER = """
+import sys, time
+from pathlib import Path
+from simtti.journal import Journal
+Journal(Path(sys.argv[1]), "code").claim(["a"])
+print("claimed", flush=True)
+time.sleep(120)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such locks")
+def test_the_claims_of_a_killed_process_do_not_hold_buried_or_not_and_of_whatever_host(tmp_path):
+    path = tmp_path / "done.jsonl"
+    process = subprocess.Popen([sys.executable, "-c", CLAIMER, str(path)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "claimed\n"
+    here = Journal(path, "code")
+    assert here.claim(["a"]) == []
+    process.kill()
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # it is dead, and stays a zombie
+    path.write_text(path.read_text().replace('"owner": "', '"owner": "another-host-'))
+    assert Journal(path, "code").claim(["a"]) == ["a"]
+    process.wait()
+    process.stdout.close()
+
+
+def test_one_output_has_one_writer(tmp_path):
+    one, other = (Journal(tmp_path / "done.jsonl", "code") for _ in range(2))
+    refused = pytest.raises(InputError, match=r"out\.csv: another simtti is writing it")
+    with one.alone("out.csv"), refused, other.alone("out.csv"):
+        pass
+    with other.alone("out.csv"):
+        pass
+
+
+@pytest.mark.parametrize(
+    "line", ["5", "[1]", "null", '"a"', '{"code": "code"}', '{"code": "code", "claims": 3, "owner": 4}']
+)
+def test_a_line_that_is_no_entry_is_passed_over(tmp_path, line):
+    path = tmp_path / "done.jsonl"
+    path.write_text(line + "\n")
+    journal = Journal(path, "code")
+    journal.append("a", 1)
+    assert Journal(path, "code").read() == {"a": 1}
+
+
+def test_results_of_other_code_are_counted(tmp_path):
+    Journal(tmp_path / "done.jsonl", "other").append("a", 1)
+    journal = Journal(tmp_path / "done.jsonl", "code")
+    assert journal.read() == {}
+    assert journal.foreign == 1
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/dev/full is Linux's")

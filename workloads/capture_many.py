@@ -21,6 +21,7 @@ from typing import Any
 from simtti import jobs as processes
 from simtti.errors import InputError
 from simtti.jobs import Failure
+from simtti.journal import alone
 from simtti.workloads.capture import LONGEST_S, capture, check_device, checked
 from simtti.workloads.catalogue import WORKLOADS, Workload, find, register
 from simtti.workloads.trace import Trace
@@ -102,7 +103,7 @@ def _capture_into(job: Job, workload: Workload, path: Path, lock: Path, how: dic
     if workload.name not in WORKLOADS:
         register(workload)
     trace = capture(
-        job.workload, attention=job.attention, all_steps=job.all_steps, alone=processes.alone(lock), **how,
+        job.workload, attention=job.attention, all_steps=job.all_steps, alone=alone(lock), **how,
         **dict(job.options),
     )  # fmt: skip
     trace.save(path)

@@ -12,8 +12,10 @@ def flops(operator: Operator) -> int:
     """FLOPs of a matrix product, convolution or attention, a multiply-add being two; 0 for everything else.
 
     Causal attention counts in full, as torch.utils.flop_counter does, and so does padding: what a kernel skips
-    or adds is the kernel's business.
+    or adds is the kernel's business. An operator whose operands a profile did not record counts nothing.
     """
+    if not operator.inputs or not operator.outputs:
+        return 0
     if operator.op in _PRODUCTS:
         # addmm and baddbmm: the first operand is what is added.
         left = operator.inputs[_PRODUCTS[operator.op]]

@@ -8,6 +8,9 @@ give way to what they call, and what lies below the rest is part of them; scaled
 A kernel belongs to the operator around the host's call that launched it, which Kineto ties to the kernel by a
 correlation id. Nothing that the GPU did is dropped: a kernel whose launch lies in no operator is kept without one.
 
+A file may hold several iterations and several GPUs (`kineto_parts`): a trace is one iteration on one of them. What of a file makes
+no sense is left out, counted, and said in the trace's provenance.
+
 Kineto says what each argument looked like, where shapes were recorded; `simtti.workloads.kineto_calls` makes operators of it.
 """
 
@@ -22,12 +25,27 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from simtti.errors import InputError
+from simtti.words import plain
 from simtti.workloads.aten import ATTENTION_BACKENDS, gives_way
 from simtti.workloads.kineto_calls import Call, OperatorMaker
-from simtti.workloads.kineto_file import KERNEL, LAUNCH, MEMCPY, MEMSET, MODULE, FileError, Reader
+from simtti.workloads.kineto_fields import extent, size, whole
+from simtti.workloads.kineto_file import (
+    LAUNCH,
+    MEMCPY,
+    MODULE,
+    ON_GPU,
+    STEP,
+    STEP_NAME,
+    Event,
+    FileError,
+    Progress,
+    Reader,
+    in_time,
+)
+from simtti.workloads.kineto_parts import Iteration, Launches, chosen
 from simtti.workloads.trace import HostTime, Operator, Phase, Step, TimedKernel, Timing, Trace
 
 # Facts of a GPU: simtti's names and Kineto's.
@@ -46,44 +64,68 @@ _VERSIONS = (
 )
 
 
-def import_kineto(path: str | os.PathLike[str]) -> Trace:
-    """The timed trace in a file written by torch.profiler: JSON, gzipped or not.
+def import_kineto(
+    path: str | os.PathLike[str],
+    *,
+    device: int | None = None,
+    step: int | str | None = None,
+    progress: Progress = lambda done, total: None,
+) -> Trace:
+    """The timed trace in a file written by torch.profiler: JSON, as it is or packed.
 
-    The trace has one phase, 'profile', of one step. Raises InputError if the file is no such thing.
+    The trace has one phase, 'profile', of one step. Its provenance says what was left out of the file (`left_out`, counts by
+    reason), mended (`remarks`), and which of its iterations it is (`profiler_step` of `profiler_steps`).
+
+    Args:
+        device: the GPU, by its number; needed where the file holds several.
+        step: the number of a ProfilerStep, or 'all' for everything in the file as one inference; where the file holds several, the
+            last of those with the usual number of kernels if None.
+        progress: called with (bytes read, bytes of the file).
+
+    Raises:
+        InputError: no such file, none of torch.profiler's, no such step or GPU, or several GPUs and none chosen.
     """
     with _no_garbage_collection():
-        return _import(path)
+        return _import(path, device, step, progress)
 
 
-def _import(path: str | os.PathLike[str]) -> Trace:
-    profile = read_kineto(path)
-    name = Path(path).name.removesuffix(".gz").removesuffix(".json").removesuffix(".pt.trace")
-    kernels = [kernel for kernel in profile.kernels if kernel.kind == "kernel"]
-    on_gpu = bool(profile.kernels)
-    launchers = {kernel.operator for kernel in profile.kernels}
-    maker = OperatorMaker(profile.calls)
+def _import(
+    path: str | os.PathLike[str], device: int | None, step: int | str | None, progress: Progress
+) -> Trace:
+    profile = read_kineto(path, progress=progress)
+    try:
+        part = chosen(profile.calls, profile.kernels, profile.processes, profile.iterations, device, step)
+    except FileError as error:
+        raise InputError(f"{path} {error}") from None
+    calls, timed = part.calls, part.kernels
+    name = plain(Path(path).name).removesuffix(".gz").removesuffix(".json").removesuffix(".pt.trace")
+    kernels = [kernel for kernel in timed if kernel.kind == "kernel"]
+    on_gpu = bool(timed)
+    launchers = {kernel.operator for kernel in timed}
+    maker = OperatorMaker(calls)
     operators = tuple(
         maker.operator(call, position, launches=position in launchers, on_gpu=on_gpu)
-        for position, call in enumerate(profile.calls)
+        for position, call in enumerate(calls)
     )
-    host = tuple(
-        HostTime(call.start_us, call.duration_us, call.waiting_us, call.thread) for call in profile.calls
-    )
-    devices = Counter(kernel.device for kernel in kernels or profile.kernels)
+    host = tuple(HostTime(call.start_us, call.duration_us, call.waiting_us, call.thread) for call in calls)
+    devices = Counter(kernel.device for kernel in kernels or timed)
     provenance = {
         "kind": "imported",
         "format": "kineto",
-        "file": Path(path).name,
+        "file": plain(Path(path).name),
         "tensor_identities": "unknown: every operand counts as a tensor of its own",
         "dtypes_assumed": maker.dtypes_assumed,
         **{key: profile.header[key] for key in _VERSIONS if isinstance(profile.header.get(key), int)},
+        "left_out": {**profile.left_out, **maker.left_out},
+        "remarks": [*profile.remarks, *part.remarks],
+        **part.facts,
     }
     return Trace(
         workload=name,
         options={},
         phases=(Phase("profile", (Step(1, operators),)),),
         provenance=provenance,
-        timing=Timing(profile.kernels, host, profile.device(devices.most_common(1)[0][0] if devices else 0)),
+        timing=Timing(timed, host, profile.device(devices.most_common(1)[0][0] if devices else 0)),
     )
 
 
@@ -129,6 +171,10 @@ def summary(trace: Trace) -> dict[str, Any]:
         "gpu_idle_us": round(span - busy, 3),
         "streams": len({(kernel.device, kernel.stream) for kernel in trace.timing.kernels}),
         "kernel_time_by_category_us": dict(sorted(by_category.items(), key=lambda item: -item[1])),
+        "profiler_step": trace.provenance.get("profiler_step"),
+        "profiler_steps": trace.provenance.get("profiler_steps"),
+        "left_out": trace.provenance.get("left_out", {}),
+        "remarks": trace.provenance.get("remarks", []),
     }
 
 
@@ -152,11 +198,19 @@ def busy_us(kernels: tuple[TimedKernel, ...]) -> tuple[float, float]:
 
 @dataclass(slots=True)
 class Profile:
-    """A Kineto file: the operators that count, in order of time, and everything the GPU ran."""
+    """A Kineto file: the operators that count, in order of time, and everything the GPU ran.
+
+    processes: of each kernel, the host process that launched it; None where that is not known. iterations: the profiler's steps.
+    left_out, remarks: see `kineto_file.Reader`.
+    """
 
     header: dict[str, Any]
     calls: list[Call]
     kernels: tuple[TimedKernel, ...]
+    processes: tuple[str | None, ...] = ()
+    iterations: tuple[Iteration, ...] = ()
+    left_out: dict[str, int] = field(default_factory=dict)
+    remarks: list[str] = field(default_factory=list)
 
     def device(self, number: int) -> dict[str, Any]:
         """Facts of a GPU, under simtti's names."""
@@ -173,25 +227,28 @@ class Profile:
         return {}
 
 
-def read_kineto(path: str | os.PathLike[str], *, may_be_empty: bool = False) -> Profile:
+def read_kineto(
+    path: str | os.PathLike[str],
+    *,
+    may_be_empty: bool = False,
+    progress: Progress = lambda done, total: None,
+) -> Profile:
     """Operators and kernels of a file, tied to each other. Times count from its first event.
 
     may_be_empty: a file without any is one, too.
+
+    Raises:
+        InputError: no such file, or none of torch.profiler's.
     """
     path = Path(path)
-    reader = Reader(path, may_be_empty)
+    reader = Reader(path, may_be_empty, progress)
     try:
-        events = reader.events()
-        return _profile(path, reader.header, events)
+        events = in_time(reader.events(), reader.left_out)
+        if not events and not may_be_empty:
+            raise FileError("holds no event with a time")
+        return _profile(events, reader)
     except FileError as error:
         raise InputError(f"{path} {error}") from None
-    except KeyError as error:
-        raise InputError(f"{path}: an event of torch.profiler's lacks the field {error.args[0]!r}") from None
-    except (TypeError, ValueError, AttributeError, OverflowError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(
-            f"{path}: an event of torch.profiler's has a field of the wrong type: {reason}"
-        ) from None
 
 
 @contextmanager
@@ -220,54 +277,78 @@ class _Frame:
     call: Call | None  # the innermost operator, counting or not
 
 
-@dataclass(slots=True)
-class _Launch:
+class _Launch(NamedTuple):
     call: Call | None
     start: float
     duration: float
+    process: str
+    order: int
 
 
 @dataclass(slots=True)
 class _Nesting:
-    """Which operators count, and where each launch lies."""
+    """Which operators count, and where each launch lies. External ids and correlations count within a process."""
 
     kept: list[Call] = field(default_factory=list)
-    launches: dict[int, _Launch] = field(default_factory=dict)
-    by_external_id: dict[int, Call] = field(default_factory=dict)
+    launches: Launches[_Launch] = field(default_factory=lambda: Launches[_Launch]())
+    by_external_id: dict[int, dict[str, Call]] = field(default_factory=dict)
     order: dict[int, int] = field(default_factory=dict)
 
+    def with_external_id(self, number: int, process: str | None) -> Call | None:
+        """The operator of that external id: of the process, or the only one where the process is not known."""
+        found = self.by_external_id.get(number, {})
+        if process is None and len(found) == 1:
+            return next(iter(found.values()))
+        return found.get(process or "")
 
-def _profile(path: Path, header: dict[str, Any], events: list[tuple[str, dict[str, Any]]]) -> Profile:
-    base = min((float(event["ts"]) for _, event in events), default=0.0)
+
+_Row = tuple[float, float, int, str, Event]
+
+
+def _profile(events: list[tuple[str, Event]], reader: Reader) -> Profile:
+    base = min((event["ts"] for _, event in events), default=0.0)
     nesting = _Nesting()
-    threads: dict[tuple[str, str], list[tuple[float, float, int, str, dict[str, Any]]]] = defaultdict(list)
-    on_gpu = []
+    threads: dict[tuple[str, str], list[_Row]] = defaultdict(list)
+    on_gpu: list[tuple[int, str, Event]] = []
+    iterations = []
     for order, (kind, event) in enumerate(events):
-        start, duration = float(event["ts"]), float(event["dur"])
-        if not (math.isfinite(start) and math.isfinite(duration) and duration >= 0):
-            raise ValueError(f"ts {event['ts']!r}, dur {event['dur']!r}")
-        if kind in (KERNEL, MEMCPY, MEMSET):
-            on_gpu.append((kind, event))
+        if kind in ON_GPU:
+            on_gpu.append((order, kind, event))
+        elif kind == STEP:
+            number = event["name"][len(STEP_NAME) :]
+            if number.isdecimal() and event["dur"] > 0:
+                start = round(event["ts"] - base, 3)
+                iterations.append(Iteration(int(number), start, start + event["dur"], event["pid"]))
         else:
-            threads[(str(event["pid"]), str(event["tid"]))].append((start, -duration, order, kind, event))
-    for (_, thread), rows in threads.items():
+            row = event["ts"], -event["dur"], order, kind, event
+            threads[event["pid"], event["tid"]].append(row)
+    for (process, thread), rows in threads.items():
         rows.sort(key=lambda row: row[:3])
-        _walk(rows, int(thread) if thread.lstrip("-").isdigit() else 0, base, nesting)
+        _walk(
+            rows,
+            process,
+            int(thread) if thread.lstrip("-").isdecimal() and len(thread) < 19 else 0,
+            base,
+            nesting,
+        )
 
-    tied = [_tie(kind, event, base, nesting) for kind, event in on_gpu]
-    rows_of = sorted(
-        nesting.kept, key=lambda call: (call.start_us, -call.duration_us, nesting.order[id(call)])
+    nesting.launches.settle(
+        (_gpu(event), _correlation(event), event["ts"], order) for order, _, event in on_gpu
     )
-    for row, call in enumerate(rows_of):
-        call.row = row
-    tied.sort(key=lambda pair: pair[0].start_us)
-    kernels = tuple(kernel if call is None else _with_operator(kernel, call.row) for kernel, call in tied)
-    return Profile(header, rows_of, kernels)
+    renumbered: dict[int, int] = {}
+    tied = [_tie(kind, event, order, base, nesting, renumbered) for order, kind, event in on_gpu]
+    calls = sorted(nesting.kept, key=lambda call: (call.start_us, -call.duration_us, nesting.order[id(call)]))
+    for at, call in enumerate(calls):
+        call.row = at
+    tied.sort(key=lambda each: each[0].start_us)
+    kernels = tuple(kernel if call is None else _with_operator(kernel, call.row) for kernel, call, _ in tied)
+    processes = tuple(process for _, _, process in tied)
+    return Profile(
+        reader.header, calls, kernels, processes, tuple(iterations), dict(reader.left_out), reader.remarks
+    )
 
 
-def _walk(
-    rows: list[tuple[float, float, int, str, dict[str, Any]]], thread: int, base: float, nesting: _Nesting
-) -> None:
+def _walk(rows: list[_Row], process: str, thread: int, base: float, nesting: _Nesting) -> None:
     """Go through what one thread did, in order, and keep the operators that count."""
     stack: list[_Frame] = []
     for start, negative, order, kind, event in rows:
@@ -276,81 +357,82 @@ def _walk(
         above = stack[-1] if stack else None
         owner = above.owner if above else None
         module = above.module if above else ""
+        name, arguments = event["name"], event["args"]
         if kind == LAUNCH:
-            arguments = event.get("args") or {}
-            launch = _Launch(owner or (above.call if above else None), start, -negative)
-            if "correlation" in arguments:
-                nesting.launches[arguments["correlation"]] = launch
-            if owner and _WAITS.match(event["name"]):
+            launch = _Launch(owner or (above.call if above else None), start, -negative, process, order)
+            number = whole(arguments.get("correlation"), None)
+            if number is not None:
+                nesting.launches.add(number, launch)
+            if owner and _WAITS.match(name):
                 owner.waiting_us += launch.duration
             continue
         if kind == MODULE:
-            name = event["name"][len("nn.Module: ") :]
+            name = name[len("nn.Module: ") :]
             path = f"{module}.{name}" if module else name
             stack.append(_Frame(start - negative, kind, path, owner, above.call if above else None))
             continue
-        name = event["name"]
-        arguments = event.get("args") or {}
-        call = Call(name, round(start - base, 3), -negative, thread, module, arguments)
+        call = Call(name, round(start - base, 3), -negative, thread, module, arguments, process=process)
         nesting.order[id(call)] = order
         if owner is None and not gives_way(name):
             owner = call
             nesting.kept.append(call)
         elif owner is not None and not owner.backend and name[6:] in ATTENTION_BACKENDS:
             owner.backend = ATTENTION_BACKENDS[name[6:]]
-        external = arguments.get("External id", arguments.get("external id"))
+        external = whole(arguments.get("External id", arguments.get("external id")), None)
         if external is not None:
-            nesting.by_external_id[external] = owner or call
+            nesting.by_external_id.setdefault(external, {})[process] = owner or call
         stack.append(_Frame(start - negative, kind, module, owner, call))
 
 
-def _tie(kind: str, event: dict[str, Any], base: float, nesting: _Nesting) -> tuple[TimedKernel, Call | None]:
-    """A kernel, and the operator that launched it. An operator that had given way counts if it launches one."""
-    arguments = event.get("args") or {}
-    correlation = arguments.get("correlation", 0)
-    launch = nesting.launches.get(correlation) if correlation else None
-    start = float(event["ts"])
-    if launch is not None:
-        call = launch.call
-    else:
-        call = nesting.by_external_id.get(arguments.get("External id", arguments.get("external id", -1)))
+def _gpu(event: Event) -> tuple[str, int]:
+    """Where a kernel ran: Kineto's process (the GPU, or what a merge of several ranks made of it) and the GPU's number."""
+    return event["pid"], whole(event["args"].get("device"), 31) or 0
+
+
+def _correlation(event: Event) -> int:
+    return whole(event["args"].get("correlation"), None) or 0
+
+
+def _tie(
+    kind: str, event: Event, order: int, base: float, nesting: _Nesting, renumbered: dict[int, int]
+) -> tuple[TimedKernel, Call | None, str | None]:
+    """A kernel, the operator that launched it, and the process. An operator that had given way counts if it launches one."""
+    arguments = event["args"]
+    correlation, start = _correlation(event), event["ts"]
+    launch = nesting.launches.of(_gpu(event), correlation, start, order) if correlation else None
+    process = launch.process if launch is not None else nesting.launches.process_of(_gpu(event))
+    call = launch.call if launch is not None else None
+    if call is None:  # a launch whose thread is not known, or that the file lacks
+        external = whole(arguments.get("External id", arguments.get("external id")), None)
+        call = nesting.with_external_id(external, process) if external is not None else None
         if call is not None and call.start_us > start - base:
             call = None
     if call is not None and call.row == -1:
         call.row = 0  # decided: met before
         if gives_way(call.name):
             nesting.kept.append(call)
-    if (
-        launch is not None
-        and call is not None
-        and kind == MEMCPY
-        and "Pageable" in event["name"]
-        and "DtoH" in event["name"]
-    ):
+    waited = launch is not None and kind == MEMCPY and "Pageable" in event["name"] and "DtoH" in event["name"]
+    if waited and launch is not None and call is not None:
         call.waiting_us += launch.duration
-    grid, block = arguments.get("grid"), arguments.get("block")
-    stream = arguments.get("stream", 0)
+    if not -(2**63) <= correlation < 2**63:  # beyond what a trace file holds: a number of our own
+        correlation = renumbered.setdefault(correlation, -1 - len(renumbered))
     kernel = TimedKernel(
-        name=str(event["name"]),
+        name=event["name"],
         start_us=round(start - base, 3),
-        duration_us=float(event["dur"]),
+        duration_us=event["dur"],
         kind=kind,
-        device=int(arguments.get("device", 0)),
-        stream=int(stream) if stream not in ("", None) else 0,
-        correlation=int(correlation),
+        device=_gpu(event)[1],
+        stream=whole(arguments.get("stream"), 63) or 0,
+        correlation=correlation,
         launch_us=None if launch is None else round(launch.start - base, 3),
         launch_duration_us=None if launch is None else launch.duration,
-        grid=None if grid is None else (int(grid[0]), int(grid[1]), int(grid[2])),
-        block=None if block is None else (int(block[0]), int(block[1]), int(block[2])),
-        registers=_whole(arguments.get("registers per thread")),
-        shared_memory_bytes=_whole(arguments.get("shared memory")),
-        nbytes=_whole(arguments.get("bytes")),
+        grid=extent(arguments.get("grid")),
+        block=extent(arguments.get("block")),
+        registers=size(arguments.get("registers per thread"), 31),
+        shared_memory_bytes=size(arguments.get("shared memory"), 63),
+        nbytes=size(arguments.get("bytes"), 63),
     )
-    return kernel, call
-
-
-def _whole(value: Any) -> int | None:
-    return None if value is None else int(value)
+    return kernel, call, process
 
 
 def _with_operator(kernel: TimedKernel, row: int) -> TimedKernel:

@@ -11,12 +11,14 @@ import math
 import re
 from collections import Counter
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
 from simtti.workloads import aten_results
 from simtti.workloads.aten import ATTENTION, AtenOperator, operator
+from simtti.workloads.kineto_custom import recognised
+from simtti.workloads.operands import problem_of
 from simtti.workloads.trace import ITEM_BYTES, Operator, TensorUse, row_major
 
 _DTYPES = {
@@ -32,6 +34,9 @@ _SCALAR_TYPES = {
     0: "uint8", 1: "int8", 2: "int16", 3: "int32", 4: "int64", 5: "fp16", 6: "fp32", 7: "fp64",
     9: "complex64", 10: "complex128", 11: "bool", 15: "bf16", 23: "fp8_e5m2", 24: "fp8_e4m3", 45: "nvfp4",
 }  # fmt: skip
+# A shape that makes no sense: elements beyond any memory.
+_MOST_ELEMENTS = 2**44
+_MOST_RANK = 32
 _MEMORY_FORMATS = ("contiguous_format", "preserve_format", "channels_last", "channels_last_3d")
 
 
@@ -48,18 +53,21 @@ class Call:
     waiting_us: float = 0.0
     backend: str = ""
     row: int = -1
+    process: str = ""
 
 
 class OperatorMaker:
-    """Turns calls into operators, numbering operands as they come."""
+    """Turns calls into operators, numbering operands as they come. left_out: what could not be read of them, counted by the
+    reason."""
 
     def __init__(self, calls: list[Call]):
         self.dtypes_assumed = 0
+        self.left_out: Counter[str] = Counter()
         self._tensors = 0
         found = Counter(
             _DTYPES[name]
             for call in calls
-            for name in call.arguments.get("Input type", ())
+            for name in _listed(call.arguments.get("Input type"))
             if isinstance(name, str) and _DTYPES.get(name) in aten_results.FLOATS
         )
         self._usual_dtype = found.most_common(1)[0][0] if found else "fp32"
@@ -67,7 +75,22 @@ class OperatorMaker:
     def operator(self, call: Call, position: int, *, launches: bool, on_gpu: bool) -> Operator:
         """The operator of a call. On a trace with kernels, one that launched none and is no view was the host's."""
         known = operator(call.name)
-        positions = self._operands(call)
+        first = self._tensors
+        try:
+            positions, has_shapes = self._operands(call), "Input Dims" in call.arguments
+        except (LookupError, TypeError, ValueError, OverflowError):
+            self.left_out["operators whose shapes cannot be read"] += 1
+            positions, has_shapes, self._tensors = [], False, first
+        custom = recognised(call.name, positions, call.arguments.get("Concrete Inputs"))
+        if custom is not None and (launches or not on_gpu):
+            result = (
+                custom.output
+                if isinstance(custom.output, TensorUse)
+                else self._use(*custom.output, "activation")
+            )
+            return Operator(
+                "profile", 0, position, call.module, custom.op, custom.category, custom.inputs, (result,), custom.attributes, False
+            )  # fmt: skip
         attributes = _attributes(known, call, positions)
         inputs = tuple(use for _, uses in positions for use in uses)
         in_place = re.fullmatch(r"aten::[^_].*_", call.name) is not None
@@ -78,7 +101,7 @@ class OperatorMaker:
             is_view = on_gpu and not launches
             if is_view:
                 category, attributes = "Other", {**attributes, "device": "cpu"}
-        if "Input Dims" not in call.arguments:
+        if not has_shapes:
             attributes = {**attributes, "shapes_recorded": False}
         outputs: tuple[TensorUse, ...] = ()
         if inputs and (in_place or known.name == "copy"):
@@ -87,19 +110,31 @@ class OperatorMaker:
             # Arguments may not be what the name promises.
             with suppress(LookupError, TypeError, ValueError):
                 outputs = self._outputs(known, call, dict(positions), inputs, attributes)
-        return Operator(
+        made = Operator(
             "profile", 0, position, call.module, call.name, category, inputs, outputs, attributes, is_view
         )
+        if problem_of(made):
+            self.left_out["operators whose operands do not fit their names"] += 1
+            return replace(made, outputs=())
+        return made
 
     def _operands(self, call: Call) -> list[tuple[int, list[TensorUse]]]:
-        """The tensors among the arguments, by the arguments' positions."""
+        """The tensors among the arguments, by the arguments' positions.
+
+        Raises:
+            LookupError, TypeError, ValueError: lists, texts and numbers are not where they should be.
+        """
         arguments = call.arguments
         dims, types = arguments.get("Input Dims"), arguments.get("Input type")
         if not dims or not types:
             return []
-        strides = arguments.get("Input Strides") or ()
+        if not isinstance(dims, list) or not isinstance(types, list):
+            raise TypeError(f"Input Dims {dims!r}")
+        strides = _listed(arguments.get("Input Strides"))
         found: list[tuple[int, list[TensorUse]]] = []
         for i, (shape, name) in enumerate(zip(dims, types, strict=False)):
+            if not isinstance(name, str):
+                raise TypeError(f"Input type {name!r}")
             if name in _DTYPES:
                 found.append(
                     (i, [self._use(tuple(shape), strides[i] if i < len(strides) else None, _DTYPES[name])])
@@ -108,15 +143,18 @@ class OperatorMaker:
                 # Kineto does not say of what type a list's tensors are.
                 dtype = next((uses[0].dtype for _, uses in found), self._usual_dtype)
                 self.dtypes_assumed += 1
-                laid_out = (
-                    strides[i] if i < len(strides) and len(strides[i]) == len(shape) else [None] * len(shape)
-                )
+                laid_out = _listed(strides[i]) if i < len(strides) else []
+                if len(laid_out) != len(shape):
+                    laid_out = [None] * len(shape)
                 uses = [self._use(tuple(item), how, dtype) for item, how in zip(shape, laid_out, strict=True)]
                 found.append((i, uses))
         return found
 
     def _use(self, shape: tuple[int, ...], strides: Any, dtype: str, role: str = "input") -> TensorUse:
-        laid_out = tuple(strides) if strides is not None and len(strides) == len(shape) else row_major(shape)
+        _check_shape(shape)
+        laid_out = row_major(shape)
+        if isinstance(strides, list | tuple) and len(strides) == len(shape) and _are_whole(strides):
+            laid_out = tuple(strides)
         extent = 0 if 0 in shape else 1 + sum((n - 1) * step for n, step in zip(shape, laid_out, strict=True))
         self._tensors += 1
         return TensorUse(self._tensors - 1, shape, laid_out, dtype, extent * ITEM_BYTES[dtype], role)
@@ -137,11 +175,25 @@ class OperatorMaker:
         return () if found is None else (self._use(*found, "activation"),)
 
 
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _are_whole(numbers: Any) -> bool:
+    return all(type(number) is int and 0 <= number < _MOST_ELEMENTS for number in numbers)
+
+
+def _check_shape(shape: tuple[int, ...]) -> None:
+    """Raises ValueError for what is no tensor's shape."""
+    if len(shape) > _MOST_RANK or not _are_whole(shape) or math.prod(shape) > _MOST_ELEMENTS:
+        raise ValueError(f"shape {shape}")
+
+
 def _attributes(
     known: AtenOperator, call: Call, operands: list[tuple[int, list[TensorUse]]]
 ) -> dict[str, Any]:
     """A call's arguments that are not tensors, named as the recorder names them, where the file has them."""
-    given = call.arguments.get("Concrete Inputs") or ()
+    given = _listed(call.arguments.get("Concrete Inputs"))
     tensors = {i for i, _ in operands}
     values = {
         i: value for i, text in enumerate(given) if i not in tensors and (value := _parsed(text)) is not None
@@ -150,11 +202,18 @@ def _attributes(
         return {"arguments": list(values.values())} if values else {}
     attributes = {name: value for i, value in values.items() if (name := known.argument_at(i))}
     if "dtype" in attributes:
-        attributes["dtype"] = _SCALAR_TYPES.get(attributes["dtype"], str(attributes["dtype"]))
+        number = attributes["dtype"]
+        attributes["dtype"] = (
+            _SCALAR_TYPES.get(number, str(number)) if isinstance(number, int) else str(number)
+        )
     number = attributes.get("memory_format")
     if isinstance(number, int) and 0 <= number < len(_MEMORY_FORMATS):
         attributes["memory_format"] = _MEMORY_FORMATS[number]
-    if known.name == ATTENTION and len(operands) >= 3:
+    if (
+        known.name == ATTENTION
+        and len(operands) >= 3
+        and all(len(uses[0].shape) > 1 and uses[0].numel for _, uses in operands[:3])
+    ):
         query, key = operands[0][1][0], operands[1][1][0]
         attributes.setdefault("scale", 1 / math.sqrt(query.shape[-1]))
         attributes.setdefault("causal", False)
@@ -168,14 +227,18 @@ def _attributes(
     return attributes
 
 
-@lru_cache(maxsize=4096)
 def _parsed(text: Any) -> Any:
     """A concrete argument: a number, a truth value, a list of them or a text; None where there is none."""
-    if not isinstance(text, str) or text in ("", "None"):
-        return None
+    return _of_text(text) if isinstance(text, str) and text not in ("", "None") else None
+
+
+@lru_cache(maxsize=4096)
+def _of_text(text: str) -> Any:
     if text in ("True", "False"):
         return text == "True"
     try:
-        return json.loads(re.sub(r"(\d)\.(?!\d)", r"\1.0", text))  # C++ writes 2. for 2.0
-    except ValueError:
+        found = json.loads(re.sub(r"(\d)\.(?!\d)", r"\1.0", text))  # C++ writes 2. for 2.0
+        json.dumps(found, allow_nan=False)  # NaN and Infinity, which JSON has no words for, stay text
+    except (ValueError, RecursionError):
         return text
+    return found

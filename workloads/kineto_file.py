@@ -1,73 +1,107 @@
-"""Reads a Kineto file, JSON that may be gzipped, event by event: millions of them, of which few matter.
+"""Reads a Kineto file, JSON that may be packed, event by event: millions of them, of which few matter.
 
-Only what is listed here is read from a file. Some carry their writer's environment, secrets included.
+Only what is listed here is read from a file. Some carry their writer's environment, secrets included. The work is linear in the
+file's length, whatever is in it: a decoder's error costs as much as the text before it, so text is mended a buffer at a time.
+
+A file is read as far as it makes sense. What does not is left out and counted (`left_out`), or mended and told (`remarks`):
+events without a time, unescaped backslashes of Windows paths, a file whose writer was killed.
 """
 
 from __future__ import annotations
 
-import codecs
-import gzip
 import json
+import math
 import re
-import zlib
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
+
+from simtti.words import plain
+from simtti.workloads.unpack import FileError, Text
 
 CHUNK_BYTES = 1 << 20  # how much of a file is read at once
-OPERATOR, MODULE, LAUNCH = "operator", "module", "launch"
+_MOST_CHUNK_BYTES = 1 << 26
+_MOST_VALUE = 1 << 28  # characters of one JSON value
+OPERATOR, MODULE, LAUNCH, STEP = "operator", "module", "launch", "step"
 KERNEL, MEMCPY, MEMSET = "kernel", "memcpy", "memset"
-# Kineto's categories, those of 2021 too.
+ON_GPU = (KERNEL, MEMCPY, MEMSET)
+# Kineto's categories, those of 2021 and those of other makers' GPUs too.
 KIND_OF = {
-    "cpu_op": OPERATOR, "Operator": OPERATOR, "python_function": MODULE,
-    "cuda_runtime": LAUNCH, "cuda_driver": LAUNCH, "Runtime": LAUNCH,
+    "cpu_op": OPERATOR, "Operator": OPERATOR, "python_function": MODULE, "user_annotation": STEP,
+    "cuda_runtime": LAUNCH, "cuda_driver": LAUNCH, "Runtime": LAUNCH, "xpu_runtime": LAUNCH, "xpu_driver": LAUNCH,
+    "privateuse1_runtime": LAUNCH, "privateuse1_driver": LAUNCH, "mtia_runtime": LAUNCH,
     "kernel": KERNEL, "Kernel": KERNEL, "gpu_memcpy": MEMCPY, "Memcpy": MEMCPY, "gpu_memset": MEMSET, "Memset": MEMSET,
 }  # fmt: skip
+STEP_NAME = "ProfilerStep#"
+_MODULE_NAME = "nn.Module: "
+# What of the file's other fields is kept.
+HEADER = (
+    "deviceProperties", "cuda_runtime_version", "cuda_driver_version", "cupti_version", "hip_runtime_version",
+    "hip_driver_version",
+)  # fmt: skip
+# A backslash with what JSON lets follow it, or alone.
+_ESCAPE = re.compile(r'\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})?')
+_LONGEST_ESCAPE = 6
+_LONGEST_TIME = 40  # characters of a number written as text
+# An event at 0 so long before all others, and longer than they all take, has no time: no clock was read for it.
+_FAR_US = 100.0
+Event = dict[str, Any]
+Progress = Callable[[int, int], None]
+
+__all__ = ["FileError", "Reader", "in_time"]
 
 
-class FileError(Exception):
-    """What is wrong with a file, to follow its name."""
+class CutError(FileError):
+    """The file ends in the middle of a value."""
 
 
 class Reader:
-    """Reads a Kineto file event by event, so that only the events that matter are ever held."""
+    """Reads a Kineto file event by event, so that only the events that matter are ever held.
 
-    def __init__(self, path: Path, may_be_empty: bool = False):
+    header: the file's other fields, those in HEADER. left_out: events that make no sense, by the reason. remarks: what was mended.
+    progress: called with (bytes read, bytes of the file).
+    """
+
+    def __init__(
+        self, path: Path, may_be_empty: bool = False, progress: Progress = lambda done, total: None
+    ) -> None:
         self.path, self.may_be_empty = path, may_be_empty
         self.header: dict[str, Any] = {}
+        self.left_out: Counter[str] = Counter()
+        self.remarks: list[str] = []
+        self._progress = progress
         self._scan = json.JSONDecoder(strict=False).raw_decode
         self._space = re.compile(r"[ \t\n\r]*").match
-        self._between = re.compile(r"[ \t\n\r]*,?[ \t\n\r]*").match
-        self._text, self._at, self._done, self._chunk = "", 0, False, CHUNK_BYTES
-        self._file: Any = None
-        self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
+        self._between = re.compile(r"[ \t\n\r,]*").match
+        self._text, self._at, self._before, self._done, self._chunk = "", 0, 0, False, CHUNK_BYTES
+        self._mended = False
+        self._open: dict[tuple[str, str], list[Event]] = defaultdict(list)
 
-    def events(self) -> list[tuple[str, dict[str, Any]]]:
-        """The events that matter, each with its kind, in the file's order. The file's other fields go to `header`."""
-        if self.path.is_dir():
-            raise FileError("is a folder, not a Kineto trace")
+    def events(self) -> list[tuple[str, Event]]:
+        """The events that matter, each with its kind, in the file's order; each has name, ts, dur, pid, tid, args.
+
+        Raises:
+            FileError: what is wrong with the file as a whole, to follow its name.
+        """
+        text = Text(self.path)
         try:
-            with self.path.open("rb") as raw:
-                packed = raw.read(2) == b"\x1f\x8b"
-                raw.seek(0)
-                self._file = gzip.GzipFile(fileobj=raw) if packed else raw
-                return self._object()
-        except FileNotFoundError:
-            raise FileError("does not exist") from None
-        except EOFError:
-            raise FileError("is truncated: its gzip data end too early") from None
-        except (gzip.BadGzipFile, zlib.error) as error:
-            raise FileError(f"is damaged: its gzip data cannot be unpacked ({error})") from None
+            self._source, self._size = text, max(self.path.stat().st_size, 1)
+            return self._file()
         except OSError as error:
             raise FileError(f"cannot be read: {error.strerror or error}") from None
         except RecursionError:
             raise FileError("is not a Kineto trace: its JSON is nested too deeply") from None
+        finally:
+            text.close()
 
     def _more(self) -> None:
-        data = self._file.read(self._chunk)
-        self._done = not data
-        self._text = self._text[self._at :] + self._utf8.decode(data, final=self._done)
+        piece = self._source.read(self._chunk)
+        self._progress(min(self._source.read_bytes(), self._size), self._size)
+        self._done, self._mended = piece is None, False
+        self._before += self._at
+        self._text = self._text[self._at :] + (piece or "")
         self._at = 0
 
     def _value(self) -> Any:
@@ -81,22 +115,62 @@ class Reader:
                     self._at, self._chunk = end, CHUNK_BYTES
                     return value
             except json.JSONDecodeError as error:
+                if "escape" in error.msg and not self._mended:
+                    self._mend()
+                    continue
                 # An error well before the end of what was read will not go away by reading on.
-                if self._done or (grown and error.pos + (1 << 16) < len(self._text)) or self._foreign():
+                inside = not error.msg.startswith("Unterminated") and error.pos + (1 << 16) < len(self._text)
+                if self._done or (grown and inside) or self._foreign():
                     self._stop()
+            except ValueError:  # Python reads no number of more digits
+                raise FileError("is damaged: it holds a number of thousands of digits") from None
+            if len(self._text) - self._at > _MOST_VALUE:
+                raise FileError(
+                    f"is not a Kineto trace: a value in it is longer than {_MOST_VALUE >> 20} MiB"
+                )
             self._more()
             grown += 1
-            self._chunk = min(self._chunk * 2, 1 << 26)
+            self._chunk = min(self._chunk * 2, _MOST_CHUNK_BYTES)
+
+    def _mend(self) -> None:
+        """Double each backslash that escapes nothing, as in the paths that PyTorch 2.0 wrote on Windows."""
+        text = self._text[self._at :]
+        end = len(text) if self._done else len(text) - _LONGEST_ESCAPE
+
+        def mended(found: re.Match[str]) -> str:
+            return "\\\\" if found.end() - found.start() == 1 and found.start() <= end else found[0]
+
+        self._before += self._at
+        self._text, self._at, self._mended = _ESCAPE.sub(mended, text), 0, True
+        remark = "backslashes that escape nothing (Windows paths) were taken as they are"
+        if remark not in self.remarks:
+            self.remarks.append(remark)
 
     def _foreign(self) -> bool:
         """Whether what stands here cannot begin a JSON value."""
         return self._at < len(self._text) and self._text[self._at] not in '{["-0123456789tfnNI'
 
     def _stop(self) -> None:
-        if self._done:
-            raise FileError("is truncated: its JSON ends in the middle")
+        # All that is left goes into the value that does not end, or there is something in it that JSON does not know.
+        try:
+            self._scan(self._text, self._at)
+        except json.JSONDecodeError as error:
+            if self._done and (
+                error.msg.startswith("Unterminated") or error.pos >= len(self._text.rstrip()) - 1
+            ):
+                packed = self._source.cut
+                raise CutError(
+                    "is truncated: its gzip data end too early"
+                    if packed
+                    else "is truncated: its JSON ends in the middle"
+                ) from None
+            at, reason = error.pos, error.msg
+        else:
+            at, reason = self._at, "Unexpected value"
+        where = self._before + at
         raise FileError(
-            "is damaged: its JSON cannot be read beyond " + repr(self._text[self._at : self._at + 40])
+            f"is damaged: its JSON cannot be read beyond {self._text[self._at : self._at + 40]!r} "
+            f"({reason.lower()} at character {where})"
         )
 
     def _next(self) -> str:
@@ -109,70 +183,192 @@ class Reader:
                 return ""
             self._more()
 
-    def _object(self) -> list[tuple[str, dict[str, Any]]]:
-        found: list[tuple[str, dict[str, Any]]] | None = None
+    def _file(self) -> list[tuple[str, Event]]:
         first = self._next()
         if not first:
             raise FileError("is empty")
-        if first != "{":
-            raise FileError("is not a Kineto trace: it does not hold a JSON object")
-        self._at += 1
-        while (character := self._next()) != "}":
-            if character == ",":
+        found: list[tuple[str, Event]] | None = None
+        try:
+            if first == "[":
                 self._at += 1
-                continue
-            if character not in ('"', ""):
-                self._stop()
-            key = self._value()
-            if self._next() != ":":
-                self._stop()
-            self._at += 1
-            if key != "traceEvents":
-                self.header[key] = self._value()
-                continue
-            if self._next() != "[":
-                raise FileError("is not a Kineto trace: its traceEvents are not a list")
-            self._at += 1
-            found = list(self._listed())
+                found = []
+                self._listed(found)
+            elif first == "{":
+                self._at += 1
+                while True:
+                    more = self._field()
+                    if more is None:
+                        break
+                    if more:
+                        found = [] if found is None else found
+                        self._listed(found)
+            else:
+                raise FileError("is not a Kineto trace: it does not hold a JSON object")
+        except CutError as error:
+            if not found:
+                raise
+            self.remarks.append(f"the file {error}; what is whole of it was read")
         if found is None:
+            if self._next() == "{":
+                raise FileError(
+                    "is not a Kineto trace but one JSON object a line, as Nsight Systems exports them; "
+                    "torch.profiler's export_chrome_trace writes one"
+                )
             raise FileError("is not a Kineto trace: it has no traceEvents")
+        unclosed = sum(bool(event) for events in self._open.values() for event in events)
+        if unclosed:
+            self.left_out["events that begin and do not end"] += unclosed
         if not found and not self.may_be_empty:
-            raise FileError("holds no operators and no kernels: it is not a trace of torch.profiler")
+            skipped = "; ".join(f"left out: {count} {reason}" for reason, count in self.left_out.items())
+            if set(self.left_out) == {"events that are no objects"}:
+                raise FileError("is not a Kineto trace: its traceEvents are not objects")
+            raise FileError(
+                "holds no operators and no kernels: it is not a trace of torch.profiler"
+                + (f" ({skipped})" if skipped else "")
+            )
         return found
 
-    def _listed(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """The events of the list at the current place that matter, and the place after the list."""
-        scan, between, kind_of = self._scan, self._between, KIND_OF
+    def _field(self) -> bool | None:
+        """Read a field of the file's object: None at its end, True before the events, which are not read yet."""
+        character = self._next()
+        while character == ",":
+            self._at = self._between(self._text, self._at).end()  # type: ignore[union-attr]
+            character = self._next()
+        if character == "}":
+            self._at += 1
+            return None
+        if character not in ('"', ""):
+            self._stop()
+        if not character:
+            raise CutError(
+                "is truncated: its gzip data end too early"
+                if self._source.cut
+                else "is truncated: its JSON ends in the middle"
+            )
+        key = self._value()
+        if self._next() != ":":
+            self._at = max(self._at, 0)
+            self._stop()
+        self._at += 1
+        if key != "traceEvents":
+            value = self._value()
+            if key in HEADER:
+                self.header[key] = value
+            return False
+        if self._next() != "[":
+            raise FileError("is not a Kineto trace: its traceEvents are not a list")
+        self._at += 1
+        return True
+
+    def _listed(self, found: list[tuple[str, Event]]) -> None:
+        """Add the events of the list at the current place that matter; go to the place after the list."""
+        scan, between, taken = self._scan, self._between, self._taken
         while True:
             text, at = self._text, self._at
             # The loop that runs once an event: everything rare is left to _value().
-            with suppress(json.JSONDecodeError):
+            with suppress(ValueError):
                 while True:
                     at = between(text, at).end()  # type: ignore[union-attr]
-                    event, end = scan(text, at)
-                    if type(event) is not dict:
+                    if text[at : at + 1] != "{":
                         break
+                    event, end = scan(text, at)
                     at = end
-                    category = event.get("cat")
-                    if category in kind_of and _matters(event):
-                        yield kind_of[category], event
+                    found.extend(taken(event))
             self._at = at
-            if self._next() == "]":
+            character = self._next()
+            if character == ",":
+                continue
+            if character == "]":
                 self._at += 1
                 return
-            if self._next() == ",":
-                self._at += 1
-                continue
-            event = self._value()
-            if not isinstance(event, dict):
-                raise FileError("is not a Kineto trace: its traceEvents are not objects")
-            category = event.get("cat")
-            if category in kind_of and _matters(event):
-                yield kind_of[category], event
+            event = self._value() if character else self._cut_list()
+            if isinstance(event, dict):
+                found.extend(taken(event))
+            else:
+                self.left_out["events that are no objects"] += 1
+
+    def _cut_list(self) -> NoReturn:
+        if self._source.cut:
+            raise CutError("is truncated: its gzip data end too early")
+        raise CutError("is truncated: its JSON ends in the middle")
+
+    def _taken(self, event: Event) -> Iterator[tuple[str, Event]]:
+        """The event, if it matters, with fields of the types they should have. Of Python's functions, by far the most events, only
+        the modules' calls do; of annotations, only the profiler's steps."""
+        phase, category = event.get("ph"), event.get("cat")
+        if phase == "E":
+            yield from self._ended(event)
+            return
+        if phase not in ("X", "B") or type(category) is not str or category not in KIND_OF:
+            if phase == "B":
+                self._open[_place(event)].append({})  # its end is not another's
+            return
+        kind, name = KIND_OF[category], plain(str(event.get("name") or ""))
+        if name.startswith(STEP_NAME):
+            kind = STEP
+        matters = kind not in (MODULE, STEP) or name.startswith((_MODULE_NAME, STEP_NAME))
+        if phase == "B":
+            self._open[_place(event)].append({**event, "kind": kind} if matters else {})
+        elif matters:
+            yield from self._clean(kind, name, event)
+
+    def _ended(self, event: Event) -> Iterator[tuple[str, Event]]:
+        """The event that this one ends, as one that begins and ends."""
+        stack = self._open.get(_place(event))
+        begun = stack.pop() if stack else None
+        if begun:
+            start, end = _number(begun.get("ts")), _number(event.get("ts"))
+            begun["dur"] = None if start is None or end is None else end - start
+            yield from self._clean(begun.pop("kind"), plain(str(begun.get("name") or "")), begun)
+
+    def _clean(self, kind: str, name: str, event: Event) -> Iterator[tuple[str, Event]]:
+        start, duration = _number(event.get("ts")), _number(event.get("dur"))
+        if not name:
+            self.left_out["events without a name"] += 1
+        elif start is None or duration is None:
+            self.left_out["events without a time"] += 1
+        elif duration < 0:
+            self.left_out["events of negative duration"] += 1
+        else:
+            args = event.get("args")
+            yield kind, {
+                "name": name, "ts": start, "dur": duration, "pid": str(event.get("pid", "")),
+                "tid": str(event.get("tid", "")), "args": args if isinstance(args, dict) else {},
+            }  # fmt: skip
 
 
-def _matters(event: dict[str, Any]) -> bool:
-    """Of Python's functions, by far the most events, only the modules' calls do."""
-    if event.get("ph") != "X":
-        return False
-    return event["cat"] != "python_function" or event["name"].startswith("nn.Module: ")
+def _place(event: Event) -> tuple[str, str]:
+    return str(event.get("pid", "")), str(event.get("tid", ""))
+
+
+def _number(value: Any) -> float | None:
+    """A finite number, given as one or as text; None for anything else."""
+    if type(value) is float:
+        return value if math.isfinite(value) else None
+    if type(value) is str and len(value) > _LONGEST_TIME:
+        return None
+    if type(value) not in (int, str):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def in_time(events: list[tuple[str, Event]], left_out: Counter[str]) -> list[tuple[str, Event]]:
+    """The events without those whose clock was not set: at 0 (or before) while the others lie far from it."""
+    others = [event for _, event in events if event["ts"] > 0]
+    if not others or len(others) == len(events):
+        return events
+    first = min(event["ts"] for event in others)
+    span_us = max(event["ts"] + event["dur"] for event in others) - first
+
+    def is_set(event: Event) -> bool:
+        gap_us = first - event["ts"] - event["dur"]
+        return event["ts"] > 0 or gap_us <= max(_FAR_US, span_us if event["dur"] else 0.0)
+
+    kept = [(kind, event) for kind, event in events if is_set(event)]
+    if len(kept) < len(events):
+        left_out["events whose time was not set"] += len(events) - len(kept)
+    return kept

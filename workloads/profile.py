@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from simtti.errors import InputError
 from simtti.workloads.flops import flops
 from simtti.workloads.trace import Operator, Step, Trace
 
@@ -39,7 +40,8 @@ def attention_calls(trace: Trace, phase: str | None = None) -> list[AttentionCal
 
 
 def _is_attention(operator: Operator, phase: str | None) -> bool:
-    return operator.category == "Attention" and (phase is None or operator.phase == phase)
+    known = len(operator.inputs) > 1 and all(len(use.shape) > 1 for use in operator.inputs[:2])
+    return operator.category == "Attention" and known and (phase is None or operator.phase == phase)
 
 
 def _call(operator: Operator) -> AttentionCall:
@@ -69,6 +71,8 @@ def main_phase(trace: Trace) -> str:
     work: dict[str, float] = defaultdict(float)
     for step, operator in _weighted(trace):
         work[operator.phase] += step.count * flops(operator)
+    if not work:
+        raise InputError(f"the trace of {trace.workload} holds no operators")
     return max(work, key=lambda name: work[name])
 
 
@@ -102,7 +106,15 @@ def categories(trace: Trace, phase: str | None = None) -> dict[str, dict[str, fl
 
 
 def profile(trace: Trace) -> dict[str, Any]:
-    """The profile of a trace as `simtti profile --json` writes it."""
+    """The profile of a trace as `simtti profile --json` writes it.
+
+    Raises:
+        InputError: the trace holds no operators, or no shapes.
+    """
+    if trace.provenance.get("kind") == "imported" and not any(op.inputs for op in trace.operators()):
+        raise InputError(
+            f"the trace of {trace.workload} holds no shapes: profile with record_shapes=True to count its work"
+        )
     phase = main_phase(trace)
     calls = attention_calls(trace, phase)
     own = [call for call in calls if call.kind == "self"]
@@ -119,6 +131,9 @@ def profile(trace: Trace) -> dict[str, Any]:
             for item in trace.phases
         ],
         "main_phase": phase,
+        "operators_without_shapes": sum(
+            op.attributes.get("shapes_recorded", True) is False for op in trace.operators()
+        ),
         "categories": categories(trace),
         "sequence_lengths": [call.q_len for call in own],
         "sequence_length_counts": {

@@ -31,6 +31,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from simtti.errors import InputError
+from simtti.files import replacing
 from simtti.workloads.trace import HostTime, TensorUse, TimedKernel, Timing, Trace, row_major
 from simtti.workloads.trace_rows import (
     COLUMNS,
@@ -62,16 +63,14 @@ def save(trace: Trace, path: str | os.PathLike[str]) -> None:
     tables = [_to_table(trace)]
     if trace.timing is not None:
         tables = _with_timing(tables[0], trace.timing)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     how: dict[str, Any] = {"compression": "zstd", "compression_level": 19, "write_page_checksum": True}
-    try:
-        with partial.open("wb") as file, pq.ParquetWriter(file, tables[0].schema, **how) as writer:
-            for table in tables:
-                writer.write_table(table)
-        os.replace(partial, path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise InputError(f"cannot write {path}: {_reason(error)}") from None
+    with (
+        replacing(path) as partial,
+        partial.open("wb") as file,
+        pq.ParquetWriter(file, tables[0].schema, **how) as writer,
+    ):
+        for table in tables:
+            writer.write_table(table)
 
 
 def load(path: str | os.PathLike[str]) -> Trace:

@@ -14,6 +14,8 @@ from typing import Any
 import pyarrow as pa
 
 from simtti.errors import InputError
+from simtti.words import plain
+from simtti.workloads.operands import problem_of
 from simtti.workloads.trace import (
     CATEGORIES,
     ITEM_BYTES,
@@ -83,6 +85,10 @@ def read_trace(path: Path, table: pa.Table, metadata: Mapping[str, Any]) -> Trac
     rows = _Rows(path, table)
     structure = _read_structure(path, metadata["phases"], table.num_rows)
     _check_positions(rows, structure)
+    for name in ("module", "op"):
+        columns_of = rows.columns[name]
+        if not all(map(str.isprintable, columns_of)):
+            rows.columns[name] = [plain(text) for text in columns_of]
     for row, category in enumerate(rows.columns["category"]):
         if category not in CATEGORIES:
             known = ", ".join(CATEGORIES)
@@ -100,6 +106,10 @@ def read_trace(path: Path, table: pa.Table, metadata: Mapping[str, Any]) -> Trac
             columns["category"], inputs, outputs, attributes, columns["is_view"], released,
         )
     )  # fmt: skip
+    for row, operator in enumerate(operators):
+        problem = problem_of(operator)
+        if problem:
+            raise rows.error(row, "op", f"{plain(operator.op)}: {problem}")
     phases = []
     start = 0
     for name, steps in structure:
@@ -109,7 +119,7 @@ def read_trace(path: Path, table: pa.Table, metadata: Mapping[str, Any]) -> Trac
             start += length
         phases.append(Phase(name, tuple(built)))
     return Trace(
-        workload=metadata["workload"],
+        workload=plain(metadata["workload"]),
         options=metadata["options"],
         phases=tuple(phases),
         parameters=metadata["parameters"],
@@ -168,12 +178,14 @@ def _read_structure(path: Path, phases: Any, rows: int) -> list[tuple[str, list[
     """Each phase's name, and each of its steps' count and number of operators."""
     try:
         structure = [(p["name"], [(s["count"], s["operators"]) for s in p["steps"]]) for p in phases]
-        counts = [number for _, steps in structure for step in steps for number in step]
-        if not all(type(number) is int and number >= 0 for number in counts):
+        steps = [step for _, steps in structure for step in steps]
+        if not all(type(number) is int for step in steps for number in step):
+            raise ValueError
+        if not all(0 < count < 2**31 and length >= 0 for count, length in steps):
             raise ValueError
     except (KeyError, TypeError, ValueError):
         raise InputError(
-            f"{path}: metadata field phases must list a name and steps, each with whole numbers count and operators"
+            f"{path}: metadata field phases must list a name and steps, each with whole numbers count (at least 1) and operators"
         ) from None
     promised = sum(length for _, steps in structure for _, length in steps)
     if promised != rows:
@@ -326,9 +338,11 @@ def read_timing(path: Path, operators: pa.Table, kernels: pa.Table, metadata: Ma
                 raise wrong(row, f"kernel_{name}", "the value is missing")
         if kernel.kind not in KERNEL_KINDS:
             raise wrong(row, "kernel_kind", f"unknown kind {kernel.kind!r}; known: {', '.join(KERNEL_KINDS)}")
-        for name in ("start_us", "duration_us"):
+        for name in ("start_us", "duration_us", "launch_us", "launch_duration_us"):
             value = getattr(kernel, name)
-            if value is None or not math.isfinite(value) or (value < 0 and name == "duration_us"):
+            if value is None and name.startswith("launch"):
+                continue
+            if value is None or not math.isfinite(value) or (value < 0 and name.endswith("duration_us")):
                 raise wrong(row, f"kernel_{name}", f"found {value!r}, expected a number of microseconds")
         if kernel.operator is not None and not 0 <= kernel.operator < operators.num_rows:
             problem = (

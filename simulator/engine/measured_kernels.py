@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from simtti.errors import InputError
+from simtti.hw_configs.devices import no_device_file
 from simtti.hw_configs.hardware import Hardware
 from simtti.simulator.closed_form import lone_execution_s
 from simtti.simulator.kernel import Access, Kernel
@@ -63,10 +64,7 @@ def measured_kernels(trace: Trace, timing: str, hardware: Hardware, captured_on:
     if timing == "measured":
         return Measured(dict(kernels), {})
     if captured_on is None:
-        name = trace.timing.device.get("name", "an unknown device")
-        raise InputError(
-            f"the trace was taken on {name}, for which there is no device file; hybrid needs one"
-        )
+        raise no_device_file(str(trace.timing.device.get("name", "")))
     operators = list(trace.operators())
     devices = [Lowering(device, captured_with(trace)) for device in (captured_on, hardware)]
     scale: dict[int, float] = {}

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 import simpy
 
 from simtti.errors import InputError
+from simtti.hw_configs.devices import no_device_file
 from simtti.hw_configs.hardware import Hardware
+from simtti.simulator.coverage import check_coverage
 from simtti.simulator.engine.device import execution_time_s
-from simtti.simulator.engine.intervals import union
 from simtti.simulator.engine.measured_kernels import TIMINGS
 from simtti.simulator.lowering.lower import Lowering
 from simtti.simulator.policy import captured_with
@@ -58,18 +59,17 @@ class Replay:
 
     @cached_property
     def breakdown(self) -> dict[str, float]:
-        """Seconds by category, and the time in which no kernel ran; the sum is the latency for a single stream."""
+        """Seconds by category, and the time in which no kernel ran; the sum is the latency. Of kernels that ran side by side the
+        first counts."""
         seconds: dict[str, float] = defaultdict(float)
-        for item in self.kernels:
-            seconds[item.category] += item.duration_s
-        seconds[HOST_IDLE] = max(
-            0.0,
-            self.latency_s
-            - sum(
-                end - start
-                for start, end in union((k.start_s, k.start_s + k.duration_s) for k in self.kernels)
-            ),
-        )
+        reached_s = busy_s = 0.0
+        for item in sorted(self.kernels, key=lambda each: each.start_s):
+            end_s = item.start_s + item.duration_s
+            alone_s = max(0.0, end_s - max(item.start_s, reached_s))
+            seconds[item.category] += alone_s
+            busy_s += alone_s
+            reached_s = max(reached_s, end_s)
+        seconds[HOST_IDLE] = max(0.0, self.latency_s - busy_s)
         return dict(sorted(seconds.items(), key=lambda entry: -entry[1]))
 
     @cached_property
@@ -110,13 +110,20 @@ class Replay:
         }
 
 
-def replay(trace: Trace, hardware: Hardware, timing: str, captured_on: Hardware | None = None) -> Replay:
+def replay(
+    trace: Trace,
+    hardware: Hardware,
+    timing: str,
+    captured_on: Hardware | None = None,
+    partial: bool = False,
+) -> Replay:
     """Run a timed trace with measured kernel times ('measured') or with those scaled to `hardware` ('hybrid').
 
-    captured_on: the device the trace was taken on; hybrid needs it to scale by the model's ratio between the two.
+    captured_on: the device the trace was taken on; hybrid needs it to scale by the model's ratio between the two. partial: go on
+    though the model has no ratio for most of the time.
 
     Raises:
-        InputError: the trace has no times, or an unknown timing.
+        InputError: the trace has no times, or an unknown timing; hybrid, and too little of the trace has a model.
     """
     if timing not in TIMINGS:
         raise InputError(f"timing is {timing!r}; it must be one of model, {', '.join(TIMINGS)}")
@@ -124,6 +131,12 @@ def replay(trace: Trace, hardware: Hardware, timing: str, captured_on: Hardware 
         raise InputError(
             f"the trace of {trace.workload} holds no measured kernels; --timing {timing} needs them"
         )
+    if not any(kernel.duration_us > 0 for kernel in trace.timing.kernels):
+        raise InputError(
+            f"the kernels of the trace of {trace.workload} took no time: it holds nothing to replay"
+        )
+    if timing == "hybrid" and captured_on is not None:
+        check_coverage(trace, timing, partial)
     scales, unscaled_us = _scales(trace, hardware, captured_on) if timing == "hybrid" else ({}, 0.0)
     launches = sorted(trace.timing.kernels, key=lambda kernel: (_launch_us(kernel), kernel.start_us))
     run = _Run(trace, launches, scales)
@@ -139,10 +152,7 @@ def _launch_us(kernel: TimedKernel) -> float:
 def _scales(trace: Trace, hardware: Hardware, captured_on: Hardware | None) -> tuple[dict[int, float], float]:
     """Operator row -> ratio of the model's times on the two devices; row -1 is the ratio for all others."""
     if captured_on is None:
-        name = trace.timing.device.get("name", "an unknown device") if trace.timing else "an unknown device"
-        raise InputError(
-            f"the trace was taken on {name}, for which there is no device file; hybrid needs one"
-        )
+        raise no_device_file(str(trace.timing.device.get("name", "")) if trace.timing else "")
     devices = tuple(Lowering(device, captured_with(trace)) for device in (captured_on, hardware))
     scales: dict[int, float] = {}
     sums = [0.0, 0.0]
@@ -217,9 +227,9 @@ class _Run:
         env, ended_s = self.env, float("-inf")
         while True:
             kernel, launched_s, done = yield queue.get()
-            own_latency_s = self.latency_s
+            own_latency_s = 0.0  # one whose launch is not known was issued when it started
             if kernel.launch_us is not None:
-                own_latency_s = min(own_latency_s, (kernel.start_us - _launch_us(kernel)) / 1e6)
+                own_latency_s = min(self.latency_s, (kernel.start_us - _launch_us(kernel)) / 1e6)
             start_s = max(launched_s + own_latency_s, ended_s + self.gap_s)
             if start_s > env.now:
                 yield env.timeout(start_s - env.now)

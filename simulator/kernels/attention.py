@@ -13,6 +13,7 @@ import dataclasses
 import itertools
 import math
 
+from simtti.dtypes import ITEM_BYTES
 from simtti.errors import unknown
 from simtti.hw_configs.hardware import Hardware
 from simtti.simulator.kernel import Access, Kernel
@@ -129,7 +130,10 @@ def _lower(operator: Operator, target: Target) -> list[Kernel]:
     *outer, q_len, head_dim = query.shape
     heads = outer.pop() if outer else 1
     hardware, policy = target.hardware, target.policy.attention
-    kernel = hardware.attention_kernel if policy == "flash" else policy
+    # The library that was called, where a trace says so, unless another is asked for.
+    fused_by = str(operator.attributes.get("library", hardware.attention_kernel))
+    kernel = fused_by if policy == "flash" else policy
+    dtype = query.dtype if ITEM_BYTES[query.dtype] > 1 or hardware.multiplies(query.dtype) else "fp16"
     slots = [0, 1, 2, len(operator.inputs)]
     before: list[Kernel] = []
     after: list[Kernel] = []
@@ -140,7 +144,7 @@ def _lower(operator: Operator, target: Target) -> list[Kernel]:
     if target.policy.mask == "drop" and mask is not None and not mask.strides[QUERIES]:
         mask, masked = None, False
     problem = Attention(
-        math.prod(outer), heads, q_len, key.shape[-2], head_dim, bool(operator.attributes.get("causal")), query.dtype, kernel,
+        math.prod(outer), heads, q_len, key.shape[-2], head_dim, bool(operator.attributes.get("causal")), dtype, kernel,
         masked, mask, q=q, k=k, v=v, out=out,
     )  # fmt: skip
     # No fused kernel takes a mask whose rows are not dense, as T5's position bias: check_last_dim_stride_equals_1_dense in

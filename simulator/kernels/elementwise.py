@@ -22,7 +22,7 @@ What is fitted stands in hw_configs/families/elementwise.yaml.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from simtti.hw_configs.hardware import Hardware
 from simtti.hw_configs.parameters import FunctionSlots
@@ -183,6 +183,25 @@ def _is_python_number(use: TensorUse, out: TensorUse) -> bool:
     return not use.shape and use.dtype in ("fp64", "int64") and use.dtype != out.dtype
 
 
+def lower_triton(operator: Operator, target: Target) -> list[Kernel]:
+    """A Triton kernel of a profile: one walk over its largest operand that reads each operand and writes the last, whole."""
+    uses = (*operator.inputs, *operator.outputs)
+    numel = max((use.numel for use in uses), default=0)
+    if not numel:
+        return []
+    operands = [
+        Operand(slot, (1,) if use.numel == numel else (0,), use.dtype) for slot, use in enumerate(uses)
+    ]
+    kernel = walk(Walk("triton", (numel,), tuple(operands[:-1]), operands[-1], typed=True), target.hardware)
+    reads = tuple(
+        Access(slot, float(min(use.nbytes, use.storage_bytes))) for slot, use in enumerate(uses[:-1])
+    )
+    return [replace(kernel, reads=reads, writes=(Access(len(uses) - 1, float(uses[-1].nbytes)),))]
+
+
+TRITON = ("triton::pointwise", "triton::reduction")
+
+
 def lower_unknown(operator: Operator, target: Target) -> list[Kernel]:
     """An operator without a model of its own: a stream over all it reads and writes; nothing where that is not known."""
     uses = [*operator.inputs, *operator.outputs]
@@ -258,7 +277,7 @@ ELEMENTWISE = Family(
     note="inputs: tensors read, 1 by default; function: add mul silu gelu ...",
     kernels=_kernels,
     work=_work,
-    aten=lowered_by(lower, POINTWISE),
+    aten=lowered_by(lower, POINTWISE) | dict.fromkeys(TRITON, lower_triton),
 )
 CAST = Family(
     op="cast",

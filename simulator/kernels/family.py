@@ -46,6 +46,15 @@ def writes_of(operator: Operator) -> tuple[Access, ...]:
 
 
 NEEDED = "needed"
+MOST = 2**40  # of a whole number in a cell
+MOST_ELEMENTS = 2.0**44  # that an operator touches, and
+MOST_FLOPS = 1e24  # what it computes: beyond these no device comes back within days
+_SHORT = 40
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= _SHORT else text[:_SHORT] + "..."
 
 
 class Column(NamedTuple):
@@ -94,12 +103,14 @@ class Cells:
             return None
         try:
             number = float(value)
-        except (TypeError, ValueError):
-            raise InputError(f"column {name!r} is {value!r}; it must be a whole number") from None
+        except (TypeError, ValueError, OverflowError):
+            raise InputError(f"column {name!r} is {_short(value)}; it must be a whole number") from None
         if not number.is_integer() or number < column.least:
             raise InputError(
-                f"column {name!r} is {value!r}; it must be a whole number of at least {column.least}"
+                f"column {name!r} is {_short(value)}; it must be a whole number of at least {column.least}"
             )
+        if number > MOST:
+            raise InputError(f"column {name!r} is {_short(value)}; it must be at most {MOST:,}")
         return int(number)
 
     def text(self, name: str) -> str | None:

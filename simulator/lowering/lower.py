@@ -189,12 +189,10 @@ class Lowering:
         ]
 
     def _lower(self, operator: Operator) -> Lowered:
-        lowering = LOWERINGS.get(operator.op)
+        lowering = LOWERINGS.get(operator.op) if has_model(operator) else None
         waits = bool(operator.attributes.get("synchronizes"))
         if operator.outputs and not any(use.numel for use in operator.outputs):
             return Lowered((), False, False, waits, 0)  # an empty result launches nothing
-        if lowering is not None and not operator.outputs and not _without_result(operator):
-            lowering = None  # an imported operator whose result is not known
         kernels = (lowering or lower_unknown)(operator, self.target)
         for kernel in kernels:
             check(kernel, self.hardware)
@@ -223,6 +221,11 @@ def _workspace_bytes(operator: Operator, kernels: Sequence[Kernel]) -> int:
         for number in range(len(kernels))
     )
     return int(max(live, default=0.0))
+
+
+def has_model(operator: Operator) -> bool:
+    """Whether there is a kernel model for it; not where the result of an imported operator is not known."""
+    return operator.op in LOWERINGS and (bool(operator.outputs) or _without_result(operator))
 
 
 def _without_result(operator: Operator) -> bool:

@@ -17,7 +17,7 @@ from simtti.simulator.kernels.concatenation import CAT
 from simtti.simulator.kernels.convolution import CONV2D, CONV3D, TEMPORAL_CONV
 from simtti.simulator.kernels.data_movement import COPY, EMBEDDING, UPSAMPLE
 from simtti.simulator.kernels.elementwise import BROADCAST, CAST, ELEMENTWISE, GEGLU
-from simtti.simulator.kernels.family import Cells, Family, Lower
+from simtti.simulator.kernels.family import MOST_ELEMENTS, MOST_FLOPS, Cells, Family, Lower
 from simtti.simulator.kernels.gemm import GEMM
 from simtti.simulator.kernels.launches import LAUNCH
 from simtti.simulator.kernels.moves import MOVE, PERMUTE
@@ -92,7 +92,13 @@ def kernels_of(row: Mapping[str, Any], hardware: Hardware) -> list[Kernel]:
         InputError: unknown op, a missing or unusable cell; the message names the column and the value.
     """
     family = _family_of(row)
-    return family.kernels(family.cells(row), hardware)
+    cells = family.cells(row)
+    work = family.work(cells)
+    if work.elements > MOST_ELEMENTS or work.flops > MOST_FLOPS:
+        raise InputError(
+            f"{family.op} of {work.elements:.3g} elements and {work.flops:.3g} FLOPs: more than any device holds or computes"
+        )
+    return family.kernels(cells, hardware)
 
 
 def baseline_of(row: Mapping[str, Any], hardware: Hardware) -> list[Kernel]:

@@ -23,7 +23,7 @@ from simtti.workloads.trace import (
     row_major,
 )
 
-times = st.integers(0, 10**7).map(lambda ns: ns / 1000)
+times = st.integers(1, 10**7).map(lambda ns: ns / 1000)
 
 
 @st.composite
@@ -56,6 +56,7 @@ def timed_traces(draw):
             )
         )
     kernels = []
+    device = draw(st.integers(0, 1))  # a trace is one GPU's
     for correlation in range(draw(st.integers(0 if operators else 1, 5))):
         row = draw(st.integers(0, len(operators) - 1)) if operators and draw(st.booleans()) else None
         launched = None if row is None else round(host[row].start_us + 0.5, 3)
@@ -63,7 +64,7 @@ def timed_traces(draw):
         for _ in range(draw(st.integers(1, 3))):
             kernels.append(
                 TimedKernel(
-                    draw(st.text(min_size=1, max_size=5)), draw(times), draw(times), row, kind, draw(st.integers(0, 1)),
+                    draw(st.text(min_size=1, max_size=5)), draw(times), draw(times), row, kind, device,
                     draw(st.integers(0, 9)), correlation + 1, launched, None if row is None else 1.0,
                     *(((1, 2, 3), (64, 1, 1), 32, 0, None) if kind == "kernel" else (None, None, None, None, 4)),
                 )

@@ -104,6 +104,9 @@ def compare(trace: Trace, hardware: Hardware) -> Comparison:
     rows = []
     for row in sorted(measured):
         operator = operators[row]
+        if not measured[row]:
+            left_out["kernels of no duration"] += 0.0
+            continue
         lowered = lowering.lower(operator)
         if lowered.unknown or not lowered.kernels:
             reason = (

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from simtti.hw_configs.devices import DIRECTORY
 from simtti.hw_configs.families import FILES
-from simtti.jobs import code_hash
+from simtti.journal import code_hash
 
 _PACKAGES = ("simtti", "numpy", "pandas", "simpy", "scipy", "plotly")
 _TABLES = (".csv", ".parquet")

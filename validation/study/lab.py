@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from simtti.hw_configs.hardware import Hardware
-from simtti.jobs import Journal, Pool, code_hash
+from simtti.jobs import Pool
+from simtti.journal import Journal, code_hash
 from simtti.validation.study.points import Point, measure
 from simtti.workloads.measured import captures
 

@@ -111,7 +111,7 @@ def test_a_run_that_was_interrupted_goes_on(whole_runs):
     first = evaluated(whole_runs, table, "resumed.csv")
     journal = whole_runs / ".resumed.csv.partial.jsonl"
     assert not journal.exists()
-    from simtti.jobs import code_hash
+    from simtti.journal import code_hash
     from simtti.validation.measurements.table import options
 
     asked = with_trace(options(table.iloc[0]), whole_runs / "traces")

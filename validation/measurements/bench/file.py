@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from simtti.errors import InputError
+from simtti.files import replacing
 from simtti.validation.measurements.case import SHAPE_COLUMNS
 
 SCHEMA_VERSION = 1
@@ -58,15 +59,9 @@ class MeasurementFile:
         self._tables.append(pa.Table.from_pylist([{**row, "run": number} for row in rows], SCHEMA))
         table = pa.concat_tables(self._tables).combine_chunks()
         self._tables = [table]
-        partial = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
-        try:
-            metadata = {METADATA_KEY: json.dumps(self._metadata).encode()}
+        metadata = {METADATA_KEY: json.dumps(self._metadata).encode()}
+        with replacing(self.path) as partial:
             pq.write_table(table.replace_schema_metadata(metadata), partial, compression="zstd")
-            os.replace(partial, self.path)
-        except OSError as error:
-            raise InputError(f"cannot write {self.path}: {error.strerror or error}") from None
-        finally:
-            partial.unlink(missing_ok=True)
 
 
 def read_measurements(path: str | os.PathLike[str]) -> tuple[pa.Table, dict[str, Any]]:

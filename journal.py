@@ -1,0 +1,251 @@
+"""The journal of what is done: one for every command that does much, so that an interrupted one goes on where it was.
+
+Figures are kept by what they follow from: code, devices, traces. What other processes work on is known by locks that end with them.
+"""
+
+from __future__ import annotations
+
+import atexit
+import hashlib
+import json
+import os
+import secrets
+import socket
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, ClassVar
+
+from simtti.errors import InputError
+
+
+def code_hash(*more: str) -> str:
+    """A hash of the sources and numbers of the simulator, and of the folders in `more`: results of others are not resumed
+    from."""
+    root = Path(__file__).parent
+    folders = ("simulator", "hw_configs", "workloads", *more)
+    files = [*root.glob("*.py"), *(path for folder in folders for path in (root / folder).rglob("*"))]
+    digest = hashlib.sha256()
+    for path in sorted(files):
+        if path.suffix in (".py", ".yaml"):
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+class Journal:
+    """What is done, one JSON line each, as soon as it is: {"code": ..., "key": the job, "figures": what came out}.
+
+    A line of other code counts for nothing, nor does one that a killed process left half written. Several processes may
+    write one journal: those that share the work claim jobs in it before they begin, {"code": ..., "claims": [jobs],
+    "owner": the process}, and the claims of a process that is no more do not hold.
+
+    A process that claims holds a lock, of a file beside the journal, that ends with it, however it ends and wherever it runs:
+    under another host name, in another container, dead and not buried.
+
+    Args:
+        path: a .jsonl file.
+        code: of what makes the figures: `code_hash`, and whatever else they follow from.
+
+    foreign: lines of figures that other code left: they count for nothing. interrupted: where an interrupted process has kept what was
+    done, the last journal that it wrote to.
+    """
+
+    interrupted: ClassVar[Path | None] = None
+
+    def __init__(self, path: Path, code: str) -> None:
+        self.path, self.code = path, code
+        self.foreign = 0
+        self.owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(8)}"
+        self._lock: BinaryIO | None = None
+        self._offset = 0
+        self._done: dict[str, Any] = {}
+        self._claims: dict[str, str] = {}
+
+    def read(self) -> dict[str, Any]:
+        """Figures by key of all that is done, by whichever process.
+
+        Raises:
+            InputError: the journal is there and cannot be read.
+        """
+        try:
+            with self.path.open("rb") as file:
+                file.seek(self._offset)
+                for line in file:
+                    if not line.endswith(b"\n"):
+                        break  # being written, or all that a killed process got out
+                    self._offset += len(line)
+                    self._take(line)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise InputError(f"cannot read {self.path}: {error.strerror or error}") from None
+        return dict(self._done)
+
+    def _take(self, line: bytes) -> None:
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            return  # a line that a killed process began and another went on after
+        if not isinstance(entry, dict):
+            return
+        claims, key, owner = entry.get("claims"), entry.get("key"), entry.get("owner")
+        if entry.get("code") != self.code:
+            self.foreign += isinstance(key, str)
+        elif isinstance(claims, list) and isinstance(owner, str):
+            self._claims.update(dict.fromkeys((each for each in claims if isinstance(each, str)), owner))
+        elif isinstance(key, str) and "figures" in entry:
+            self._done.setdefault(key, entry["figures"])
+
+    def append(self, key: str, figures: Any) -> None:
+        """Keep what came out of a job.
+
+        Raises:
+            InputError: the disk is full, or the journal cannot be written.
+        """
+        with self._open() as file:
+            self._write(file, {"key": key, "figures": figures})
+        Journal.interrupted = self.path
+        self._done.setdefault(key, figures)
+
+    def claim(self, keys: Sequence[str]) -> list[str]:
+        """Those of `keys` that are not done and nobody else works on; now this process does.
+
+        Raises:
+            InputError: as `append`.
+        """
+        self._hold()
+        with self._open() as file:
+            self.read()
+            free = [key for key in keys if key not in self._done and not self._held(key)]
+            if free:
+                self._write(file, {"claims": free, "owner": self.owner})
+        return free
+
+    def remove(self) -> None:
+        """Once all is done and written elsewhere."""
+        self.path.unlink(missing_ok=True)
+        Journal.interrupted = None
+
+    def release(self) -> None:
+        """Give up what this process claimed."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+            _lock_of(self.path, self.owner).unlink(missing_ok=True)
+
+    @contextmanager
+    def alone(self, output: str | os.PathLike[str]) -> Iterator[None]:
+        """Work on the journal with no other process.
+
+        Raises:
+            InputError: another does. output: what both would write.
+        """
+        try:
+            file = self.path.with_name(f"{self.path.name}.lock").open("ab")
+        except OSError as error:
+            raise InputError(f"cannot write {output}: {error.strerror or error}") from None
+        with file:
+            if not _try_lock(file):
+                raise InputError(
+                    f"{output}: another simtti is writing it; wait for that one, or write elsewhere"
+                )
+            try:
+                yield
+            finally:
+                Path(file.name).unlink(missing_ok=True)
+
+    def holders(self) -> list[str]:
+        """The processes that work on what is not done, each as host:number."""
+        owners = {owner for key, owner in self._claims.items() if key not in self._done}
+        return sorted(
+            owner.rpartition(":")[0] for owner in owners if owner != self.owner and self._lives(owner)
+        )
+
+    def _hold(self) -> None:
+        if self._lock is not None:
+            return
+        try:
+            self._lock = _lock_of(self.path, self.owner).open("ab")
+        except OSError as error:
+            raise InputError(f"cannot write {self.path}: {error.strerror or error}") from None
+        _try_lock(self._lock)
+        atexit.register(self.release)
+
+    def _held(self, key: str) -> bool:
+        owner = self._claims.get(key, "")
+        return owner not in ("", self.owner) and self._lives(owner)
+
+    def _lives(self, owner: str) -> bool:
+        """Whether the process that called itself so still holds its lock."""
+        try:
+            with _lock_of(self.path, owner).open("r+b") as file:
+                if not _try_lock(file):
+                    return True
+                Path(file.name).unlink(missing_ok=True)
+        except (OSError, ValueError):
+            pass  # no such file: it ended well, or never was
+        return False
+
+    @contextmanager
+    def _open(self) -> Iterator[BinaryIO]:
+        """The journal, to be added to, while no other process adds to it."""
+        try:
+            with self.path.open("ab") as file, _locked(file):
+                yield file
+        except OSError as error:
+            raise InputError(f"cannot write {self.path}: {error.strerror or error}") from None
+
+    def _write(self, file: BinaryIO, entry: dict[str, Any]) -> None:
+        """One line, in one write, after whatever a killed process left."""
+        line = json.dumps({"code": self.code, **entry}).encode() + b"\n"
+        torn = file.tell() > 0 and not _ends_with_newline(self.path)
+        file.write(b"\n" + line if torn else line)
+        file.flush()  # before the lock is given up, and while a full disk can still be told
+
+
+def _lock_of(path: Path, owner: str) -> Path:
+    """The file that a process of that name holds while it works on the journal at `path`."""
+    token = "".join(each for each in owner.rpartition(":")[2] if each.isalnum())[:32] or "none"
+    return path.with_name(f".{path.name}.{token}.lock")
+
+
+def _try_lock(file: BinaryIO) -> bool:
+    """Hold `file` until it is closed or the process ends; False if another process does. Windows: always."""
+    if sys.platform == "win32":
+        return True
+    import fcntl
+
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+@contextmanager
+def _locked(file: BinaryIO) -> Iterator[None]:
+    """Hold `file` for this process. Windows has no such locks: there, one process works on a journal."""
+    if sys.platform == "win32":
+        yield
+        return
+    import fcntl
+
+    fcntl.flock(file, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        fcntl.flock(file, fcntl.LOCK_UN)
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Hold a file that at most one process holds at a time; that of a process that dies is free again."""
+    with path.open("ab") as file, _locked(file):
+        yield
+
+
+def _ends_with_newline(path: Path) -> bool:
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) == b"\n"
