@@ -9,7 +9,7 @@ from typing import Any
 
 from simtti.dtypes import DTYPES
 from simtti.errors import InputError
-from simtti.hw_configs.parameters import GROUPS, Collectives, Groups, group_values
+from simtti.hw_configs.parameters import GROUPS, Collectives, Groups
 
 # What connects the GPUs of a server, and the group that holds what collectives cost over it: NVLink through switches, NVLink from
 # GPU to GPU, PCI Express through the host.
@@ -217,3 +217,18 @@ def with_pytorch(hardware: Hardware, release: str) -> Hardware:
     if release not in PYTORCH:
         raise InputError(f"pytorch is {release!r}; it must be one of {', '.join(PYTORCH)}")
     return hardware if hardware.pytorch == release else replace(hardware, pytorch=release)
+
+
+def group_values(group: str, stated: dict[str, float]) -> tuple[Any, ...]:
+    """The group's parameters, each as `stated` ('group.name': value) says, or as the group says that it inherits from.
+
+    Raises:
+        KeyError: nobody states one of them.
+    """
+    style, inherits = GROUPS[group]
+    names: tuple[str, ...] = style._fields  # type: ignore[attr-defined]
+    found = {name: stated.get(f"{group}.{name}", stated.get(f"{inherits}.{name}")) for name in names}
+    missing = [name for name, value in found.items() if value is None]
+    if missing:
+        raise KeyError(f"{group}.{missing[0]}")
+    return style(**found)

@@ -446,18 +446,3 @@ class Groups:
     upsample: UpsampleStyle
     embedding: GatherStyle
     fused: FusedStyle
-
-
-def group_values(group: str, stated: dict[str, float]) -> tuple[Any, ...]:
-    """The group's parameters, each as `stated` ('group.name': value) says, or as the group says that it inherits from.
-
-    Raises:
-        KeyError: nobody states one of them.
-    """
-    style, inherits = GROUPS[group]
-    names: tuple[str, ...] = style._fields  # type: ignore[attr-defined]
-    found = {name: stated.get(f"{group}.{name}", stated.get(f"{inherits}.{name}")) for name in names}
-    missing = [name for name, value in found.items() if value is None]
-    if missing:
-        raise KeyError(f"{group}.{missing[0]}")
-    return style(**found)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from simtti.hw_configs.hardware import Hardware
 from simtti.hw_configs.hosts import Host
+from simtti.simulator.as_dict import as_dict
 from simtti.simulator.closed_form import RESOURCES, bottleneck
 from simtti.simulator.coverage import Coverage
 from simtti.simulator.engine import power
@@ -425,64 +426,7 @@ class Result:
 
     def to_dict(self) -> dict[str, Any]:
         """The result as `simtti run --json` writes it."""
-        figures = self.figures()
-        allocated = {p.name: p.allocated_bytes for p in self.memory.phases} if self.memory else {}
-        return {
-            "latency_s": figures["latency_s"],
-            "energy_j": figures["energy_j"],
-            "power": self.power,
-            "peak_memory_bytes": figures["peak_memory_bytes"],
-            "reserved_memory_bytes": figures["reserved_memory_bytes"],
-            "device_memory_bytes": figures["device_memory_bytes"],
-            "fits": figures["fits"],
-            "largest_batch": self.largest_batch,
-            "largest_size": self.largest_size,
-            "fullest_phase": self.memory.fullest.name if self.memory else None,
-            "phases": [
-                {
-                    "name": p.name,
-                    "steps": p.steps,
-                    "latency_s": p.latency_s,
-                    "step_s": p.step_s,
-                    "peak_memory_bytes": allocated.get(p.name),
-                }
-                for p in self.phases
-            ],
-            "breakdown": self.breakdown,
-            "bottlenecks": self.bottlenecks,
-            "attention": self.attention,
-            "sequence_lengths": self.sequence_lengths,
-            "utilisation": self.utilisation,
-            "host_bound_share": figures["host_bound_share"],
-            "latency_by_host": self.latency_by_host,
-            "unlowered": self.unlowered,
-            "warnings": self.warnings,
-            "coverage": self.coverage
-            and {"share": self.coverage.share, "left_out_us": self.coverage.left_out_us},
-            "totals": {key: self.totals[key] for key in ("flops", "hbm_bytes", "l2_bytes", "kernels")},
-            "busy": self.busy,
-            "engine": {
-                "events": self.outcome.events,
-                "processes": self.outcome.processes,
-                "contended_kernels": self.outcome.contended,
-            },
-            **({"several_gpus": self.several_gpus.to_dict()} if self.several_gpus else {}),
-            "configuration": {
-                "workload": self.trace.workload,
-                **self.trace.options,
-                "hw": self.hardware.name,
-                "host": self.host.name,
-                "attention": self.policy.attention,
-                "mask": self.policy.mask,
-                "pytorch": self.hardware.pytorch,
-                "launch": self.policy.launch,
-                "compile": self.policy.compile,
-                "layout": self.policy.layout,
-                "tf32": self.policy.tf32,
-                "fidelity": self.fidelity,
-                "trace": self.trace.provenance,
-            },
-        }
+        return as_dict(self)
 
 
 def energy_j(interval: KernelInterval, hardware: Hardware) -> float:

@@ -273,11 +273,11 @@ def a_power_limit_that_nobody_keeps(monkeypatch):
 
 def a_peak_without_workspaces(monkeypatch):
     def bare(function):
-        return lambda trace, rows: function(
-            trace, [(operator, dataclasses.replace(one, workspace_bytes=0)) for operator, one in rows]
+        return lambda trace, rows, *rest: function(
+            trace, [(operator, dataclasses.replace(one, workspace_bytes=0)) for operator, one in rows], *rest
         )
 
-    _replaced(monkeypatch, simulation, "peak_memory_bytes", bare)
+    _replaced(monkeypatch, simulation, "memory", bare)
 
 
 FAULTS = (

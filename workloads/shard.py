@@ -44,13 +44,17 @@ def shard(trace: Trace, degrees: Degrees) -> Trace:
     """
     if degrees.gpus == 1:
         return trace
+    fresh = itertools.count(
+        1 + max((use.tensor for op in trace.operators() for use in (*op.inputs, *op.outputs)), default=0)
+    )
     phases = []
     shared = False
     for phase in trace.phases:
         steps = phase.steps
         if is_shared(phase):
             steps = tuple(
-                Step(step.count, _shard_step(trace.workload, step.operators, degrees)) for step in steps
+                Step(step.count, _shard_step(trace.workload, step.operators, degrees, fresh))
+                for step in steps
             )
             shared = True
         phases.append(Phase(phase.name, steps))
@@ -83,7 +87,10 @@ def _attends(operator: Operator) -> bool:
     )
 
 
-def _shard_step(workload: str, operators: Sequence[Operator], degrees: Degrees) -> tuple[Operator, ...]:
+def _shard_step(
+    workload: str, operators: Sequence[Operator], degrees: Degrees, fresh: Iterator[int]
+) -> tuple[Operator, ...]:
+    """fresh: identities that no tensor of the trace has."""
     for operator in operators:
         if operator.category == "Convolution" and _overlaps(operator):
             raise InputError(
@@ -91,9 +98,6 @@ def _shard_step(workload: str, operators: Sequence[Operator], degrees: Degrees) 
                 "a transformer can be shared"
             )
     lengths, repeated = _local_lengths(operators, degrees.gpus)
-    fresh = itertools.count(
-        1 + max((use.tensor for op in operators for use in (*op.inputs, *op.outputs)), default=0)
-    )
     found: list[Operator] = []
     for operator in operators:
         local = dataclasses.replace(

@@ -46,10 +46,10 @@ def writes_of(operator: Operator) -> tuple[Access, ...]:
 
 
 NEEDED = "needed"
-MOST = 2**40  # of a whole number in a cell
-MOST_ELEMENTS = 2.0**44  # that an operator touches, and
-MOST_FLOPS = 1e24  # what it computes: beyond these no device comes back within days
-_SHORT = 40
+MOST = 2**40  # exact: by definition, of a whole number in a cell
+MOST_ELEMENTS = 2.0**44  # exact: by definition, that an operator touches, and
+MOST_FLOPS = 1e24  # exact: by definition, what it computes: beyond these no device comes back within days
+_SHORT = 40  # exact: by definition
 
 
 def _short(value: Any) -> str:

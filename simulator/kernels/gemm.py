@@ -60,7 +60,13 @@ from simtti.simulator.kernels.gemm_choice import (
     work_of,
 )
 from simtti.simulator.kernels.gemm_choice import Work as CtaWork
-from simtti.simulator.kernels.gemm_tiles import catalogue, is_aligned, on_cuda_cores, sgemm_products
+from simtti.simulator.kernels.gemm_tiles import (
+    catalogue,
+    for_products,
+    is_aligned,
+    on_cuda_cores,
+    sgemm_products,
+)
 from simtti.simulator.kernels.gemv import gemv
 from simtti.simulator.kernels.machine import FP32_BYTES, LANES, has_wgmma
 from simtti.simulator.kernels.scaled_gemm import FORMATS, ScaledGemm, check_format, scaled_gemm
@@ -368,21 +374,19 @@ def _lower_scaled(operator: Operator, target: Target) -> list[Kernel]:
     reads, writes = reads_of(operator), writes_of(operator)
     if scales == 1 and packed == 1:
         check_format("fp8", target.hardware)
-        return gemm(
-            Gemm(m, n, k, dtype="fp8", reads=reads, writes=writes, bias=len(reads) > SCALED_OPERANDS),
-            target.hardware,
-        )
+        bias = len(reads) > SCALED_OPERANDS
+        return gemm(Gemm(m, n, k, dtype="fp8", reads=reads, writes=writes, bias=bias), target.hardware)
     dtype = "nvfp4" if packed > 1 else "fp8_block" if scales > m else "fp8"
     return scaled_gemm(ScaledGemm(m, n, k, dtype, reads, writes), target.hardware)
 
 
 def _lower_integer(operator: Operator, target: Target) -> list[Kernel]:
     """aten::_int_mm: int8 by int8, results in int32."""
-    a, b = operator.inputs[:2]
     check_format("int8", target.hardware)
-    reads, writes = reads_of(operator), writes_of(operator)
-    problem = Gemm(a.shape[0], b.shape[1], a.shape[1], dtype="int8", reads=reads, writes=writes)
-    return gemm(problem, target.hardware)
+    (m, k), n = operator.inputs[0].shape, operator.inputs[1].shape[1]
+    return gemm(
+        Gemm(m, n, k, dtype="int8", reads=reads_of(operator), writes=writes_of(operator)), target.hardware
+    )
 
 
 # exact: instructions that make a half of four bits: lop3 and fma of pairs, tinygemm's I4 layouts
@@ -404,15 +408,7 @@ def _lower_int4(operator: Operator, target: Target) -> list[Kernel]:
 @functools.lru_cache(maxsize=64)
 def _by_warps(hardware: Hardware) -> Hardware:
     """The device to kernels that use instructions of one warp."""
-    if has_wgmma(hardware):
-        return dataclasses.replace(hardware, stated_matrix_unit="mma")
-    return hardware
-
-
-@functools.lru_cache(maxsize=64)
-def for_products(hardware: Hardware, tf32: bool) -> Hardware:
-    """The device as cuBLAS sees it: without TF32 where products of fp32 may not be rounded."""
-    return hardware if tf32 else dataclasses.replace(hardware, tensor_tf32_flops_per_cycle_sm=0.0)
+    return dataclasses.replace(hardware, stated_matrix_unit="mma") if has_wgmma(hardware) else hardware
 
 
 # ---- rows of a table

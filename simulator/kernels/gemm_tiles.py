@@ -19,6 +19,7 @@ stands in hw_configs/families/gemm.yaml.
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 from typing import NamedTuple
 
 from simtti.dtypes import ITEM_BYTES
@@ -265,3 +266,9 @@ def sgemm_products(macs: float, hardware: Hardware) -> FusedMultiplyAdds:
 def is_aligned(n: int, k: int, size: int) -> bool:
     """Rows of A and B (k long) and of C (n long) are whole 16 bytes, as TMA and 16-byte loads need."""
     return k * size % VECTOR_BYTES == 0 and n * size % VECTOR_BYTES == 0
+
+
+@functools.lru_cache(maxsize=64)
+def for_products(hardware: Hardware, tf32: bool) -> Hardware:
+    """The device as cuBLAS sees it: without TF32 where products of fp32 may not be rounded."""
+    return hardware if tf32 else replace(hardware, tensor_tf32_flops_per_cycle_sm=0.0)

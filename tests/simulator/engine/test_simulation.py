@@ -234,11 +234,11 @@ def test_a_result_is_shown_in_a_few_lines(result):
 
 def test_what_does_not_fit_says_what_would(trace, result):
     """A device with room for the weights and one and a half images of the activations."""
-    weights = sum(trace.parameter_bytes.values())
-    each = result.peak_memory_bytes - weights
+    held = result.memory.fixed_bytes + result.memory.context_bytes
+    each = result.memory.device_bytes - held
     assert result.fits
     for room, batch in ((1.5, 1), (0.5, 0), (3.5, 3)):
-        small = dataclasses.replace(H100, hbm_capacity_bytes=weights + room * each)
+        small = dataclasses.replace(H100, hbm_capacity_bytes=held + room * each)
         found = simulate(trace, small, HOST)
         assert found.largest_batch == batch
         assert found.fits == (room >= 1)

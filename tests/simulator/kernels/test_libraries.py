@@ -130,7 +130,7 @@ def test_a_library_that_is_forgotten_is_unknown_everywhere(tmp_path):
     with pytest.raises(InputError, match="unknown attention kernel 'gone'"):
         attention(Attention(1, 1, 16, 16, 64, kernel="gone"), device)
     with pytest.raises(
-        InputError, match="'gone'; it must be one of flash, efficient, baseline, math, flash-attention-2"
+        InputError, match="'gone'; it must be one of flash, efficient, baseline, math, flash-attention-1"
     ):
         Policy(attention="gone")
     assert not hasattr(devices.load("a100-sxm"), "gone")

@@ -20,8 +20,10 @@ from simtti.simulator.kernels.moves import MOVES
 from simtti.simulator.kernels.normalization import GroupNorm, RowNorm, group_norm, layer_norm
 from simtti.simulator.kernels.reductions import Reduction, reduce
 from simtti.simulator.kernels.softmax import Softmax, softmax
-from simtti.simulator.lowering.fusion import fused_kernel
+from simtti.simulator.lowering.nodes import nodes_of
 from simtti.simulator.lowering.registry import LOWERINGS, kernels_of
+from simtti.simulator.lowering.triton import kernels_of as generated
+from simtti.simulator.lowering.triton import readers_of
 from simtti.simulator.policy import Policy
 from simtti.simulator.predict import predict
 from simtti.workloads.shard import ALL_TO_ALL
@@ -186,7 +188,8 @@ def fused(hardware):
     ]
     operator = Operator("denoising", 0, 0, "", "aten::native_group_norm", "GroupNorm", (use[0],), (use[1],),
                         {"num_groups": 32}, False)  # fmt: skip
-    return [fused_kernel([operator], (0,), hardware)]
+    nodes = nodes_of([operator], hardware)
+    return generated(nodes, range(len(nodes)), readers_of(nodes), hardware)
 
 
 def exchange(hardware):

@@ -1,0 +1,70 @@
+"""A run's result as JSON has it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from simtti.simulator.result import Result  # circle: a type only
+
+
+def as_dict(result: Result) -> dict[str, Any]:
+    """`result` as `simtti run --json` writes it: seconds, joules, watts, bytes, shares."""
+    figures = result.figures()
+    allocated = {p.name: p.allocated_bytes for p in result.memory.phases} if result.memory else {}
+    return {
+        "latency_s": figures["latency_s"],
+        "energy_j": figures["energy_j"],
+        "power": result.power,
+        "peak_memory_bytes": figures["peak_memory_bytes"],
+        "reserved_memory_bytes": figures["reserved_memory_bytes"],
+        "device_memory_bytes": figures["device_memory_bytes"],
+        "fits": figures["fits"],
+        "largest_batch": result.largest_batch,
+        "largest_size": result.largest_size,
+        "fullest_phase": result.memory.fullest.name if result.memory else None,
+        "phases": [
+            {
+                "name": p.name,
+                "steps": p.steps,
+                "latency_s": p.latency_s,
+                "step_s": p.step_s,
+                "peak_memory_bytes": allocated.get(p.name),
+            }
+            for p in result.phases
+        ],
+        "breakdown": result.breakdown,
+        "bottlenecks": result.bottlenecks,
+        "attention": result.attention,
+        "sequence_lengths": result.sequence_lengths,
+        "utilisation": result.utilisation,
+        "host_bound_share": figures["host_bound_share"],
+        "latency_by_host": result.latency_by_host,
+        "unlowered": result.unlowered,
+        "warnings": result.warnings,
+        "coverage": result.coverage
+        and {"share": result.coverage.share, "left_out_us": result.coverage.left_out_us},
+        "totals": {key: result.totals[key] for key in ("flops", "hbm_bytes", "l2_bytes", "kernels")},
+        "busy": result.busy,
+        "engine": {
+            "events": result.outcome.events,
+            "processes": result.outcome.processes,
+            "contended_kernels": result.outcome.contended,
+        },
+        **({"several_gpus": result.several_gpus.to_dict()} if result.several_gpus else {}),
+        "configuration": {
+            "workload": result.trace.workload,
+            **result.trace.options,
+            "hw": result.hardware.name,
+            "host": result.host.name,
+            "attention": result.policy.attention,
+            "mask": result.policy.mask,
+            "pytorch": result.hardware.pytorch,
+            "launch": result.policy.launch,
+            "compile": result.policy.compile,
+            "layout": result.policy.layout,
+            "tf32": result.policy.tf32,
+            "fidelity": result.fidelity,
+            "trace": result.trace.provenance,
+        },
+    }
