@@ -1,6 +1,6 @@
 """Inputs that nobody meant: each reader gets them by the thousand, seeded, and answers or refuses, in time and memory.
 
-    python tests/robustness/fuzz.py --inputs 1000 --seed 0        # make fuzz
+    python tests/fuzz.py --inputs 1000 --seed 0        # make fuzz
 
 An input is a good one with a few of its bytes, values, rows or fields changed for what breaks things: huge, negative, missing, of
 another type, cut. An answer is right or wrong, which cannot be told here; what can: no exception but InputError, no NaN or negative
