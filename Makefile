@@ -3,12 +3,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test check golden bench traces clean help
+.PHONY: run test check golden bench fuzz kill-test traces clean help
 help:
 	@echo "make run     create .venv, install, simulate Stable Diffusion on an A100"
 	@echo "make test    install the development extras, lint, type-check, run every test"
 	@echo "make check   ruff and mypy only"
 	@echo "make golden  work the golden figures of tests/golden.csv out anew, and say which moved"
+	@echo "make fuzz    1,000 odd inputs to each reader: every one answered or refused"
+	@echo "make kill-test  runs killed 50 times: nothing lost, doubled, stale or left running"
 	@echo "make bench   the benchmarks whose figures stand in the README"
 	@echo "make traces  record the shipped traces again (byte for byte the same)"
 	@echo "make clean   remove .venv and caches"
@@ -40,6 +42,12 @@ golden: $(VENV)/dev.stamp
 bench: $(VENV)/dev.stamp
 	$(BIN)/python benchmarks/speed.py
 	$(BIN)/python benchmarks/explore.py
+
+fuzz: $(VENV)/dev.stamp
+	$(BIN)/python tests/fuzz.py --inputs 1000
+
+kill-test: $(VENV)/dev.stamp
+	$(BIN)/python tests/kill.py --kills 50
 
 traces: $(VENV)/dev.stamp
 	$(BIN)/python -m simtti.workloads.build_traces

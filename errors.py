@@ -3,12 +3,20 @@
 import difflib
 from collections.abc import Iterable
 
+_LONGEST = 1200  # characters of a message
+
 
 class InputError(Exception):
     """Something the user gave cannot be used. The command line prints the message alone and exits with code 2.
 
-    No ValueError: that is what a bug raises, and whoever catches a user's mistake must not catch bugs with it.
+    No ValueError: that is what a bug raises, and whoever catches a user's mistake must not catch bugs with it. A message that quotes a
+    value of pages is shortened in its middle.
     """
+
+    def __init__(self, message: str) -> None:
+        if len(message) > _LONGEST:
+            message = f"{message[: _LONGEST // 2]} [...] {message[-_LONGEST // 4 :]}"
+        super().__init__(message)
 
 
 INTERNAL = "internal error"

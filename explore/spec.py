@@ -38,15 +38,16 @@ OBJECTIVES: dict[str, tuple[bool, str]] = {
 }
 _STRICT = ConfigDict(extra="forbid", frozen=True)
 _Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+_Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class Parameter(BaseModel):
     """A parameter's values: a list, a range, or a formula over the others."""
 
     model_config = _STRICT
-    values: Annotated[list[float], Field(min_length=1)] | None = None
-    low: float | None = None
-    high: float | None = None
+    values: Annotated[list[_Finite], Field(min_length=1)] | None = None
+    low: _Finite | None = None
+    high: _Finite | None = None
     steps: Annotated[int, Field(ge=2, le=10_000)] | None = None
     scale: Literal["linear", "log"] = "linear"
     formula: str | None = None
@@ -113,8 +114,8 @@ class Constraint(BaseModel):
     """Bounds on a figure."""
 
     model_config = _STRICT
-    min: float | None = None
-    max: float | None = None
+    min: _Finite | None = None
+    max: _Finite | None = None
 
 
 class Search(BaseModel):
@@ -139,7 +140,7 @@ class Spec(BaseModel):
     constraints: dict[str, Constraint] = {}
     fits_memory: bool = True  # a design whose memory is too small is not feasible
     search: Search = Search()
-    compare: dict[str, dict[str, float]] = {}  # designs of their own, by name: always evaluated, first
+    compare: dict[str, dict[str, _Finite]] = {}  # designs of their own, by name: always evaluated, first
 
     @property
     def free(self) -> dict[str, Parameter]:

@@ -226,9 +226,9 @@ def _read_layout(entry: Any) -> tuple[Any, ...] | str:
         return f"negative stride in {list(strides)} or negative storage bytes {storage_bytes}"
     if len(strides) != len(shape):
         return f"{len(shape)} dimensions but {len(strides)} strides"
-    if dtype not in ITEM_BYTES:
+    if not isinstance(dtype, str) or dtype not in ITEM_BYTES:
         return f"unknown dtype {dtype!r}; known: {', '.join(ITEM_BYTES)}"
-    if role not in ROLES:
+    if not isinstance(role, str) or role not in ROLES:
         return f"unknown role {role!r}; known: {', '.join(ROLES)}"
     return shape, strides, dtype, storage_bytes, role
 

@@ -1,0 +1,146 @@
+"""Runs killed at any moment: what was finished is kept, nothing is lost, doubled or left running, and the end is the same.
+
+    python tests/kill.py --kills 50        # make kill-test
+
+A sweep and an exploration are started, killed (SIGKILL, SIGTERM, SIGINT, SIGHUP) after a random while, and started again, until the kills
+are used up; then they run to their end, which must be that of a run that nobody killed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pandas as pd
+import yaml
+
+SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_SETTLED_S = 10.0
+_ROWS = 40
+
+
+def command(kind: str, folder: Path, out: str) -> list[str]:
+    verbs = {
+        "sweep": ["sweep", str(folder / "points.csv"), "--out", str(folder / f"{out}.csv")],
+        "explore": ["explore", str(folder / "spec.yaml"), "--out", str(folder / out), "--no-report"],
+    }
+    return [sys.executable, "-m", "simtti.cli", *verbs[kind], "--workers", "2"]
+
+
+def prepare(folder: Path) -> None:
+    rows = [f"phenaki,h100-sxm,{steps},wave" for steps in range(1, _ROWS + 1)]
+    (folder / "points.csv").write_text("\n".join(["workload,hw,steps,fidelity", *rows]) + "\n")
+    spec = {
+        "base": "h100-sxm",
+        "parameters": {"sm_count": {"low": 60, "high": 140, "steps": 6}, "clock_hz": {"low": 1e9, "high": 2e9, "steps": 2}},
+        "workloads": [{"workload": "phenaki", "steps": 2}],
+        "objectives": ["latency_s", "area_mm2"],
+    }  # fmt: skip
+    (folder / "spec.yaml").write_text(yaml.safe_dump(spec))
+
+
+def result(kind: str, folder: Path, out: str) -> str:
+    if kind == "sweep":
+        return (folder / f"{out}.csv").read_text()
+    return pd.read_parquet(folder / out / "results.parquet").to_csv()
+
+
+def journal(kind: str, folder: Path, out: str) -> Path:
+    return folder / (f".{out}.csv.partial.jsonl" if kind == "sweep" else f"{out}/study.jsonl")
+
+
+def kept(path: Path) -> list[str]:
+    """The keys in a journal, as often as they stand there."""
+    found = []
+    for line in path.read_text().splitlines() if path.exists() else ():
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(entry, dict) and "key" in entry:
+            found.append(entry["key"])
+    return found
+
+
+def family(number: int) -> set[int]:
+    """The processes of the session that a command began."""
+    found = set()
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[3]) == number and fields[0] != "Z":
+            found.add(int(path.parent.name))
+    return found
+
+
+def kills(kind: str, count: int, seed: int, folder: Path) -> list[str]:
+    """What is wrong after so many kills of a run."""
+    chance, wrong = random.Random(seed), []
+    prepare(folder)
+    began = time.monotonic()
+    subprocess.run(command(kind, folder, "whole"), check=True, capture_output=True)
+    whole_s = time.monotonic() - began
+    for number in range(count):
+        if not journal(kind, folder, "cut").exists() and number and (folder / "cut.csv").exists():
+            (folder / "cut.csv").unlink()
+        before = kept(journal(kind, folder, "cut"))
+        process = subprocess.Popen(
+            command(kind, folder, "cut"), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
+        )  # fmt: skip
+        time.sleep(chance.uniform(0.0, whole_s))
+        how = chance.choice(SIGNALS)
+        process.send_signal(how)
+        said = process.communicate()[1]
+        after = kept(journal(kind, folder, "cut"))
+        place = f"{kind}, kill {number} by {how.name}"
+        if "Traceback" in said and how == signal.SIGKILL:
+            wrong.append(f"{place}: {said[-500:]}")
+        if len(after) != len(set(after)):
+            wrong.append(f"{place}: rows doubled in the journal")
+        if process.returncode != 0 and set(before) - set(after):
+            wrong.append(f"{place}: {len(set(before) - set(after))} rows lost")
+        deadline = time.monotonic() + _SETTLED_S
+        while (left := family(process.pid)) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        if left:
+            wrong.append(f"{place}: {len(left)} processes left running")
+            for each in left:
+                os.kill(each, signal.SIGKILL)
+    subprocess.run(command(kind, folder, "cut"), check=True, capture_output=True)
+    if result(kind, folder, "cut") != result(kind, folder, "whole"):
+        wrong.append(f"{kind}: the end differs from that of a run that nobody killed")
+    stray = [path.name for path in folder.rglob(".*.tmp")]
+    if stray:
+        wrong.append(f"{kind}: {len(stray)} unfinished files left: {stray[:3]}")
+    return wrong
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--kills", type=int, default=50, help="of each kind of run")
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    wrong = []
+    for kind in ("sweep", "explore"):
+        with tempfile.TemporaryDirectory() as folder:
+            found = kills(kind, given.kills, given.seed, Path(folder))
+        print(f"{kind}: {given.kills} kills, {len(found)} wrong", flush=True)
+        wrong += found
+    print("\n".join(wrong))
+    raise SystemExit(bool(wrong))
+
+
+if __name__ == "__main__":
+    main()
