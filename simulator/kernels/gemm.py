@@ -407,7 +407,6 @@ def _lower_int4(operator: Operator, target: Target) -> list[Kernel]:
 
 @functools.lru_cache(maxsize=64)
 def _by_warps(hardware: Hardware) -> Hardware:
-    """The device to kernels that use instructions of one warp."""
     return dataclasses.replace(hardware, stated_matrix_unit="mma") if has_wgmma(hardware) else hardware
 
 
