@@ -24,6 +24,7 @@ from simtti.hw_configs.convolution_parameters import (
     ConvWarpgroups,
     ConvWinograd,
 )
+from simtti.hw_configs.low_precision_parameters import Promotion, QuantizeStyle, ScaledHost
 
 
 class GemmStyle(NamedTuple):
@@ -86,34 +87,6 @@ class VectorProducts(NamedTuple):
     efficiency: float
     conversion_flops: float
     loads_in_flight: float
-
-
-class ScaledHost(NamedTuple):
-    """What the host of a benchmark takes for a layer in fp8 with scales by blocks, by the kernel it calls."""
-
-    blocks_s: float
-    few_rows_s: float
-    filled_s: float
-    triton_s: float
-
-
-class Promotion(NamedTuple):
-    """Adding up products of scaled blocks in fp32 on the CUDA cores."""
-
-    element_slots: float
-
-
-class QuantizeStyle(NamedTuple):
-    """What a kernel spends that writes rows in a format of fewer bits."""
-
-    row_slots: float
-    piece_slots: float
-    latency_s: float
-    trip_s: float
-    scale_s: float
-    efficiency: float
-    kept: float
-    loss_power: float
 
 
 class AttentionStyle(NamedTuple):

@@ -30,7 +30,6 @@ kernels of one warp (`cutlass_80_wmma_tensorop_bf16_s161616gemm_bf16_16x16_32x1_
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
 from dataclasses import dataclass
 
@@ -68,7 +67,7 @@ from simtti.simulator.kernels.gemm_tiles import (
     sgemm_products,
 )
 from simtti.simulator.kernels.gemv import gemv
-from simtti.simulator.kernels.machine import FP32_BYTES, LANES, has_wgmma
+from simtti.simulator.kernels.machine import FP32_BYTES, LANES, by_warps
 from simtti.simulator.kernels.scaled_gemm import FORMATS, ScaledGemm, check_format, scaled_gemm
 from simtti.workloads.trace import Operator
 
@@ -400,14 +399,9 @@ def _lower_int4(operator: Operator, target: Target) -> list[Kernel]:
     x, writes = operator.inputs[0], writes_of(operator)
     m, n, k = x.shape[0], operator.outputs[0].shape[-1], x.shape[1]
     problem = Gemm(m, n, k, dtype=x.dtype, reads=reads_of(operator), writes=writes)
-    product, *rest = gemm(problem, _by_warps(target.hardware))
+    product, *rest = gemm(problem, by_warps(target.hardware))
     slots = product.issue_slots + UNPACKING * product.tensor_flops / (2.0 * WEIGHT_ROWS)
     return [dataclasses.replace(product, name=f"{product.name}_int4", issue_slots=slots), *rest]
-
-
-@functools.lru_cache(maxsize=64)
-def _by_warps(hardware: Hardware) -> Hardware:
-    return dataclasses.replace(hardware, stated_matrix_unit="mma") if has_wgmma(hardware) else hardware
 
 
 # ---- rows of a table

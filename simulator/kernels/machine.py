@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 from typing import NamedTuple
 
 from simtti.hw_configs.hardware import Hardware
@@ -41,3 +43,11 @@ def fused_multiply_adds(macs: float, efficiency: float, overhead: float) -> Fuse
 def has_wgmma(hardware: Hardware) -> bool:
     """Hopper and the data-centre Blackwell: tensor-core instructions of whole warpgroups, fed from shared memory."""
     return hardware.matrix_unit in ("wgmma", "tcgen05")
+
+
+@functools.lru_cache(maxsize=64)
+def by_warps(hardware: Hardware) -> Hardware:
+    """The device to kernels that use instructions of one warp."""
+    if has_wgmma(hardware):
+        return dataclasses.replace(hardware, stated_matrix_unit="mma")
+    return hardware

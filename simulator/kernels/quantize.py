@@ -11,7 +11,6 @@ the dynamic kernel's time less the static one's. What is fitted stands in hw_con
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 
 from simtti.dtypes import DTYPES, ITEM_BYTES
@@ -126,7 +125,10 @@ def _lower(operator: Operator, target: Target, style: str, passes: int) -> list[
 
 
 def _lowered(style: str, passes: int, names: str) -> dict[str, Lower]:
-    return lowered_by(functools.partial(_lower, style=style, passes=passes), names)
+    def lower(operator: Operator, target: Target) -> list[Kernel]:
+        return _lower(operator, target, style, passes)
+
+    return lowered_by(lower, names)
 
 
 # ---- rows of a table
