@@ -283,16 +283,16 @@ class Result:
 
     @cached_property
     def power(self) -> dict[str, float]:
-        """Board power in watts, on average and over the most demanding window of `power.RESPONSE_S`; and the mean clock of
-        kernels as a share of the boost clock."""
-        peak_w = spent_j = 0.0
-        begin_s = 0.0
-        for interval in self.kernels:
-            spent_j += energy_j(interval, self.hardware)
-            window_s = interval.end_s - begin_s
-            if window_s >= power.RESPONSE_S:
-                peak_w = max(peak_w, spent_j / window_s)
-                begin_s, spent_j = interval.end_s, 0.0
+        """Board power in watts, on average and over the most demanding of the windows over which the limit is held (of
+        `power.RESPONSE_S`, or a step); and the mean clock of kernels as a share of the boost clock."""
+        peak_w = before_s = 0.0
+        for item in self.repetitions:
+            end_s = before_s
+            for end, joules in item.governed.windows:
+                begin_s, end_s = end_s, max(end_s, item.ran.end_s[end - 1])
+                if end_s > begin_s:
+                    peak_w = max(peak_w, joules / (end_s - begin_s))
+            before_s = end_s
         kernel_s = sum(interval.duration_s * times for interval, times in self.distinct_kernels)
         clocked_s = sum(
             interval.clock * interval.duration_s * times for interval, times in self.distinct_kernels
