@@ -40,7 +40,7 @@ class Governed(NamedTuple):
     seconds: list[float]
     clocks: list[float]
     energy_j: float
-    windows: list[tuple[int, float]]
+    windows: Sequence[tuple[int, float]] = ()
 
 
 def govern(
