@@ -8,6 +8,7 @@ own, since it repeats.
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -16,6 +17,8 @@ from simtti.hw_configs.hardware import Hardware
 from simtti.simulator.closed_form import Busy, lone_execution_s
 from simtti.simulator.engine import power
 from simtti.simulator.kernel import Kernel
+
+_MOST_CORRECTIONS = 5
 
 
 class Launched(NamedTuple):
@@ -31,11 +34,13 @@ class Launched(NamedTuple):
 
 class Governed(NamedTuple):
     """Of each launch: its time in seconds at the clock it gets, and that clock as a share of the boost clock. energy_j: of all
-    of them, beside the board's static power."""
+    of them, beside the board's static power. windows: the launches over which the limit was held, each as the one after its last
+    and their joules."""
 
     seconds: list[float]
     clocks: list[float]
     energy_j: float
+    windows: Sequence[tuple[int, float]] = ()
 
 
 def govern(
@@ -50,19 +55,21 @@ def govern(
     seconds: list[float] = []
     clocks: list[float] = []
     energy_j = 0.0
+    windows: list[tuple[int, float]] = []
     for begin, end in _windows(launches, timed, host_s, hardware.launch_s):
         window = launches[begin:end]
         spent = power.total(launch.energy for launch in window)
         in_turn = [launch for launch, counts in zip(window, timed[begin:end], strict=True) if counts]
         clock = _window_clock(in_turn, spent, sum(host_s[begin:end]), hardware)
         energy_j += spent.at(clock)
+        windows.append((end, spent.at(clock)))
         clocks += [clock] * len(window)
         if clock == 1.0:
             seconds += [launch.boost_s for launch in window]
         else:
             slower = _at(window, clock, hardware)
             seconds += [slower[id(launch)] for launch in window]
-    return Governed(seconds, clocks, energy_j)
+    return Governed(seconds, clocks, energy_j, windows)
 
 
 def _windows(
@@ -93,14 +100,28 @@ def _window_clock(
     whole_s = max(boost_s + gaps_s, host_s)
     if power.power_w(spent, whole_s, hardware) <= power.held_power_w(hardware):
         return 1.0
-    # Each kernel's time is near enough linear in the clock's period between boost and half of it.
-    half = _at(window, 0.5, hardware)
-    slope_s = sum(half[id(launch)] for launch in window) - boost_s  # a period more
+    # Each kernel's time is near enough linear in the clock's period between boost and half of it; where that is not near enough for
+    # the limit, between boost and the clock it gave.
+    clock = 0.5
+    for _ in range(_MOST_CORRECTIONS):
+        at_clock = _at(window, clock, hardware)
+        busy_s = sum(at_clock[id(launch)] for launch in window)
+        slope_s = (busy_s - boost_s) / (1 / clock - 1)  # a period more
+        time_s = functools.partial(_time_s, boost_s, slope_s, gaps_s, host_s, hardware.clock_hz)
+        clock = power.sustained_clock_hz(spent, time_s, hardware) / hardware.clock_hz
+        at_clock = _at(window, clock, hardware)
+        takes_s = max(sum(at_clock[id(launch)] for launch in window) + gaps_s, host_s)
+        drawn_w = hardware.static_power_w + spent.at(clock) / takes_s
+        if drawn_w <= hardware.power_limit_w or clock <= power.LOWEST_CLOCK or clock >= 1.0:
+            break
+    return clock
 
-    def time_s(clock_hz: float) -> float:
-        return max(boost_s + slope_s * (hardware.clock_hz / clock_hz - 1) + gaps_s, host_s)
 
-    return power.sustained_clock_hz(spent, time_s, hardware) / hardware.clock_hz
+def _time_s(
+    boost_s: float, slope_s: float, gaps_s: float, host_s: float, boost_hz: float, clock_hz: float
+) -> float:
+    """Seconds of a window at a clock: `slope_s` more for each period of the boost clock more, and not less than the host takes."""
+    return max(boost_s + slope_s * (boost_hz / clock_hz - 1) + gaps_s, host_s)
 
 
 def _at(window: Sequence[Launched], clock: float, hardware: Hardware) -> dict[int, float]:

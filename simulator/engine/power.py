@@ -100,19 +100,25 @@ def sustained_clock_hz(spent: Energy, time_s: Callable[[float], float], hardware
     """
     budget_w = held_power_w(hardware) - hardware.static_power_w
 
-    def within(clock: float) -> bool:
-        return spent.at(clock) <= budget_w * time_s(clock * hardware.clock_hz)
+    def left_j(clock: float) -> float:
+        return budget_w * time_s(clock * hardware.clock_hz) - spent.at(clock)
 
-    if within(1.0):
+    if left_j(1.0) >= 0:
         return hardware.clock_hz
     low, high = LOWEST_CLOCK, 1.0
+    low_j, high_j = left_j(low), left_j(high)
+    if low_j <= 0:
+        return low * hardware.clock_hz
     while high - low > 1e-3:
         middle = (low + high) / 2
-        if within(middle):
-            low = middle
+        middle_j = left_j(middle)
+        if middle_j >= 0:
+            low, low_j = middle, middle_j
         else:
-            high = middle
-    return low * hardware.clock_hz
+            high, high_j = middle, middle_j
+    # Between two clocks so near each other the balance is a line. A clock to the nearest thousandth would let a board that draws
+    # less run slower.
+    return (low + (high - low) * low_j / (low_j - high_j)) * hardware.clock_hz
 
 
 @functools.lru_cache(maxsize=4096)  # the search for a clock halves the same range each time

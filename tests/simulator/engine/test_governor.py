@@ -51,7 +51,7 @@ def test_every_window_stays_within_the_limit(kernels, limit_w):
         times = type(governed)(
             [governed.seconds[at] for at in inside], [governed.clocks[at] for at in inside], 0.0
         )
-        assert mean_power_w(some, times, device) <= limit_w * 1.02
+        assert mean_power_w(some, times, device) <= limit_w * (1 + 1e-6)
     for launch, seconds, clock in zip(launches, governed.seconds, governed.clocks, strict=True):
         assert clock <= 1.0
         assert seconds >= launch.boost_s * (1 - 1e-9)
@@ -92,5 +92,5 @@ def test_a_lower_limit_is_slower_and_is_kept_by_a_whole_inference(limit_w):
     limited = simtti.run("stable-diffusion", device, steps=4, launch="graph")
     assert limited.latency_s > free.latency_s
     assert limited.power["clock"] < 1.0
-    assert limited.power["average_w"] <= limit_w * 1.02
+    assert limited.power["average_w"] <= limit_w * (1 + 1e-6)
     assert limited.energy_j < free.energy_j  # a lower voltage

@@ -1,0 +1,57 @@
+"""Better hardware does not slow a run, power stays within the limit, phases add up: over workloads, datasheet fields and factors."""
+
+import random
+from dataclasses import replace
+from functools import cache
+
+import pytest
+
+from simtti.hw_configs.devices import load
+from simtti.simulator.run import run
+from simtti.workloads.record import workload_trace
+
+# A product that a faster device splits in k launches a second kernel: a run that waits for its host is slower by what the host spends on
+# it (Parti with half as much bandwidth again: 2.4 %).
+SECOND_LAUNCH = 1.03
+MORE = (
+    "clock_hz", "tensor_fp16_flops_per_cycle_sm", "tensor_tf32_flops_per_cycle_sm", "fp32_flops_per_cycle_sm", "sfu_ops_per_cycle_sm",
+    "registers_per_sm", "shared_memory_per_sm_bytes", "shared_memory_bytes_per_cycle_sm", "max_threads_per_sm", "max_ctas_per_sm",
+    "l2_capacity_bytes", "l2_bytes_per_cycle_sm", "l2_bytes_per_s", "hbm_bytes_per_s", "power_limit_w", "sm_count",
+)  # fmt: skip
+LESS = ("l2_latency_s", "hbm_latency_s")
+WORKLOADS = ("phenaki", "muse", "stable-diffusion-1.5")
+DEVICES = ("h100-sxm", "a100-sxm", "b200-sxm", "t4")
+COMBINATIONS = random.Random(0).sample(
+    [
+        (workload, device, field, factor)
+        for workload in WORKLOADS
+        for device in DEVICES
+        for field in (*MORE, *LESS)
+        for factor in (1.1, 1.5, 2.0)
+    ],
+    24,
+)
+
+
+@cache
+def trace(workload):
+    return workload_trace(workload, steps=2)
+
+
+@cache
+def plain(workload, device):
+    return run(trace(workload), device, fidelity="closed")
+
+
+@pytest.mark.parametrize(("workload", "device", "field", "factor"), COMBINATIONS)
+def test_better_hardware_is_no_slower(workload, device, field, factor):
+    before, hardware = plain(workload, device), load(device)
+    value = getattr(hardware, field) * (factor if field in MORE else 1 / factor)
+    value = int(value) if isinstance(getattr(hardware, field), int) else value
+    after = run(trace(workload), replace(hardware, **{field: value}), fidelity="closed")
+    assert after.latency_s <= before.latency_s * SECOND_LAUNCH
+    for result in (before, after):
+        assert result.power["average_w"] <= result.power["peak_w"] <= result.hardware.power_limit_w
+        assert sum(phase.latency_s for phase in result.phases) == pytest.approx(result.latency_s)
+        assert sum(result.breakdown.values()) == pytest.approx(result.latency_s)
+        assert all(0 <= share <= 1 for share in result.utilisation.values())
