@@ -64,7 +64,7 @@ def timed_traces(draw):
         for _ in range(draw(st.integers(1, 3))):
             kernels.append(
                 TimedKernel(
-                    draw(st.text(min_size=1, max_size=5)), draw(times), draw(times), row, kind, device,
+                    draw(st.text(st.characters(exclude_categories=("C", "Z")), min_size=1, max_size=5)), draw(times), draw(times), row, kind, device,
                     draw(st.integers(0, 9)), correlation + 1, launched, None if row is None else 1.0,
                     *(((1, 2, 3), (64, 1, 1), 32, 0, None) if kind == "kernel" else (None, None, None, None, 4)),
                 )

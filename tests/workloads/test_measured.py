@@ -72,7 +72,7 @@ def test_what_does_not_ship_is_said_with_what_does():
     with pytest.raises(simtti.InputError, match="timing is 'exact'"):
         simtti.run("sdxl", "h200-sxm", timing="exact")
     trace = captured_trace("muse")
-    with pytest.raises(simtti.InputError, match="hybrid needs one"):
+    with pytest.raises(simtti.InputError, match="no device file; say which stands for it with --trace-hw"):
         measured_kernels(trace, "hybrid", load("a100-sxm"), None)
 
 

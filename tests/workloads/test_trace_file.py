@@ -1,5 +1,6 @@
 """The trace format: what goes in comes out, and what cannot be read is said in one line."""
 
+import functools
 import json
 import subprocess
 import sys
@@ -30,14 +31,16 @@ from simtti.workloads.trace import (
 )
 from simtti.workloads.trace_file import METADATA_KEY
 
+# Control characters are escaped where a trace is read.
+text = functools.partial(st.text, st.characters(exclude_categories=("C", "Z")))
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | text(max_size=5),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(text(max_size=3), inner, max_size=2),
     max_leaves=4,
 )
 
 
-objects = st.dictionaries(st.text(max_size=5), json_values, max_size=3)
+objects = st.dictionaries(text(max_size=5), json_values, max_size=3)
 
 
 @st.composite
@@ -58,7 +61,7 @@ def tensor_uses(draw):
 def traces(draw):
     uses = st.lists(tensor_uses(), max_size=3).map(tuple)
     phases = []
-    for name in draw(st.lists(st.text(max_size=4), max_size=3, unique=True)):
+    for name in draw(st.lists(text(max_size=4), max_size=3, unique=True)):
         steps = []
         for number in range(draw(st.integers(0, 2))):
             operators = tuple(
@@ -66,8 +69,8 @@ def traces(draw):
                     phase=name,
                     step=number,
                     position=position,
-                    module=draw(st.text(max_size=5)),
-                    op=draw(st.text(max_size=5)),
+                    module=draw(text(max_size=5)),
+                    op=draw(text(max_size=5)),
                     category=draw(st.sampled_from(CATEGORIES)),
                     inputs=draw(uses),
                     outputs=draw(uses),
@@ -76,11 +79,11 @@ def traces(draw):
                 )
                 for position in range(draw(st.integers(0, 3)))
             )
-            steps.append(Step(draw(st.integers(0, 99)), operators))
+            steps.append(Step(draw(st.integers(1, 99)), operators))
         phases.append(Phase(name, tuple(steps)))
-    counts = st.dictionaries(st.text(max_size=3), st.integers(0, 2**40), max_size=2)
+    counts = st.dictionaries(text(max_size=3), st.integers(0, 2**40), max_size=2)
     return Trace(
-        draw(st.text(max_size=5)),
+        draw(text(max_size=5)),
         draw(objects),
         tuple(phases),
         draw(counts),
@@ -246,7 +249,7 @@ def timings(draw, operators):
     host_time = st.builds(HostTime, st.floats(-1e12, 1e12), times, times, st.integers(-(2**63), 2**63 - 1))
     kernel = st.builds(
         TimedKernel,
-        name=st.text(max_size=5),
+        name=text(max_size=5),
         start_us=st.floats(-1e12, 1e12),
         duration_us=times,
         operator=st.none() | st.integers(0, operators - 1) if operators else st.none(),

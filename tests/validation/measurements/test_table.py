@@ -82,8 +82,9 @@ def test_a_row_that_is_no_measurement_is_named(tmp_path, change, message):
 def test_every_family_of_predict_has_its_columns():
     from simtti.simulator.lowering.registry import FAMILIES
 
-    for op in FAMILIES:
-        row = dict.fromkeys(measured.shape_of(op).needed, 64) | {"op": op, "dtype": "fp16"}
+    for op, family in FAMILIES.items():
+        dtype = "fp16" if "fp16" in (family.dtypes or ("fp16",)) else family.dtypes[0]
+        row = dict.fromkeys(measured.shape_of(op).needed, 64) | {"op": op, "dtype": dtype}
         assert predict(pd.DataFrame([row]), "a100-sxm")["error"].tolist() == [""]
 
 
