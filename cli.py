@@ -61,7 +61,7 @@ def _interrupted() -> str:
     from simtti.journal import Journal
 
     if Journal.interrupted is None:
-        return "interrupted; nothing was written"
+        return "interrupted; files that were finished are kept, the same command goes on from there"
     return f"interrupted; what was finished is kept in {Journal.interrupted}, and the same command goes on from there"
 
 

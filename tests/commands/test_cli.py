@@ -117,7 +117,7 @@ def test_a_sweep_that_is_interrupted_goes_on_where_it_was(tmp_path):
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 2
     assert stderr.strip().splitlines() == [
-        "simtti: error: interrupted; finished work is kept, the same command goes on from there"
+        f"simtti: error: interrupted; what was finished is kept in {journal}, and the same command goes on from there"
     ]
     kept = journal.read_text().splitlines()
     assert len(kept) >= 3
