@@ -32,6 +32,23 @@ def internal(error: BaseException) -> str:
     return f"{INTERNAL}: {type(error).__name__}: {reason}; please report this row"
 
 
+class BugError(RuntimeError):
+    """A bug of simtti's own cost some rows of a table. It is raised after the others are done and written."""
+
+
+def raise_bugs(errors: Iterable[object]) -> None:
+    """After a table is written: tell of the rows that a bug cost.
+
+    Raises:
+        BugError: there is one.
+    """
+    bugs = [text for text in errors if isinstance(text, str) and text.startswith(INTERNAL)]
+    if bugs:
+        raise BugError(
+            f"{len(bugs)} rows have no figures for a bug, the others are done; the first: {bugs[0]}"
+        )
+
+
 def unknown(kind: str, given: str, known: Iterable[str]) -> InputError:
     """An InputError for a name that is not among `known`, with the nearest names.
 

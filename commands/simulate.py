@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import click
@@ -25,7 +24,7 @@ from simtti.commands.options import (
     workers_option,
 )
 from simtti.commands.progress import progress
-from simtti.errors import INTERNAL, InputError
+from simtti.errors import InputError
 
 
 @click.command()
@@ -139,17 +138,6 @@ def _say(text: str) -> None:
     click.echo(text, err=True)
 
 
-def _report_bugs(errors: Iterable[str]) -> None:
-    """A bug of simtti's own cost some rows: that is said, and not taken for the user's mistake.
-
-    Raises:
-        RuntimeError: there is one.
-    """
-    bugs = [text for text in errors if text.startswith(INTERNAL)]
-    if bugs:
-        raise RuntimeError(f"{len(bugs)} rows have none of their figures for a bug; the first: {bugs[0]}")
-
-
 def _replay(
     trace_path: str, hw: str, timing: str, json_path: str | None, trace_hw: str | None, partial: bool
 ) -> None:
@@ -200,7 +188,6 @@ def predict(rows: str, hw: str, tf32: bool, out: str, workers: int | None) -> No
         table = predict_table(rows, hw, out, tf32=tf32, workers=workers, progress=advance)
     failed = int((table["error"] != "").sum())
     click.echo(f"{out}: {len(table) - failed} of {len(table)} rows timed on {hw}", err=True)
-    _report_bugs(table["error"])
 
 
 @click.command()
@@ -224,7 +211,6 @@ def sweep(points: str, out: str, workers: int | None) -> None:
         table = sweep_table(points, out, workers=workers, progress=advance, say=_say)
     failed = int(table["latency_s"].isna().sum())
     click.echo(f"{out}: {len(table) - failed} of {len(table)} runs", err=True)
-    _report_bugs(text for text in table["error"] if isinstance(text, str))
 
 
 @click.command()

@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from simtti.errors import InputError, internal
+from simtti.errors import InputError, internal, raise_bugs
 from simtti.files import check_writable, read_table, write_table
 from simtti.hw_configs.devices import load
 from simtti.hw_configs.hardware import Hardware
@@ -57,6 +57,7 @@ def predict(
 
     Raises:
         InputError: an unreadable table or device, an unwritable output.
+        BugError: a bug cost some rows; the others are written.
     """
     import pandas as pd
 
@@ -81,6 +82,7 @@ def predict(
         table[name] = [getattr(one, name) for one in found]
     if out is not None:
         write_table(table, out)
+    raise_bugs(table["error"])
     return table
 
 

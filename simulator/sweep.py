@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from simtti.errors import InputError, internal, unknown
+from simtti.errors import InputError, internal, raise_bugs, unknown
 from simtti.files import check_writable, read_table, write_table
 from simtti.hw_configs.devices import content_hash
 from simtti.jobs import Pool
@@ -57,6 +57,7 @@ def sweep(
     Raises:
         InputError: an unreadable table, an unknown column, an unwritable output.
         KeyboardInterrupt: after the finished rows have been kept.
+        BugError: a bug cost some rows; the others are written.
     """
     import pandas as pd
 
@@ -97,6 +98,7 @@ def sweep(
             table[name] = [found[key].get(name) for key in keys]
         write_table(table, out)
         journal.remove()
+    raise_bugs(table["error"])
     return table
 
 

@@ -6,7 +6,7 @@ import multiprocessing
 import pandas as pd
 import pytest
 
-from simtti.errors import InputError
+from simtti.errors import BugError, InputError
 from simtti.explore.evaluate import evaluate
 from simtti.explore.spec import parse
 from simtti.hw_configs.devices import load
@@ -61,10 +61,9 @@ needs_fork = pytest.mark.skipif(
 def test_a_bug_in_a_run_is_raised_even_out_of_a_process(tmp_path, monkeypatch, workers):
     monkeypatch.setattr("simtti.simulator.several_gpus.simulate", bug)
     rows = pd.DataFrame({"workload": "stable-diffusion", "hw": ["h100-sxm", "a100-sxm"], "steps": 2})
-    errors = sweep(rows, tmp_path / "out.csv", workers=workers).error
-    assert errors.str.contains("internal error: ValueError: a bug").all(), (
-        "it costs its rows, and says whose it is"
-    )
+    with pytest.raises(BugError, match=r"2 rows .*ValueError: a bug"):
+        sweep(rows, tmp_path / "out.csv", workers=workers)
+    assert len(pd.read_csv(tmp_path / "out.csv")) == 2
     with pytest.raises(ValueError, match="a bug"):
         compare("stable-diffusion", ["h100-sxm", "a100-sxm"], workers=workers)
 
@@ -72,8 +71,8 @@ def test_a_bug_in_a_run_is_raised_even_out_of_a_process(tmp_path, monkeypatch, w
 def test_a_bug_in_a_kernel_is_raised(monkeypatch):
     for module in (predict, prediction, kernels):
         monkeypatch.setattr(module, "kernels_of", bug)
-    (error,) = predict.predict(pd.DataFrame([GEMM]), H100).error
-    assert error.startswith("internal error: ValueError: a bug")
+    with pytest.raises(BugError, match="ValueError: a bug"):
+        predict.predict(pd.DataFrame([GEMM]), H100)
     with pytest.raises(ValueError, match="a bug"):
         prediction.time_us(GEMM, H100)
     with pytest.raises(ValueError, match="a bug"):
