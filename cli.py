@@ -61,7 +61,9 @@ def _interrupted() -> str:
     from simtti.journal import Journal
 
     if Journal.interrupted is None:
-        return "interrupted; files that were finished are kept, the same command goes on from there"
+        return (
+            "interrupted; no journal was begun: what is already in a file of its own is kept, the rest is not"
+        )
     return f"interrupted; what was finished is kept in {Journal.interrupted}, and the same command goes on from there"
 
 

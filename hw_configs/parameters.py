@@ -61,6 +61,7 @@ class ProductLaunch(NamedTuple):
     cold_s: float
     bias_s: float
     counter_waves: float
+    persistent_tiles: float
     loss_power: float
 
 

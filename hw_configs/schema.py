@@ -116,7 +116,7 @@ DEVICE_CALIBRATION: dict[str, tuple[type, float, float, str]] = {
     "sm_cycle_j": (
         float,
         0,
-        1e-7,
+        5e-9,
         "energy of a clock cycle of an SM that has CTAs, whatever they do: clock tree, schedulers, pipelines",
     ),
     "tensor_j_per_flop": (

@@ -172,9 +172,8 @@ def _part(problem: Gemm, batch: int) -> Gemm:
 
 
 # exact: the tile of cuBLAS's persistent kernels on Hopper before nvjet (`tilesize128x128x64_.._execute_segment_k_off_kernel` on 120
-# CTAs, with a Memset of their counter before): as fast as nvjet's, six products of TimeSformer within 11 %. In TraceLens's traces they
-# run at 9 tiles an SM, not at 1.9; between is judgement.
-PERSISTENT_TILE, PERSISTENT_TILES_PER_SM = (128, 128), 4
+# CTAs, with a Memset of their counter before): as fast as nvjet's, six products of TimeSformer within 11 %
+PERSISTENT_TILE = (128, 128)
 
 
 def _launched(problem: Gemm, hardware: Hardware) -> list[Kernel]:
@@ -182,7 +181,7 @@ def _launched(problem: Gemm, hardware: Hardware) -> list[Kernel]:
     if hardware.has_xmma:
         tile_m, tile_n = PERSISTENT_TILE
         tiles = -(-problem.m // tile_m) * -(-problem.n // tile_n) * problem.batch
-        if tiles > PERSISTENT_TILES_PER_SM * hardware.sm_count:
+        if tiles > hardware.gemm_launch.persistent_tiles * hardware.sm_count:
             hardware = with_pytorch(hardware, PYTORCH[0])
     reads, writes = problem.all_reads, problem.all_writes
     traffic = Traffic(
@@ -253,25 +252,15 @@ def _tiled(
     return Kernel(
         name=f"{problem.name}_{tile.m}x{tile.n}" + (f"_splitk{split}" if split > 1 else ""),
         family=problem.family,
-        grid=work.grid,
-        threads=tile.threads,
-        registers=tile.registers,
-        shared_memory_bytes=tile.ring_bytes,
         tensor_flops=0.0 if fused else work.flops,
         fp32_flops=fused.flops if fused else 0.0,
         issue_slots=fused.slots if fused else 0.0,
         tensor_dtype="fp16" if fused else problem.dtype,
         tensor_efficiency=kind.tensor_share,
-        shared_bytes=work.shared_bytes,
-        l2_bytes=work.l2_bytes,
-        latency_s=work.latency_s,
-        bytes_in_flight=work.bytes_in_flight,
-        memory_efficiency=work.memory_efficiency,
         reads=reads,
         writes=writes,
-        hbm_reread_bytes=work.reread_bytes,
-        repeated_hbm_bytes=hbm_bytes + work.reread_bytes,
         flops=problem.flops,
+        **work.of_kernel(tile, hbm_bytes),
     )
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import functools
 import math
 import operator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from simtti.dtypes import ITEM_BYTES
 from simtti.hw_configs.hardware import Hardware
@@ -245,6 +245,23 @@ class Work(NamedTuple):
     bytes_in_flight: float
     memory_efficiency: float
     reread_bytes: float
+
+    def of_kernel(self, tile: Tile, hbm_bytes: float) -> dict[str, Any]:
+        """What it says of a `Kernel` that runs `tile`, all but the FLOPs. hbm_bytes: of a repeated launch, without what it reads
+        again."""
+        return {
+            "grid": self.grid,
+            "threads": tile.threads,
+            "registers": tile.registers,
+            "shared_memory_bytes": tile.ring_bytes,
+            "shared_bytes": self.shared_bytes,
+            "l2_bytes": self.l2_bytes,
+            "latency_s": self.latency_s,
+            "bytes_in_flight": self.bytes_in_flight,
+            "memory_efficiency": self.memory_efficiency,
+            "hbm_reread_bytes": self.reread_bytes,
+            "repeated_hbm_bytes": hbm_bytes + self.reread_bytes,
+        }
 
 
 def work_of(

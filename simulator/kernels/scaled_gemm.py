@@ -168,25 +168,15 @@ def _tiled(problem: ScaledGemm, tile: Tile, hardware: Hardware) -> Kernel:
     return Kernel(
         name=f"{problem.name}_{problem.dtype}_{fit.tile.m}x{fit.tile.n}",
         family="gemm",
-        grid=work.grid,
-        threads=fit.tile.threads,
-        registers=fit.tile.registers,
-        shared_memory_bytes=fit.tile.ring_bytes,
         tensor_flops=work.flops,
         tensor_dtype=problem.dtype,
         tensor_efficiency=tensor_share(style, hardware),
         issue_slots=promotion_slots(fit.tile, k, problem.dtype, hardware),
-        shared_bytes=work.shared_bytes,
-        l2_bytes=work.l2_bytes,
-        latency_s=work.latency_s,
-        bytes_in_flight=work.bytes_in_flight,
-        memory_efficiency=work.memory_efficiency,
         reads=reads,
         writes=writes,
-        hbm_reread_bytes=work.reread_bytes,
-        repeated_hbm_bytes=hbm_bytes + work.reread_bytes,
         flops=2.0 * m * n * k,
         host_s=host_s(problem, hardware),
+        **work.of_kernel(fit.tile, hbm_bytes),
     )
 
 

@@ -91,7 +91,7 @@ def test_an_interrupted_command_keeps_what_is_finished_and_goes_on_from_there(tm
     _, said = process.communicate(timeout=60)
     assert process.returncode == 2
     assert said.strip().splitlines()[-1] == (
-        "simtti: error: interrupted; files that were finished are kept, the same command goes on from there"
+        "simtti: error: interrupted; no journal was begun: what is already in a file of its own is kept, the rest is not"
     )
     written = finished.stat().st_mtime_ns
     process = started("toy")
