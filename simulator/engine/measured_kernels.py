@@ -57,15 +57,12 @@ def measured_kernels(trace: Trace, timing: str, hardware: Hardware, captured_on:
         raise InputError(
             f"the trace of {trace.workload} holds no measured kernels; --timing {timing} needs them"
         )
-    kernels: dict[int, list[TimedKernel]] = defaultdict(list)
-    for kernel in sorted(trace.timing.kernels, key=lambda each: each.start_us):
-        if kernel.operator is not None:
-            kernels[kernel.operator].append(kernel)
+    operators = list(trace.operators())
+    kernels = _by_operator(trace.timing.kernels, operators)
     if timing == "measured":
         return Measured(dict(kernels), {})
     if captured_on is None:
         raise no_device_file(str(trace.timing.device.get("name", "")))
-    operators = list(trace.operators())
     devices = [Lowering(device, captured_with(trace)) for device in (captured_on, hardware)]
     scale: dict[int, float] = {}
     sums = [0.0, 0.0]
@@ -76,6 +73,32 @@ def measured_kernels(trace: Trace, timing: str, hardware: Hardware, captured_on:
             sums = [sums[0] + there, sums[1] + here]
     other = sums[1] / sums[0] if sums[0] else captured_on.hbm_bytes_per_s / hardware.hbm_bytes_per_s
     return Measured(dict(kernels), scale, other)
+
+
+def _by_operator(timed: Sequence[TimedKernel], operators: Sequence[Operator]) -> dict[int, list[TimedKernel]]:
+    """The kernels of each operator, in the order in which they start.
+
+    One that no operator was found for (a call that does other work than it was recorded with, as RMSNorm in one kernel) goes to the
+    last operator between those of the kernels around it that could have launched it, or to the one before.
+    """
+    found: dict[int, list[TimedKernel]] = defaultdict(list)
+    waiting: list[TimedKernel] = []
+    before = 0
+    for kernel in sorted(timed, key=lambda each: each.start_us):
+        if kernel.operator is None:
+            waiting.append(kernel)
+            continue
+        after = kernel.operator
+        if waiting:
+            between = range(after - 1, before, -1)
+            owner = next((row for row in between if not operators[row].is_view), before)
+            found[owner] += waiting
+            waiting = []
+        found[after].append(kernel)
+        before = after
+    if waiting and operators:
+        found[before] += waiting
+    return dict(found)
 
 
 def _model_s(lowering: Lowering, operator: Operator) -> float:
