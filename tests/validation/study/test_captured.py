@@ -37,9 +37,7 @@ def counted_by_hand(name):
     # Which operator a kernel belongs to that none was found for, as the copy of what unfused attention gives, is the engine's to say.
     for row, kernels in measured_kernels(trace, "measured", HARDWARE, None).kernels.items():
         operator, times = operators[row]
-        key = (
-            "/".join(operator.attributes.get(each, "") for each in ("kind", "domain")) or operator.category
-        )
+        key = "/".join(operator.attributes.get(each, "") for each in ("kind", "domain")) or operator.category
         for kernel in kernels:
             seconds[operator.category] += kernel.duration_us * times / 1e6
             if operator.category == "Attention":
