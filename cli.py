@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from simtti.commands import exchange, listings, measurements, simulate, traces
+from simtti.commands import exchange, listings, measurements, scoreboard, simulate, traces
 from simtti.errors import InputError
 from simtti.words import plain
 
@@ -119,6 +119,7 @@ for _command in (
     exchange.import_,
     exchange.export,
     measurements.calibrate,
+    scoreboard.scoreboard,
     measurements.validate,
     listings.workloads,
     listings.hardware,

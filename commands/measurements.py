@@ -19,6 +19,7 @@ from simtti.commands.options import (
     step_of,
     workers_option,
 )
+from simtti.commands.pages import report_folder, write_report
 from simtti.commands.progress import progress, stages
 from simtti.errors import InputError
 
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from simtti.hw_configs.hardware import Hardware
-    from simtti.validation.report.document import Report
 
 
 class _ValidateGroup(click.Group):
@@ -143,7 +143,7 @@ def shipped(hw: str | None, out: str | None, table_path: str | None, workers: in
     from simtti.validation.report.provenance import provenance
 
     check_outputs(table_path)
-    folder = _folder(out)
+    folder = report_folder(out)
     devices = [device for device in measured_devices() if hw in (None, device)]
     with stages() as advance:
         captures = compare_shipped(hw, partial(advance, "captures"), workers)
@@ -167,7 +167,7 @@ def shipped(hw: str | None, out: str | None, table_path: str | None, workers: in
         beside = content.Beside(captures[captures.hw == device], _counters(counters, found.hardware))
         if folder:
             write_table(found.table, folder / f"{device}.parquet")
-            _write(content.report(found, device, provenance(inputs, device), beside), folder / device)
+            write_report(content.report(found, device, provenance(inputs, device), beside), folder / device)
         content.print_summary(found, beside)
 
 
@@ -258,7 +258,7 @@ def kernels(
     from simtti.validation.report import kernels as content
     from simtti.validation.report.provenance import provenance
 
-    folder = _folder(out)
+    folder = report_folder(out)
     measurements = read_measurements(list(files))
     with progress("predict", "kernels") as advance:
         found = evaluate(hw, measurements, most_rows=rows, workers=workers, progress=advance)
@@ -266,7 +266,7 @@ def kernels(
     if folder:
         write_table(found.table, folder / f"{found.hardware.name}.parquet")
         inputs = provenance([*files, *([counters] if counters else [])], hw)
-        _write(content.report(found, hw, inputs, beside), folder / found.hardware.name)
+        write_report(content.report(found, hw, inputs, beside), folder / found.hardware.name)
     content.print_summary(found, beside)
 
 
@@ -315,7 +315,7 @@ def runs(
     from simtti.validation.report import runs as content
     from simtti.validation.report.provenance import provenance
 
-    folder = _folder(out)
+    folder = report_folder(out)
     measurements = read_measurements(list(files))
     with tempfile.TemporaryDirectory() as scratch:
         place = folder or Path(scratch)
@@ -330,7 +330,7 @@ def runs(
                 progress=advance,
             )
         if folder:
-            _write(content.report(found, provenance(files), kept), folder / "runs")
+            write_report(content.report(found, provenance(files), kept), folder / "runs")
     content.print_summary(found)
 
 
@@ -355,33 +355,10 @@ def study(hw: str, out: str, workers: int | None) -> None:
     """
     from simtti.validation.study import study as whole
 
-    folder = _folder(out)
+    folder = report_folder(out)
     assert folder is not None
     with progress("simulate", "points") as advance:
         found = whole.run_study(hw, folder, workers=workers, progress=advance)
     whole.print_findings(found)
     whole.write(found, folder)
     click.echo(f"{folder / 'study.html'}: open it in a browser", err=True)
-
-
-def _folder(out: str | None) -> Path | None:
-    """The folder to write to, made if need be, and what a report needs there."""
-    if out is None:
-        return None
-    from simtti.files import check_writable
-    from simtti.validation.report.page import plotly_js
-
-    plotly_js()
-    folder = Path(out)
-    folder.mkdir(parents=True, exist_ok=True)
-    check_writable(folder / "report.html")
-    return folder
-
-
-def _write(report: Report, stem: Path) -> None:
-    from simtti.files import write_text
-    from simtti.validation.report import markdown, page
-
-    for suffix, text in ((".html", page.html(report)), (".md", markdown.text(report))):
-        write_text(f"{stem}{suffix}", text)
-    click.echo(f"{stem}.html: open it in a browser", err=True)

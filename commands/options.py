@@ -28,12 +28,25 @@ measurements_option = click.option(
     type=click.Path(),
     help="Measurement tables or folders (simtti import measurements makes them); may be given again.",
 )
-attention_option = click.option(
-    "--attention",
-    default="flash",
-    show_default=True,
-    help="flash, efficient, baseline (unfused, in the model's dtype), or math (PyTorch's unfused backend, in fp32).",
-)
+
+
+def attention_option(command: Command) -> Command:
+    """--attention, and --cross-attention for what is not self-attention."""
+    command = click.option(
+        "--cross-attention",
+        default="",
+        help="The same for attention to a text or another sequence; as --attention if not given.",
+    )(command)
+    return click.option(
+        "--attention",
+        default="flash",
+        show_default=True,
+        help="flash (what PyTorch takes on the device), efficient, baseline (unfused, in the model's dtype), math (PyTorch's unfused "
+        "backend, in fp32), or a library: flash-attention-1, -2, -3, -4, cudnn, trtllm-fmha. What cannot take a call is replaced, "
+        "as the library's dispatch does, and the result says so.",
+    )(command)
+
+
 mask_option = click.option(
     "--mask",
     default="",

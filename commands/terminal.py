@@ -106,6 +106,7 @@ def print_result(result: Result) -> None:
         "Tensor cores busy": f"{use['tensor_cores']:.0%}; {use['peak_flops']:.0%} of the peak FLOP/s attained",
         "HBM busy": f"{use['hbm']:.0%} of {result.hardware.hbm_bytes_per_s / 1e12:.2f} TB/s",
         "Power": _power(result),
+        "Attention": _attention(result),
         "Self-attention tokens": _lengths(result.sequence_lengths),
         "Peak memory": _memory(result),
         "Simulated": f"{result.speed:.1f} s of inference per second",
@@ -143,6 +144,18 @@ def _power(result: Result) -> str:
     found, limit_w = result.power, result.hardware.power_limit_w
     text = f"{found['average_w']:.0f} W on average, {found['peak_w']:.0f} W at most, of {limit_w:.0f} W"
     return text if found["clock"] > 0.9995 else f"{text}, which lowers the clock to {found['clock']:.0%}"
+
+
+def _attention(result: Result) -> str:
+    """Each library that ran, with how many of the calls, and what was asked for where that is another."""
+    found = result.attention_kernels
+    calls = sum(row.calls for row in found)
+    parts = []
+    for row in found:
+        of = "" if row.calls == calls else f" in {row.calls:,} of {calls:,} calls"
+        instead = f" ({row.asked} asked: {row.because})" if row.because else ""
+        parts.append(f"{row.ran}{of}{instead}")
+    return "; ".join(parts) or "none"
 
 
 def _lengths(lengths: list[int]) -> str:
@@ -378,70 +391,3 @@ def print_exploration(result: Exploration) -> None:
         by = rows.set_index("objective").elasticity
         shown.add_row(str(name), *(f"{by[objective]:+.2f}" for objective in spec.objectives))
     console.print(shown)
-
-
-def print_profile(found: dict[str, Any]) -> None:
-    """The profile for people."""
-    console = Console(highlight=False)
-    console.print(
-        f"[bold]{escape(str(found['workload']))}[/]  {sum(found['parameters'].values()) / 1e6:,.0f} M parameters\n"
-    )
-    phases = Table("Phase", "Steps", "TFLOP", box=None, pad_edge=False, header_style="dim")
-    for phase in found["phases"]:
-        phases.add_row(phase["name"], str(phase["steps"]), f"{phase['flops'] / 1e12:,.2f}")
-    console.print(phases)
-    table = Table(
-        "Category",
-        "Operators",
-        "TFLOP",
-        "GB",
-        "FLOP/byte",
-        "Parameters",
-        box=None,
-        pad_edge=False,
-        header_style="dim",
-    )
-    for column in table.columns[1:]:
-        column.justify = "right"
-    for name, row in found["categories"].items():
-        table.add_row(
-            name, f"{row['operators']:,.0f}", f"{row['flops'] / 1e12:,.2f}", f"{row['bytes'] / 1e9:,.1f}",
-            f"{row['intensity']:,.0f}", f"{row['parameters'] / 1e6:,.1f} M",
-        )  # fmt: skip
-    console.print()
-    console.print(table)
-    if found["operators_without_shapes"]:
-        console.print(
-            f"{found['operators_without_shapes']} operators have no shapes and count nothing", style="yellow"
-        )
-    counts = ", ".join(f"{length} ({count}x)" for length, count in found["sequence_length_counts"].items())
-    console.print(f"\nSelf-attention over one pass of {found['main_phase']}: tokens {counts or 'none'}")
-    for domain, row in found["attention"].items():
-        console.print(
-            f"Attention, {domain or 'any'}: {row['calls']} calls, {row['flops'] / 1e12:,.3f} TFLOP a pass, "
-            f"largest score matrix {row['largest_score_bytes'] / 1e6:,.0f} MB"
-        )
-
-
-def print_scaling(found: dict[str, Any]) -> None:
-    """What grows how, for people."""
-    console = Console(highlight=False)
-    for name, rows in found["scaling"].items():
-        table = Table(
-            "Side" if name == "sizes" else "Frames", "Longest self-attention", "TFLOP a pass", "Spatial", "Temporal",
-            "Largest score matrix", "All of them", box=None, pad_edge=False, header_style="dim",
-        )  # fmt: skip
-        for column in table.columns:
-            column.justify = "right"
-        for row in rows:
-            table.add_row(
-                str(row["value"]), f"{row['longest_self_attention']:,}", f"{row['flops'] / 1e12:,.2f}",
-                f"{row['spatial_attention_flops'] / 1e12:,.3f}", f"{row['temporal_attention_flops'] / 1e12:,.4f}",
-                f"{row['largest_score_bytes'] / 1e6:,.1f} MB", f"{row['all_score_bytes'] / 1e6:,.1f} MB",
-            )  # fmt: skip
-        console.print()
-        console.print(table)
-    if found.get("temporal_crossover_frames"):
-        console.print(
-            f"Temporal attention's FLOPs would reach spatial attention's at {found['temporal_crossover_frames']:,.0f} frames"
-        )

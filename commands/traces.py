@@ -233,7 +233,7 @@ def profile(
     simtti profile make-a-video --frame-counts 8,16,32
     """
     from simtti.commands.plots import plot_profile
-    from simtti.commands.terminal import print_profile, print_scaling
+    from simtti.commands.terminal_profile import print_profile, print_scaling
     from simtti.workloads.profile import crossover, scaling
     from simtti.workloads.profile import profile as profile_trace
     from simtti.workloads.record import workload_trace

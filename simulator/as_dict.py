@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ def as_dict(result: Result) -> dict[str, Any]:
         "breakdown": result.breakdown,
         "bottlenecks": result.bottlenecks,
         "attention": result.attention,
+        "attention_kernels": [asdict(each) for each in result.attention_kernels],
         "sequence_lengths": result.sequence_lengths,
         "utilisation": result.utilisation,
         "host_bound_share": figures["host_bound_share"],
@@ -58,6 +60,7 @@ def as_dict(result: Result) -> dict[str, Any]:
             "hw": result.hardware.name,
             "host": result.host.name,
             "attention": result.policy.attention,
+            "cross_attention": result.policy.cross_attention,
             "mask": result.policy.mask,
             "pytorch": result.hardware.pytorch,
             "launch": result.policy.launch,

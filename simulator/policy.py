@@ -24,6 +24,7 @@ class Policy:
     attention: 'flash' (the device's fused kernel), 'efficient' (xformers-style), 'baseline' (unfused, in the model's dtype: two
     products and a softmax, scores in HBM), 'math' (PyTorch's own unfused backend, which computes halves in fp32), or a library
     of kernels/libraries.py by its name.
+    cross_attention: the same for attention to a text or another sequence; '': as `attention`.
     launch: 'eager'; 'graph': the whole inference in CUDA graphs, so that the host costs nothing; 'compiled': torch.compile, whose
     generated kernels and host code take the place of the model's (lowering/fusion.py); 'compiled-graph': the same in CUDA graphs
     (torch's modes reduce-overhead and max-autotune).
@@ -43,19 +44,25 @@ class Policy:
     layout: str = "recorded"
     mask: str = ""
     denoiser: frozenset[str] = frozenset()
+    cross_attention: str = ""
     dependent_launch: bool = False
     tf32: bool = False
 
     def __post_init__(self) -> None:
         attention: tuple[str, ...] = ATTENTION
-        if self.attention not in attention:
+        if {self.attention, self.cross_attention} - {*attention, ""}:
             attention = tuple(dict.fromkeys((*ATTENTION, *families.shared().attention_kernels)))
         options = (("launch", LAUNCH), ("compile", COMPILE), ("layout", LAYOUT), ("mask", ("", *MASK)))
-        for field, allowed in (("attention", attention), *options):
+        attentions = (("attention", attention), ("cross_attention", ("", *attention)))
+        for field, allowed in (*attentions, *options):
             if getattr(self, field) not in allowed:
                 raise InputError(
                     f"{field} is {getattr(self, field)!r}; it must be one of {', '.join(filter(None, allowed))}"
                 )
+
+    def attention_of(self, kind: str) -> str:
+        """What answers attention of a kind, 'self' or 'cross'."""
+        return (self.cross_attention if kind == "cross" else "") or self.attention
 
     def compiles(self, phase: str) -> bool:
         """Whether torch.compile has made the kernels of a phase."""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from simtti.hw_configs.hardware import Hardware
 from simtti.hw_configs.hosts import Host
 from simtti.simulator.as_dict import as_dict
+from simtti.simulator.attention_of_run import AttentionKernels, attention_kernels, by_kind, sequence_lengths
 from simtti.simulator.closed_form import RESOURCES, bottleneck
 from simtti.simulator.coverage import Coverage
 from simtti.simulator.engine import power
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+_TEXT_ENCODER, _DENOISING, _DECODER = "text_encoder", "denoising", "decoder"  # stages of an inference
 _PIXELS = 64  # every model's sizes are multiples of at most this
 # Time of the stream that no kernel fills.
 HOST_IDLE = "Host-idle"  # the GPU waited for the host
@@ -114,6 +116,17 @@ class Result:
         return times
 
     @cached_property
+    def stages(self) -> dict[str, float]:
+        """Seconds of text encoders (`text_encoder_s`), of the phases whose steps can be set (`denoising_s`), and of the decoder
+        (`decoder_s`), 0 where there is none."""
+        found = {f"{name}_s": 0.0 for name in (_TEXT_ENCODER, _DENOISING, _DECODER)}
+        for phase in self.phases:
+            name = _DENOISING if phase.name in self.trace.schedule else phase.name
+            if f"{name}_s" in found:
+                found[f"{name}_s"] += phase.latency_s
+        return found
+
+    @cached_property
     def kernels(self) -> list[KernelInterval]:
         """Every kernel that was simulated, in order."""
         return [interval for repetition in self.repetitions for interval in repetition.kernels()]
@@ -176,26 +189,17 @@ class Result:
     @cached_property
     def attention(self) -> dict[str, dict[str, float]]:
         """Time and FLOPs of attention by kind: self or cross, and the domain it works in (spatial, temporal)."""
-        found = {key: {"time_s": 0.0, "flops": 0.0} for key in ("self", "cross", "spatial", "temporal")}
-        for interval, times in self.weighted_kernels():
-            operator = self.rows[interval.operator][0]
-            if operator.category != "Attention":
-                continue
-            for key in (operator.attributes.get("kind"), operator.attributes.get("domain")):
-                if key in found:
-                    found[key]["time_s"] += interval.duration_s * times
-                    found[key]["flops"] += interval.kernel.flops * times
-        return found
+        return by_kind(self)
+
+    @cached_property
+    def attention_kernels(self) -> list[AttentionKernels]:
+        """What answered the calls of attention, most time first: the library asked for, which ran, and why where it is another."""
+        return attention_kernels(self)
 
     @cached_property
     def sequence_lengths(self) -> list[int]:
-        """Query length of every self-attention call over one step of the longest phase, in order."""
-        longest = max(self.trace.phases, key=lambda phase: sum(step.count for step in phase.steps))
-        return [
-            operator.inputs[0].shape[-2]
-            for operator in longest.steps[0].operators
-            if operator.category == "Attention" and operator.attributes.get("kind") == "self"
-        ]
+        """Query length of every self-attention call over one step, in order, of the phase that attends most in all its steps."""
+        return sequence_lengths(self.trace)
 
     # ---- work
 
@@ -248,6 +252,7 @@ class Result:
             "device_memory_bytes": self.memory.device_bytes if self.memory else None,
             "fits": self.fits,
             "host_bound_share": self.host_bound_share,
+            **self.stages,
         }
 
     def __repr__(self) -> str:

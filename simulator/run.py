@@ -32,6 +32,7 @@ def run(
     prompt_tokens: int | None = None,
     dtype: str | None = None,
     attention: str = "flash",
+    cross_attention: str = "",
     launch: str = "eager",
     compile: str = "denoiser",
     layout: str = "recorded",
@@ -58,6 +59,7 @@ def run(
         hw: a device's name, the path of a device YAML, or a Hardware.
         batch, steps, height, width, frames, prompt_tokens, dtype: what differs from the workload's default.
         attention: 'flash', 'efficient', 'baseline' (unfused, in the model's dtype) or 'math' (PyTorch's unfused backend, in fp32).
+        cross_attention: the same for attention to a text or another sequence, where it is not `attention`.
         launch: 'eager'; 'graph' for a CUDA graph, which takes the host out; 'compiled' for torch.compile; 'compiled-graph' for
             both (reduce-overhead).
         compile: what torch.compile takes: 'denoiser', the phases whose steps can be set, while text encoder and decoder stay
@@ -97,7 +99,9 @@ def run(
     hardware = hw if isinstance(hw, Hardware) else load(hw)
     if pytorch is not None:
         hardware = with_pytorch(hardware, pytorch)
-    policy = Policy(attention, launch, compile, layout, mask, dependent_launch=dependent_launch, tf32=tf32)
+    policy = Policy(
+        attention, launch, compile, layout, mask, cross_attention=cross_attention, dependent_launch=dependent_launch, tf32=tf32
+    )  # fmt: skip
     shape = {"batch": batch, "height": height, "width": width, "frames": frames, "dtype": dtype}
     shape["prompt_tokens"] = prompt_tokens
     degrees = degrees_of(gpus, ulysses, ring, hardware)

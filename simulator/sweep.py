@@ -25,12 +25,15 @@ if TYPE_CHECKING:
 
 OPTIONS = (
     "workload", "hw", "gpus", "ulysses", "ring", "batch", "steps", "height", "width", "frames", "prompt_tokens", "dtype",
-    "attention", "mask", "quantization", "pytorch", "launch", "host", "trace", "fidelity", "tf32",
+    "attention", "cross_attention", "mask", "quantization", "pytorch", "launch", "compile", "layout", "host", "trace",
+    "fidelity", "tf32",
 )  # fmt: skip
 _WHOLE = ("gpus", "ulysses", "ring", "batch", "steps", "height", "width", "frames", "prompt_tokens")
 _FLAGS = ("tf32",)
 _TRUTH = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
-FIGURES = ("latency_s", "energy_j", "peak_memory_bytes", "host_bound_share", "error")
+FIGURES = (
+    "latency_s", "energy_j", "peak_memory_bytes", "host_bound_share", "text_encoder_s", "denoising_s", "decoder_s", "error",
+)  # fmt: skip
 
 
 def sweep(
@@ -51,8 +54,8 @@ def sweep(
         say: called with what is not as one might think: rows kept that do not count.
 
     Returns:
-        The table as written: the points, then latency_s, energy_j, peak_memory_bytes, host_bound_share, and error,
-        the reason where a row has no result.
+        The table as written: the points, then latency_s, energy_j, peak_memory_bytes, host_bound_share, the seconds of text
+        encoders, denoising and decoder, and error, the reason where a row has no result.
 
     Raises:
         InputError: an unreadable table, an unknown column, an unwritable output.

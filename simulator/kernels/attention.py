@@ -14,9 +14,9 @@ import itertools
 import math
 
 from simtti.dtypes import ITEM_BYTES
-from simtti.errors import unknown
 from simtti.hw_configs.hardware import Hardware
 from simtti.simulator.kernel import Access, Kernel
+from simtti.simulator.kernels.attention_choice import choose
 from simtti.simulator.kernels.attention_fused import fused
 from simtti.simulator.kernels.attention_math import MATH, math_attention
 from simtti.simulator.kernels.attention_problem import Attention, work
@@ -32,26 +32,23 @@ from simtti.simulator.kernels.libraries import (
     KERNELS,
     LIBRARIES,
     Library,
-    block_of,
-    shared_memory_bytes,
 )
-from simtti.simulator.kernels.machine import has_wgmma
 from simtti.simulator.kernels.softmax import Softmax, softmax
 from simtti.workloads.trace import Operator, TensorUse
 
 
 def attention(problem: Attention, hardware: Hardware) -> list[Kernel]:
-    """The kernels of the problem's library, or of the device's, or of what is taken in its place.
+    """The kernels of the problem's library, or of the device's, or of what is taken in its place (`choose`).
 
     Raises:
         InputError: no such kernel.
     """
-    kernel = problem.kernel or hardware.attention_kernel
-    if kernel not in KERNELS:
-        raise unknown("attention kernel", kernel, KERNELS)
-    if kernel == BASELINE:
+    ran = choose(problem, hardware).ran
+    if ran == MATH:
+        return math_attention(problem, hardware)
+    if ran == BASELINE:
         return _baseline(problem, hardware)
-    library = _available(LIBRARIES[kernel], problem, hardware)
+    library = LIBRARIES[ran]
     if library.most_batch and problem.batch > library.most_batch:
         return _in_parts(library, problem, hardware)
     return fused(library, problem, hardware)
@@ -74,30 +71,6 @@ def _in_parts(library: Library, problem: Attention, hardware: Hardware) -> list[
         kernels.append(memcpy(part.out, problem.out, part.writes[0].nbytes, hardware))
         left -= part.batch
     return kernels
-
-
-def _available(library: Library, problem: Attention, hardware: Hardware) -> Library:
-    """`library`, or what is taken in its place: Blackwell's own for one of Hopper's; flash-attention 2 where the device lacks the
-    tensor-core instructions; 'efficient' for fp32, large head dims, a mask (native/transformers/cuda/sdp_utils.cpp) and devices
-    before Ampere, as PyTorch's dispatch does."""
-    if problem.masked and not library.takes_masks:
-        return EFFICIENT
-    if library.on_tcgen05 and hardware.matrix_unit == "tcgen05":
-        library = LIBRARIES[library.on_tcgen05]
-    if library.on_mma and (not has_wgmma(hardware) or problem.head_dim % library.dim_step):
-        library = LIBRARIES[library.on_mma]
-    if library.wgmma and not has_wgmma(hardware):
-        library = FLASH_2
-    if library is EFFICIENT:
-        return library
-    block = block_of(library, problem, hardware)
-    supported = (
-        hardware.matrix_unit != "mma_registers"
-        and problem.dtype != "fp32"
-        and problem.head_dim <= library.blocks[-1].head_dim
-        and shared_memory_bytes(library, block, 2) < hardware.shared_memory_per_sm_bytes
-    )
-    return library if supported else EFFICIENT
 
 
 def _baseline(problem: Attention, hardware: Hardware) -> list[Kernel]:
@@ -125,35 +98,38 @@ def _baseline(problem: Attention, hardware: Hardware) -> list[Kernel]:
 # ---- operators of a trace
 
 
-def _lower(operator: Operator, target: Target) -> list[Kernel]:
+def problem_of(operator: Operator, target: Target) -> Attention:
+    """What an operator of a trace asks for under a policy."""
     query, key, *_ = operator.inputs
     *outer, q_len, head_dim = query.shape
     heads = outer.pop() if outer else 1
-    hardware, policy = target.hardware, target.policy.attention
+    hardware = target.hardware
+    policy = target.policy.attention_of(str(operator.attributes.get("kind", "")))
     # The library that was called, where a trace says so, unless another is asked for.
     fused_by = str(operator.attributes.get("library", hardware.attention_kernel))
     kernel = fused_by if policy == "flash" else policy
     dtype = query.dtype if ITEM_BYTES[query.dtype] > 1 or hardware.multiplies(query.dtype) else "fp16"
-    slots = [0, 1, 2, len(operator.inputs)]
-    before: list[Kernel] = []
-    after: list[Kernel] = []
-    if kernel == BASELINE:
-        slots, before, after = _made_dense(operator, hardware)
-    q, k, v, out = slots
     mask, masked = _mask(operator), bool(operator.attributes.get("has_mask"))
     if target.policy.mask == "drop" and mask is not None and not mask.strides[QUERIES]:
         mask, masked = None, False
-    problem = Attention(
+    return Attention(
         math.prod(outer), heads, q_len, key.shape[-2], head_dim, bool(operator.attributes.get("causal")), dtype, kernel,
-        masked, mask, q=q, k=k, v=v, out=out,
+        masked, mask, q=0, k=1, v=2, out=len(operator.inputs),
     )  # fmt: skip
-    # No fused kernel takes a mask whose rows are not dense, as T5's position bias: check_last_dim_stride_equals_1_dense in
-    # native/transformers/sdp_utils_cpp.h.
-    math_only = kernel != BASELINE and problem.mask is not None and problem.mask.strides[-1] > 1
-    if kernel == BASELINE:
-        hardware = for_products(hardware, target.policy.tf32)
-    found = math_attention(problem, hardware) if kernel == MATH or math_only else attention(problem, hardware)
-    return [*before, *found, *after]
+
+
+def _lower(operator: Operator, target: Target) -> list[Kernel]:
+    problem, hardware = problem_of(operator, target), target.hardware
+    if problem.kernel != BASELINE:
+        return attention(problem, hardware)
+    slots, before, after = _made_dense(operator, hardware)
+    q, k, v, out = slots
+    products = for_products(hardware, target.policy.tf32)
+    return [
+        *before,
+        *attention(dataclasses.replace(problem, q=q, k=k, v=v, out=out), products),
+        *after,
+    ]
 
 
 # exact: the mask's place among the operands; dimensions of the scores, and which counts the queries: a mask that is the same for

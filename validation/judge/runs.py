@@ -14,7 +14,7 @@ from simtti.simulator.sweep import sweep
 from simtti.validation.fit.energy import simulate_one
 from simtti.validation.fit.leave_out import left_out
 from simtti.validation.judge.recordings import record_all, with_trace
-from simtti.validation.measurements.table import RUN_COLUMNS, options, points, runs
+from simtti.validation.measurements.table import ENGINE, RUN_COLUMNS, STAGES, options, points, runs
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,9 +39,9 @@ def evaluate_runs(
         progress: called with (stage, done, total).
 
     Returns:
-        One row a measurement: the options of `sweep` that are filled, latency_s, energy_j, source (measured);
-        predicted_s, predicted_j, peak_memory_bytes, host_bound_share, error (predicted); ratio, energy_ratio;
-        with leave_one_model_out also left_out_s and left_out_j.
+        One row a measurement: the options of `sweep` that are filled, latency_s, energy_j, memory_bytes, engine, source,
+        what_is_timed (measured); predicted_s (of the stage that was timed), predicted_j, peak_memory_bytes, host_bound_share, error
+        (predicted); ratio, energy_ratio, memory_ratio; with leave_one_model_out also left_out_s and left_out_j.
 
     Raises:
         InputError: no whole inference among the measurements.
@@ -69,8 +69,11 @@ def evaluate_runs(
     table = asked.assign(
         latency_s=measured.latency_s,
         energy_j=measured.energy_j,
+        memory_bytes=measured.memory_bytes,
+        engine=measured.engine.where(measured.engine != "", ENGINE),
         source=measured.source,
-        predicted_s=found.latency_s.astype(float),
+        what_is_timed=measured.what_is_timed,
+        predicted_s=_of_stage(found, measured.what_is_timed),
         predicted_j=found.energy_j.astype(float),
         peak_memory_bytes=found.peak_memory_bytes.astype(float),
         host_bound_share=found.host_bound_share.astype(float),
@@ -84,6 +87,7 @@ def evaluate_runs(
             table[name] = table[name].astype(float if table[name].isna().any() else int)
     table["ratio"] = table.predicted_s / table.latency_s
     table["energy_ratio"] = table.predicted_j / table.energy_j
+    table["memory_ratio"] = table.peak_memory_bytes / table.memory_bytes
     write_table(table, out)
     if leave_one_model_out:
         done = recorded.assign(
@@ -96,6 +100,14 @@ def evaluate_runs(
         table = table.join(left_out(done, workers=workers, progress=progress))
         write_table(table, out)
     return table
+
+
+def _of_stage(found: pd.DataFrame, timed: pd.Series[str]) -> pd.Series[float]:
+    """Predicted seconds of what each row timed: a stage, or all of it."""
+    seconds = found.latency_s.astype(float)
+    for stage in STAGES:
+        seconds = seconds.where(timed.to_numpy() != stage, found[f"{stage}_s"].astype(float))
+    return seconds
 
 
 def unknown_devices(table: pd.DataFrame) -> list[str]:

@@ -41,7 +41,7 @@ def check(table: pd.DataFrame, origin: str) -> pd.DataFrame:
             f"{origin}: columns 'op' and 'workload' are missing; a measurement needs one of them"
         )
     checked: dict[str, pd.Series[Any]] = {}
-    numbers = (*whole(), "time_us", "power_w", "latency_s", "energy_j")
+    numbers = (*whole(), "time_us", "power_w", "latency_s", "energy_j", "memory_bytes")
     for name in known:
         if name not in table.columns:
             empty, kind = (
@@ -117,6 +117,7 @@ def _check_numbers(table: pd.DataFrame, origin: str) -> None:
     single, inference = table["op"] != "", table["workload"] != ""
     for chosen, name, needed in (
         (single, "time_us", True), (single, "power_w", False), (inference, "latency_s", True), (inference, "energy_j", False),
+        (inference, "memory_bytes", False),
     ):  # fmt: skip
         value = table[name]
         bad = chosen & ((value <= 0) | (value == float("inf")) | (needed & value.isna()))

@@ -12,6 +12,8 @@ A row is either one operator, as a row of `simtti predict`, or one whole inferen
                     height width frames prompt_tokens gpus ulysses ring attention launch host
     latency_s       measured latency of the whole batch, seconds
     energy_j        energy of the whole batch on all GPUs, joules; may be empty
+    memory_bytes    the most that was allocated meanwhile, as torch.cuda.max_memory_allocated counts; may be empty
+    engine          what ran it, as diffusers, sglang or xdit; empty: diffusers
     source          who measured, and where it is published
     what_is_timed   one of TIMED: what a prediction has to be held against
     group           what reports count the row under, as the part of a suite it was measured for; empty: its family's name
@@ -27,6 +29,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from simtti.dtypes import predicted
 from simtti.simulator.kernels.family import NEEDED, Column
 from simtti.simulator.lowering.registry import FAMILIES
+from simtti.simulator.policy import LAYOUT
 from simtti.simulator.sweep import OPTIONS
 
 if TYPE_CHECKING:
@@ -38,7 +41,12 @@ TIMED = {
     "kernels": "the operator's kernels as a profiler sees them: without the gaps, operands often warm in L2",
     "wall": "host or event time around single calls: with the host's launch and a synchronisation",
     "run": "a whole inference",
+    "denoising": "the denoising loop of an inference",
+    "text_encoder": "the text encoders of an inference",
+    "decoder": "the decoder of an inference",
 }
+ENGINE = "diffusers"  # what ran a row that does not say
+STAGES = ("text_encoder", "denoising", "decoder")  # of them, those of a whole inference's
 
 
 class Shape(NamedTuple):
@@ -82,6 +90,8 @@ def words() -> dict[str, tuple[str, ...]]:
     """What the texts of a table may be, by column."""
     shapes = {name: tuple(column.words) for name, column in shape_columns().items() if column.words}
     types = dict.fromkeys((*predicted(), *(name for family in FAMILIES.values() for name in family.dtypes)))
+    # Operators and runs have a column of this name each.
+    shapes["layout"] = (*shapes["layout"], *LAYOUT)
     return {"dtype": tuple(types), **shapes, "what_is_timed": tuple(TIMED)}
 
 
@@ -100,8 +110,8 @@ def columns() -> tuple[str, ...]:
     """Every column of a table of measurements, in order."""
     return tuple(
         dict.fromkeys(
-            ("op", "hw", "dtype", *shape_columns(), "time_us", "power_w", *RUN_COLUMNS, "latency_s", "energy_j", "source",
-             "what_is_timed", "group")
+            ("op", "hw", "dtype", *shape_columns(), "time_us", "power_w", *RUN_COLUMNS, "latency_s", "energy_j", "memory_bytes",
+             "engine", "source", "what_is_timed", "group")
         )
     )  # fmt: skip
 
@@ -124,8 +134,8 @@ def operators(table: pd.DataFrame, op: str) -> pd.DataFrame:
 
 
 def runs(table: pd.DataFrame) -> pd.DataFrame:
-    """The whole inferences: columns of `simtti sweep`, then latency_s, energy_j and source."""
-    columns = [*RUN_COLUMNS, "latency_s", "energy_j", "source"]
+    """The whole inferences: columns of `simtti sweep`, then what was measured of them, by whom."""
+    columns = [*RUN_COLUMNS, "latency_s", "energy_j", "memory_bytes", "engine", "source", "what_is_timed"]
     return table.loc[table["workload"] != "", columns].reset_index(drop=True)
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from simtti.files import read_table
 from simtti.validation.measurements.sources.lambda_diffusers import lambda_run
 from simtti.validation.measurements.sources.names import DTYPES, WORKLOADS, device
+from simtti.validation.measurements.sources.public_runs import read_end_to_end, read_questions
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -239,4 +240,6 @@ _FILES: dict[str, Callable[[pd.DataFrame, Path, Counter[str]], pd.DataFrame | It
     "operators_h100.csv": _folder_operators,
     "end_to_end.csv": _folder_runs,
     "end_to_end_published.csv": _folder_published_runs,
+    "end_to_end_2026.csv": lambda table, root, left_out: read_end_to_end(table, left_out),
+    "questions_2026.csv": lambda table, root, left_out: read_questions(table, left_out),
 }

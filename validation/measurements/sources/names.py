@@ -40,6 +40,24 @@ WORKLOADS = {
     "tencent/HunyuanVideo": "hunyuan-video",
     "Wan-AI/Wan2.1-T2V-1.3B-Diffusers": "wan2.1-1.3b",
     "Wan-AI/Wan2.1-T2V-14B-Diffusers": "wan2.1-14b",
+    # as tables of published runs call them
+    "Stable Diffusion 1.4": "stable-diffusion-1.5",
+    "Stable Diffusion 1.5": "stable-diffusion-1.5",
+    "SD v1.5": "stable-diffusion-1.5",
+    "SD v2.1": "stable-diffusion-2.1",
+    "SDXL": "sdxl",
+    "SD3-medium": "sd3-medium",
+    "FLUX.1-dev": "flux-dev",
+    "FLUX.1 (variant not stated)": "flux-dev",
+    "CogVideoX-2b": "cogvideox-2b",
+    "CogVideoX1.5-5B": "cogvideox1.5-5b",
+    "HunyuanVideo": "hunyuan-video",
+    "hunyuanvideo-community/HunyuanVideo": "hunyuan-video",
+    "FastVideo/FastHunyuan-diffusers": "hunyuan-video",  # distilled: fewer steps
+    "FastHunyuan (HunyuanVideo)": "hunyuan-video",
+    "Wan2.1-T2V-1.3B": "wan2.1-1.3b",
+    "FastWan2.1-T2V-1.3B": "wan2.1-1.3b",
+    "Wan2.1-T2V-14B-720P": "wan2.1-14b",
 }
 # How sources call devices, where the driver's product name does not tell.
 DEVICES = {
@@ -57,6 +75,21 @@ DEVICES = {
     "V100-SXM2-16GB": "v100-sxm",
     "V100 (DGX-1, SXM2)": "v100-sxm",
     "T4": "t4",
+    "H100 SXM": "h100-sxm",
+    "H100 (NVLink)": "h100-sxm",
+    "H100 (author BBuf; GPU not printed)": "h100-sxm",
+    "H100 80GB": "h100-sxm",
+    "H100 PCIe": "h100-pcie",
+    "H200 SXM": "h200-sxm",
+    "A100 40GB": "a100-sxm-40gb",
+    "A100 SXM 80GB": "a100-sxm",
+    "A100-SXM4-80GB": "a100-sxm",
+    "A100 (NVLink)": "a100-sxm",
+    "RTX 4090": "rtx-4090",
+    "RTX PRO 6000": "rtx-pro-6000",
+    "B300": "b300-sxm",
+    "GB200": "gb200",
+    "L40S": "l40s",
     "rtx_pro_6000_server": "rtx-pro-6000",
 }
 DTYPES = {

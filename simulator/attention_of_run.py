@@ -1,0 +1,76 @@
+"""What a run says of its attention: time by kind, the libraries that answered, sequence lengths."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from simtti.simulator.kernels.attention import problem_of
+from simtti.simulator.kernels.attention_choice import Choice, choose
+from simtti.simulator.kernels.family import Target
+from simtti.workloads.trace import Trace
+
+if TYPE_CHECKING:
+    from simtti.simulator.result import Result  # circle: a type only
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionKernels:
+    """Calls of attention that one library answered: how many over the inference, and the seconds of their kernels. `because` says why
+    it is not the one asked for, '' where it is."""
+
+    asked: str
+    ran: str
+    because: str
+    calls: int
+    time_s: float
+
+
+def attention_kernels(result: Result) -> list[AttentionKernels]:
+    """What answered the calls of attention of a run, most time first."""
+    seconds: dict[int, float] = defaultdict(float)
+    calls: dict[int, int] = defaultdict(int)
+    for item in result.repetitions:
+        for row in set(item.rows):
+            if result.rows[row][0].category == "Attention":
+                calls[row] += item.times
+    for interval, times in result.weighted_kernels():
+        if interval.operator in calls:
+            seconds[interval.operator] += interval.duration_s * times
+    found: dict[Choice, list[float]] = defaultdict(lambda: [0, 0.0])
+    target = Target(result.hardware, result.policy)
+    for row in sorted(calls):
+        choice = choose(problem_of(result.rows[row][0], target), result.hardware)
+        found[choice][0] += calls[row]
+        found[choice][1] += seconds[row]
+    rows = [AttentionKernels(*choice, int(times), spent_s) for choice, (times, spent_s) in found.items()]
+    return sorted(rows, key=lambda row: -row.time_s)
+
+
+def by_kind(result: Result) -> dict[str, dict[str, float]]:
+    """Seconds and FLOPs of attention by kind: self or cross, and the domain it works in (spatial, temporal)."""
+    found = {key: {"time_s": 0.0, "flops": 0.0} for key in ("self", "cross", "spatial", "temporal")}
+    for interval, times in result.weighted_kernels():
+        operator = result.rows[interval.operator][0]
+        if operator.category != "Attention":
+            continue
+        for key in (operator.attributes.get("kind"), operator.attributes.get("domain")):
+            if key in found:
+                found[key]["time_s"] += interval.duration_s * times
+                found[key]["flops"] += interval.kernel.flops * times
+    return found
+
+
+def sequence_lengths(trace: Trace) -> list[int]:
+    """Query length of every self-attention call over one step, in order, of the phase that attends most in all its steps."""
+    lengths: dict[str, list[int]] = {}
+    queries: dict[str, int] = {}
+    for phase in trace.phases:
+        lengths[phase.name] = [
+            operator.inputs[0].shape[-2]
+            for operator in phase.steps[0].operators
+            if operator.category == "Attention" and operator.attributes.get("kind") == "self"
+        ]
+        queries[phase.name] = sum(lengths[phase.name]) * sum(step.count for step in phase.steps)
+    return lengths[max(queries, key=lambda name: queries[name])]

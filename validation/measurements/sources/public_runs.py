@@ -1,0 +1,228 @@
+"""Whole runs and their stages as people publish them, by engine: what of them is an option of `simtti run`.
+
+Two forms of table, known by their columns. *end_to_end_2026*: source, gpu, n_gpus, model, engine, dtype, attention, width, height,
+frames, steps, guidance, batch, parallelism, compile, quantisation, cache, offload, scope, latency_s, peak_mem_gib, mem_metric,
+modified_algo, note. *questions_2026*: the same of what people reported, with less. A row that no option says is left out, with the
+reason; what changes the algorithm (modified_algo) is no measurement of the model that it names.
+
+An engine is a set of options: which attention library it calls, and how it launches (`ENGINES`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from simtti.hw_configs.devices import load
+from simtti.validation.measurements.sources.names import DTYPES, WORKLOADS, device
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Row = dict[str, Any]
+GIB = 2**30
+
+
+class UnfitError(Exception):
+    """A row that no option of `simtti run` says; its text is the reason."""
+
+
+class Engine(NamedTuple):
+    """name: as tables and pages have it. hopper, blackwell, other: the attention library it calls there; 'flash' what PyTorch takes."""
+
+    name: str
+    hopper: str = "flash"
+    blackwell: str = "flash"
+    other: str = "flash"
+
+
+FLASH_2, FLASH_3, FLASH_4 = "flash-attention-2", "flash-attention-3", "flash-attention-4"
+# By what a source's name of the engine begins with. SGLang's and vLLM-Omni's default backends: sglang/multimodal_gen/runtime/platforms/
+# cuda.py (FlashAttention 3 on Hopper, 4 on Blackwell, 2 elsewhere); vllm_omni/diffusion/attention. xDiT calls the flash-attn package.
+ENGINES = {
+    "diffusers": Engine("diffusers"),
+    "cache-dit (diffusers)": Engine("diffusers"),
+    "PyTorch": Engine("diffusers"),
+    "official": Engine("official", FLASH_2, "flash", FLASH_2),
+    "SGLang": Engine("sglang", FLASH_3, FLASH_4, FLASH_2),
+    "sglang": Engine("sglang", FLASH_3, FLASH_4, FLASH_2),
+    "vLLM-Omni": Engine("vllm-omni", FLASH_3, FLASH_4, FLASH_2),
+    "xDiT": Engine("xdit", FLASH_2, "flash", FLASH_2),
+    "cosmos": Engine("cosmos", FLASH_3, "cudnn", FLASH_2),
+}
+ATTENTION = {
+    "torch SDPA": "flash", "SDPA": "flash", "FA3": FLASH_3, "cuDNN": "cudnn", "cuDNN attention": "cudnn", "flash-attn": FLASH_2,
+    "xformers": "efficient", "no flash-attn": "flash",
+}  # fmt: skip
+LAUNCH: dict[str, Row] = {
+    "": {}, "eager": {}, "no": {}, "engine default (eager)": {},
+    "torch.compile": {"launch": "compiled"}, "yes": {"launch": "compiled"},
+    "regional": {"launch": "compiled"}, "regional (default)": {"launch": "compiled"},
+    "torch.compile NHWC": {"launch": "compiled", "layout": "channels-last"},
+    "max-autotune": {"launch": "compiled-graph"}, "reduce-overhead": {"launch": "compiled-graph"},
+    "CUDA graph": {"launch": "graph"},
+}  # fmt: skip
+QUANTIZATION = {
+    "fp8dq": "fp8", "fp8": "fp8", "fp8 online": "fp8", "fp8dqrow": "fp8-row", "fp8 rowwise": "fp8-row", "fp8wo": "fp8-weight-only",
+    "int8dq": "int8", "int8wo": "int8-weight-only", "int4wo": "int4-weight-only", "nvfp4": "nvfp4", "W8A8": "int8",
+}  # fmt: skip
+# What of an inference was timed: the stage, '' for all of it.
+SCOPES = {
+    "e2e": "run", "denoise": "denoising", "stage: VAE decode": "decoder", "stage: text encoder": "text_encoder",
+    "denoise step (median)": "step", "denoise step (from it/s)": "step", "denoise step (CFG)": "step",
+}  # fmt: skip
+MEMORY = {"allocated": "allocated", "torch peak allocated": "allocated", "peak reserved": "reserved"}
+# Degrees as sources write them; a plain SP is taken as Ulysses.
+DEGREES = (("ulysses", r"(?:ulysses|usp|sp)-?(\d+)"), ("ring", r"ring-?(\d+)"))  # fmt: skip
+
+
+def read_end_to_end(table: pd.DataFrame, left_out: Counter[str]) -> Iterator[Row]:
+    """Rows of the form end_to_end_2026 that are options of `simtti run`."""
+    for number, entry in enumerate(table.to_dict("records")):
+        yield from _or_left_out(_end_to_end, _Cells(entry), f"end_to_end_2026 {number}", left_out)
+
+
+def read_questions(table: pd.DataFrame, left_out: Counter[str]) -> Iterator[Row]:
+    """Rows of the form questions_2026 that are options of `simtti run`."""
+    for number, entry in enumerate(table.to_dict("records")):
+        yield from _or_left_out(_question, _Cells(entry), f"questions_2026 {number}", left_out)
+
+
+class _Cells:
+    """A row's cells: text '' and numbers None where empty."""
+
+    def __init__(self, entry: Mapping[Any, Any]) -> None:
+        self._entry = entry
+
+    def text(self, name: str) -> str:
+        cell = self._entry.get(name)
+        return "" if cell is None or cell != cell else str(cell).strip()
+
+    def number(self, name: str) -> float | None:
+        cell = self._entry.get(name)
+        return None if cell is None or cell != cell else float(cell)
+
+
+def _or_left_out(read: Any, cells: _Cells, number: str, left_out: Counter[str]) -> Iterator[Row]:
+    try:
+        yield read(cells) | {"source": f"{cells.text('source')} ({number})"}
+    except UnfitError as reason:
+        left_out[str(reason)] += 1
+
+
+def _end_to_end(cells: _Cells) -> Row:
+    if cells.number("modified_algo"):
+        raise UnfitError("runs of another algorithm than the model's (caches, sparse attention)")
+    for name in ("cache", "offload"):
+        if cells.text(name):
+            raise UnfitError(f"runs with {name}: {cells.text(name)}")
+    row = _common(cells, cells.text("engine"), cells.text("gpu"))
+    attention = cells.text("attention")
+    if attention in ATTENTION:
+        row["attention"] = ATTENTION[attention]
+    elif attention and attention != "FA3 (Hopper), cuDNN (Blackwell)":
+        raise UnfitError(f"runs with attention by {attention}")
+    gpus = int(cells.number("n_gpus") or 1)
+    row |= _degrees(cells.text("parallelism"), gpus) | {"gpus": gpus}
+    metric = MEMORY.get(cells.text("mem_metric"))
+    if metric == "allocated" and cells.number("peak_mem_gib"):
+        row["memory_bytes"] = float(cells.number("peak_mem_gib") or 0) * GIB
+    return row | _timed(cells, cells.text("scope"), row)
+
+
+def _question(cells: _Cells) -> Row:
+    note, engine, gpu = cells.text("note"), cells.text("pipeline_or_engine"), cells.text("gpu")
+    name, _, several = gpu.partition(" x")
+    gpus = int(several or 1)
+    if "implausible" in note:
+        raise UnfitError("figures that are implausible")
+    row = _common(cells, engine, name) | {"gpus": gpus}
+    if gpus > 1:
+        row["ring" if "Ring" in note else "ulysses"] = gpus
+    if "naive" in engine:
+        row["attention"] = "baseline"
+    if "xformers" in engine:
+        row["attention"] = "efficient"
+    if "channels_last" in engine:
+        row["layout"] = "channels-last"
+    for mode in ("max-autotune", "reduce-overhead"):
+        if mode in note and row.get("launch"):
+            row |= LAUNCH[mode]
+    if cells.number("peak_memory_gib") and "reserved" not in note:
+        row["memory_bytes"] = float(cells.number("peak_memory_gib") or 0) * GIB
+    return row | _timed(cells, "denoise" if "denoising loop only" in note else "e2e", row)
+
+
+def _common(cells: _Cells, engine: str, gpu: str) -> Row:
+    model = cells.text("model")
+    if model not in WORKLOADS:
+        raise UnfitError(f"no workload for {model}")
+    hw = device(gpu)
+    if hw is None:
+        raise UnfitError(f"no device for {gpu}")
+    known = next((each for start, each in ENGINES.items() if engine.startswith(start)), None)
+    if known is None:
+        raise UnfitError(f"no options for the engine {engine}")
+    dtype = DTYPES.get(cells.text("dtype"))
+    if dtype is None:
+        raise UnfitError(f"runs in {cells.text('dtype') or 'a precision that is not stated'}")
+    compiled = cells.text("compile")
+    if compiled not in LAUNCH:
+        raise UnfitError(f"no options for compilation by {compiled}")
+    row: Row = {"workload": WORKLOADS[model], "hw": hw, "dtype": dtype, "engine": known.name} | LAUNCH[
+        compiled
+    ]
+    architecture = load(hw).architecture
+    attention = {"hopper": known.hopper, "blackwell": known.blackwell}.get(architecture, known.other)
+    if attention != "flash":
+        row["attention"] = attention
+    quantization = cells.text("quantisation").partition(" (")[0]
+    if quantization not in ("", "none"):
+        if quantization not in QUANTIZATION:
+            raise UnfitError(f"runs in {quantization}")
+        row["quantization"] = QUANTIZATION[quantization]
+    for name in ("batch", "steps", "height", "width", "frames"):
+        value = cells.number(name)
+        if value is not None and not (name == "frames" and value == 1):
+            row[name] = int(value)
+    return row
+
+
+def _timed(cells: _Cells, scope: str, row: Row) -> Row:
+    latency_s = cells.number("latency_s")
+    if latency_s is None or latency_s <= 0:
+        raise UnfitError("rows without a time")
+    timed = SCOPES.get(scope)
+    if timed is None:
+        raise UnfitError(f"times of {scope}")
+    if timed != "step":
+        return {"latency_s": latency_s, "what_is_timed": timed}
+    # A step's time is held against that of a loop of as many steps.
+    return {
+        "steps": (steps := row.get("steps", 20)),
+        "latency_s": latency_s * steps,
+        "what_is_timed": "denoising",
+    }
+
+
+def _degrees(text: str, gpus: int) -> Row:
+    if gpus == 1:
+        return {}
+    words, found = text.lower(), {}
+    for name, pattern in DEGREES:
+        if match := re.search(pattern, words):
+            found[name] = int(match[1])
+            words = words.replace(match[0], "")
+    words = re.sub(r"cfg1|tp1|nvlink|[x\s,]+", "", words)
+    if words or not found:
+        raise UnfitError(f"several GPUs by {text or 'means that are not stated'}")
+    return found
+
+
+# Forms of tables by the columns that tell them, and their readers.
+FORMS = {
+    "end_to_end_2026": (frozenset({"model", "engine", "n_gpus", "scope", "latency_s"}), read_end_to_end),
+    "questions_2026": (frozenset({"model", "pipeline_or_engine", "latency_s"}), read_questions),
+}
