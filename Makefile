@@ -3,10 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test check golden bench fuzz kill-test traces clean help
+.PHONY: run test test-every check golden bench fuzz kill-test traces clean help
 help:
 	@echo "make run     create .venv, install, simulate Stable Diffusion on an A100"
 	@echo "make test    install the development extras, lint, type-check, run every test"
+	@echo "make test-every  the same with every workload built anew, not one of each model's file"
 	@echo "make check   ruff and mypy only"
 	@echo "make golden  work the golden figures of tests/golden.csv out anew, and say which moved"
 	@echo "make fuzz    1,000 odd inputs to each reader: every one answered or refused"
@@ -29,6 +30,9 @@ run: $(BIN)/simtti
 
 test: check
 	$(BIN)/python -m pytest -n 2
+
+test-every: check
+	$(BIN)/python -m pytest -n 2 -m "every or not every"
 
 check: $(VENV)/dev.stamp
 	$(BIN)/ruff check .

@@ -7,6 +7,7 @@ import pytest
 torch = pytest.importorskip("torch")
 diffusers = pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
+from one_of_each import one_of_each  # noqa: E402
 from torch.overrides import _get_current_function_mode_stack  # noqa: E402
 
 from simtti.errors import InputError  # noqa: E402
@@ -72,7 +73,7 @@ def spied(step, stepped, placed, strangers):
     return watched
 
 
-@pytest.mark.parametrize("name", WORKLOADS)
+@pytest.mark.parametrize("name", one_of_each())
 def test_every_workload_goes_through_a_capture_on_the_meta_device(name, monkeypatch):
     """Modules are built in the first pass only, steps are the recorded ones in each, a sampler's timesteps are those that
     `on_device` gave, and attention is the one asked for. What is missing is a device that computes."""
