@@ -4,6 +4,8 @@ import difflib
 from collections.abc import Iterable
 
 _LONGEST = 1200  # characters of a message
+_MOST_NEAR = 5  # names that a message suggests
+_MOST_KNOWN = 12  # names that it lists in full beside those
 
 
 class InputError(Exception):
@@ -49,13 +51,39 @@ def raise_bugs(errors: Iterable[object]) -> None:
         )
 
 
+def nearest(given: str, known: Iterable[str]) -> list[str]:
+    """The few names of `known` that are like `given`, whatever the case and the signs between: the same, or what begins with it or
+    holds it, or what is spelled nearly so.
+
+    >>> nearest("RTX5090", ["rtx-4090", "rtx-5090"])
+    ['rtx-5090']
+    >>> nearest("H100", ["h100-sxm", "a100-sxm", "h100-pcie"])
+    ['h100-pcie', 'h100-sxm']
+    """
+    names = {name: _spelling(name) for name in sorted(known)}
+    asked = _spelling(given)
+    same = [name for name, spelling in names.items() if spelling == asked]
+    if same or not asked:
+        return same
+    within = [name for name, spelling in names.items() if asked in spelling]
+    within.sort(key=lambda name: names[name].index(asked))
+    alike = difflib.get_close_matches(asked, dict.fromkeys(names.values()), n=3, cutoff=0.5)
+    spelled = [name for spelling in alike for name in names if names[name] == spelling]
+    return (within or spelled)[:_MOST_NEAR]
+
+
+def _spelling(name: str) -> str:
+    return "".join(each for each in name.casefold() if each.isalnum())
+
+
 def unknown(kind: str, given: str, known: Iterable[str]) -> InputError:
     """An InputError for a name that is not among `known`, with the nearest names.
 
     >>> str(unknown("device", "h100", ["h100-sxm", "a100-sxm"]))
-    "unknown device 'h100'; did you mean 'h100-sxm', 'a100-sxm'? (known: a100-sxm, h100-sxm)"
+    "unknown device 'h100'; did you mean 'h100-sxm'? (known: a100-sxm, h100-sxm)"
     """
     names = sorted(known)
-    near = difflib.get_close_matches(given, names, n=3, cutoff=0.4)
+    near = nearest(given, names)
     hint = f"; did you mean {', '.join(map(repr, near))}?" if near else ";"
-    return InputError(f"unknown {kind} {given!r}{hint} (known: {', '.join(names)})")
+    listed = f" (known: {', '.join(names)})" if len(names) <= _MOST_KNOWN or not near else ""
+    return InputError(f"unknown {kind} {given!r}{hint}{listed}")

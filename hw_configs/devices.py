@@ -20,9 +20,9 @@ from simtti.hw_configs.hardware import Hardware
 from simtti.hw_configs.parameters import GROUPS
 from simtti.hw_configs.voltage import SWITCHED, energy_factor
 
-_CHIP = re.compile(
-    r"[A-Z]{1,3}[0-9]{2,4}|PRO [0-9]+"
-)  # in the names that drivers report: 'A100', 'RTX 4090' is no such name
+_MODEL = re.compile(r"[a-z]{1,3}[0-9]{1,4}|[0-9]{4}")  # in the names that drivers report: 'a100', 'l4', '4090'
+_MIG = re.compile(r"\s+MIG\s.*$")  # behind the name of a slice: 'MIG 1g.10gb'
+_MAKES = ("nvidia", "tesla", "geforce", "quadro")  # before it, depending on the driver
 DIRECTORY = Path(__file__).parent
 
 
@@ -31,22 +31,58 @@ def names() -> list[str]:
     return sorted(path.stem for path in DIRECTORY.glob("*.yaml") if path.stem != "hosts")
 
 
+@functools.cache
+def _reported() -> dict[str, str]:
+    """The shipped device of each name that a driver reports, as `_product` spells it."""
+    found = {}
+    for name in names():
+        device = load(name)
+        for product in (device.reported_as, *device.also_reported_as):
+            if product:
+                found[_product(product)] = name
+    return found
+
+
+def _product(reported: str) -> str:
+    """A product's name without what drivers put before it or leave out: 'rtx 3090' of 'NVIDIA GeForce RTX 3090'."""
+    words = reported.casefold().split()
+    while words and words[0] in _MAKES:
+        words = words[1:]
+    return " ".join(words)
+
+
 def find_reported(product: str) -> Hardware | None:
     """The shipped device that the driver reports as `product`, as 'NVIDIA H100 80GB HBM3' is; None if there is none."""
-    return next((load(name) for name in names() if load(name).reported_as == product), None)
+    found = _reported().get(_product(product))
+    return load(found) if found else None
 
 
 def no_device_file(product: str, option: str = "--trace-hw") -> InputError:
-    """An InputError for a trace of a GPU that no shipped device reports itself as, with the nearest devices."""
-    reported = {load(name).reported_as: name for name in names() if load(name).reported_as}
-    chips = set(_CHIP.findall(product))
-    alike = [each for each in reported if chips & set(_CHIP.findall(each))]
-    near = difflib.get_close_matches(product, alike, n=3, cutoff=0.3)
-    hint = f" (near it: {', '.join(reported[each] for each in near)})" if near else " (simtti hw lists them)"
+    """An InputError for a trace of a GPU that no shipped device reports itself as, with the nearest devices.
+
+    A slice of one (MIG) is none: it has some of the SMs, of L2 and of the memory.
+    """
+    whole, slice_of = _MIG.sub("", product), ""
+    if whole != product:
+        slice_of = "; it is a slice (MIG): a file with the device as `base` and the slice's SMs, L2 and memory describes it"
+    near = _near_products(whole)
+    hint = f" (near it: {', '.join(near)})" if near else " (simtti hw lists them)"
     return InputError(
         f"the trace was taken on {product or 'a device that it does not name'}, for which there is no device file; say which stands "
-        f"for it with {option} NAME or FILE.yaml{hint}"
+        f"for it with {option} NAME or FILE.yaml{hint}{slice_of}"
     )
+
+
+def _near_products(product: str) -> list[str]:
+    """The devices that a product's name is like: it itself, those of the same chip or model, else those spelled nearly so."""
+    known, asked = _reported(), _product(product)
+    if asked in known:
+        return [known[asked]]
+    models = set(_MODEL.findall(asked))
+    alike = [each for each in known if models & set(_MODEL.findall(each))]
+    near = difflib.get_close_matches(asked, alike, n=3, cutoff=0.0)
+    near = near or difflib.get_close_matches(asked, known, n=3, cutoff=0.6)
+    return list(dict.fromkeys(known[each] for each in near))
 
 
 @functools.cache
@@ -85,7 +121,7 @@ def _forget() -> None:
     """Read all files again when they are asked for."""
     from simtti.hw_configs import schema
 
-    for kept in (families.shared, schema.calibration, load):
+    for kept in (families.shared, schema.calibration, load, _reported):
         kept.cache_clear()
 
 

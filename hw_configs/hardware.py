@@ -98,6 +98,7 @@ class Hardware(Groups):
     pytorch: str  # of PYTORCH
     # Calibration of the kernel families: 'group.name' -> value, as stated; `hardware.group.name` reads it.
     parameters: dict[str, float]
+    also_reported_as: tuple[str, ...] = ()  # other names that drivers have for it
     interconnect: str = "nvswitch"  # of INTERCONNECTS
     stated_matrix_unit: str = ""  # of MATRIX_UNITS; '' where the architecture says it
     # Datasheet, 0 where a file does not say: rates of formats that not every tensor core takes.

@@ -187,7 +187,8 @@ class _Device(BaseModel):
     architecture: Annotated[str, Field(min_length=1)]
     matrix_unit: Literal["", "mma_registers", "mma", "wgmma", "tcgen05"] = ""  # hardware.MATRIX_UNITS
     interconnect: Literal["nvswitch", "nvlink", "pcie"] = "nvswitch"  # hardware.INTERCONNECTS
-    reported_as: str = ""  # how the driver names the product; ties a measured trace to its device
+    # How the driver names the product, the usual name first; ties a measured trace to its device.
+    reported_as: str | list[str] = ""
     attention_kernel: str  # one of families.shared().attention_kernels
     pytorch: Literal["2.11", "2.6"] = "2.11"  # hardware.PYTORCH
     datasheet: dict[str, _Quantity]
@@ -218,11 +219,13 @@ def to_hardware(content: dict[str, Any], origin: str) -> Hardware:
         if key in device.datasheet
     }
     calibrated = {key: entry.value for key, entry in device.calibration.items()}
+    reported = [device.reported_as] if isinstance(device.reported_as, str) else device.reported_as
     flat |= {key: calibrated.pop(key) for key in DEVICE_CALIBRATION}
     return Hardware(
         name=device.name,
         architecture=device.architecture,
-        reported_as=device.reported_as,
+        reported_as=reported[0] if reported else "",
+        also_reported_as=tuple(reported[1:]),
         attention_kernel=device.attention_kernel,
         pytorch=device.pytorch,
         parameters=calibrated,
