@@ -1,10 +1,13 @@
 """The one error a user's mistake becomes: a line that names the file, the field, the value and the mend."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from itertools import takewhile
 
 _LONGEST = 1200  # characters of a message
 _MOST_NEAR = 5  # names that a message suggests
+_MOST_ALIKE = 3  # of those that are spelled nearly so
+_ALIKE = 0.5  # what share of two names' letters must be the same for that
 _MOST_KNOWN = 12  # names that it lists in full beside those
 
 
@@ -67,9 +70,18 @@ def nearest(given: str, known: Iterable[str]) -> list[str]:
         return same
     within = [name for name, spelling in names.items() if asked in spelling]
     within.sort(key=lambda name: names[name].index(asked))
-    alike = difflib.get_close_matches(asked, dict.fromkeys(names.values()), n=3, cutoff=0.5)
-    spelled = [name for spelling in alike for name in names if names[name] == spelling]
-    return (within or spelled)[:_MOST_NEAR]
+    return (within or _alike(asked, names))[:_MOST_NEAR]
+
+
+def _alike(asked: str, names: Mapping[str, str]) -> list[str]:
+    """Those spelled nearly as `asked`: what begins like it first."""
+    found = []
+    for name, spelling in names.items():
+        ratio = difflib.SequenceMatcher(None, spelling, asked).ratio()
+        if ratio >= _ALIKE:
+            alike = takewhile(lambda pair: pair[0] == pair[1], zip(asked, spelling, strict=False))
+            found.append((-len(list(alike)), -ratio, name))
+    return [name for *_, name in sorted(found)[:_MOST_ALIKE]]
 
 
 def _spelling(name: str) -> str:

@@ -3,17 +3,39 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
+from simtti.errors import unknown
+
+if TYPE_CHECKING:
+    from simtti.hw_configs.hardware import Hardware
+    from simtti.workloads.workload import Workload
+
+_Item = TypeVar("_Item")
+
 
 @click.command()
+@click.argument("query", nargs=-1, metavar="[NAME | WORDS]...")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def workloads(as_json: bool) -> None:
-    """List the workloads: task, architecture, parameters, default shape, source."""
+def workloads(query: tuple[str, ...], as_json: bool) -> None:
+    """List the workloads, those that WORDS describe, or all there is to know of one (NAME).
+
+    \b
+    simtti workloads video transformer     # every word, in any order
+    simtti workloads measured              # of which measured traces ship
+    """
     from simtti.workloads.catalogue import ALIASES, WORKLOADS
+    from simtti.workloads.default_flops import default_flops
     from simtti.workloads.measured import captures
 
+    name = " ".join(query)
+    name = ALIASES.get(name, name)
+    found = {name: WORKLOADS[name]} if name in WORKLOADS else _matching(WORKLOADS, query, _words_of)
+    if not found:
+        raise unknown("workload", name, [*WORKLOADS, *ALIASES])
     if as_json:
         listing = {
             name: {
@@ -21,7 +43,8 @@ def workloads(as_json: bool) -> None:
                 "architecture": item.architecture,
                 "parameters": dict(item.parameters),
                 "defaults": item.defaults.given(),
-                "aliases": [alias for alias, of in ALIASES.items() if of == name],
+                "flops": default_flops(name),
+                "aliases": list(item.aliases),
                 "measured": [
                     {"hw": each.device, "attention": each.attention, **each.options}
                     for each in captures()
@@ -30,24 +53,33 @@ def workloads(as_json: bool) -> None:
                 "source": item.source,
                 "url": item.url,
             }
-            for name, item in WORKLOADS.items()
+            for name, item in found.items()
         }
         click.echo(json.dumps(listing, indent=2))
         return
-    from simtti.commands.terminal import print_workloads
+    from simtti.commands.catalogues import print_workload, print_workloads
 
-    print_workloads(WORKLOADS, ALIASES, captures())
+    if name in WORKLOADS:
+        print_workload(WORKLOADS[name], captures(), default_flops(name))
+    else:
+        print_workloads(found, captures(), {name: default_flops(name) for name in found})
 
 
 @click.command(name="hw")
-@click.argument("name", required=False)
+@click.argument("query", nargs=-1, metavar="[NAME | WORDS]...")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def hardware(name: str | None, as_json: bool) -> None:
-    """List the devices, or show one (NAME or a YAML file) with the source of every number."""
-    from simtti.commands.terminal import print_device, print_devices
+def hardware(query: tuple[str, ...], as_json: bool) -> None:
+    """List the devices, those that WORDS describe, or show one (NAME or a YAML file) with the source of every number.
+
+    \b
+    simtti hw ada                          # by architecture, part of a name, or what the driver calls it
+    simtti hw rtx blackwell                # every word, in any order
+    """
+    from simtti.commands.catalogues import print_device, print_devices
     from simtti.hw_configs import devices
 
-    if name is not None:
+    name = " ".join(query)
+    if name in devices.names() or name.endswith((".yaml", ".yml")):
         devices.load(name)  # validates
         content = devices.read(name)
         if as_json:
@@ -56,7 +88,45 @@ def hardware(name: str | None, as_json: bool) -> None:
             print_device(content)
         return
     known = {device: devices.load(device) for device in devices.names()}
+    found = _matching(known, query, _words_of_device)
+    if not found:
+        raise unknown("device", name, known)
     if as_json:
-        click.echo(json.dumps({device: found.to_dict() for device, found in known.items()}, indent=2))
+        click.echo(json.dumps({device: each.to_dict() for device, each in found.items()}, indent=2))
     else:
-        print_devices(known)
+        print_devices(found)
+
+
+def _matching(
+    items: Mapping[str, _Item], words: Sequence[str], words_of: Callable[[_Item], Iterable[str]]
+) -> dict[str, _Item]:
+    """Those of whose words each of `words` is a part, whatever its case."""
+    asked = [word.casefold() for word in " ".join(words).split()]
+    texts = {name: " ".join(words_of(item)).casefold() for name, item in items.items()}
+    return {name: item for name, item in items.items() if all(word in texts[name] for word in asked)}
+
+
+def _words_of(item: Workload) -> list[str]:
+    from simtti.workloads.measured import captures
+
+    devices = [each.device for each in captures() if each.workload == item.name]
+    measured = ["measured", *devices] if devices else []
+    return [
+        item.name,
+        *item.aliases,
+        item.task,
+        item.architecture,
+        item.defaults.dtype,
+        item.group,
+        *measured,
+    ]
+
+
+def _words_of_device(device: Hardware) -> list[str]:
+    return [
+        device.name,
+        device.architecture,
+        device.interconnect,
+        device.reported_as,
+        *device.also_reported_as,
+    ]

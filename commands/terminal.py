@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -11,7 +10,6 @@ from rich.table import Table
 from rich.text import Text
 
 from simtti.hw_configs.hardware import PYTORCH, Hardware
-from simtti.hw_configs.schema import DATASHEET, calibration
 from simtti.simulator.result import Result
 from simtti.words import gib, inference_shape, number, percent, seconds
 
@@ -23,7 +21,6 @@ if TYPE_CHECKING:
     from simtti.validation.fit.calibrate import Calibration
     from simtti.validation.judge.trace import Comparison
     from simtti.workloads.capture_many import Captured
-    from simtti.workloads.measured import Capture
 
 _BAR = 32
 _MOST_PARETO = 15  # rows of a Pareto set on the terminal
@@ -306,65 +303,6 @@ def print_calibration(calibration: Calibration) -> None:
         for text in fit.warnings():
             console.print(text, style="yellow")
         console.print()
-
-
-def print_workloads(
-    workloads: Mapping[str, Any], aliases: Mapping[str, str], captures: Sequence[Capture]
-) -> None:
-    """What each workload is, its default shape, for which shapes a measured trace ships, where its numbers come from."""
-    console = _console()
-    for name, item in workloads.items():
-        also = "".join(f" ({alias})" for alias, of in aliases.items() if of == name)
-        size = sum(item.parameters.values()) / 1e6
-        console.print(f"[bold]{name}[/]{also}  {item.task}, {item.architecture}, {size:,.0f} M parameters")
-        console.print(f"  {inference_shape(item.defaults.given())}", style="cyan")
-        for each in captures:
-            if each.workload == name:
-                shape = inference_shape(each.options)
-                console.print(
-                    f"  measured on {each.device}: {shape}, attention {each.attention}", style="green"
-                )
-        console.print(f"  {item.source}", style="dim")
-
-
-def print_devices(devices: Mapping[str, Hardware]) -> None:
-    """One row a device."""
-    table = Table(
-        "Device", "SMs", "Clock", "FP16 peak", "HBM", "Bandwidth", "L2", "Power", box=None, header_style="dim"
-    )
-    for column in table.columns[1:]:
-        column.justify = "right"
-    for name, device in devices.items():
-        table.add_row(
-            name,
-            str(device.sm_count),
-            f"{device.clock_hz / 1e9:.2f} GHz",
-            f"{device.peak_flops() / 1e12:.0f} TFLOP/s",
-            gib(device.hbm_capacity_bytes, 0),
-            f"{device.hbm_bytes_per_s / 1e12:.2f} TB/s",
-            f"{device.l2_capacity_bytes / 2**20:.0f} MiB",
-            f"{device.power_limit_w:.0f} W",
-        )
-    _console().print(table)
-
-
-def print_device(content: dict[str, Any]) -> None:
-    """Every number of a device with its meaning and source."""
-    console = _console()
-    console.print(
-        f"[bold]{content['name']}[/]  {content['architecture']}; attention {content['attention_kernel']}"
-    )
-    for section, fields in (("datasheet", DATASHEET), ("calibration", calibration())):
-        table = Table(section, "Value", "Meaning", "Source", box=None, header_style="dim", pad_edge=False)
-        table.columns[1].justify = "right"
-        for name, (_, _, _, meaning) in fields.items():
-            entry = content[section].get(name)
-            if entry is None:
-                continue  # inherited from another group
-            status = f" [yellow]({entry['status']})[/]" if entry.get("status", "fitted") != "fitted" else ""
-            table.add_row(name, f"{float(entry['value']):g}", meaning, entry["source"] + status)
-        console.print()
-        console.print(table)
 
 
 def print_exploration(result: Exploration) -> None:

@@ -20,7 +20,9 @@ from simtti.hw_configs.hardware import Hardware
 from simtti.hw_configs.parameters import GROUPS
 from simtti.hw_configs.voltage import SWITCHED, energy_factor
 
-_MODEL = re.compile(r"[a-z]{1,3}[0-9]{1,4}|[0-9]{4}")  # in the names that drivers report: 'a100', 'l4', '4090'
+_MODEL = re.compile(
+    r"[a-z]{1,3}[0-9]{1,4}|[0-9]{4}"
+)  # in the names that drivers report: 'a100', 'l4', '4090'
 _MIG = re.compile(r"\s+MIG\s.*$")  # behind the name of a slice: 'MIG 1g.10gb'
 _MAKES = ("nvidia", "tesla", "geforce", "quadro")  # before it, depending on the driver
 DIRECTORY = Path(__file__).parent

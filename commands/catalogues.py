@@ -1,0 +1,132 @@
+"""The workloads and the devices there are, as people read them: tables that fit 80 columns, and one of each in full."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from simtti.hw_configs.schema import DATASHEET, calibration
+from simtti.words import inference_shape, number
+
+if TYPE_CHECKING:
+    from simtti.hw_configs.hardware import Hardware
+    from simtti.workloads.measured import Capture
+    from simtti.workloads.workload import Options, Workload
+
+
+def _listing(*columns: str, texts: Sequence[str]) -> Table:
+    """A table that fits 80 columns and whose rows are each one line: numbers to the right, `texts` to the left."""
+    table = Table(box=None, header_style="dim", padding=(0, 1, 0, 0), pad_edge=False)
+    for name in columns:
+        table.add_column(name, justify="left" if name in texts else "right", no_wrap=True)
+    return table
+
+
+def print_workloads(
+    workloads: Mapping[str, Workload], captures: Sequence[Capture], flops: Mapping[str, int | None]
+) -> None:
+    """A row a workload: task, parameters, the shape and work of an inference at its defaults, where one was measured."""
+    table = _listing(
+        "Workload",
+        "Task",
+        "Params",
+        "Size",
+        "Steps",
+        "TFLOP",
+        "Measured",
+        texts=("Workload", "Task", "Measured"),
+    )
+    for name, item in workloads.items():
+        work = flops[name]
+        table.add_row(
+            name,
+            item.task,
+            f"{sum(item.parameters.values()) / 1e9:.1f} B",
+            _size(item.defaults),
+            str(item.defaults.steps or ""),
+            number(work / 1e12) if work is not None else "",
+            ", ".join(dict.fromkeys(each.device for each in captures if each.workload == name)),
+        )
+    console = Console(highlight=False)
+    console.print(table)
+    console.print(
+        "\nSize: height x width x frames. Work and steps: of one inference at its defaults.\n"
+        "simtti workloads NAME shows one; WORDS search, as in simtti workloads video.",
+        style="dim",
+    )
+
+
+def _size(options: Options) -> str:
+    parts = (options.height, options.width, options.frames)
+    return "x".join(str(each) for each in parts if each is not None)
+
+
+def print_workload(item: Workload, captures: Sequence[Capture], flops: int | None) -> None:
+    """What a workload is, its default shape, for which shapes a measured trace ships, where its numbers come from."""
+    console = Console(highlight=False)
+    also = "".join(f" ({alias})" for alias in item.aliases)
+    console.print(f"[bold]{item.name}[/]{also}  {item.task}, {item.architecture}")
+    parts = {"Default shape": inference_shape(item.defaults.given())}
+    if flops is not None:
+        parts["Work"] = f"{number(flops / 1e12)} TFLOP at the default shape"
+    parts["Parameters"] = ", ".join(f"{name} {size / 1e6:,.0f} M" for name, size in item.parameters.items())
+    mine = [each for each in captures if each.workload == item.name]
+    parts["Measured"] = "\n".join(
+        f"{each.device}: {inference_shape(each.options)}, attention {each.attention}" for each in mine
+    )
+    parts["Source"] = f"{item.source}\n{item.url}"
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="dim", no_wrap=True)
+    for name, text in parts.items():
+        if text:
+            table.add_row(name, escape(text))
+    console.print(table)
+
+
+def print_devices(devices: Mapping[str, Hardware]) -> None:
+    """One row a device."""
+    table = _listing(
+        "Device", "Arch", "SMs", "GHz", "TFLOP/s", "GiB", "TB/s", "L2 MiB", "Watt", texts=("Device", "Arch")
+    )
+    for name, device in devices.items():
+        table.add_row(
+            name,
+            device.architecture,
+            str(device.sm_count),
+            f"{device.clock_hz / 1e9:.2f}",
+            f"{device.peak_flops() / 1e12:,.0f}",
+            f"{device.hbm_capacity_bytes / 2**30:.0f}",
+            f"{device.hbm_bytes_per_s / 1e12:.2f}",
+            f"{device.l2_capacity_bytes / 2**20:.0f}",
+            f"{device.power_limit_w:.0f}",
+        )
+    console = Console(highlight=False)
+    console.print(table)
+    console.print(
+        "\nTFLOP/s: dense FP16, FP32 accumulate, at that clock, which a power limit lowers.\n"
+        "simtti hw NAME shows every number and its source; WORDS search: simtti hw ada.",
+        style="dim",
+    )
+
+
+def print_device(content: dict[str, Any]) -> None:
+    """Every number of a device with its meaning and source."""
+    console = Console(highlight=False)
+    console.print(
+        f"[bold]{content['name']}[/]  {content['architecture']}; attention {content['attention_kernel']}"
+    )
+    for section, fields in (("datasheet", DATASHEET), ("calibration", calibration())):
+        table = Table(section, "Value", "Meaning", "Source", box=None, header_style="dim", pad_edge=False)
+        table.columns[1].justify = "right"
+        for name, (_, _, _, meaning) in fields.items():
+            entry = content[section].get(name)
+            if entry is None:
+                continue  # inherited from another group
+            status = f" [yellow]({entry['status']})[/]" if entry.get("status", "fitted") != "fitted" else ""
+            table.add_row(name, f"{float(entry['value']):g}", meaning, entry["source"] + status)
+        console.print()
+        console.print(table)
