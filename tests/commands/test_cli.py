@@ -142,6 +142,24 @@ def test_workloads_and_devices_are_listed():
     assert "whitepaper" in simtti("hw", "a100-sxm").stdout
 
 
+def test_lists_fit_eighty_columns_and_are_searched():
+    for verb in ("workloads", "hw"):
+        lines = simtti(verb).stdout.splitlines()
+        assert max(map(len, lines)) <= 80
+        assert len(lines) > 30, "a row each, none wrapped"
+    video = simtti("workloads", "video", "transformer").stdout
+    assert "hunyuan-video" in video
+    assert "608,205" in video, "TFLOP of an inference at its defaults"
+    assert "sdxl" not in video
+    assert "wan2.1-14b" not in simtti("workloads", "measured").stdout
+    assert "CompVis" in simtti("workloads", "stable-diffusion").stdout, "an alias; one workload in full"
+    ada = simtti("hw", "ADA").stdout
+    assert all(name in ada for name in ("l4", "l20", "l40s", "rtx-4090"))
+    assert "h100-sxm" not in ada
+    assert set(json.loads(simtti("hw", "rtx", "5090", "--json").stdout)) == {"rtx-5090"}
+    assert "unknown workload 'vdieo'" in refused("workloads", "vdieo")
+
+
 def test_help_teaches():
     for verb in ("run", "predict", "sweep", "record", "workloads", "hw"):
         text = simtti(verb, "--help").stdout
