@@ -75,6 +75,8 @@ def test_what_words_are(change, wanted):
         ({"quantisation": "fp6"}, "runs in fp6"),
         ({"scope": "seconds a video"}, "times of seconds a video"),
         ({"latency_s": None}, "rows without a time"),
+        ({"steps": None}, "steps are not stated"),
+        ({"height": None}, "size that is not stated"),
     ],
 )
 def test_what_no_option_says_is_left_out_and_counted(change, reason):

@@ -293,7 +293,9 @@ def test_the_folder_is_whole():
         rows = measured.operators(table, op)
         rows = rows[rows["hw"] == "h100-sxm"].head(40)
         assert (predict(rows, "h100-sxm")["error"] == "").all()
-    assert not any("no workload" in reason for reason in found.left_out)
+    published = len(pd.read_csv(MEASURED / "end_to_end_2026.csv"))
+    taken = int(runs["source"].str.contains(r"\(end_to_end_2026 \d+\)$").sum())
+    assert 0 < taken < published
 
 
 def test_the_command_writes_a_table_that_reads_back(tmp_path):

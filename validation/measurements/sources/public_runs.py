@@ -197,6 +197,10 @@ def _timed(cells: _Cells, scope: str, row: Row) -> Row:
     timed = SCOPES.get(scope)
     if timed is None:
         raise UnfitError(f"times of {scope}")
+    if "height" not in row and "model default" not in cells.text("note"):
+        raise UnfitError("runs of a size that is not stated")
+    if "steps" not in row and timed in ("run", "denoising"):
+        raise UnfitError("runs whose steps are not stated")
     if timed != "step":
         return {"latency_s": latency_s, "what_is_timed": timed}
     # A step's time is held against that of a loop of as many steps.
