@@ -8,9 +8,12 @@ import click
 
 from simtti.commands.options import (
     attention_option,
+    cache_option,
     check_outputs,
+    guidance_option,
     host_option,
     json_option,
+    lora_option,
     mask_option,
     names,
     print_json,
@@ -18,6 +21,7 @@ from simtti.commands.options import (
     quantization_option,
     shape_options,
     shape_options_but_batch,
+    strength_option,
     table_option,
     tf32_option,
     whole_numbers,
@@ -35,6 +39,10 @@ from simtti.errors import InputError
 @mask_option
 @pytorch_option
 @quantization_option
+@guidance_option
+@strength_option
+@cache_option
+@lora_option
 @click.option(
     "--launch",
     default="eager",
@@ -222,6 +230,10 @@ def sweep(points: str, out: str, workers: int | None) -> None:
 @mask_option
 @pytorch_option
 @quantization_option
+@guidance_option
+@strength_option
+@cache_option
+@lora_option
 @click.option("--launch", default="eager", show_default=True, help="As for `simtti run`.")
 @tf32_option
 @host_option
