@@ -124,6 +124,11 @@ def run(
         raise InputError("give a WORKLOAD (simtti workloads lists them) or --trace FILE")
     check_outputs(json_path, timeline)
     if timing != "model" and options["trace"] is not None:
+        for name in ("cache", "lora", "guidance", "strength"):
+            if options[name] is not None:
+                raise InputError(
+                    f"--{name} cannot be put into a measured trace; use --timing model and a recorded one"
+                )
         _replay(options["trace"], hw, timing, json_path, trace_hw, options["partial"])
         return
     if trace_hw is not None:

@@ -3,7 +3,7 @@
 from functools import cache
 
 import pytest
-from recorded_traces import denoising, shipped, small
+from recorded_traces import denoising, shipped
 
 import simtti
 from simtti.errors import InputError
@@ -13,8 +13,25 @@ from simtti.workloads.rewriting import made_within
 
 
 @cache
-def pair():  # recorded once: some seconds
-    return small(), small(guidance=1.0)
+def pair():
+    """Stable Diffusion 1.5's builder with a UNet of two levels, with guidance and without."""
+    pytest.importorskip("torch")
+    from tiny_workloads import stable
+
+    from simtti.workloads.catalogue import find
+    from simtti.workloads.record import recorded
+
+    found = []
+    for guidance in (7.5, 1.0):
+        options = find("stable-diffusion-1.5").options(height=64, width=64, guidance=guidance)
+        with pytest.MonkeyPatch.context() as patch:
+            found.append(
+                recorded(
+                    lambda asked, recording, patch=patch: stable(patch, asked, recording), options,
+                    what="a toy", name="toy", options=options.given(),
+                )
+            )  # fmt: skip
+    return tuple(found)
 
 
 def work(operators):

@@ -90,7 +90,7 @@ def record_pipeline(
     with recording.step("text_encoder", domain="text"), recording.scope("pipeline"):
         prompts, pooled = encode_prompts(recording, encoders, options)
         if options.strength is None:
-            latents = initial_latents(recording, options, unet.config.in_channels, factor, scheduler)
+            noise = initial_latents(recording, options, unet.config.in_channels, factor, scheduler)
         # Original size, crop corner and target size: numbers made on the host.
         size = (options.height, options.width)
         time_ids = torch.tensor([[*size, 0, 0, *size]], dtype=TORCH_DTYPES[dtype])
@@ -102,9 +102,9 @@ def record_pipeline(
 
     upcast = vae.dtype == torch.float16 and vae.config.force_upcast
     if options.strength is not None:
-        latents = record_image(recording, options, vae, scheduler, upcast=upcast)
+        noise = record_image(recording, options, vae, scheduler, upcast=upcast)
     latents = record_denoising(
-        recording, options, scheduler, unet, latents,
+        recording, options, scheduler, unet, noise,
         encoder_hidden_states=prompts, added_cond_kwargs={"text_embeds": pooled, "time_ids": time_ids},
     )  # fmt: skip
     record_decoding(recording, options, vae, latents, upcast=upcast, one_by_one=False)
