@@ -112,7 +112,13 @@ def run(
     policy = Policy(
         attention, launch, compile, layout, mask, cross_attention=cross_attention, dependent_launch=dependent_launch, tf32=tf32
     )  # fmt: skip
-    shape = {"batch": batch, "height": height, "width": width, "frames": frames, "dtype": dtype}
+    shape: dict[str, Any] = {
+        "batch": batch,
+        "height": height,
+        "width": width,
+        "frames": frames,
+        "dtype": dtype,
+    }
     shape["prompt_tokens"], shape["strength"] = prompt_tokens, strength
     degrees = degrees_of(gpus, ulysses, ring, hardware)
     machine, measured = load_host(host), None
