@@ -85,6 +85,11 @@ def inference_shape(options: Mapping[str, Any]) -> str:
         "prompt_tokens": "{} prompt tokens",
         "dtype": "{}",
         "quantization": "{}",
+        "strength": "strength {}",
+        "guided": "guided {}",
+        "cache": "{}",
+        "cache_hits": "{} hits",
+        "lora": "LoRA of rank {}",
         "guidance": "guidance {}",
     }
     size = [f"{options['height']}x{options['width']}"] if "height" in options and "width" in options else []

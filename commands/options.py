@@ -58,6 +58,26 @@ quantization_option = click.option(
     help="The denoiser's linear layers in fewer bits, as torchao does it: fp8, fp8-row, fp8-block, nvfp4, int8, fp8-weight-only, "
     "int8-weight-only, int4-weight-only.",
 )
+cache_option = click.option(
+    "--cache",
+    help="Skip transformer blocks in the share of the steps that hit, as fbcache:0.6, teacache:0.5, dbcache:0.5:fn=8:bn=0:warmup=8 or "
+    "magcache:0.5, or as a YAML schedule says (docs/steps.md).",
+)
+guidance_option = click.option(
+    "--guidance",
+    help="Classifier-free guidance: on, as the workload runs it; off; in-turn, two passes instead of a batch of two; interval:0.2-0.8, "
+    "in these shares of the steps alone. All but on need torch (docs/steps.md).",
+)
+strength_option = click.option(
+    "--strength",
+    type=float,
+    help="Image to image: the share of --steps that is run after the image is encoded (needs torch).",
+)
+lora_option = click.option(
+    "--lora",
+    type=int,
+    help="An adapter of this rank at each attention projection of the denoiser, not fused into the weights; fused ones change nothing.",
+)
 pytorch_option = click.option(
     "--pytorch",
     help="The release whose kernels run: 2.11 (2.8 and later: cuBLAS's nvjet on Hopper, RMSNorm in one kernel) or 2.6 (up to it: xmma, "

@@ -8,9 +8,12 @@ import click
 
 from simtti.commands.options import (
     attention_option,
+    cache_option,
     check_outputs,
+    guidance_option,
     host_option,
     json_option,
+    lora_option,
     mask_option,
     names,
     print_json,
@@ -18,6 +21,7 @@ from simtti.commands.options import (
     quantization_option,
     shape_options,
     shape_options_but_batch,
+    strength_option,
     table_option,
     tf32_option,
     whole_numbers,
@@ -35,6 +39,10 @@ from simtti.errors import InputError
 @mask_option
 @pytorch_option
 @quantization_option
+@guidance_option
+@strength_option
+@cache_option
+@lora_option
 @click.option(
     "--launch",
     default="eager",
@@ -116,6 +124,11 @@ def run(
         raise InputError("give a WORKLOAD (simtti workloads lists them) or --trace FILE")
     check_outputs(json_path, timeline)
     if timing != "model" and options["trace"] is not None:
+        for name in ("cache", "lora", "guidance", "strength"):
+            if options[name] is not None:
+                raise InputError(
+                    f"--{name} cannot be put into a measured trace; use --timing model and a recorded one"
+                )
         _replay(options["trace"], hw, timing, json_path, trace_hw, options["partial"])
         return
     if trace_hw is not None:
@@ -222,6 +235,10 @@ def sweep(points: str, out: str, workers: int | None) -> None:
 @mask_option
 @pytorch_option
 @quantization_option
+@guidance_option
+@strength_option
+@cache_option
+@lora_option
 @click.option("--launch", default="eager", show_default=True, help="As for `simtti run`.")
 @tf32_option
 @host_option

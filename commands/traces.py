@@ -10,7 +10,14 @@ from typing import Any
 
 import click
 
-from simtti.commands.options import check_outputs, json_option, print_json, shape_options, whole_numbers
+from simtti.commands.options import (
+    check_outputs,
+    json_option,
+    print_json,
+    shape_options,
+    strength_option,
+    whole_numbers,
+)
 from simtti.commands.progress import progress
 from simtti.commands.terminal import capture_line
 from simtti.errors import InputError, unknown
@@ -21,6 +28,7 @@ from simtti.jobs import Failure
 @click.argument("workload")
 @shape_options
 @click.option("--guidance", type=float, help="Classifier-free guidance scale; 1 turns it off.")
+@strength_option
 @click.option("-o", "--out", required=True, type=click.Path(), help="The trace file to write (.parquet).")
 def record(workload: str, out: str, **options: Any) -> None:
     """Record the operators of WORKLOAD at a shape, without a GPU: the real modules on torch's meta device.

@@ -31,6 +31,8 @@ def run(
     frames: int | None = None,
     prompt_tokens: int | None = None,
     dtype: str | None = None,
+    guidance: str | None = None,
+    strength: float | None = None,
     attention: str = "flash",
     cross_attention: str = "",
     launch: str = "eager",
@@ -47,6 +49,8 @@ def run(
     mask: str = "",
     tf32: bool = False,
     quantization: str | None = None,
+    cache: str | None = None,
+    lora: int | None = None,
     timing: str = "model",
     by_host: bool = False,
     partial: bool = False,
@@ -58,6 +62,9 @@ def run(
         workload: a workload's name, or a Trace of your own.
         hw: a device's name, the path of a device YAML, or a Hardware.
         batch, steps, height, width, frames, prompt_tokens, dtype: what differs from the workload's default.
+        guidance: classifier-free guidance: 'on', as the workload runs it; 'off'; 'in-turn', two passes instead of a batch of two;
+            'interval:0.2-0.8', in these shares of the steps alone. All but 'on' are recorded, which needs torch.
+        strength: image to image: the share of the steps that is run after the image given is encoded; needs torch.
         attention: 'flash', 'efficient', 'baseline' (unfused, in the model's dtype) or 'math' (PyTorch's unfused backend, in fp32).
         cross_attention: the same for attention to a text or another sequence, where it is not `attention`.
         launch: 'eager'; 'graph' for a CUDA graph, which takes the host out; 'compiled' for torch.compile; 'compiled-graph' for
@@ -80,6 +87,9 @@ def run(
             are packed without padding; '': as the workload is mostly run.
         quantization: the denoiser's linear layers in fewer bits: fp8, fp8-row, fp8-block, nvfp4, int8, fp8-weight-only,
             int8-weight-only or int4-weight-only (see workloads.quantization).
+        cache: a cache of transformer blocks between steps and the share of the steps that hit, 'fbcache:0.6', 'teacache:0.5',
+            'dbcache:0.5:fn=8:bn=0:warmup=8', 'magcache:0.5', or the path of a YAML schedule (see workloads.cache_schedule).
+        lora: the rank of an adapter at each attention projection of the denoiser, not fused (see workloads.lora).
         pytorch: the release whose kernels run: '2.11' (2.8 and later), '2.6' (up to it); what the device's file says if None.
         by_host: where the GPU waits for the host, also find the latency on the other hosts that are known
             (`Result.latency_by_host`, seconds).
@@ -102,19 +112,37 @@ def run(
     policy = Policy(
         attention, launch, compile, layout, mask, cross_attention=cross_attention, dependent_launch=dependent_launch, tf32=tf32
     )  # fmt: skip
-    shape = {"batch": batch, "height": height, "width": width, "frames": frames, "dtype": dtype}
-    shape["prompt_tokens"] = prompt_tokens
+    shape: dict[str, Any] = {
+        "batch": batch,
+        "height": height,
+        "width": width,
+        "frames": frames,
+        "dtype": dtype,
+    }
+    shape["prompt_tokens"], shape["strength"] = prompt_tokens, strength
     degrees = degrees_of(gpus, ulysses, ring, hardware)
     machine, measured = load_host(host), None
     if timing == "model":
-        found = _trace(workload, trace, steps, shape)
+        found = _trace(workload, trace, steps, shape, guidance)
     else:
+        if guidance not in (None, "on"):
+            raise InputError(
+                f"guidance is {guidance!r}; measured kernels are those of the capture: leave it out"
+            )
         found = _captured(workload, trace, attention, steps, shape)
         check_tied(found)
         measured = measured_kernels(found, timing, hardware, _captured_on(found))
     covered = check_coverage(found, timing, partial)
+    if cache is not None:
+        from simtti.workloads.caching import cached
+
+        found = cached(found, cache)
     if quantization is not None:
         found = _quantized(found, quantization, hardware, launch)
+    if lora is not None:
+        from simtti.workloads.lora import with_lora
+
+        found = with_lora(found, lora)
     result = simulate_on(degrees, found, hardware, machine, policy, fidelity, progress, measured)
     if not any(lowered.kernels for _, lowered in result.rows):
         raise InputError(
@@ -161,16 +189,19 @@ def _captured_on(trace: Trace) -> Hardware | None:
 
 
 def _trace(
-    workload: str | Trace, path: str | os.PathLike[str] | None, steps: int | None, shape: dict[str, Any]
+    workload: str | Trace,
+    path: str | os.PathLike[str] | None,
+    steps: int | None,
+    shape: dict[str, Any],
+    guidance: str | None = None,
 ) -> Trace:
     if path is not None or isinstance(workload, Trace):
-        given = [name for name, value in shape.items() if value is not None]
+        given = [name for name, value in {**shape, "guidance": guidance}.items() if value is not None]
         if given:
             raise InputError(f"--{given[0]} cannot change a recorded trace; record one with it instead")
         found = workload if isinstance(workload, Trace) else Trace.load(path)  # type: ignore[arg-type]
         return found if steps is None else found.with_steps(steps)
-    from simtti.workloads.record import workload_trace
+    from simtti.workloads.guidance import guided_trace
 
-    return workload_trace(
-        workload, steps=steps, **{key: value for key, value in shape.items() if value is not None}
-    )
+    options = {key: value for key, value in shape.items() if value is not None}
+    return guided_trace(workload, guidance or "on", steps=steps, **options)

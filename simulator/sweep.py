@@ -25,10 +25,11 @@ if TYPE_CHECKING:
 
 OPTIONS = (
     "workload", "hw", "gpus", "ulysses", "ring", "batch", "steps", "height", "width", "frames", "prompt_tokens", "dtype",
-    "attention", "cross_attention", "mask", "quantization", "pytorch", "launch", "compile", "layout", "host", "trace",
-    "fidelity", "tf32",
+    "guidance", "strength", "attention", "cross_attention", "mask", "quantization", "cache", "lora", "pytorch", "launch",
+    "compile", "layout", "host", "trace", "fidelity", "tf32",
 )  # fmt: skip
-_WHOLE = ("gpus", "ulysses", "ring", "batch", "steps", "height", "width", "frames", "prompt_tokens")
+_WHOLE = ("gpus", "ulysses", "ring", "batch", "steps", "height", "width", "frames", "prompt_tokens", "lora")
+_NUMBERS = ("strength",)
 _FLAGS = ("tf32",)
 _TRUTH = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
 FIGURES = (
@@ -117,7 +118,7 @@ def _contents() -> Callable[[dict[str, Any]], str]:
     def key(row: dict[str, Any]) -> str:
         files = {
             name: content(name, row[name])
-            for name in ("hw", "trace")
+            for name in ("hw", "trace", "cache")
             if isinstance(row.get(name), str) and (name == "trace" or row[name].endswith((".yaml", ".yml")))
         }
         return json.dumps({**row, "contents": files} if files else row, sort_keys=True, default=str)
@@ -170,7 +171,9 @@ def _check_cells(options: dict[str, Any]) -> None:
             raise InputError(f"column {name!r} is {value!r}; it must be a whole number")
         if name in _FLAGS and not isinstance(value, bool):
             raise InputError(f"column {name!r} is {value!r}; it must be true or false")
-        if name not in (*_WHOLE, *_FLAGS) and not isinstance(value, str):
+        if name in _NUMBERS and not isinstance(value, (int, float)):
+            raise InputError(f"column {name!r} is {value!r}; it must be a number")
+        if name not in (*_WHOLE, *_NUMBERS, *_FLAGS) and not isinstance(value, str):
             raise InputError(f"column {name!r} is {value!r}; it must be text")
 
 

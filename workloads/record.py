@@ -54,6 +54,7 @@ def record(
     dtype: str | None = None,
     guidance: float | None = None,
     prompt_tokens: int | None = None,
+    strength: float | None = None,
     all_steps: bool = False,
 ) -> Trace:
     """Run a workload's real modules on torch's meta device and return what they did. None means the default.
@@ -71,6 +72,7 @@ def record(
         dtype=dtype,
         guidance=guidance,
         prompt_tokens=prompt_tokens,
+        strength=strength,
     )
     return recorded(
         workload.builder, options, what=f"{workload.name} ({_spelled(options)})", name=workload.name,

@@ -52,8 +52,10 @@ def shard(trace: Trace, degrees: Degrees) -> Trace:
     for phase in trace.phases:
         steps = phase.steps
         if is_shared(phase):
+            # Of the whole phase: a step that skips its attention has the same tokens.
+            lengths = _local_lengths([op for step in steps for op in step.operators], degrees.gpus)
             steps = tuple(
-                Step(step.count, _shard_step(trace.workload, step.operators, degrees, fresh))
+                Step(step.count, _shard_step(trace.workload, step.operators, degrees, fresh, lengths))
                 for step in steps
             )
             shared = True
@@ -88,28 +90,32 @@ def _attends(operator: Operator) -> bool:
 
 
 def _shard_step(
-    workload: str, operators: Sequence[Operator], degrees: Degrees, fresh: Iterator[int]
+    workload: str,
+    operators: Sequence[Operator],
+    degrees: Degrees,
+    fresh: Iterator[int],
+    local: tuple[dict[int, int], dict[int, int]],
 ) -> tuple[Operator, ...]:
-    """fresh: identities that no tensor of the trace has."""
+    """fresh: identities that no tensor of the trace has. local: of the phase (`_local_lengths`)."""
     for operator in operators:
         if operator.category == "Convolution" and _overlaps(operator):
             raise InputError(
                 f"{workload}: a convolution of {operator.module} reaches over the borders between GPUs; only the tokens of "
                 "a transformer can be shared"
             )
-    lengths, repeated = _local_lengths(operators, degrees.gpus)
+    lengths, repeated = local
     found: list[Operator] = []
     for operator in operators:
-        local = dataclasses.replace(
+        share = dataclasses.replace(
             operator,
             inputs=tuple(_local(use, lengths) for use in operator.inputs),
             outputs=tuple(_local(use, lengths) for use in operator.outputs),
         )
         if _attends(operator):
             of_text = repeated.get(operator.inputs[0].shape[-2], 0)
-            found += _Exchange(workload, local, degrees, fresh, of_text).operators()
+            found += _Exchange(workload, share, degrees, fresh, of_text).operators()
         else:
-            found.append(local)
+            found.append(share)
     # What the program lets go of is not known of the exchanges.
     return tuple(dataclasses.replace(op, position=at, released=()) for at, op in enumerate(found))
 

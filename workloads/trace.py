@@ -193,6 +193,10 @@ class Trace:
         """The same trace with another number of denoising steps."""
         if not isinstance(steps, int) or steps < 1:
             raise InputError(f"steps is {steps!r}; it must be a whole number of at least 1")
+        if self.options.get("strength") is not None:
+            raise InputError(
+                f"the trace of {self.workload} is of an image to image, which runs a share of the steps; record it anew with --steps"
+            )
         if not self.schedule:
             raise InputError(f"the trace of {self.workload} has no phase whose number of steps can be set")
         phases = tuple(

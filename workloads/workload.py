@@ -20,7 +20,8 @@ class Options:
 
     `height` and `width` are of the image in pixels, `batch` is images (or videos), `steps` what the sampler is
     asked for (new tokens, for a language model), `guidance` the classifier-free guidance scale: above 1 the
-    denoiser sees every image twice. `prompt_tokens` is what the prompt is padded to.
+    denoiser sees every image twice. `prompt_tokens` is what the prompt is padded to. `strength`: image to image, how
+    far from the image given: of `steps`, that share is run.
     """
 
     height: int | None = None
@@ -31,6 +32,7 @@ class Options:
     dtype: str = "fp16"
     guidance: float | None = None
     prompt_tokens: int | None = None
+    strength: float | None = None
 
     def given(self) -> dict[str, Any]:
         """The dimensions this workload has."""
@@ -40,6 +42,23 @@ class Options:
     def guided(self) -> bool:
         """Whether classifier-free guidance is on, by the pipelines' rule."""
         return self.guidance is not None and self.guidance > 1
+
+    def sampled_steps(self, *, rounded_up: bool) -> int:
+        """The steps that are run: all, or of an image to image the share `strength`; pipelines differ in how they round.
+
+        Raises:
+            InputError: none are.
+        """
+        assert self.steps is not None
+        if self.strength is None:
+            return self.steps
+        exact = round(self.steps * self.strength, 9)
+        found = math.ceil(exact) if rounded_up else math.floor(exact)
+        if found < 1:
+            raise InputError(
+                f"strength is {self.strength:g}: of {self.steps} steps none is run; give at least {1 / self.steps:.3g}"
+            )
+        return found
 
 
 Builder = Callable[[Options, Recording], None]
@@ -60,6 +79,7 @@ class Workload:
         of them) after the first.
     sizes: where given, positions were learned for square images of those only.
     max_tokens: as long as prompt and steps may be together.
+    image_to_image: it can start from an image (the option strength).
     group, place: where it stands in lists: by group, in the order of GROUPS, then by place; the workloads of a file have
         the same two and follow each other as in their file.
     """
@@ -80,6 +100,7 @@ class Workload:
     sizes: tuple[int, ...] = ()
     max_tokens: int | None = None
     aliases: tuple[str, ...] = ()
+    image_to_image: bool = False
     group: str = "today"
     place: int = 1000
 
@@ -87,6 +108,8 @@ class Workload:
         """The defaults with what is given and not None; an InputError names what cannot be."""
         names = [field.name for field in fields(Options)]
         allowed = [name for name in names if getattr(self.defaults, name) is not None]
+        if self.image_to_image:
+            allowed.append("strength")
         values = self.defaults.given()
         for name, value in given.items():
             if name not in names:
@@ -125,6 +148,10 @@ class Workload:
                 raise InputError(
                     f"guidance is {value!r}; it must be a number of at least 0 (1 or less is none)"
                 )
+            return float(value)
+        if name == "strength":
+            if isinstance(value, bool) or not isinstance(value, Real) or not 0 < float(value) <= 1:
+                raise InputError(f"strength is {value!r}; it must be above 0 and at most 1")
             return float(value)
         whole = isinstance(value, Integral) and not isinstance(value, bool)
         if name in ("height", "width"):

@@ -13,14 +13,20 @@ from simtti.workloads.workload import Options, Workload
 
 def record_dev(options: Options, recording: Recording) -> None:
     """Encode the prompts twice over, denoise, decode."""
-    from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
+    from diffusers import (
+        AutoencoderKL,
+        FlowMatchEulerDiscreteScheduler,
+        FluxImg2ImgPipeline,
+        FluxPipeline,
+        FluxTransformer2DModel,
+    )
     from transformers import CLIPTextConfig, CLIPTextModel
 
     from simtti.workloads.models.pipelines.diffusers_run import Run
     from simtti.workloads.models.pipelines.inputs import Tokenizer, prompts
 
     dtype = options.dtype
-    pipeline = FluxPipeline(
+    pipeline = (FluxPipeline if options.strength is None else FluxImg2ImgPipeline)(
         text_encoder=recording.add("text_encoder", CLIPTextModel, CLIPTextConfig(**CLIP_L), dtype=dtype),
         text_encoder_2=add_t5(recording, "text_encoder_2", T5_XXL, dtype),
         transformer=recording.add("transformer", FluxTransformer2DModel, guidance_embeds=True, dtype=dtype),
@@ -32,10 +38,10 @@ def record_dev(options: Options, recording: Recording) -> None:
         tokenizer=Tokenizer(),
         tokenizer_2=Tokenizer(),
     )  # fmt: skip
-    run = Run(recording, options, domain="joint")
+    run = Run(recording, options, domain="joint", steps=options.sampled_steps(rounded_up=True))
     run(
         pipeline, pipeline.transformer, prompt=prompts(options), height=options.height, width=options.width,
-        guidance_scale=options.guidance, output_type="np",
+        guidance_scale=options.guidance, output_type="np", **run.from_image(pipeline),
     )  # fmt: skip
 
 
@@ -54,6 +60,7 @@ WORKLOADS = (
         source="Black Forest Labs' release: 12 B rectified-flow transformer, guidance-distilled",
         url="https://huggingface.co/black-forest-labs/FLUX.1-dev",
         builder=record_dev,
+        image_to_image=True,
         size_multiple=16,
         place=80,
     ),

@@ -72,6 +72,7 @@ def record_pipeline(
         initial_latents,
         record_decoding,
         record_denoising,
+        record_image,
     )
     from simtti.workloads.torch_calls import TORCH_DTYPES
 
@@ -88,7 +89,8 @@ def record_pipeline(
 
     with recording.step("text_encoder", domain="text"), recording.scope("pipeline"):
         prompts, pooled = encode_prompts(recording, encoders, options)
-        noise = initial_latents(recording, options, unet.config.in_channels, factor, scheduler)
+        if options.strength is None:
+            noise = initial_latents(recording, options, unet.config.in_channels, factor, scheduler)
         # Original size, crop corner and target size: numbers made on the host.
         size = (options.height, options.width)
         time_ids = torch.tensor([[*size, 0, 0, *size]], dtype=TORCH_DTYPES[dtype])
@@ -98,11 +100,13 @@ def record_pipeline(
             time_ids = torch.cat([time_ids, time_ids], dim=0)
         time_ids = time_ids.to(recording.device).repeat(options.batch, 1)
 
+    upcast = vae.dtype == torch.float16 and vae.config.force_upcast
+    if options.strength is not None:
+        noise = record_image(recording, options, vae, scheduler, upcast=upcast)
     latents = record_denoising(
         recording, options, scheduler, unet, noise,
         encoder_hidden_states=prompts, added_cond_kwargs={"text_embeds": pooled, "time_ids": time_ids},
     )  # fmt: skip
-    upcast = vae.dtype == torch.float16 and vae.config.force_upcast
     record_decoding(recording, options, vae, latents, upcast=upcast, one_by_one=False)
 
 
@@ -137,6 +141,7 @@ WORKLOADS = (
         source="Podell et al., 2023, table 1: 2.6 B UNet, text encoders CLIP ViT-L and OpenCLIP ViT-bigG of 817 M",
         url="https://arxiv.org/abs/2307.01952",
         builder=record_sdxl,
+        image_to_image=True,
         place=20,
     ),
     Workload(
@@ -153,6 +158,7 @@ WORKLOADS = (
         source="Sauer et al., 2023: SDXL's networks, distilled to 1-4 steps; guided unless asked otherwise, as the pipeline is",
         url="https://huggingface.co/stabilityai/sdxl-turbo",
         builder=record_turbo,
+        image_to_image=True,
         place=20,
     ),
     Workload(
@@ -169,6 +175,7 @@ WORKLOADS = (
         source="Gupta et al., 2024 (arXiv 2401.02677) and the released configuration: 1.3 B UNet",
         url="https://huggingface.co/segmind/SSD-1B",
         builder=record_ssd_1b,
+        image_to_image=True,
         place=20,
     ),
 )

@@ -78,6 +78,7 @@ def record_pipeline(
         per_image,
         record_decoding,
         record_denoising,
+        record_image,
         tokens,
     )
 
@@ -93,8 +94,11 @@ def record_pipeline(
             # The empty negative prompt is encoded like any other, in a call of its own.
             negative = per_image(text_encoder(tokens(recording, options.batch), attention_mask=None)[0])
             prompts = torch.cat([negative, prompts])
-        latents = initial_latents(recording, options, unet.config.in_channels, factor, scheduler)
+        if options.strength is None:
+            latents = initial_latents(recording, options, unet.config.in_channels, factor, scheduler)
 
+    if options.strength is not None:
+        latents = record_image(recording, options, vae, scheduler, upcast=False)
     latents = record_denoising(recording, options, scheduler, unet, latents, encoder_hidden_states=prompts)
     record_decoding(recording, options, vae, latents, upcast=False, one_by_one=True)
 
@@ -110,6 +114,7 @@ WORKLOADS = (
         url="https://github.com/CompVis/stable-diffusion",
         builder=record_1_5,
         aliases=("stable-diffusion",),
+        image_to_image=True,
         place=10,
     ),
     Workload(
@@ -121,6 +126,7 @@ WORKLOADS = (
         source="Stability AI's v2-inference-v configuration: 866 M UNet, OpenCLIP ViT-H text encoder (23 of 24 layers)",
         url="https://github.com/Stability-AI/stablediffusion",
         builder=record_2_1,
+        image_to_image=True,
         place=10,
     ),
 )

@@ -57,6 +57,7 @@ def record_sd3(options: Options, recording: Recording, transformer: dict[str, An
         AutoencoderKL,
         FlowMatchEulerDiscreteScheduler,
         SD3Transformer2DModel,
+        StableDiffusion3Img2ImgPipeline,
         StableDiffusion3Pipeline,
     )
     from transformers import CLIPTextConfig, CLIPTextModelWithProjection
@@ -68,7 +69,7 @@ def record_sd3(options: Options, recording: Recording, transformer: dict[str, An
     # The pooled text of both encoders is part of the timestep's embedding.
     clip_l = CLIPTextConfig(**CLIP_L)
     clip_g = CLIPTextConfig(**OPENCLIP_BIGG)
-    pipeline = StableDiffusion3Pipeline(
+    pipeline = (StableDiffusion3Pipeline if options.strength is None else StableDiffusion3Img2ImgPipeline)(
         text_encoder=recording.add("text_encoder", CLIPTextModelWithProjection, clip_l, dtype=dtype),
         text_encoder_2=recording.add("text_encoder_2", CLIPTextModelWithProjection, clip_g, dtype=dtype),
         text_encoder_3=add_t5(recording, "text_encoder_3", T5_XXL, dtype),
@@ -81,10 +82,13 @@ def record_sd3(options: Options, recording: Recording, transformer: dict[str, An
         tokenizer_2=Tokenizer(),
         tokenizer_3=Tokenizer(),
     )
-    run = Run(recording, options, domain="joint", strided_patches=("pos_embed", "time_text_embed"))
+    run = Run(
+        recording, options, domain="joint", strided_patches=("pos_embed", "time_text_embed"),
+        steps=options.sampled_steps(rounded_up=True),
+    )  # fmt: skip
     run(
         pipeline, pipeline.transformer, prompt=prompts(options), height=options.height, width=options.width,
-        guidance_scale=options.guidance, output_type="np",
+        guidance_scale=options.guidance, output_type="np", **run.from_image(pipeline),
     )  # fmt: skip
 
 
@@ -104,6 +108,7 @@ WORKLOADS = (
         source="Esser et al., 2024: 2 B MMDiT, depth 24; three text encoders",
         url="https://huggingface.co/stabilityai/stable-diffusion-3-medium-diffusers",
         builder=record_medium_3,
+        image_to_image=True,
         size_multiple=16,
         max_size=3072,
         place=30,
@@ -123,6 +128,7 @@ WORKLOADS = (
         source="Stability AI's release: 2.5 B MMDiT-X, of which 0.2 B are a fixed position table",
         url="https://huggingface.co/stabilityai/stable-diffusion-3.5-medium",
         builder=record_medium_3_5,
+        image_to_image=True,
         size_multiple=16,
         max_size=6144,
         place=30,
@@ -142,6 +148,7 @@ WORKLOADS = (
         source="Stability AI's release: 8.1 B MMDiT, depth 38",
         url="https://huggingface.co/stabilityai/stable-diffusion-3.5-large",
         builder=record_large_3_5,
+        image_to_image=True,
         size_multiple=16,
         max_size=3072,
         place=30,

@@ -26,7 +26,7 @@ from torch.fx.experimental import _config as fx_config
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from simtti.workloads.models.pipelines.inputs import PROMPT_TOKENS
+from simtti.workloads.models.pipelines.inputs import PROMPT_TOKENS, image
 from simtti.workloads.models.pipelines.latent_diffusion import WARM_UP_STEPS, schedule_steps
 from simtti.workloads.recording import Recording
 from simtti.workloads.trace import evaluations
@@ -89,6 +89,16 @@ class Run:
                 return pipeline(num_inference_steps=steps, **arguments)
             finally:
                 self.leave()
+
+    def from_image(self, pipeline: Any) -> dict[str, Any]:
+        """What an image-to-image pipeline is called with besides; its VAE's encoding is then a phase of its own.
+
+        The steps that it leaves out are left out of the steps asked for: it is called to run all that there are.
+        """
+        if self.options.strength is None:
+            return {}
+        self.split(pipeline.vae, "encode", "image_encoder")
+        return {"image": image(self.options), "strength": 1.0}
 
     @contextmanager
     def _without_values(self) -> Iterator[None]:

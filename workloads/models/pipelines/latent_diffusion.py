@@ -61,6 +61,36 @@ def initial_latents(
     return noise * scheduler.init_noise_sigma
 
 
+def record_image(
+    recording: Recording, options: Options, vae: Any, scheduler: Any, *, upcast: bool
+) -> torch.Tensor:
+    """The phase 'image_encoder': an image as noised latents to start from, as the image-to-image pipelines make them.
+
+    Returns the latents. upcast: encode in fp32, casting the VAE's weights there and back.
+    """
+    assert options.height is not None
+    assert options.width is not None
+    dtype = TORCH_DTYPES[options.dtype]
+    with recording.paused():
+        scheduler.set_timesteps(options.steps)
+        if hasattr(scheduler, "set_begin_index"):
+            scheduler.set_begin_index(0)
+        image = torch.zeros(options.batch, 3, options.height, options.width)
+    with recording.step("image_encoder", domain="spatial"), recording.scope("pipeline"):
+        image = image.to(device=recording.device, dtype=dtype)
+        if upcast:
+            image = image.float()
+            vae.to(dtype=torch.float32)
+        latents = vae.encode(image).latent_dist.sample()
+        if upcast:
+            vae.to(dtype)
+            latents = latents.to(dtype)
+        latents = torch.cat([vae.config.scaling_factor * latents], dim=0)
+        noise = torch.randn(latents.shape, dtype=dtype, device=recording.device)
+        with recording.scope("scheduler"):
+            return scheduler.add_noise(latents, noise, scheduler.timesteps[:1].repeat(options.batch))
+
+
 def record_denoising(
     recording: Recording,
     options: Options,
@@ -73,13 +103,13 @@ def record_denoising(
 
     Returns the latents, of the shape of `latents`. `conditions` go to the UNet as they are.
     """
-    assert options.steps is not None
-    scheduler.set_timesteps(options.steps)
+    sampled = options.sampled_steps(rounded_up=False)
+    scheduler.set_timesteps(sampled)
     count = len(scheduler.timesteps)
     steps = schedule_steps(recording.runs(count))
     scheduler.set_timesteps(steps)
     recording.schedule["denoising"] = len(scheduler.timesteps) - steps
-    assert count == evaluations(options.steps, recording.schedule["denoising"])
+    assert count == evaluations(sampled, recording.schedule["denoising"])
     if hasattr(scheduler, "set_begin_index"):
         scheduler.set_begin_index(0)
 
