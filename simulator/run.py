@@ -42,6 +42,8 @@ def run(
     gpus: int = 1,
     ulysses: int | None = None,
     ring: int | None = None,
+    cfg_parallel: int = 1,
+    tensor: int = 1,
     dependent_launch: bool = False,
     pytorch: str | None = None,
     mask: str = "",
@@ -68,8 +70,11 @@ def run(
         host: the host machine: a name in hw_configs/hosts.yaml, or the path of a file like it (`simtti capture host`).
         trace: a trace file to run instead of the workload's own.
         fidelity: 'wave'; 'cta' to simulate every CTA; 'closed' for the closed form, in which kernels do not contend.
-        gpus, ulysses, ring: GPUs that share the tokens, and the degrees of sequence parallelism. The Result is
-            that of one of them, with what it sends and receives; its `several_gpus` holds what all of them make of it.
+        gpus: GPUs that share the inference, ulysses x ring x cfg_parallel x tensor of them. The Result is that of one of them,
+            with what it sends and receives; its `several_gpus` holds what all of them make of it.
+        ulysses, ring: degrees of sequence parallelism: GPUs that share the tokens; ulysses takes what the others leave.
+        cfg_parallel: 2 for two groups of GPUs, one for each half of classifier-free guidance.
+        tensor: degree of tensor parallelism: GPUs that share the weights of the denoiser's blocks.
         timing: 'model'; 'measured': the kernel times of the capture that ships for this workload and shape, under the host model;
             'hybrid': those scaled to `hw` by the model's ratio between the two devices.
         tf32: fp32 matrix products may be rounded to TF32 (torch.backends.cuda.matmul.allow_tf32); convolutions always are, as
@@ -104,7 +109,7 @@ def run(
     )  # fmt: skip
     shape = {"batch": batch, "height": height, "width": width, "frames": frames, "dtype": dtype}
     shape["prompt_tokens"] = prompt_tokens
-    degrees = degrees_of(gpus, ulysses, ring, hardware)
+    degrees = degrees_of(gpus, ulysses, ring, hardware, cfg_parallel, tensor)
     machine, measured = load_host(host), None
     if timing == "model":
         found = _trace(workload, trace, steps, shape)

@@ -20,7 +20,10 @@ from simtti.simulator.policy import Policy
 from simtti.simulator.several_gpus import degrees_of
 from simtti.simulator.timeline import chrome_trace
 from simtti.workloads.record import workload_trace
-from simtti.workloads.shard import ALL_TO_ALL, SEND_RECEIVE, WHOLE, Degrees, is_shared, shard
+from simtti.workloads.parallel.degrees import WHOLE, Degrees
+from simtti.workloads.parallel.operands import ALL_TO_ALL, SEND_RECEIVE
+from simtti.workloads.parallel.sequence import is_shared
+from simtti.workloads.parallel.shard import shard
 
 H100, HOST = load("h100-sxm"), load_host("default")
 SHARED = ["pixart-sigma", "wan2.1-1.3b", "flux-dev", "sd3.5-large", "cogvideox-2b", "hunyuan-video"]
@@ -179,7 +182,7 @@ def test_an_exchange_takes_the_bytes_that_leave_over_the_link(wan):
     ("workload", "device", "options", "message"),
     [
         ("wan2.1-1.3b", "h100-sxm", {"gpus": 4, "ulysses": 3, "ring": 1}, "must be gpus, 4"),
-        ("wan2.1-1.3b", "h100-sxm", {"gpus": 8}, "12 attention heads, which ulysses 8 does not divide"),
+        ("wan2.1-1.3b", "h100-sxm", {"gpus": 16}, "12 attention heads on a GPU, fewer than ulysses 16"),
         ("wan2.1-1.3b", "rtx-4090", {"gpus": 2}, "has no link between GPUs"),
         ("stable-diffusion-1.5", "h100-sxm", {"gpus": 2}, "only the tokens of a transformer can be shared"),
         ("parti", "h100-sxm", {"gpus": 2}, "has no phase of several steps"),
