@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from simtti.workloads.parallel import guidance, sequence
+from simtti.workloads.parallel import guidance, sequence, tensor
 from simtti.workloads.parallel.degrees import Degrees
 from simtti.workloads.trace import Trace
 
@@ -16,6 +16,8 @@ def shard(trace: Trace, degrees: Degrees) -> Trace:
     """
     if degrees.cfg > 1:
         trace = guidance.halved(trace)
+    if degrees.tensor > 1:
+        trace = tensor.divided(trace, degrees.tensor)
     if degrees.sequence > 1:
         trace = sequence.divided(trace, degrees)
     return trace
