@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from typing import Any
 
 from simtti.errors import InputError
@@ -118,9 +119,10 @@ def run(
         check_tied(found)
         measured = measured_kernels(found, timing, hardware, _captured_on(found))
     covered = check_coverage(found, timing, partial)
-    if quantization is not None:
-        found = _quantized(found, quantization, hardware, launch)
-    result = simulate_on(degrees, found, hardware, machine, policy, fidelity, progress, measured)
+    result = simulate_on(
+        degrees, found, hardware, machine, policy, fidelity, progress, measured,
+        _rewriting(quantization, hardware, launch),
+    )  # fmt: skip
     if not any(lowered.kernels for _, lowered in result.rows):
         raise InputError(
             f"the trace of {found.workload} launches no kernel that is known: there is nothing to time"
@@ -132,18 +134,23 @@ def run(
     return result
 
 
-def _quantized(trace: Trace, name: str, hardware: Hardware, launch: str) -> Trace:
-    """The trace with its denoiser's linear layers quantised.
+def _rewriting(quantization: str | None, hardware: Hardware, launch: str) -> Callable[[Trace], Trace]:
+    """What is done to a GPU's trace before it is simulated: its denoiser's linear layers are quantised, or nothing.
 
-    Raises:
+    The function raises:
         InputError: see `quantized`; the device's tensor cores do not take the format.
     """
+    if quantization is None:
+        return lambda trace: trace
     from simtti.workloads.quantization import SCHEMES, quantized
 
-    found = quantized(trace, name, compiled=launch == "compiled")
-    if SCHEMES[name].multiplies:
-        hardware.tensor_flops_per_cycle_sm(SCHEMES[name].multiplies)
-    return found
+    def rewrite(trace: Trace) -> Trace:
+        found = quantized(trace, quantization, compiled=launch == "compiled")
+        if SCHEMES[quantization].multiplies:
+            hardware.tensor_flops_per_cycle_sm(SCHEMES[quantization].multiplies)
+        return found
+
+    return rewrite
 
 
 def _captured(

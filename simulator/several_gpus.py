@@ -6,6 +6,8 @@ encoders run on every GPU, the VAE on one, while the others wait.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from simtti.errors import InputError
 from simtti.hw_configs.hardware import Hardware
 from simtti.hw_configs.hosts import Host
@@ -64,8 +66,11 @@ def simulate_on(
     fidelity: str = "wave",
     progress: Progress = no_progress,
     measured: Measured | None = None,
+    rewrite: Callable[[Trace], Trace] = lambda trace: trace,
 ) -> Result:
     """Simulate `trace` on degrees.gpus GPUs: the Result of one of them, with what all make of it in `several_gpus`.
+
+    rewrite: what is done to what a GPU runs, after the GPUs have shared it, as frameworks quantise each GPU's share.
 
     Raises:
         InputError: what cannot be shared (see `shard`); measured kernels, which are those of one GPU.
@@ -74,10 +79,10 @@ def simulate_on(
         raise InputError(
             f"gpus is {degrees.gpus}, but measured kernels are those of one GPU; use timing model"
         )
-    one = simulate(trace, hardware, host, policy, fidelity, progress, measured)
+    one = simulate(rewrite(trace), hardware, host, policy, fidelity, progress, measured)
     if degrees.gpus == 1:
         return one
-    share = simulate(shard(trace, degrees), hardware, host, policy, fidelity)
+    share = simulate(rewrite(shard(trace, degrees)), hardware, host, policy, fidelity)
     alone_j = sum(phase_energy_j(share, name) for name in ON_ONE_GPU)
     energy_j = degrees.gpus * (share.energy_j - alone_j) + alone_j
     share.several_gpus = SeveralGPUs(
