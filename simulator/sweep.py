@@ -28,7 +28,19 @@ OPTIONS = (
     "prompt_tokens", "dtype", "attention", "cross_attention", "mask", "quantization", "pytorch", "launch", "compile", "layout", "host",
     "trace", "fidelity", "tf32",
 )  # fmt: skip
-_WHOLE = ("gpus", "ulysses", "ring", "cfg_parallel", "tensor", "batch", "steps", "height", "width", "frames", "prompt_tokens")
+_WHOLE = (
+    "gpus",
+    "ulysses",
+    "ring",
+    "cfg_parallel",
+    "tensor",
+    "batch",
+    "steps",
+    "height",
+    "width",
+    "frames",
+    "prompt_tokens",
+)
 _FLAGS = ("tf32",)
 _TRUTH = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
 FIGURES = (

@@ -61,7 +61,19 @@ class Shape(NamedTuple):
 
 
 RUN_COLUMNS = tuple(name for name in OPTIONS if name not in ("trace", "fidelity"))
-_RUN_WHOLE = ("batch", "steps", "height", "width", "frames", "prompt_tokens", "gpus", "ulysses", "ring", "cfg_parallel", "tensor")
+_RUN_WHOLE = (
+    "batch",
+    "steps",
+    "height",
+    "width",
+    "frames",
+    "prompt_tokens",
+    "gpus",
+    "ulysses",
+    "ring",
+    "cfg_parallel",
+    "tensor",
+)
 
 
 def shape_of(op: str) -> Shape:

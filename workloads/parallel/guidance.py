@@ -101,7 +101,9 @@ def _half_of_batch(
     found = list(operators[:doubled])
     for at, operator in enumerate(operators[doubled + 1 :], doubled + 1):
         if _splits(operator, images, carried):
-            gather, gathered = _gathered(operator, _halved(operator.inputs[0], images), operator.inputs[0], fresh)
+            gather, gathered = _gathered(
+                operator, _halved(operator.inputs[0], images), operator.inputs[0], fresh
+            )
             names = {operator.inputs[0].tensor: gathered.tensor}
             rest = [_renamed(later, names) for later in operators[at:]]
             # The denoiser is given the images themselves, not twice in a new tensor.

@@ -59,7 +59,7 @@ class Regions:
         return len(use.shape) - 3
 
 
-class _Whole(Exception):
+class _WholeNeededError(Exception):
     """The operator needs the whole of what would be divided."""
 
 
@@ -117,7 +117,7 @@ class _Followed:
                         self._begin(at, layers[at])
                 elif divided:
                     self._pass(at, operator, divided)
-            except _Whole:
+            except _WholeNeededError:
                 bad.update(self._root(self.of[use.tensor]) for use in divided)
         ended = {self._root(layer) for layer in self.ends.values()}
         for layer in self.begins:
@@ -161,7 +161,7 @@ class _Followed:
             if outside:  # as large as what it is made after (`empty_like`)
                 self._same_shape(operator, divided, axes, outside)
             elif any(self.cuts[divided[0].tensor].axis(use) is None for use in operator.outputs):
-                raise _Whole
+                raise _WholeNeededError
         elif at in self.layers:
             self._end(at, self.layers[at], divided, axes)
         elif operator.category == "Attention":
@@ -172,37 +172,35 @@ class _Followed:
             self._concatenate(operator, divided, axes)
         elif operator.op == "aten::bmm":
             if len(divided) != 2 or axes != [0, 0]:
-                raise _Whole
+                raise _WholeNeededError
             self._divide(operator.outputs, 0, self._join(divided))
         elif operator.op == "aten::native_layer_norm":
             if axes[0] >= len(divided[0].shape) - len(operator.attributes["normalized_shape"]):
-                raise _Whole
+                raise _WholeNeededError
             self._divide(operator.outputs, axes[0], self._join(divided))
         elif operator.category in ("Elementwise", "Memory"):
             self._each(operator, divided, axes)
         else:
-            raise _Whole
+            raise _WholeNeededError
 
     def _axis(self, use: TensorUse) -> int:
         axis = self.cuts[use.tensor].axis(use)
         if axis is None:
-            raise _Whole
+            raise _WholeNeededError
         return axis
 
     def _end(self, at: int, layer: Linear, divided: list[TensorUse], axes: list[int]) -> None:
         x = layer.x
         if len(divided) != 1 or divided[0] is not x or axes[0] != len(x.shape) - 1:
-            raise _Whole
+            raise _WholeNeededError
         self.ends[at] = self.of[x.tensor]
 
-    def _attention(
-        self, at: int, operator: Operator, divided: list[TensorUse], axes: list[int]
-    ) -> None:
+    def _attention(self, at: int, operator: Operator, divided: list[TensorUse], axes: list[int]) -> None:
         """Of queries, keys and values the heads are divided; a mask is the same for all heads, or seen in part."""
         operands = operator.inputs[:3]
         heads = [len(use.shape) - 3 for use in operands]
         if len(divided) != 3 or any(use not in operands for use in divided) or axes != heads or heads[0] < 0:
-            raise _Whole
+            raise _WholeNeededError
         self.attends[at] = self._join(divided)
         self._divide(operator.outputs[:1], heads[0], self.attends[at])
 
@@ -217,7 +215,7 @@ class _Followed:
 
     def _concatenate(self, operator: Operator, divided: list[TensorUse], axes: list[int]) -> None:
         if len(divided) != len(operator.inputs) or len(set(axes)) > 1:
-            raise _Whole
+            raise _WholeNeededError
         axis = axes[0]
         if operator.op == "aten::stack":
             dim = operator.attributes.get("dim", 0) % len(operator.outputs[0].shape)
@@ -228,7 +226,7 @@ class _Followed:
         self, operator: Operator, divided: list[TensorUse], axes: list[int], outside: list[TensorUse]
     ) -> None:
         if any(use.shape != divided[0].shape for use in outside):
-            raise _Whole
+            raise _WholeNeededError
         self._divide(outside, axes[0], self._join(divided))
 
     def _each(self, operator: Operator, divided: list[TensorUse], axes: list[int]) -> None:
@@ -236,20 +234,20 @@ class _Followed:
         parameters of each."""
         from_end = {axis - len(use.shape) for use, axis in zip(divided, axes, strict=True)}
         if len(from_end) > 1 or not operator.outputs:
-            raise _Whole
+            raise _WholeNeededError
         back = from_end.pop()
         if operator.op.rstrip("_") in _ADDS and len({self._root(self.of[use.tensor]) for use in divided}) > 1:
-            raise _Whole  # the sum of two layers' results: the residual stream
+            raise _WholeNeededError  # the sum of two layers' results: the residual stream
         for use in operator.inputs:
             if use.tensor not in self.cuts and len(use.shape) >= -back and use.shape[back] > 1:
                 if use.role != "parameter":
-                    raise _Whole
+                    raise _WholeNeededError
                 self.cuts[use.tensor] = cut_of(use, len(use.shape) + back)
                 self.of[use.tensor] = self.of[divided[0].tensor]
         layer = self._join(divided)
         for use in operator.outputs:
             if len(use.shape) < -back:
-                raise _Whole
+                raise _WholeNeededError
             self._divide((use,), len(use.shape) + back, layer)
 
     def _cut_weights(self) -> None:

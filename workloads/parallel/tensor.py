@@ -35,7 +35,8 @@ def divided(trace: Trace, ranks: int) -> Trace:
         steps = phase.steps
         if phase.name not in WHOLE and any(_attends(op) for step in steps for op in step.operators):
             steps = tuple(
-                Step(step.count, _step(trace.workload, step.operators, ranks, images, weights)) for step in steps
+                Step(step.count, _step(trace.workload, step.operators, ranks, images, weights))
+                for step in steps
             )
         phases.append(Phase(phase.name, steps))
     if weights.cut_bytes <= weights.all_bytes / 2:
@@ -134,9 +135,7 @@ def _local(workload: str, operator: Operator, at: int, found: Regions, ranks: in
             raise InputError(
                 f"{workload}: {operator.module} has {use.shape[axis]} channels, which tensor {ranks} does not divide"
             )
-        return resized(
-            use, [size // ranks if here == axis else size for here, size in enumerate(use.shape)]
-        )
+        return resized(use, [size // ranks if here == axis else size for here, size in enumerate(use.shape)])
 
     own = dataclasses.replace(
         operator,
