@@ -41,7 +41,7 @@ def degrees_of(
         raise InputError(f"cfg-parallel is {cfg_parallel}; guidance has {HALVES} halves: give 1 or {HALVES}")
     left = gpus // max(cfg_parallel * tensor, 1)
     ring = ring if ring is not None else (left // ulysses if ulysses else 1)
-    ulysses = ulysses if ulysses is not None else left // max(ring, 1)
+    ulysses = ulysses if ulysses is not None else max(left // max(ring, 1), 1)
     found = Degrees(ulysses, ring, cfg_parallel, tensor)
     if min(gpus, *found) < 1 or found.gpus != gpus:
         others = "".join(

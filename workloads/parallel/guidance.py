@@ -97,7 +97,8 @@ def _half_of_batch(
     operator does."""
     twice, once = operators[doubled].outputs[0], operators[doubled].inputs[0]
     images = twice.shape[0]
-    carried, known = {twice.tensor}, set()
+    carried: set[int] = {twice.tensor}
+    known: set[int] = set()
     found = list(operators[:doubled])
     for at, operator in enumerate(operators[doubled + 1 :], doubled + 1):
         if _splits(operator, images, carried):
