@@ -92,10 +92,29 @@ from simtti.errors import InputError
     help="With hybrid: the device --trace was taken on, a name or a YAML file, where the one it reports is not known.",
 )
 @click.option(
-    "--gpus", default=1, show_default=True, help="GPUs that share the tokens of a transformer's denoising."
+    "--gpus",
+    default=1,
+    show_default=True,
+    help="GPUs that share the inference: ulysses x ring x cfg-parallel x tensor.",
 )
-@click.option("--ulysses", type=int, help="Degree of Ulysses (all-to-all) sequence parallelism.")
-@click.option("--ring", type=int, help="Degree of ring sequence parallelism; ulysses x ring = gpus.")
+@click.option(
+    "--ulysses",
+    type=int,
+    help="Degree of Ulysses (all-to-all) sequence parallelism, of a transformer's tokens; what the others leave if not given.",
+)
+@click.option("--ring", type=int, help="Degree of ring sequence parallelism.")
+@click.option(
+    "--cfg-parallel",
+    default=1,
+    show_default=True,
+    help="2: each half of classifier-free guidance on GPUs of its own; UNets too.",
+)
+@click.option(
+    "--tensor",
+    default=1,
+    show_default=True,
+    help="Degree of tensor parallelism: of the weights of a transformer's blocks.",
+)
 @json_option("the result")
 @click.option("--timeline", help="Write a timeline that ui.perfetto.dev and chrome://tracing open.")
 def run(

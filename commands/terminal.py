@@ -115,7 +115,7 @@ def print_result(result: Result) -> None:
     console.print(table)
     if many:
         console.print(
-            f"\nOf [bold]{many.gpus} GPUs[/] (ulysses {many.ulysses}, ring {many.ring}) this is one; joules are of all. "
+            f"\nOf [bold]{many.gpus} GPUs[/] ({many.degrees}) this is one; joules are of all. "
             f"{many.one_gpu_s / many.latency_s:.2f}x as fast as one alone, {seconds(many.one_gpu_s)}; communication takes "
             f"{seconds(many.communication_s)}"
         )

@@ -25,6 +25,7 @@ from simtti.simulator.engine.peak_memory import Memory
 from simtti.simulator.engine.program import MAIN
 from simtti.simulator.lowering.lower import Lowered
 from simtti.simulator.policy import Policy
+from simtti.workloads.parallel.degrees import Degrees
 from simtti.workloads.trace import Operator, Trace
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class PhaseTime:
 @dataclass(frozen=True, slots=True)
 class SeveralGPUs:
     """What several GPUs make of an inference: seconds, joules of all of them, bytes on each, how long of the latency is
-    communication, and the seconds of one GPU alone."""
+    communication, and the seconds of one GPU alone. ulysses, ring, cfg_parallel, tensor: the degrees, whose product is gpus."""
 
     gpus: int
     ulysses: int
@@ -64,6 +65,13 @@ class SeveralGPUs:
     peak_memory_bytes: int | None
     communication_s: float
     one_gpu_s: float
+    cfg_parallel: int = 1
+    tensor: int = 1
+
+    @property
+    def degrees(self) -> str:
+        """The degrees in words, as 'cfg 2, ulysses 4'."""
+        return Degrees(self.ulysses, self.ring, self.cfg_parallel, self.tensor).words()
 
     def to_dict(self) -> dict[str, Any]:
         """As `simtti run --gpus N --json` adds it."""

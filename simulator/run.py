@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from typing import Any
 
 from simtti.errors import InputError
@@ -14,7 +15,7 @@ from simtti.simulator.by_host import latency_by_host
 from simtti.simulator.coverage import check_coverage, check_tied
 from simtti.simulator.engine.measured_kernels import measured_kernels
 from simtti.simulator.engine.preparation import Progress, no_progress
-from simtti.simulator.policy import Policy
+from simtti.simulator.policy import COMPILED, Policy
 from simtti.simulator.result import Result
 from simtti.simulator.several_gpus import degrees_of, simulate_on
 from simtti.workloads.trace import Trace
@@ -44,6 +45,8 @@ def run(
     gpus: int = 1,
     ulysses: int | None = None,
     ring: int | None = None,
+    cfg_parallel: int = 1,
+    tensor: int = 1,
     dependent_launch: bool = False,
     pytorch: str | None = None,
     mask: str = "",
@@ -75,8 +78,11 @@ def run(
         host: the host machine: a name in hw_configs/hosts.yaml, or the path of a file like it (`simtti capture host`).
         trace: a trace file to run instead of the workload's own.
         fidelity: 'wave'; 'cta' to simulate every CTA; 'closed' for the closed form, in which kernels do not contend.
-        gpus, ulysses, ring: GPUs that share the tokens, and the degrees of sequence parallelism. The Result is
-            that of one of them, with what it sends and receives; its `several_gpus` holds what all of them make of it.
+        gpus: GPUs that share the inference, ulysses x ring x cfg_parallel x tensor of them. The Result is that of one of them,
+            with what it sends and receives; its `several_gpus` holds what all of them make of it.
+        ulysses, ring: degrees of sequence parallelism: GPUs that share the tokens; ulysses takes what the others leave.
+        cfg_parallel: 2 for two groups of GPUs, one for each half of classifier-free guidance.
+        tensor: degree of tensor parallelism: GPUs that share the weights of the denoiser's blocks.
         timing: 'model'; 'measured': the kernel times of the capture that ships for this workload and shape, under the host model;
             'hybrid': those scaled to `hw` by the model's ratio between the two devices.
         tf32: fp32 matrix products may be rounded to TF32 (torch.backends.cuda.matmul.allow_tf32); convolutions always are, as
@@ -120,7 +126,7 @@ def run(
         "dtype": dtype,
     }
     shape["prompt_tokens"], shape["strength"] = prompt_tokens, strength
-    degrees = degrees_of(gpus, ulysses, ring, hardware)
+    degrees = degrees_of(gpus, ulysses, ring, hardware, cfg_parallel, tensor)
     machine, measured = load_host(host), None
     if timing == "model":
         found = _trace(workload, trace, steps, shape, guidance)
@@ -137,13 +143,10 @@ def run(
         from simtti.workloads.caching import cached
 
         found = cached(found, cache)
-    if quantization is not None:
-        found = _quantized(found, quantization, hardware, launch)
-    if lora is not None:
-        from simtti.workloads.lora import with_lora
-
-        found = with_lora(found, lora)
-    result = simulate_on(degrees, found, hardware, machine, policy, fidelity, progress, measured)
+    result = simulate_on(
+        degrees, found, hardware, machine, policy, fidelity, progress, measured,
+        _rewriting(quantization, lora, hardware, launch),
+    )  # fmt: skip
     if not any(lowered.kernels for _, lowered in result.rows):
         raise InputError(
             f"the trace of {found.workload} launches no kernel that is known: there is nothing to time"
@@ -155,18 +158,30 @@ def run(
     return result
 
 
-def _quantized(trace: Trace, name: str, hardware: Hardware, launch: str) -> Trace:
-    """The trace with its denoiser's linear layers quantised.
+def _rewriting(
+    quantization: str | None, lora: int | None, hardware: Hardware, launch: str
+) -> Callable[[Trace], Trace]:
+    """What is done to a GPU's trace before it is simulated: its denoiser's linear layers are quantised, then low-rank layers put beside
+    them, or nothing.
 
-    Raises:
-        InputError: see `quantized`; the device's tensor cores do not take the format.
+    The function raises:
+        InputError: see `quantized` and `with_lora`; the device's tensor cores do not take the format.
     """
-    from simtti.workloads.quantization import SCHEMES, quantized
 
-    found = quantized(trace, name, compiled=launch == "compiled")
-    if SCHEMES[name].multiplies:
-        hardware.tensor_flops_per_cycle_sm(SCHEMES[name].multiplies)
-    return found
+    def rewrite(trace: Trace) -> Trace:
+        if quantization is not None:
+            from simtti.workloads.quantization import SCHEMES, quantized
+
+            trace = quantized(trace, quantization, compiled=launch in COMPILED)
+            if SCHEMES[quantization].multiplies:
+                hardware.tensor_flops_per_cycle_sm(SCHEMES[quantization].multiplies)
+        if lora is not None:
+            from simtti.workloads.lora import with_lora
+
+            trace = with_lora(trace, lora)
+        return trace
+
+    return rewrite
 
 
 def _captured(

@@ -1,10 +1,12 @@
-"""Several GPUs that share the tokens of one inference: the simulation of one of them, which waits for the others' data.
+"""Several GPUs that share one inference: the simulation of one of them, which waits for the others' data.
 
-Every GPU holds all weights and its share of the tokens (`workloads.shard`). All do the same, so one is simulated, with what
-it sends and receives. Text encoders run on every GPU, the VAE on one, while the others wait.
+`workloads.parallel` says what it runs. All do the same, or no more, so one is simulated, with what it sends and receives. Text
+encoders run on every GPU, the VAE on one, while the others wait.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 from simtti.errors import InputError
 from simtti.hw_configs.hardware import Hardware
@@ -14,25 +16,45 @@ from simtti.simulator.engine.preparation import Progress, no_progress
 from simtti.simulator.engine.simulation import simulate
 from simtti.simulator.policy import Policy
 from simtti.simulator.result import Result, SeveralGPUs
-from simtti.workloads.shard import Degrees, shard
+from simtti.workloads.parallel.degrees import Degrees
+from simtti.workloads.parallel.guidance import HALVES
+from simtti.workloads.parallel.shard import shard
 from simtti.workloads.trace import Trace
 
 ON_ONE_GPU = ("decoder",)
 
 
-def degrees_of(gpus: int, ulysses: int | None, ring: int | None, hardware: Hardware) -> Degrees:
-    """Degrees of sequence parallelism for `gpus` GPUs; with neither given, ulysses is gpus.
+def degrees_of(
+    gpus: int,
+    ulysses: int | None,
+    ring: int | None,
+    hardware: Hardware,
+    cfg_parallel: int = 1,
+    tensor: int = 1,
+) -> Degrees:
+    """Degrees of parallelism for `gpus` GPUs; with neither ulysses nor ring given, ulysses is what the others leave.
 
     Raises:
-        InputError: degrees that do not multiply to gpus, or a device without a link.
+        InputError: degrees that do not multiply to gpus, groups that guidance has no halves for, or a device without a link.
     """
-    ring = ring if ring is not None else (gpus // ulysses if ulysses else 1)
-    ulysses = ulysses if ulysses is not None else gpus // max(ring, 1)
-    if min(gpus, ulysses, ring) < 1 or ulysses * ring != gpus:
-        raise InputError(f"ulysses {ulysses} times ring {ring} is {ulysses * ring}; it must be gpus, {gpus}")
+    if cfg_parallel not in (1, HALVES):
+        raise InputError(f"cfg-parallel is {cfg_parallel}; guidance has {HALVES} halves: give 1 or {HALVES}")
+    left = gpus // max(cfg_parallel * tensor, 1)
+    ring = ring if ring is not None else (left // ulysses if ulysses else 1)
+    ulysses = ulysses if ulysses is not None else max(left // max(ring, 1), 1)
+    found = Degrees(ulysses, ring, cfg_parallel, tensor)
+    if min(gpus, *found) < 1 or found.gpus != gpus:
+        others = "".join(
+            f"{name} {degree} times "
+            for name, degree in (("cfg-parallel", cfg_parallel), ("tensor", tensor))
+            if degree != 1
+        )
+        raise InputError(
+            f"{others}ulysses {ulysses} times ring {ring} is {found.gpus}; it must be gpus, {gpus}"
+        )
     if gpus > 1 and not hardware.link_bytes_per_s:
         raise InputError(f"{hardware.name} has no link between GPUs; use 1 of it")
-    return Degrees(ulysses, ring)
+    return found
 
 
 def simulate_on(
@@ -44,25 +66,28 @@ def simulate_on(
     fidelity: str = "wave",
     progress: Progress = no_progress,
     measured: Measured | None = None,
+    rewrite: Callable[[Trace], Trace] = lambda trace: trace,
 ) -> Result:
     """Simulate `trace` on degrees.gpus GPUs: the Result of one of them, with what all make of it in `several_gpus`.
 
+    rewrite: what is done to what a GPU runs, after the GPUs have shared it, as frameworks quantise each GPU's share.
+
     Raises:
-        InputError: tokens or heads that cannot be shared; measured kernels, which are those of one GPU.
+        InputError: what cannot be shared (see `shard`); measured kernels, which are those of one GPU.
     """
     if measured is not None and degrees.gpus > 1:
         raise InputError(
             f"gpus is {degrees.gpus}, but measured kernels are those of one GPU; use timing model"
         )
-    one = simulate(trace, hardware, host, policy, fidelity, progress, measured)
+    one = simulate(rewrite(trace), hardware, host, policy, fidelity, progress, measured)
     if degrees.gpus == 1:
         return one
-    share = simulate(shard(trace, degrees), hardware, host, policy, fidelity)
+    share = simulate(rewrite(shard(trace, degrees)), hardware, host, policy, fidelity)
     alone_j = sum(phase_energy_j(share, name) for name in ON_ONE_GPU)
     energy_j = degrees.gpus * (share.energy_j - alone_j) + alone_j
     share.several_gpus = SeveralGPUs(
         degrees.gpus, degrees.ulysses, degrees.ring, share.latency_s, energy_j, share.peak_memory_bytes,
-        share.breakdown.get("Communication", 0.0), one.latency_s,
+        share.breakdown.get("Communication", 0.0), one.latency_s, degrees.cfg, degrees.tensor,
     )  # fmt: skip
     return share
 

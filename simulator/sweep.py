@@ -24,11 +24,13 @@ if TYPE_CHECKING:
     import pandas as pd
 
 OPTIONS = (
-    "workload", "hw", "gpus", "ulysses", "ring", "batch", "steps", "height", "width", "frames", "prompt_tokens", "dtype",
-    "guidance", "strength", "attention", "cross_attention", "mask", "quantization", "cache", "lora", "pytorch", "launch",
-    "compile", "layout", "host", "trace", "fidelity", "tf32",
+    "workload", "hw", "gpus", "ulysses", "ring", "cfg_parallel", "tensor", "batch", "steps", "height", "width", "frames",
+    "prompt_tokens", "dtype", "guidance", "strength", "attention", "cross_attention", "mask", "quantization", "cache", "lora",
+    "pytorch", "launch", "compile", "layout", "host", "trace", "fidelity", "tf32",
 )  # fmt: skip
-_WHOLE = ("gpus", "ulysses", "ring", "batch", "steps", "height", "width", "frames", "prompt_tokens", "lora")
+_WHOLE = (
+    "gpus", "ulysses", "ring", "cfg_parallel", "tensor", "batch", "steps", "height", "width", "frames", "prompt_tokens", "lora",
+)  # fmt: skip
 _NUMBERS = ("strength",)
 _FLAGS = ("tf32",)
 _TRUTH = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}

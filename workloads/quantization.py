@@ -28,7 +28,7 @@ from dataclasses import dataclass, replace
 
 from simtti.errors import InputError, unknown
 from simtti.workloads.aten import operator as known_operator
-from simtti.workloads.shard import WHOLE
+from simtti.workloads.parallel.degrees import WHOLE
 from simtti.workloads.trace import ITEM_BYTES, Operator, Phase, Step, TensorUse, Trace, row_major
 
 PRODUCTS = ("aten::mm", "aten::addmm", "aten::linear")

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Mapping, Sequence
 
 from simtti.hw_configs.hosts import Host
-from simtti.workloads.shard import SEND_RECEIVE
+from simtti.workloads.parallel.operands import SEND_RECEIVE
 from simtti.workloads.trace import Operator
 
 # The library whose modules cost the host more than bare ones (see `Host`).

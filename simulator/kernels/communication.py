@@ -40,8 +40,7 @@ from simtti.simulator.kernels.family import (
     reads_of,
     writes_of,
 )
-from simtti.workloads.shard import ALL_TO_ALL as ALL_TO_ALL_OPERATOR
-from simtti.workloads.shard import SEND_RECEIVE
+from simtti.workloads.parallel import operands
 from simtti.workloads.trace import Operator
 
 # exact: CTAs (channels), threads and registers of NCCL's kernels on NVLink (NCCL 2.18 and later), as profilers show
@@ -175,8 +174,22 @@ def _kernel(
 
 
 def _lower_all_to_all(operator: Operator, target: Target) -> list[Kernel]:
-    problem = AllToAll(float(operator.inputs[0].nbytes), int(operator.attributes["ranks"]))
+    # Where shares differ, a GPU receives more than it sends, or the other way round.
+    nbytes = float(max(operator.inputs[0].nbytes, operator.outputs[0].nbytes))
+    problem = AllToAll(nbytes, int(operator.attributes["ranks"]))
     return _in_a_run(all_to_all(problem, target.hardware), target)
+
+
+def _lower_ring(name: str, passes: int) -> Lower:
+    """Lowers a collective that goes round, which NCCL calls `name`."""
+
+    def lower(operator: Operator, target: Target) -> list[Kernel]:
+        (sent,), (received,) = reads_of(operator), writes_of(operator)
+        nbytes = float(max(operator.inputs[0].nbytes, operator.outputs[0].nbytes))
+        problem = Ring(name, nbytes, int(operator.attributes["ranks"]), passes, sent, received)
+        return _in_a_run(ring(problem, target.hardware), target)
+
+    return lower
 
 
 def _lower_send_receive(operator: Operator, target: Target) -> list[Kernel]:
@@ -239,13 +252,13 @@ def _family(
     )
 
 
-ALL_GATHER = _family("all_gather", "each of `gpus` GPUs ends with numel elements, a part from each", _all_gather)  # fmt: skip
+ALL_GATHER = _family("all_gather", "each of `gpus` GPUs ends with numel elements, a part from each", _all_gather, aten={operands.ALL_GATHER: _lower_ring("AllGather", 1)})  # fmt: skip
 REDUCE_SCATTER = _family("reduce_scatter", "each of `gpus` GPUs ends with its part of the sum of numel elements of all", _reduce_scatter)  # fmt: skip
-ALL_REDUCE = _family("all_reduce", "each of `gpus` GPUs ends with the sum of numel elements of all", _all_reduce)  # fmt: skip
+ALL_REDUCE = _family("all_reduce", "each of `gpus` GPUs ends with the sum of numel elements of all", _all_reduce, aten={operands.ALL_REDUCE: _lower_ring("AllReduce_Sum", 2)})  # fmt: skip
 ALL_TO_ALL = _family(
     "all_to_all",
     "each of `gpus` GPUs sends every other its part of numel elements",
     _all_to_all,
     also=("alltoall",),
-    aten={ALL_TO_ALL_OPERATOR: _lower_all_to_all, SEND_RECEIVE: _lower_send_receive},
+    aten={operands.ALL_TO_ALL: _lower_all_to_all, operands.SEND_RECEIVE: _lower_send_receive},
 )

@@ -16,11 +16,16 @@ from simtti.hw_configs.hosts import load_host
 from simtti.simulator.closed_form import lone_execution_s
 from simtti.simulator.engine import simulation
 from simtti.simulator.engine.simulation import simulate
+from simtti.simulator.kernels.family import Target
+from simtti.simulator.lowering.registry import LOWERINGS
 from simtti.simulator.policy import Policy
 from simtti.simulator.several_gpus import degrees_of
 from simtti.simulator.timeline import chrome_trace
+from simtti.workloads.parallel.degrees import WHOLE, Degrees
+from simtti.workloads.parallel.operands import ALL_GATHER, ALL_REDUCE, ALL_TO_ALL, SEND_RECEIVE
+from simtti.workloads.parallel.sequence import is_shared
+from simtti.workloads.parallel.shard import shard
 from simtti.workloads.record import workload_trace
-from simtti.workloads.shard import ALL_TO_ALL, SEND_RECEIVE, WHOLE, Degrees, is_shared, shard
 
 H100, HOST = load("h100-sxm"), load_host("default")
 SHARED = ["pixart-sigma", "wan2.1-1.3b", "flux-dev", "sd3.5-large", "cogvideox-2b", "hunyuan-video"]
@@ -115,7 +120,7 @@ def test_more_gpus_are_faster_on_a_large_video_and_spend_more_energy():
         assert_is_the_job_on(gpus, run, one)
 
 
-def assert_is_the_job_on(gpus, run, one):
+def assert_is_the_job_on(gpus, run, one, streams=None):
     """Text, JSON, figures and timeline all say what the job takes on the GPUs, with the communication in it."""
     many, written = run.several_gpus, run.to_dict()
     assert (many.gpus, many.one_gpu_s) == (gpus, one.latency_s)
@@ -133,7 +138,7 @@ def assert_is_the_job_on(gpus, run, one):
         run.latency_s * 1e6, rel=1e-3
     )
     overlapped = gpus > 4
-    assert len({event["tid"] for event in sent}) == 1 + overlapped
+    assert len({event["tid"] for event in sent}) == (streams or 1 + overlapped)
 
 
 def test_the_terminal_speaks_of_all_gpus(capsys):
@@ -175,13 +180,87 @@ def test_an_exchange_takes_the_bytes_that_leave_over_the_link(wan):
     assert exchange.duration_s >= exchange.kernel.link_bytes / H100.link_bytes_per_s
 
 
+@pytest.mark.parametrize("ulysses", [5, 8])
+def test_heads_that_do_not_divide_cost_what_the_busiest_gpu_has(wan, ulysses):
+    """12 heads on 5 or 8 GPUs: 3 or 2 on the busiest, of all tokens."""
+    own = math.ceil(12 / ulysses)
+    share = shard(wan, Degrees(ulysses, 1))
+    step = next(phase for phase in share.phases if phase.name == "denoising").steps[0]
+    attentions = [
+        op for op in step.operators if op.category == "Attention" and op.attributes["kind"] == "self"
+    ]
+    assert {op.inputs[0].shape[1] for op in attentions} == {own}
+    tokens = math.ceil(32760 / ulysses)
+    there, back = ([op for op in step.operators if op.op == ALL_TO_ALL][at] for at in (0, 3))
+    assert (there.inputs[0].numel, there.outputs[0].numel) == (
+        12 * 128 * tokens,
+        own * 128 * tokens * ulysses,
+    )
+    assert (back.inputs[0].numel, back.outputs[0].numel) == (there.outputs[0].numel, there.inputs[0].numel)
+    (kernel,) = LOWERINGS[ALL_TO_ALL](there, Target(H100, Policy(launch="graph")))
+    assert kernel.link_bytes == pytest.approx(there.outputs[0].nbytes * (ulysses - 1) / ulysses)
+
+
+def test_tokens_heads_weights_and_halves_are_shared_at_once(wan):
+    """Sixteen GPUs, in four ways at once: attention's work is a sixteenth, and each exchange is among its own ranks."""
+    degrees = Degrees(ulysses=2, ring=2, cfg=2, tensor=2)
+    share = shard(wan, degrees)
+    step = next(phase for phase in share.phases if phase.name == "denoising").steps[0]
+    whole = next(phase for phase in wan.phases if phase.name == "denoising").steps[0]
+
+    def attention(step):
+        return sum(op.inputs[0].numel * op.inputs[1].shape[-2] for op in step.operators
+                   if op.category == "Attention" and op.attributes["kind"] == "self")  # fmt: skip
+
+    assert degrees.gpus == 16
+    assert 16 * attention(step) == pytest.approx(attention(whole), rel=1e-3)
+    ranks = {op.op: op.attributes["ranks"] for op in step.operators if op.category == "Communication"}
+    # A send's are all GPUs, which share what connects them.
+    assert ranks == {ALL_TO_ALL: 2, SEND_RECEIVE: 16, ALL_REDUCE: 2, ALL_GATHER: 2}
+
+
+@pytest.mark.parametrize(
+    ("workload", "options"),
+    [
+        ("stable-diffusion-1.5", {"gpus": 2, "cfg_parallel": 2}),
+        ("pixart-sigma", {"gpus": 4, "cfg_parallel": 2}),
+        ("pixart-sigma", {"gpus": 2, "tensor": 2}),
+        ("pixart-sigma", {"gpus": 5}),
+    ],
+)
+def test_each_kind_is_the_job_on_its_gpus(workload, options):
+    alone = simtti.run(workload, "h100-sxm", steps=4, launch="graph", fidelity="closed")
+    run = simtti.run(workload, "h100-sxm", steps=4, launch="graph", fidelity="closed", **options)
+    assert_is_the_job_on(options["gpus"], run, alone, streams=1)
+    assert run.latency_s < alone.latency_s
+    assert run.several_gpus.cfg_parallel == options.get("cfg_parallel", 1)
+    assert run.several_gpus.tensor == options.get("tensor", 1)
+    assert not any(op.startswith("c10d") for op in run.unlowered)
+
+
+def test_tensor_parallelism_takes_weights_off_a_gpu_and_quantising_more():
+    def weights(**options):
+        run = simtti.run("pixart-sigma", "h100-sxm", steps=2, fidelity="closed", **options)
+        return run.memory.fixed_bytes
+
+    alone, shared, both = weights(), weights(gpus=2, tensor=2), weights(gpus=2, tensor=2, quantization="fp8")
+    transformer = workload_trace("pixart-sigma").parameter_bytes["transformer"]
+    assert 0.4 * transformer < alone - shared < 0.5 * transformer
+    assert 0.2 * transformer < shared - both < 0.26 * transformer
+
+
 @pytest.mark.parametrize(
     ("workload", "device", "options", "message"),
     [
         ("wan2.1-1.3b", "h100-sxm", {"gpus": 4, "ulysses": 3, "ring": 1}, "must be gpus, 4"),
-        ("wan2.1-1.3b", "h100-sxm", {"gpus": 8}, "12 attention heads, which ulysses 8 does not divide"),
+        ("wan2.1-1.3b", "h100-sxm", {"gpus": 16}, "12 attention heads on a GPU, fewer than ulysses 16"),
+        ("wan2.1-1.3b", "h100-sxm", {"cfg_parallel": 2}, "cfg-parallel 2 times ulysses 1 times ring 1 is 2; it must be gpus, 1"),
+        ("wan2.1-1.3b", "h100-sxm", {"gpus": 3, "cfg_parallel": 3}, "cfg-parallel is 3; guidance has 2 halves: give 1 or 2"),
+        ("wan2.1-1.3b", "h100-sxm", {"gpus": 6, "tensor": 4}, "tensor 4 times ulysses 1 times ring 1 is 4; it must be gpus, 6"),
+        ("wan2.1-1.3b", "h100-sxm", {"gpus": 2, "tensor": -2}, "it must be gpus, 2"),
         ("wan2.1-1.3b", "rtx-4090", {"gpus": 2}, "has no link between GPUs"),
         ("stable-diffusion-1.5", "h100-sxm", {"gpus": 2}, "only the tokens of a transformer can be shared"),
+        ("flux-dev", "h100-sxm", {"gpus": 2, "cfg_parallel": 2}, "no step that denoises with the prompt and without it"),
         ("parti", "h100-sxm", {"gpus": 2}, "has no phase of several steps"),
     ],
 )  # fmt: skip
@@ -194,6 +273,8 @@ def test_degrees_follow_from_each_other():
     assert degrees_of(8, None, None, H100) == Degrees(8, 1)
     assert degrees_of(8, 2, None, H100) == Degrees(2, 4)
     assert degrees_of(8, None, 2, H100) == Degrees(4, 2)
+    assert degrees_of(8, None, None, H100, cfg_parallel=2) == Degrees(4, 1, 2)
+    assert degrees_of(8, None, 2, H100, cfg_parallel=2, tensor=2) == Degrees(1, 2, 2, 2)
 
 
 @pytest.mark.parametrize("fidelity", ["closed", "wave", "cta"])

@@ -82,7 +82,7 @@ def evaluate_runs(
     if "gpus" not in table:
         table.insert(2, "gpus", 1)
     table["gpus"] = table.gpus.fillna(1).astype(int)
-    for name in ("batch", "steps", "height", "width", "frames", "ulysses", "ring"):
+    for name in ("batch", "steps", "height", "width", "frames", "ulysses", "ring", "cfg_parallel", "tensor"):
         if name in table:
             table[name] = table[name].astype(float if table[name].isna().any() else int)
     table["ratio"] = table.predicted_s / table.latency_s

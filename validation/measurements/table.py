@@ -9,7 +9,7 @@ A row is either one operator, as a row of `simtti predict`, or one whole inferen
     time_us         measured time of the operator, microseconds
     power_w         mean board power meanwhile, watts; may be empty
     workload        a workload's name; empty for a single operator. Then the options of `simtti sweep`: batch steps
-                    height width frames prompt_tokens gpus ulysses ring attention launch host
+                    height width frames prompt_tokens gpus ulysses ring cfg_parallel tensor attention launch host
     latency_s       measured latency of the whole batch, seconds
     energy_j        energy of the whole batch on all GPUs, joules; may be empty
     memory_bytes    the most that was allocated meanwhile, as torch.cuda.max_memory_allocated counts; may be empty
@@ -61,7 +61,19 @@ class Shape(NamedTuple):
 
 
 RUN_COLUMNS = tuple(name for name in OPTIONS if name not in ("trace", "fidelity"))
-_RUN_WHOLE = ("batch", "steps", "height", "width", "frames", "prompt_tokens", "gpus", "ulysses", "ring")
+_RUN_WHOLE = (
+    "batch",
+    "steps",
+    "height",
+    "width",
+    "frames",
+    "prompt_tokens",
+    "gpus",
+    "ulysses",
+    "ring",
+    "cfg_parallel",
+    "tensor",
+)
 
 
 def shape_of(op: str) -> Shape:

@@ -22,7 +22,7 @@ from simtti.simulator.predict import predict_rows
 from simtti.validation.fit.families import in_training
 from simtti.validation.judge.prediction import times_us
 from simtti.validation.measurements import sources
-from simtti.workloads.shard import ALL_TO_ALL, SEND_RECEIVE
+from simtti.workloads.parallel.operands import ALL_TO_ALL, SEND_RECEIVE
 from simtti.workloads.trace import Operator, TensorUse
 
 L40S = load("l40s")

@@ -26,7 +26,7 @@ from simtti.simulator.lowering.triton import kernels_of as generated
 from simtti.simulator.lowering.triton import readers_of
 from simtti.simulator.policy import Policy
 from simtti.simulator.predict import predict
-from simtti.workloads.shard import ALL_TO_ALL
+from simtti.workloads.parallel.operands import ALL_TO_ALL
 from simtti.workloads.trace import Operator, TensorUse
 
 H200 = load("h200-sxm")

@@ -75,7 +75,10 @@ SCOPES = {
 }  # fmt: skip
 MEMORY = {"allocated": "allocated", "torch peak allocated": "allocated", "peak reserved": "reserved"}
 # Degrees as sources write them; a plain SP is taken as Ulysses.
-DEGREES = (("ulysses", r"(?:ulysses|usp|sp)-?(\d+)"), ("ring", r"ring-?(\d+)"))  # fmt: skip
+DEGREES = (
+    ("ulysses", r"(?:ulysses|usp|sp)-?(\d+)"), ("ring", r"ring-?(\d+)"), ("cfg_parallel", r"cfg-?(\d+)"),
+    ("tensor", r"\btp-?(\d+)"),
+)  # fmt: skip
 
 
 def read_end_to_end(table: pd.DataFrame, left_out: Counter[str]) -> Iterator[Row]:
@@ -219,7 +222,7 @@ def _degrees(text: str, gpus: int) -> Row:
         if match := re.search(pattern, words):
             found[name] = int(match[1])
             words = words.replace(match[0], "")
-    words = re.sub(r"cfg1|tp1|nvlink|[x\s,]+", "", words)
+    words = re.sub(r"pipefusion1\b|nvlink|[x\s,]+", "", words)
     if words or not found:
         raise UnfitError(f"several GPUs by {text or 'means that are not stated'}")
     return found

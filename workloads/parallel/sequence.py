@@ -10,50 +10,40 @@ where their number divides, else every GPU has all of them. Text encoders and th
 from __future__ import annotations
 
 import dataclasses
-import itertools
-import math
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any
 
 from simtti.errors import InputError
-from simtti.workloads.trace import ITEM_BYTES, Operator, Phase, Step, TensorUse, Trace
-
-# Phases that no GPU gets a share of.
-WHOLE = ("text_encoder", "image_encoder", "decoder")
-ALL_TO_ALL = "c10d::alltoall_base_"
-SEND_RECEIVE = "c10d::batch_isend_irecv"
-
-
-class Degrees(NamedTuple):
-    """ulysses x ring GPUs."""
-
-    ulysses: int
-    ring: int
-
-    @property
-    def gpus(self) -> int:
-        return self.ulysses * self.ring
+from simtti.workloads.parallel.degrees import WHOLE, Degrees
+from simtti.workloads.parallel.operands import (
+    ALL_TO_ALL,
+    SEND_RECEIVE,
+    collective,
+    dense,
+    made,
+    operator_like,
+    resized,
+    stored,
+    unused_tensors,
+)
+from simtti.workloads.trace import Operator, Phase, Step, TensorUse, Trace
 
 
-def shard(trace: Trace, degrees: Degrees) -> Trace:
-    """What one GPU runs of `trace`.
+def divided(trace: Trace, degrees: Degrees) -> Trace:
+    """What one of the GPUs that share the tokens runs of `trace`.
 
     Raises:
-        InputError: a denoiser whose tokens cannot be shared: a UNet, or one without self-attention; heads that do not
-            divide by the Ulysses degree.
+        InputError: a denoiser whose tokens cannot be shared: a UNet, or one without self-attention; fewer heads than the Ulysses
+            degree.
     """
-    if degrees.gpus == 1:
-        return trace
-    fresh = itertools.count(
-        1 + max((use.tensor for op in trace.operators() for use in (*op.inputs, *op.outputs)), default=0)
-    )
+    fresh = unused_tensors(trace)
     phases = []
     shared = False
     for phase in trace.phases:
         steps = phase.steps
         if is_shared(phase):
             # Of the whole phase: a step that skips its attention has the same tokens.
-            lengths = _local_lengths([op for step in steps for op in step.operators], degrees.gpus)
+            lengths = _local_lengths([op for step in steps for op in step.operators], degrees.sequence)
             steps = tuple(
                 Step(step.count, _shard_step(trace.workload, step.operators, degrees, fresh, lengths))
                 for step in steps
@@ -175,7 +165,7 @@ def _local(use: TensorUse, lengths: dict[int, int]) -> TensorUse:
     image's patches come channel by channel: their shares are copied token by token."""
     if use.role == "parameter" or len(use.shape) < 2:
         return use
-    shape, strides = list(use.shape), list(use.strides)
+    shape = list(use.shape)
     by_channel = False
     for axis, (size, stride) in enumerate(zip(use.shape, use.strides, strict=True)):
         if stride == 1 and axis == len(use.shape) - 1:
@@ -185,26 +175,8 @@ def _local(use: TensorUse, lengths: dict[int, int]) -> TensorUse:
     if tuple(shape) == use.shape:
         return use
     if by_channel:
-        strides = _dense(shape)
-    else:
-        for axis in sorted(range(len(shape)), key=lambda axis: use.strides[axis]):
-            span, own = strides[axis] * use.shape[axis], strides[axis] * shape[axis]
-            if span != own:
-                strides = [
-                    stride // span * own
-                    if other != axis and stride >= span and stride % span == 0
-                    else stride
-                    for other, stride in enumerate(strides)
-                ]
-    nbytes = -(-use.storage_bytes * math.prod(shape) // max(use.numel, 1))
-    return dataclasses.replace(use, shape=tuple(shape), strides=tuple(strides), storage_bytes=nbytes)
-
-
-def _dense(shape: Sequence[int]) -> list[int]:
-    strides = [1]
-    for size in reversed(shape[1:]):
-        strides.append(strides[-1] * size)
-    return strides[::-1]
+        return stored(dataclasses.replace(use, strides=tuple(dense(shape))), shape)
+    return resized(use, shape)
 
 
 # ---- attention
@@ -212,6 +184,9 @@ def _dense(shape: Sequence[int]) -> list[int]:
 
 class _Exchange:
     """The operators around and of one self-attention whose tokens are shared. Shapes are (batch, heads, tokens, width).
+
+    Where the Ulysses degree does not divide the heads, some GPUs get one more than others, as all-to-all with sizes of its own
+    for each rank does it; what is given is the share of one that has more, for which the others wait.
 
     repeated: of its tokens, those that every GPU has; their keys and values are attended to once, in the ring's last step.
     """
@@ -221,10 +196,9 @@ class _Exchange:
     ) -> None:
         self.attention, self.degrees, self.fresh, self.repeated = attention, degrees, fresh, repeated
         heads = attention.inputs[0].shape[-3]
-        if heads % degrees.ulysses:
+        if heads < degrees.ulysses:
             raise InputError(
-                f"{workload} has {heads} attention heads, which ulysses {degrees.ulysses} does not divide; give one that does, "
-                "and the rest as ring"
+                f"{workload} has {heads} attention heads on a GPU, fewer than ulysses {degrees.ulysses}; give the rest as ring"
             )
 
     def operators(self) -> list[Operator]:
@@ -288,13 +262,20 @@ class _Exchange:
             return [], use
         batch, heads, tokens, width = _four(use.shape)
         by_batch, by_head, by_token, by_width = _four(use.strides)
-        own = heads // ranks
-        sent = self._made((ranks, tokens, batch, own, width), use.dtype)
+        own = -(-heads // ranks)
+        # What goes to each is of one size or, where it is not, written in one piece.
+        parts, of_part = (ranks, own) if heads % ranks == 0 else (1, heads)
+        sent = self._made((parts, tokens, batch, of_part, width), use.dtype)
         source = dataclasses.replace(
-            use, shape=sent.shape, strides=(by_head * own, by_token, by_batch, by_head, by_width)
+            use, shape=sent.shape, strides=(by_head * of_part, by_token, by_batch, by_head, by_width)
         )
+        arrived = self._made((ranks, tokens, batch, own, width), use.dtype)
         return self._all_to_all(
-            source, sent, (batch, own, ranks * tokens, width), (own * width, width, batch * own * width, 1)
+            source,
+            sent,
+            arrived,
+            (batch, own, ranks * tokens, width),
+            (own * width, width, batch * own * width, 1),
         )
 
     def _scatter(self, use: TensorUse) -> list[Operator]:
@@ -305,27 +286,37 @@ class _Exchange:
             return [self._operator("aten::view", "View", (use,), (target,), is_view=True)]
         batch, own, tokens, width = _four(use.shape)
         by_batch, by_head, by_token, by_width = _four(use.strides)
+        heads = _four(target.shape)[1]
         local = tokens // ranks
         sent = self._made((ranks, own, local, batch, width), use.dtype)
         source = dataclasses.replace(
             use, shape=sent.shape, strides=(by_token * local, by_head, by_token, by_batch, by_width)
         )
+        arrived = self._made((heads, local, batch, width), use.dtype)
         operators, received = self._all_to_all(
-            source, sent, (batch, ranks * own, local, width), (width, local * batch * width, batch * width, 1)
+            source,
+            sent,
+            arrived,
+            (batch, heads, local, width),
+            (width, local * batch * width, batch * width, 1),
         )
         return [*operators, self._operator("aten::view", "View", (received,), (target,), is_view=True)]
 
     def _all_to_all(
-        self, source: TensorUse, sent: TensorUse, shape: tuple[int, ...], strides: tuple[int, ...]
+        self,
+        source: TensorUse,
+        sent: TensorUse,
+        arrived: TensorUse,
+        shape: tuple[int, ...],
+        strides: tuple[int, ...],
     ) -> tuple[list[Operator], TensorUse]:
         """Copy what goes to one rank together, exchange, copy into order."""
-        arrived = self._made(sent.shape, sent.dtype)
         ordered = self._made(shape, sent.dtype)
         seen = dataclasses.replace(arrived, shape=shape, strides=strides)
         return [
             self._operator("aten::view", "View", (source,), (source,), is_view=True),
             self._operator("aten::clone", "Memory", (source,), (sent,)),
-            self._operator(ALL_TO_ALL, "Communication", (sent,), (arrived,), {"ranks": self.degrees.ulysses}),
+            collective(self.attention, ALL_TO_ALL, self.degrees.ulysses, (sent,), (arrived,)),
             self._operator("aten::view", "View", (arrived,), (seen,), is_view=True),
             self._operator("aten::clone", "Memory", (seen,), (ordered,)),
         ], ordered
@@ -351,8 +342,7 @@ class _Exchange:
         return operators, merged
 
     def _made(self, shape: Sequence[int], dtype: str) -> TensorUse:
-        nbytes = math.prod(shape) * ITEM_BYTES[dtype]
-        return TensorUse(next(self.fresh), tuple(shape), tuple(_dense(shape)), dtype, nbytes, "activation")
+        return made(next(self.fresh), shape, dtype)
 
     def _operator(
         self,
@@ -360,13 +350,10 @@ class _Exchange:
         category: str,
         inputs: tuple[TensorUse, ...],
         outputs: tuple[TensorUse, ...],
-        attributes: dict[str, object] | None = None,
+        attributes: dict[str, Any] | None = None,
         is_view: bool = False,
     ) -> Operator:
-        return dataclasses.replace(
-            self.attention, op=op, category=category, inputs=inputs, outputs=outputs, attributes=attributes or {},
-            is_view=is_view,
-        )  # fmt: skip
+        return operator_like(self.attention, op, category, inputs, outputs, attributes, is_view)
 
 
 def _shorter(use: TensorUse, tokens: int) -> TensorUse:
