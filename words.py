@@ -91,6 +91,8 @@ def inference_shape(options: Mapping[str, Any]) -> str:
         "cache_hits": "{} hits",
         "lora": "LoRA of rank {}",
         "guidance": "guidance {}",
+        "vae": "VAE {}",
+        "offload": "offload {}",
     }
     size = [f"{options['height']}x{options['width']}"] if "height" in options and "width" in options else []
     return ", ".join(

@@ -70,7 +70,7 @@ def print_workload(item: Workload, captures: Sequence[Capture], flops: int | Non
     console = Console(highlight=False)
     also = "".join(f" ({alias})" for alias in item.aliases)
     console.print(f"[bold]{item.name}[/]{also}  {item.task}, {item.architecture}")
-    parts = {"Default shape": inference_shape(item.defaults.given())}
+    parts = {"Default shape": inference_shape({**item.defaults.given(), "vae": item.own_vae})}
     if flops is not None:
         parts["Work"] = f"{number(flops / 1e12)} TFLOP at the default shape"
     parts["Parameters"] = ", ".join(f"{name} {size / 1e6:,.0f} M" for name, size in item.parameters.items())

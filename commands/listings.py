@@ -45,6 +45,7 @@ def workloads(query: tuple[str, ...], as_json: bool) -> None:
                 "defaults": item.defaults.given(),
                 "flops": default_flops(name),
                 "aliases": list(item.aliases),
+                "vae": item.decoding and {"own": item.decoding.own, "modes": list(item.decoding.modes)},
                 "measured": [
                     {"hw": each.device, "attention": each.attention, **each.options}
                     for each in captures()

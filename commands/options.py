@@ -78,6 +78,19 @@ lora_option = click.option(
     type=int,
     help="An adapter of this rank at each attention projection of the denoiser, not fused into the weights; fused ones change nothing.",
 )
+offload_option = click.option(
+    "--offload",
+    default="none",
+    show_default=True,
+    help="Weights lie in the host's memory, as in diffusers: model, one component on the GPU at a time; sequential, one layer; group, "
+    "one block, while the next one's weights come on a stream of their own.",
+)
+pinned_option = click.option(
+    "--pinned/--pageable",
+    default=None,
+    help="With --offload: the host's memory that weights lie in. If not given, as diffusers has it: pinned for the blocks of group, "
+    "pageable else.",
+)
 pytorch_option = click.option(
     "--pytorch",
     help="The release whose kernels run: 2.11 (2.8 and later: cuBLAS's nvjet on Hopper, RMSNorm in one kernel) or 2.6 (up to it: xmma, "
@@ -118,6 +131,11 @@ def shape_options_but_batch(command: Command) -> Command:
         click.option("--height", type=int, help="Image height in pixels."),
         click.option("--width", type=int, help="Image width in pixels."),
         click.option("--frames", type=int, help="Frames of a video."),
+        click.option(
+            "--vae",
+            help="How the VAE decodes: whole, tiled, sliced (one of a batch after another), tiled-sliced; as the workload is mostly "
+            "run if not given (simtti workloads).",
+        ),
         click.option("--prompt-tokens", type=int, help="Tokens of the prompt, where the workload allows it."),
         click.option("--dtype", help="Weights and activations: fp16, bf16 or fp32."),
     ]

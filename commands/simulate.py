@@ -16,6 +16,8 @@ from simtti.commands.options import (
     lora_option,
     mask_option,
     names,
+    offload_option,
+    pinned_option,
     print_json,
     pytorch_option,
     quantization_option,
@@ -43,6 +45,8 @@ from simtti.errors import InputError
 @strength_option
 @cache_option
 @lora_option
+@offload_option
+@pinned_option
 @click.option(
     "--launch",
     default="eager",
@@ -258,6 +262,8 @@ def sweep(points: str, out: str, workers: int | None) -> None:
 @strength_option
 @cache_option
 @lora_option
+@offload_option
+@pinned_option
 @click.option("--launch", default="eager", show_default=True, help="As for `simtti run`.")
 @tf32_option
 @host_option

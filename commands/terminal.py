@@ -181,11 +181,14 @@ def _memory(result: Result) -> str:
     if result.largest_batch:
         return f"{text}; a batch of {result.largest_batch} would"
     if held.fixed_bytes + held.context_bytes > capacity:
-        return f"{text}; the weights alone take {gib(held.fixed_bytes)}: load one component at a time"
+        fewer = (
+            "group or sequential" if "offload" in result.trace.options else "model, one component at a time"
+        )
+        return f"{text}; the weights alone take {gib(held.fixed_bytes)}: see --offload {fewer}"
     if result.largest_size:
         height, width = result.largest_size
-        return f"{text}; about {width}x{height} would, or fewer frames, or decoding in tiles"
-    return f"{text} at any batch; take a smaller image, fewer frames, or decode in tiles"
+        return f"{text}; about {width}x{height} would, or fewer frames, or decoding in tiles (--vae tiled)"
+    return f"{text} at any batch; take a smaller image, fewer frames, or decode in tiles (--vae tiled)"
 
 
 def print_replay(result: Replay) -> None:

@@ -157,6 +157,13 @@ class Collectives(NamedTuple):
     eager_s_per_byte: float
 
 
+class HostLinkStyle(NamedTuple):
+    """What copies of weights attain on the link to the host, from memory of either kind."""
+
+    pinned_efficiency: float
+    pageable_bytes_per_s: float
+
+
 class L2Costs(NamedTuple):
     """What accesses cost of L2's bandwidth."""
 
@@ -336,6 +343,7 @@ GROUPS: dict[str, Group] = {
     "collectives": Group(Collectives),
     "collectives_direct": Group(Collectives, inherits="collectives"),
     "collectives_host": Group(Collectives),
+    "host_link": Group(HostLinkStyle),
     "l2_costs": Group(L2Costs),
     "elementwise": Group(ElementwiseStyle),
     "functions": Group(FunctionSlots),
@@ -395,6 +403,7 @@ class Groups:
     collectives: Collectives
     collectives_direct: Collectives
     collectives_host: Collectives
+    host_link: HostLinkStyle
     l2_costs: L2Costs
     elementwise: ElementwiseStyle
     functions: FunctionSlots

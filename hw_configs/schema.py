@@ -72,10 +72,20 @@ DATASHEET: dict[str, tuple[type, float, float, str]] = {
         1e14,
         "bandwidth of the links to other GPUs, one direction; 0 when it has none",
     ),
+    "host_link_bytes_per_s": (
+        float,
+        0,
+        1e14,
+        "bandwidth of the link to the host (PCI Express, NVLink-C2C), one direction; 0 where it is not known",
+    ),
     "power_limit_w": (float, 1, 1e5, "board power limit"),
 }
 # What a file need not say: 0 then.
-OPTIONAL_DATASHEET = ("tensor_fp4_flops_per_cycle_sm", "tensor_int8_flops_per_cycle_sm")
+OPTIONAL_DATASHEET = (
+    "tensor_fp4_flops_per_cycle_sm",
+    "tensor_int8_flops_per_cycle_sm",
+    "host_link_bytes_per_s",
+)
 DEVICE_CALIBRATION: dict[str, tuple[type, float, float, str]] = {
     "tensor_efficiency": (float, 0.1, 1.0, "share of the tensor cores' peak that the best kernels sustain"),
     "hbm_efficiency": (float, 0.1, 1.0, "share of the HBM bandwidth that a long stream attains"),

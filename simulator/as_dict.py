@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from simtti.workloads.catalogue import decoded
+
 if TYPE_CHECKING:
     from simtti.simulator.result import Result  # circle: a type only
 
@@ -56,6 +58,7 @@ def as_dict(result: Result) -> dict[str, Any]:
         **({"several_gpus": result.several_gpus.to_dict()} if result.several_gpus else {}),
         "configuration": {
             "workload": result.trace.workload,
+            "vae": decoded(result.trace.workload, result.trace.options),
             **result.trace.options,
             "hw": result.hardware.name,
             "host": result.host.name,

@@ -67,9 +67,10 @@ def sequence_lengths(trace: Trace) -> list[int]:
     lengths: dict[str, list[int]] = {}
     queries: dict[str, int] = {}
     for phase in trace.phases:
+        step = next(step for step in phase.steps if not step.only_moves_weights)
         lengths[phase.name] = [
             operator.inputs[0].shape[-2]
-            for operator in phase.steps[0].operators
+            for operator in step.operators
             if operator.category == "Attention" and operator.attributes.get("kind") == "self"
         ]
         queries[phase.name] = sum(lengths[phase.name]) * sum(step.count for step in phase.steps)

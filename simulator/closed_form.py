@@ -120,7 +120,7 @@ def lone_execution_s(kernel: Kernel, hardware: Hardware, hbm_bytes: float | None
     need = demand(kernel, hardware, repeated_hbm_bytes(kernel) if hbm_bytes is None else hbm_bytes)
     if kernel.copy_bytes:
         return hardware.start_s + max(
-            kernel.copy_bytes / hardware.host_copy_bytes_per_s,
+            copy_s(kernel, hardware),
             need.hbm_bytes / hardware.hbm_attained_bytes_per_s,
         )
     sms = hardware.sm_count
@@ -174,6 +174,11 @@ def link_s(kernel: Kernel, hardware: Hardware) -> float:
     return hardware.start_s + kernel.latency_s + kernel.wire_bytes / hardware.link_bytes_per_s
 
 
+def copy_s(kernel: Kernel, hardware: Hardware) -> float:
+    """Seconds for which a copy between device and host keeps a copy engine busy."""
+    return kernel.copy_bytes / (kernel.copy_bytes_per_s or hardware.host_copy_bytes_per_s)
+
+
 class Busy(NamedTuple):
     """Seconds for which a kernel keeps each resource busy, the SMs' own on the average SM; whatever else runs beside it, what it
     asks of them is the same."""
@@ -205,7 +210,7 @@ def busy(kernel: Kernel, hardware: Hardware, hbm_bytes: float) -> Busy:
     need = demand(kernel, hardware, hbm_bytes)
     hbm = need.hbm_bytes * kernel.grid / hardware.hbm_attained_bytes_per_s
     if kernel.copy_bytes:
-        return Busy(hbm=hbm, copy=kernel.copy_bytes / hardware.host_copy_bytes_per_s)
+        return Busy(hbm=hbm, copy=copy_s(kernel, hardware))
     per_sm = kernel.grid / hardware.sm_count
     own = Busy(*(seconds * per_sm for seconds in need.sm_s))
     l2 = need.l2_bytes * kernel.grid / hardware.l2_attained_bytes_per_s

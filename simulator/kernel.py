@@ -58,6 +58,7 @@ class Kernel:
       link_bytes        bytes that arrive over the link from other GPUs meanwhile
       link_efficiency   attained share of the link's bandwidth: flags beside the payload, channels that wait
       copy_bytes        bytes that a copy engine moves between device and host; then no CTA works
+      copy_bytes_per_s  at which rate, the host's memory and the link to it considered; 0: the device's host_copy_bytes_per_s
       kinds             the kinds of CTA, in the order of dispatch; none where all are alike
       hbm_reread_bytes  bytes fetched again because the working set of a wave outgrows L2
       repeated_hbm_bytes  bytes to and from HBM when a benchmark launches the operator again and again on the same input
@@ -95,6 +96,7 @@ class Kernel:
     link_bytes: float = 0.0
     link_efficiency: float = 1.0
     copy_bytes: float = 0.0
+    copy_bytes_per_s: float = 0.0
     hbm_reread_bytes: float = 0.0
     repeated_hbm_bytes: float | None = None
     flops: float = 0.0
@@ -151,7 +153,8 @@ def check(kernel: Kernel, hardware: Hardware) -> None:
     """
     amounts = (
         kernel.tensor_flops, kernel.fp32_flops, kernel.issue_slots, kernel.sfu_ops, kernel.shared_bytes, kernel.l2_bytes,
-        kernel.latency_s, kernel.link_bytes, kernel.copy_bytes, kernel.hbm_reread_bytes, kernel.unique_bytes, kernel.flops,
+        kernel.latency_s, kernel.link_bytes, kernel.copy_bytes, kernel.copy_bytes_per_s, kernel.hbm_reread_bytes,
+        kernel.unique_bytes, kernel.flops,
     )  # fmt: skip
     if not all(0 <= amount < math.inf for amount in amounts):
         raise ValueError(f"kernel {kernel.name}: an amount of work below nought or without end: {amounts}")

@@ -117,7 +117,10 @@ class Result:
     def phases(self) -> list[PhaseTime]:
         """Latency of each phase, from the end of the one before it on the device."""
         times, before = [], 0.0
-        steps = {phase.name: sum(step.count for step in phase.steps) for phase in self.trace.phases}
+        steps = {
+            phase.name: sum(step.count for step in phase.steps if not step.only_moves_weights)
+            for phase in self.trace.phases
+        }
         for name, end_s in self.outcome.phase_ends_s:
             times.append(PhaseTime(name, steps[name], end_s - before))
             before = end_s
@@ -395,7 +398,8 @@ class Result:
         """What the device has room for beside what does not grow, over what grows."""
         assert self.memory is not None
         fixed = self.memory.fixed_bytes + self.memory.context_bytes
-        return (self.hardware.hbm_capacity_bytes - fixed) / max(1, self.memory.device_bytes - fixed)
+        unused = self.memory.reserved_bytes - self.memory.allocated_bytes
+        return (self.hardware.hbm_capacity_bytes - fixed) / max(1, self.memory.growing_bytes + unused)
 
     # ---- tables
 

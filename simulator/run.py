@@ -15,9 +15,10 @@ from simtti.simulator.by_host import latency_by_host
 from simtti.simulator.coverage import check_coverage, check_tied
 from simtti.simulator.engine.measured_kernels import measured_kernels
 from simtti.simulator.engine.preparation import Progress, no_progress
-from simtti.simulator.policy import COMPILED, Policy
+from simtti.simulator.policy import COMPILED, GRAPHS, Policy
 from simtti.simulator.result import Result
 from simtti.simulator.several_gpus import degrees_of, simulate_on
+from simtti.workloads.offload import offloaded
 from simtti.workloads.trace import Trace
 
 
@@ -31,6 +32,7 @@ def run(
     width: int | None = None,
     frames: int | None = None,
     prompt_tokens: int | None = None,
+    vae: str | None = None,
     dtype: str | None = None,
     guidance: str | None = None,
     strength: float | None = None,
@@ -54,6 +56,8 @@ def run(
     quantization: str | None = None,
     cache: str | None = None,
     lora: int | None = None,
+    offload: str = "none",
+    pinned: bool | None = None,
     timing: str = "model",
     by_host: bool = False,
     partial: bool = False,
@@ -68,6 +72,7 @@ def run(
         guidance: classifier-free guidance: 'on', as the workload runs it; 'off'; 'in-turn', two passes instead of a batch of two;
             'interval:0.2-0.8', in these shares of the steps alone. All but 'on' are recorded, which needs torch.
         strength: image to image: the share of the steps that is run after the image given is encoded; needs torch.
+        vae: how the decoder goes about it: 'whole', 'tiled', 'sliced' or 'tiled-sliced'; as the workload is mostly run if None.
         attention: 'flash', 'efficient', 'baseline' (unfused, in the model's dtype) or 'math' (PyTorch's unfused backend, in fp32).
         cross_attention: the same for attention to a text or another sequence, where it is not `attention`.
         launch: 'eager'; 'graph' for a CUDA graph, which takes the host out; 'compiled' for torch.compile; 'compiled-graph' for
@@ -96,6 +101,9 @@ def run(
         cache: a cache of transformer blocks between steps and the share of the steps that hit, 'fbcache:0.6', 'teacache:0.5',
             'dbcache:0.5:fn=8:bn=0:warmup=8', 'magcache:0.5', or the path of a YAML schedule (see workloads.cache_schedule).
         lora: the rank of an adapter at each attention projection of the denoiser, not fused (see workloads.lora).
+        offload: the weights lie in the host's memory: 'model', 'sequential' or 'group' (see workloads.offload); 'none': all are on the
+            device throughout.
+        pinned: whether that memory is page-locked; as diffusers has it for each kind of offloading if None.
         pytorch: the release whose kernels run: '2.11' (2.8 and later), '2.6' (up to it); what the device's file says if None.
         by_host: where the GPU waits for the host, also find the latency on the other hosts that are known
             (`Result.latency_by_host`, seconds).
@@ -125,7 +133,8 @@ def run(
         "frames": frames,
         "dtype": dtype,
     }
-    shape["prompt_tokens"], shape["strength"] = prompt_tokens, strength
+    shape |= {"prompt_tokens": prompt_tokens, "strength": strength, "vae": vae}
+    _check_offload(offload, gpus, policy)
     degrees = degrees_of(gpus, ulysses, ring, hardware, cfg_parallel, tensor)
     machine, measured = load_host(host), None
     if timing == "model":
@@ -145,7 +154,7 @@ def run(
         found = cached(found, cache)
     result = simulate_on(
         degrees, found, hardware, machine, policy, fidelity, progress, measured,
-        _rewriting(quantization, lora, hardware, launch),
+        _rewriting(quantization, lora, offload, pinned, hardware, launch),
     )  # fmt: skip
     if not any(lowered.kernels for _, lowered in result.rows):
         raise InputError(
@@ -158,11 +167,33 @@ def run(
     return result
 
 
+def _check_offload(offload: str, gpus: int, policy: Policy) -> None:
+    """Raise an InputError where weights that come and go do not go with the rest."""
+    if offload == "none":
+        return
+    if gpus > 1:
+        raise InputError(f"offload is {offload!r} and gpus {gpus}; weights are offloaded from one GPU only")
+    if policy.launch in GRAPHS:
+        raise InputError(
+            f"offload is {offload!r} and launch {policy.launch!r}; a CUDA graph needs its weights where they were: use eager"
+        )
+    if policy.launch in COMPILED and offload != "model":
+        raise InputError(
+            f"offload is {offload!r} and launch {policy.launch!r}; its hooks run between a model's modules, which torch.compile "
+            "makes one: use eager, or offload model"
+        )
+
+
 def _rewriting(
-    quantization: str | None, lora: int | None, hardware: Hardware, launch: str
+    quantization: str | None,
+    lora: int | None,
+    offload: str,
+    pinned: bool | None,
+    hardware: Hardware,
+    launch: str,
 ) -> Callable[[Trace], Trace]:
     """What is done to a GPU's trace before it is simulated: its denoiser's linear layers are quantised, then low-rank layers put beside
-    them, or nothing.
+    them, then its weights offloaded, or nothing.
 
     The function raises:
         InputError: see `quantized` and `with_lora`; the device's tensor cores do not take the format.
@@ -179,7 +210,7 @@ def _rewriting(
             from simtti.workloads.lora import with_lora
 
             trace = with_lora(trace, lora)
-        return trace
+        return offloaded(trace, offload, pinned=pinned)
 
     return rewrite
 

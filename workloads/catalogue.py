@@ -7,6 +7,8 @@ A file of `models` names its own in WORKLOADS, and imports torch only when one i
 
 import importlib
 import pkgutil
+from collections.abc import Mapping
+from typing import Any
 
 from simtti.errors import InputError, unknown
 from simtti.workloads import models
@@ -30,6 +32,15 @@ def find(name: str) -> Workload:
     if name not in WORKLOADS:
         raise unknown("workload", name, [*WORKLOADS, *ALIASES])
     return WORKLOADS[name]
+
+
+def decoded(name: str, options: Mapping[str, Any]) -> str | None:
+    """How the VAE of a trace of that workload and those options decodes, of workload.VAE_MODES; None where it has none, or where the
+    workload is not known."""
+    workload = WORKLOADS.get(ALIASES.get(name, name))
+    if workload is None or workload.own_vae is None:
+        return None
+    return str(options.get("vae") or workload.own_vae)
 
 
 def register(workload: Workload) -> None:

@@ -55,9 +55,12 @@ def record(
     guidance: float | None = None,
     prompt_tokens: int | None = None,
     strength: float | None = None,
+    vae: str | None = None,
     all_steps: bool = False,
 ) -> Trace:
     """Run a workload's real modules on torch's meta device and return what they did. None means the default.
+
+    vae: how the decoder goes about it, one of workload.VAE_MODES: 'whole', 'tiled', 'sliced', 'tiled-sliced'.
 
     all_steps: store each step on its own, in the order in which they run, instead of one of those that are alike with
     its count. Steps that do the same share their operands.
@@ -73,6 +76,7 @@ def record(
         guidance=guidance,
         prompt_tokens=prompt_tokens,
         strength=strength,
+        vae=vae,
     )
     return recorded(
         workload.builder, options, what=f"{workload.name} ({_spelled(options)})", name=workload.name,

@@ -13,9 +13,10 @@ from typing import Any
 
 from simtti.errors import InputError
 
+OFFLOAD = "Offload"  # copies of weights between host and device (`workloads.offload`)
 CATEGORIES = (
     "Convolution", "Linear", "Attention", "GroupNorm", "LayerNorm", "Softmax", "Elementwise", "Memory",
-    "Communication", "View", "Other",
+    "Communication", OFFLOAD, "View", "Other",
 )  # fmt: skip
 KERNEL_KINDS = ("kernel", "memcpy", "memset")
 ROLES = ("parameter", "buffer", "input", "activation")
@@ -148,6 +149,11 @@ class Step:
 
     count: int
     operators: tuple[Operator, ...]
+
+    @property
+    def only_moves_weights(self) -> bool:
+        """Whether it is no step of the model's, but the copies before one."""
+        return bool(self.operators) and all(one.category == OFFLOAD for one in self.operators)
 
 
 @dataclass(frozen=True, slots=True)

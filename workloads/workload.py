@@ -2,16 +2,20 @@
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from numbers import Integral, Real
 from typing import Any
 
 from simtti.errors import InputError, unknown
+from simtti.words import joined
 from simtti.workloads.recording import Recording
 
 DTYPES = ("fp16", "bf16", "fp32")
 # Today's models, and the systems of the study (Golden et al., ISPASS 2024) that are not among them.
 GROUPS = ("today", "study")
+# How a VAE decodes: all at once; in overlapping tiles that are blended (diffusers' enable_tiling); one of its batch after another
+# (enable_slicing); both.
+VAE_MODES = ("whole", "tiled", "sliced", "tiled-sliced")
 
 
 @dataclass(frozen=True)
@@ -21,7 +25,8 @@ class Options:
     `height` and `width` are of the image in pixels, `batch` is images (or videos), `steps` what the sampler is
     asked for (new tokens, for a language model), `guidance` the classifier-free guidance scale: above 1 the
     denoiser sees every image twice. `prompt_tokens` is what the prompt is padded to. `strength`: image to image, how
-    far from the image given: of `steps`, that share is run.
+    far from the image given: of `steps`, that share is run. `vae` is one of VAE_MODES where it is not what the workload
+    does anyway at this shape.
     """
 
     height: int | None = None
@@ -33,6 +38,7 @@ class Options:
     guidance: float | None = None
     prompt_tokens: int | None = None
     strength: float | None = None
+    vae: str | None = None
 
     def given(self) -> dict[str, Any]:
         """The dimensions this workload has."""
@@ -61,6 +67,37 @@ class Options:
         return found
 
 
+@dataclass(frozen=True)
+class Decoding:
+    """How a workload's VAE decodes.
+
+    own: what its pipeline is mostly run with, of VAE_MODES; modes: those that diffusers' class of it has. tile: pixels of a side up
+    to which tiling changes nothing, 0 where it is not known. frames_together: the frames of a video are its batch.
+    """
+
+    own: str = "whole"
+    modes: tuple[str, ...] = VAE_MODES
+    tile: int = 0
+    frames_together: bool = False
+
+    def asked(self, mode: str, options: Options) -> str | None:
+        """`mode` as the option `vae` of a trace has it: without what changes nothing at this shape, None where the workload decodes so
+        in any case."""
+        wanted = self._effective(mode, options)
+        return None if wanted == self._effective(self.own, options) else wanted
+
+    def _effective(self, mode: str, options: Options) -> str:
+        alone = options.batch * ((options.frames or 1) if self.frames_together else 1) == 1
+        fits = 0 < max(options.height or 0, options.width or 0) <= self.tile
+        changes = {"sliced": not alone, "tiled": not fits}
+        kept = [part for part in mode.split("-") if changes.get(part)]
+        return "-".join(kept) or "whole"
+
+
+ONLY_WHOLE = Decoding(modes=("whole",))
+# Of the video models: their own code, xDiT and ML.ENERGY's runs have both on.
+VIDEO_VAE = Decoding("tiled-sliced")
+
 Builder = Callable[[Options, Recording], None]
 
 
@@ -80,6 +117,7 @@ class Workload:
     sizes: where given, positions were learned for square images of those only.
     max_tokens: as long as prompt and steps may be together.
     image_to_image: it can start from an image (the option strength).
+    decoding: how its VAE decodes; None where it has none.
     group, place: where it stands in lists: by group, in the order of GROUPS, then by place; the workloads of a file have
         the same two and follow each other as in their file.
     """
@@ -101,8 +139,14 @@ class Workload:
     max_tokens: int | None = None
     aliases: tuple[str, ...] = ()
     image_to_image: bool = False
+    decoding: Decoding | None = None
     group: str = "today"
     place: int = 1000
+
+    @property
+    def own_vae(self) -> str | None:
+        """How its VAE decodes where nobody says, of VAE_MODES; None where it has none."""
+        return self.decoding.own if self.decoding else None
 
     def options(self, **given: Any) -> Options:
         """The defaults with what is given and not None; an InputError names what cannot be."""
@@ -110,11 +154,13 @@ class Workload:
         allowed = [name for name in names if getattr(self.defaults, name) is not None]
         if self.image_to_image:
             allowed.append("strength")
+        if self.decoding is not None:
+            allowed.append("vae")
         values = self.defaults.given()
         for name, value in given.items():
             if name not in names:
                 raise unknown("option", name, allowed)
-            if value is None:
+            if value is None or name == "vae":
                 continue
             if name not in allowed:
                 raise InputError(
@@ -124,7 +170,23 @@ class Workload:
             values[name] = self._checked(name, value)
         options = Options(**values)
         self._check_together(options)
-        return options
+        vae = given.get("vae")
+        return options if vae is None else replace(options, vae=self._vae(vae, options))
+
+    def _vae(self, mode: Any, options: Options) -> str | None:
+        """The option `vae` of a trace that decodes so."""
+        if mode not in VAE_MODES:
+            raise unknown("vae", str(mode), VAE_MODES)
+        if self.decoding is None:
+            raise InputError(
+                f"vae is {mode!r}, but {self.name} ({self.architecture}) has no VAE; leave it out"
+            )
+        if mode not in self.decoding.modes:
+            raise InputError(
+                f"vae is {mode!r}, but the VAE of {self.name} has no tiling or slicing in diffusers: it decodes "
+                f"{joined(list(self.decoding.modes))}"
+            )
+        return self.decoding.asked(mode, options)
 
     def _check_together(self, options: Options) -> None:
         if self.sizes and (options.height != options.width or options.height not in self.sizes):

@@ -12,7 +12,7 @@ from typing import Any
 
 from simtti.errors import InputError
 from simtti.hw_configs.hardware import Hardware
-from simtti.simulator.closed_form import Demand
+from simtti.simulator.closed_form import Demand, copy_s
 from simtti.simulator.engine.fair_share import NEVER, SAME_INSTANT_S, FairShare
 from simtti.simulator.engine.sm import Cohort, KernelRun, Room, SMGroup
 from simtti.simulator.kernel import CtaKind
@@ -64,7 +64,8 @@ class BlockScheduler:
         if kernel.copy_bytes:  # a copy engine's; no CTA works
             run.unplaced = run.unfinished = 0
             run.placed_s = self.now
-            transfers = [(COPY, kernel.copy_bytes, start_s), (HBM, need.hbm_bytes, start_s)]
+            copied = copy_s(kernel, self.hardware) * self.hardware.host_copy_bytes_per_s
+            transfers = [(COPY, copied, start_s), (HBM, need.hbm_bytes, start_s)]
         else:
             if Room.of_sm(self.hardware).copies(run.room) < 1:
                 raise InputError(

@@ -98,15 +98,15 @@ class CachingAllocator:
         else:
             nbytes = rounded_up(wanted, SEGMENT_MULTIPLE_BYTES)
         if self.reserved_bytes + nbytes > self.capacity_bytes:
-            self._give_back()
+            self.give_back()
         block = Block(self._next_address, nbytes, small)
         self._next_address += nbytes
         self.reserved_bytes += nbytes
         self.peak_reserved_bytes = max(self.peak_reserved_bytes, self.reserved_bytes)
         return block
 
-    def _give_back(self) -> None:
-        """Segments that are free as a whole, to the device (release_cached_blocks)."""
+    def give_back(self) -> None:
+        """Segments that are free as a whole, to the device (release_cached_blocks; torch.cuda.empty_cache)."""
         for free in self._free.values():
             whole = [entry for entry in free if entry[2].before is None and entry[2].after is None]
             self.reserved_bytes -= sum(entry[0] for entry in whole)

@@ -6,6 +6,8 @@ what is free), and *device*, with the CUDA context, which is nvidia-smi's. What
 counts:
 
 - weights and buffers of all components, resident throughout, as in a pipeline moved to the device whole;
+- of weights that are offloaded (`workloads.offload`) those that are on the device: from the copy that brings one to the operator
+  after which it is let go of. A copy back to the host gives whole free segments to the device, as accelerate's hooks do;
 - a tensor from the operator that makes it until the program lets go of it, which the recorder has seen happen; what it never
   lets go of (a VAE's cache of frames) to the end. Where a trace does not say (a sharded step, recordings of before
   2026-11-27), until its last use;
@@ -26,7 +28,7 @@ from simtti.hw_configs.hardware import Hardware
 from simtti.simulator.engine.caching_allocator import Block, CachingAllocator
 from simtti.simulator.kernels.implicit_gemm import matrix_unit
 from simtti.simulator.lowering.lower import Lowered
-from simtti.workloads.trace import Operator, Phase, Trace
+from simtti.workloads.trace import OFFLOAD, Operator, Phase, Trace
 
 # exact: parseChosenWorkspaceSize in ATen/cuda/CublasHandlePool.cpp: 32 MiB on sm_90 and after, else :4096:2:16:8, in KiB.
 CUBLAS_WORKSPACE_BYTES = {True: 32 << 20, False: (4096 * 2 + 16 * 8) << 10}
@@ -47,13 +49,15 @@ class Memory:
     """The memory of one inference, in bytes, at its fullest.
 
     allocated_bytes, reserved_bytes, device_bytes: as the module says. fixed_bytes: of the allocated, what does not grow with
-    the batch: weights and cuBLAS's workspace. context_bytes: of the device's, what no allocator of torch's sees.
+    the batch: weights (where they are offloaded, those there then) and cuBLAS's workspace; growing_bytes: what does; both at the moment
+    that leaves the batch the least room, which is the fullest where no weights come and go. context_bytes: of the device's, what no allocator of torch's sees.
     """
 
     allocated_bytes: int
     reserved_bytes: int
     context_bytes: int
     fixed_bytes: int
+    growing_bytes: int
     phases: tuple[PhaseMemory, ...]
 
     @property
@@ -70,12 +74,14 @@ class Memory:
 class Ledger:
     """What a trace makes and lets go of on any device.
 
-    weights: bytes of each, by tensor; made: (tensor, bytes) by operator, before it runs; freed: tensors, after it.
+    weights: bytes of each that is there throughout, by tensor; made: (tensor, bytes) by operator, before it runs; freed: tensors,
+    after it. offloaded: weights that come and go, which are made and freed again and again.
     """
 
     weights: dict[int, int]
     made: list[tuple[tuple[int, int], ...]]
     freed: list[tuple[int, ...]]
+    offloaded: frozenset[int] = frozenset()
 
 
 def memory(trace: Trace, rows: list[tuple[Operator, Lowered]], hardware: Hardware) -> Memory:
@@ -94,14 +100,14 @@ def memory(trace: Trace, rows: list[tuple[Operator, Lowered]], hardware: Hardwar
         found = _known[key] = (trace.phases, workspaces, run)
         if len(_known) > _MOST_KNOWN:
             _known.popitem(last=False)
-    allocated, reserved, fixed, phases = found[2]
-    return Memory(allocated, reserved, int(hardware.context_bytes), fixed, phases)
+    allocated, reserved, fixed, growing, phases = found[2]
+    return Memory(allocated, reserved, int(hardware.context_bytes), fixed, growing, phases)
 
 
 # Designs of a search mostly have the same workspaces.
 _MOST_KNOWN = 16
 _MODERN_UNITS = ("wgmma", "tcgen05")
-_Found = tuple[int, int, int, tuple[PhaseMemory, ...]]
+_Found = tuple[int, int, int, int, tuple[PhaseMemory, ...]]
 _known: OrderedDict[tuple[int, int, bool, float], tuple[tuple[Phase, ...], tuple[int, ...], _Found]] = (
     OrderedDict()
 )
@@ -115,7 +121,8 @@ def _run(trace: Trace, workspaces: tuple[int, ...], cublas_bytes: int, room_byte
     for nbytes in _unseen(trace, ledger):
         allocator.allocate(nbytes)
     allocator.allocate(cublas_bytes)
-    fixed = allocator.allocated_bytes
+    lasting = allocator.allocated_bytes
+    offloaded, tightest, at_tightest = 0, -1.0, (lasting, 0)
     phases, index = [], 0
     for phase in trace.phases:
         most = allocator.allocated_bytes
@@ -124,18 +131,27 @@ def _run(trace: Trace, workspaces: tuple[int, ...], cublas_bytes: int, room_byte
             for operator in step.operators:
                 for tensor, nbytes in ledger.made[index]:
                     blocks[tensor] = allocator.allocate(nbytes)
+                    offloaded += blocks[tensor].nbytes if tensor in ledger.offloaded else 0
                 workspace: Block | None = None
                 if workspaces[index]:
                     workspace = allocator.allocate(workspaces[index])
                 if allocator.allocated_bytes > most:
                     most, fullest = allocator.allocated_bytes, (workspaces[index], operator)
+                fixed = lasting + offloaded
+                growing = allocator.allocated_bytes - fixed
+                if growing / max(room_bytes - fixed, 1.0) > tightest:
+                    tightest, at_tightest = growing / max(room_bytes - fixed, 1.0), (fixed, growing)
                 if workspace is not None:
                     allocator.free(workspace)
                 for tensor in ledger.freed[index]:
-                    allocator.free(blocks.pop(tensor))
+                    block = blocks.pop(tensor)
+                    offloaded -= block.nbytes if tensor in ledger.offloaded else 0
+                    allocator.free(block)
+                if _goes_to_host(operator):
+                    allocator.give_back()
                 index += 1
         phases.append(PhaseMemory(phase.name, most, *fullest))
-    return allocator.peak_allocated_bytes, allocator.peak_reserved_bytes, fixed, tuple(phases)
+    return allocator.peak_allocated_bytes, allocator.peak_reserved_bytes, *at_tightest, tuple(phases)
 
 
 def _unseen(trace: Trace, ledger: Ledger) -> list[int]:
@@ -144,12 +160,21 @@ def _unseen(trace: Trace, ledger: Ledger) -> list[int]:
 
 
 def _ledger(phases: tuple[Phase, ...]) -> Ledger:
+    offloaded = frozenset(
+        use.tensor
+        for phase in phases
+        for step in phase.steps
+        for operator in step.operators
+        if operator.category == OFFLOAD
+        for use in operator.outputs
+    )
     operators: list[Operator] = []
     told: list[bool] = []  # of each: whether its step says what the program lets go of
     for phase in phases:
         for step in phase.steps:
             operators += step.operators
-            told += [any(operator.released for operator in step.operators)] * len(step.operators)
+            lets_go = any(not offloaded.issuperset(operator.released) for operator in step.operators)
+            told += [lets_go] * len(step.operators)
     made_at: dict[int, int] = {}
     weights: dict[int, int] = {}
     known: set[int] = set()
@@ -159,6 +184,8 @@ def _ledger(phases: tuple[Phase, ...]) -> Ledger:
         new = []
         if operator.attributes.get("device") != "cpu":
             for use in (*operator.inputs, *operator.outputs):
+                if use.tensor in offloaded:
+                    continue
                 last_use[use.tensor] = index
                 if use.tensor in known:
                     continue
@@ -168,11 +195,19 @@ def _ledger(phases: tuple[Phase, ...]) -> Ledger:
                 else:
                     made_at[use.tensor] = index
                     new.append((use.tensor, use.storage_bytes))
+        if operator.category == OFFLOAD:
+            new += [(use.tensor, use.storage_bytes) for use in operator.outputs]
         made.append(tuple(new))
     freed: list[list[int]] = [[] for _ in operators]
     released: set[int] = set()
+    present: set[int] = set()  # of the offloaded
     for index, operator in enumerate(operators):
+        if operator.category == OFFLOAD:
+            present.update(use.tensor for use in operator.outputs)
         for tensor in operator.released:
+            if tensor in present:
+                present.remove(tensor)
+                freed[index].append(tensor)
             # Not what a later operator is seen to use again: a step that stands for several may begin with it.
             if tensor in known and tensor not in released and last_use[tensor] <= index:
                 released.add(tensor)
@@ -180,4 +215,8 @@ def _ledger(phases: tuple[Phase, ...]) -> Ledger:
     for tensor, index in made_at.items():
         if tensor not in released and not told[index]:
             freed[last_use[tensor]].append(tensor)
-    return Ledger(weights, made, [tuple(each) for each in freed])
+    return Ledger(weights, made, [tuple(each) for each in freed], offloaded)
+
+
+def _goes_to_host(operator: Operator) -> bool:
+    return operator.category == OFFLOAD and bool(operator.inputs)

@@ -11,10 +11,11 @@ from simtti.simulator.engine.measured_streams import Streams
 from simtti.simulator.kernel import Kernel
 from simtti.simulator.lowering.lower import Lowered, Slots, alike
 from simtti.simulator.policy import GRAPHS, Policy
-from simtti.workloads.trace import Operator
+from simtti.workloads.trace import OFFLOAD, Operator
 
 MAIN = 0  # the stream that everything runs on unless something says otherwise
 COMMUNICATION = 1  # NCCL's own, for sends and receives that go on beside the computation
+WEIGHTS = 2  # that on which weights come from the host beside the computation
 _IDENTITIES = Slots()
 
 
@@ -63,10 +64,7 @@ def program(
         if not one.kernels:
             continue
         operator, begin = operators[at], len(found.kernels)
-        if measured is not None:
-            stream = measured.of.get(first + at, MAIN)
-        else:
-            stream = COMMUNICATION if operator.attributes.get("overlapped") else MAIN
+        stream = _stream_of(operator) if measured is None else measured.of.get(first + at, MAIN)
         for kernel in one.kernels:
             found.kernels.append(kernel)
             found.slots.append(_IDENTITIES if one.by_identity else slots)
@@ -81,6 +79,12 @@ def program(
     if whole.is_plain:
         return whole
     return whole._replace(after=_measured_order(whole, measured) if measured else _dependencies(whole))
+
+
+def _stream_of(operator: Operator) -> int:
+    if not operator.attributes.get("overlapped"):
+        return MAIN
+    return WEIGHTS if operator.category == OFFLOAD else COMMUNICATION
 
 
 def _issue_s(

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from simtti.dtypes import HALF_TYPES, ITEM_BYTES
+from simtti.errors import InputError
 from simtti.hw_configs.hardware import Hardware
 from simtti.simulator.kernel import Access, Kernel
 from simtti.simulator.kernels.elementwise import Walk, walk
@@ -30,7 +31,8 @@ from simtti.simulator.kernels.layout import (
     unique_bytes,
 )
 from simtti.simulator.kernels.machine import LANES, VECTOR_BYTES
-from simtti.workloads.trace import Operator
+from simtti.workloads.offload import TO_DEVICE
+from simtti.workloads.trace import OFFLOAD, Operator
 
 # exact: by definition, as the driver's kernel is not published; issue slots of a thread are counted for its 2 vectors
 MEMCPY_THREADS, MEMCPY_VECTORS = 128, 2
@@ -208,6 +210,8 @@ def embedding(problem: Gather, hardware: Hardware) -> list[Kernel]:
 
 
 def _lower_copy(operator: Operator, target: Target) -> list[Kernel]:
+    if operator.category == OFFLOAD:
+        return [weights_copy(operator, target.hardware)]
     if operator.attributes.get("transfer"):
         return [_host_copy(operator)]
     # copy_(target, source) has two inputs; clone, _to_copy and the like one.
@@ -221,6 +225,45 @@ def _host_copy(operator: Operator) -> Kernel:
     nbytes = float(sum(use.nbytes for use in operator.inputs or operator.outputs))
     reads = tuple(Access(slot, float(use.nbytes)) for slot, use in enumerate(operator.inputs))
     return Kernel("Memcpy host", "memory", 1, copy_bytes=nbytes, reads=reads)
+
+
+def weights_copy(operator: Operator, hardware: Hardware) -> Kernel:
+    """A copy of weights that are offloaded, at the rate of the link to the host or of the host's memory, whichever is less.
+
+    Raises:
+        InputError: the device does not say what its link to the host is.
+    """
+    to_device, pinned = operator.attributes["transfer"] == TO_DEVICE, bool(operator.attributes["pinned"])
+    place, moved = ("Pinned" if pinned else "Pageable"), operator.outputs if to_device else operator.inputs
+    accesses = tuple(Access(slot, float(use.nbytes)) for slot, use in enumerate(moved))
+    return Kernel(
+        f"Memcpy HtoD ({place} -> Device)" if to_device else f"Memcpy DtoH (Device -> {place})",
+        "memory",
+        1,
+        copy_bytes=sum(access.nbytes for access in accesses),
+        copy_bytes_per_s=offload_bytes_per_s(hardware, to_device=to_device, pinned=pinned),
+        reads=() if to_device else accesses,
+        writes=accesses if to_device else (),
+    )
+
+
+def offload_bytes_per_s(hardware: Hardware, *, to_device: bool, pinned: bool) -> float:
+    """The rate of a long copy between device and host. Copies to pageable memory go to pages that the host first has to map, as a
+    result's does; the rate of those from it is that of memory that has been written before.
+
+    Raises:
+        InputError: the device does not say what its link to the host is.
+    """
+    if not hardware.host_link_bytes_per_s:
+        raise InputError(
+            f"{hardware.name} does not say what its link to the host is; give host_link_bytes_per_s in its datasheet"
+        )
+    attained = hardware.host_link_bytes_per_s * hardware.host_link.pinned_efficiency
+    if pinned:
+        return attained
+    return min(
+        attained, hardware.host_link.pageable_bytes_per_s if to_device else hardware.host_copy_bytes_per_s
+    )
 
 
 def _lower_upsample(operator: Operator, target: Target) -> list[Kernel]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from simtti.workloads.models.stable_diffusion import CLIP_L, CLIP_L_PARAMETERS, VAE, VAE_PARAMETERS
 from simtti.workloads.recording import Recording
-from simtti.workloads.workload import Options, Workload
+from simtti.workloads.workload import Decoding, Options, Workload
 
 MAX_FRAMES = 32
 UNET: dict[str, Any] = {
@@ -40,7 +40,7 @@ def record_animatediff(options: Options, recording: Recording) -> None:
         motion_adapter=recording.build(MotionAdapter, use_motion_mid_block=False, dtype=dtype),
     )  # fmt: skip
     run = Run(recording, options)
-    run.repeat_tiles(pipeline.vae)
+    run.decode_with(pipeline.vae, repeats=True)
     run(
         pipeline, pipeline.unet, prompt=prompts(options), height=options.height, width=options.width,
         num_frames=options.frames, guidance_scale=options.guidance, output_type="np",
@@ -61,6 +61,7 @@ WORKLOADS = (
         source="Guo et al., 2023 (arXiv 2307.04725), motion modules v3: 417 M on Stable Diffusion 1.5's 860 M",
         url="https://huggingface.co/guoyww/animatediff-motion-adapter-v1-5-3",
         builder=record_animatediff,
+        decoding=Decoding(tile=512, frames_together=True),
         max_frames=32,
         place=100,
     ),

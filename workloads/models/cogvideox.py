@@ -10,7 +10,7 @@ from typing import Any
 
 from simtti.workloads.models.text_encoders import T5_XXL, T5_XXL_PARAMETERS, add_t5
 from simtti.workloads.recording import Recording
-from simtti.workloads.workload import Options, Workload
+from simtti.workloads.workload import VIDEO_VAE, Options, Workload
 
 SCHEDULER: dict[str, Any] = {
     "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "clip_sample": False,
@@ -59,10 +59,8 @@ def record_cogvideox(
         scheduler=CogVideoXDDIMScheduler(**SCHEDULER, snr_shift_scale=snr_shift_scale),
         tokenizer=Tokenizer(226),
     )
-    pipeline.vae.enable_tiling()
-    pipeline.vae.enable_slicing()
     run = Run(recording, options, domain="joint", channel_dim=2)
-    run.repeat_tiles(pipeline.vae)
+    run.decode_with(pipeline.vae, VIDEO_VAE.own, repeats=True)
     run(
         pipeline, pipeline.transformer, prompt=prompts(options), height=options.height, width=options.width,
         num_frames=options.frames, guidance_scale=options.guidance, output_type="np",
@@ -83,6 +81,7 @@ WORKLOADS = (
         source="Yang et al., 2024 (arXiv 2408.06072) and the released configuration: 1.7 B expert transformer, T5-XXL",
         url="https://huggingface.co/zai-org/CogVideoX-2b",
         builder=record_2b,
+        decoding=VIDEO_VAE,
         size_multiple=16,
         frame_multiple=8,
         place=130,
@@ -100,6 +99,7 @@ WORKLOADS = (
         source="Yang et al., 2024 (arXiv 2408.06072) and the released configuration: 5.6 B expert transformer, T5-XXL",
         url="https://huggingface.co/zai-org/CogVideoX1.5-5B",
         builder=record_1_5_5b,
+        decoding=VIDEO_VAE,
         size_multiple=16,
         max_size=2400,
         frame_multiple=8,

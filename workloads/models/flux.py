@@ -8,7 +8,7 @@ from simtti.workloads.models.stable_diffusion import CLIP_L, CLIP_L_PARAMETERS
 from simtti.workloads.models.stable_diffusion_3 import VAE_16, VAE_16_PARAMETERS
 from simtti.workloads.models.text_encoders import T5_XXL, T5_XXL_PARAMETERS, add_t5
 from simtti.workloads.recording import Recording
-from simtti.workloads.workload import Options, Workload
+from simtti.workloads.workload import Decoding, Options, Workload
 
 
 def record_dev(options: Options, recording: Recording) -> None:
@@ -39,6 +39,7 @@ def record_dev(options: Options, recording: Recording) -> None:
         tokenizer_2=Tokenizer(),
     )  # fmt: skip
     run = Run(recording, options, domain="joint", steps=options.sampled_steps(rounded_up=True))
+    run.decode_with(pipeline.vae)
     run(
         pipeline, pipeline.transformer, prompt=prompts(options), height=options.height, width=options.width,
         guidance_scale=options.guidance, output_type="np", **run.from_image(pipeline),
@@ -61,6 +62,7 @@ WORKLOADS = (
         url="https://huggingface.co/black-forest-labs/FLUX.1-dev",
         builder=record_dev,
         image_to_image=True,
+        decoding=Decoding(tile=1024),
         size_multiple=16,
         place=80,
     ),

@@ -7,10 +7,11 @@ would move other sizes to the nearest it was trained on; here every size is run 
 
 from typing import Any
 
-from simtti.workloads.models.stable_diffusion import VAE, VAE_PARAMETERS
+from simtti.workloads.models.sdxl import VAE_1024
+from simtti.workloads.models.stable_diffusion import VAE_PARAMETERS
 from simtti.workloads.models.text_encoders import MT5_XL, add_t5
 from simtti.workloads.recording import Recording
-from simtti.workloads.workload import Options, Workload
+from simtti.workloads.workload import Decoding, Options, Workload
 
 # The text half of a Chinese CLIP: RoBERTa large with its own vocabulary, 352 M.
 BERT: dict[str, Any] = {
@@ -38,7 +39,7 @@ def record_1_2(options: Options, recording: Recording) -> None:
         text_encoder=recording.add("text_encoder", BertModel, BertConfig(**BERT), dtype=dtype),
         text_encoder_2=add_t5(recording, "text_encoder_2", MT5_XL, dtype),
         transformer=recording.add("transformer", HunyuanDiT2DModel, **TRANSFORMER, dtype=dtype),
-        vae=recording.add("vae", AutoencoderKL, **VAE, scaling_factor=0.13025, dtype=dtype),
+        vae=recording.add("vae", AutoencoderKL, **VAE_1024, scaling_factor=0.13025, dtype=dtype),
         scheduler=DDPMScheduler(
             beta_start=0.00085, beta_end=0.018, beta_schedule="scaled_linear", clip_sample=False,
             prediction_type="v_prediction", steps_offset=1,
@@ -50,6 +51,7 @@ def record_1_2(options: Options, recording: Recording) -> None:
         requires_safety_checker=False,
     )  # fmt: skip
     run = Run(recording, options)
+    run.decode_with(pipeline.vae)
     run(
         pipeline, pipeline.transformer, prompt=prompts(options), height=options.height, width=options.width,
         guidance_scale=options.guidance, output_type="np", use_resolution_binning=False,
@@ -71,6 +73,7 @@ WORKLOADS = (
         source="Li et al., 2024 (arXiv 2405.08748): 1.5 B DiT, Chinese CLIP 350 M, mT5-XL encoder 1.6 B",
         url="https://huggingface.co/Tencent-Hunyuan/HunyuanDiT-v1.2-Diffusers",
         builder=record_1_2,
+        decoding=Decoding(tile=1024),
         size_multiple=16,
         place=70,
     ),

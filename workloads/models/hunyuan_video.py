@@ -11,7 +11,7 @@ from typing import Any
 
 from simtti.workloads.models.stable_diffusion import CLIP_L, CLIP_L_PARAMETERS
 from simtti.workloads.recording import Recording
-from simtti.workloads.workload import Options, Workload
+from simtti.workloads.workload import VIDEO_VAE, Options, Workload
 
 # The language model of xtuner/llava-llama-3-8b-v1_1, 7.5 B without its output projection.
 LLAMA_3_8B: dict[str, Any] = {
@@ -45,10 +45,8 @@ def record_hunyuan_video(options: Options, recording: Recording) -> None:
         tokenizer_2=Tokenizer(),
     )
     recording.notes["mask"] = "drop"
-    pipeline.vae.enable_tiling()
-    pipeline.vae.enable_slicing()
     run = Run(recording, options, domain="joint")
-    run.repeat_tiles(pipeline.vae)
+    run.decode_with(pipeline.vae, VIDEO_VAE.own, repeats=True)
     run(
         pipeline, pipeline.transformer, prompt=prompts(options), height=options.height, width=options.width,
         num_frames=options.frames, guidance_scale=options.guidance, output_type="np",
@@ -70,6 +68,7 @@ WORKLOADS = (
         source="Kong et al., 2024 (arXiv 2412.03603): 13 B transformer, Llama-3-8B and CLIP ViT-L",
         url="https://huggingface.co/tencent/HunyuanVideo",
         builder=record_hunyuan_video,
+        decoding=VIDEO_VAE,
         size_multiple=16,
         frame_multiple=4,
         place=140,

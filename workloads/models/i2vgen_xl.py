@@ -13,7 +13,7 @@ from simtti.workloads.models.stable_diffusion import (
 )
 from simtti.workloads.models.svd import OPENCLIP_H_VISION, OPENCLIP_H_VISION_PARAMETERS
 from simtti.workloads.recording import Recording
-from simtti.workloads.workload import Options, Workload
+from simtti.workloads.workload import Decoding, Options, Workload
 
 
 def record_i2vgen_xl(options: Options, recording: Recording) -> None:
@@ -41,7 +41,7 @@ def record_i2vgen_xl(options: Options, recording: Recording) -> None:
         object.__setattr__(pipeline.text_encoder, "text_model", pipeline.text_encoder)
     run = Run(recording, options)
     run.split(pipeline, "_encode_image", "image_encoder")
-    run.repeat_tiles(pipeline.vae)
+    run.decode_with(pipeline.vae, repeats=True)
     assert options.height is not None
     assert options.width is not None
     pictures = [Image.new("RGB", (options.width, options.height))] * options.batch
@@ -66,6 +66,7 @@ WORKLOADS = (
         source="Zhang et al., 2023 (arXiv 2311.04145) and the released configuration: UNet 1.4 B",
         url="https://huggingface.co/ali-vilab/i2vgen-xl",
         builder=record_i2vgen_xl,
+        decoding=Decoding(tile=512),
         place=110,
     ),
 )

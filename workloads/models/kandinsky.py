@@ -10,7 +10,7 @@ from typing import Any
 from simtti.workloads.models.sdxl import OPENCLIP_BIGG, OPENCLIP_BIGG_PARAMETERS
 from simtti.workloads.models.text_encoders import FLAN_UL2, add_t5
 from simtti.workloads.recording import Recording
-from simtti.workloads.workload import Options, Workload
+from simtti.workloads.workload import ONLY_WHOLE, Options, Workload
 
 PRIOR_STEPS = 25
 # OpenCLIP's ViT-bigG/14 image model, 1.84 B.
@@ -126,6 +126,7 @@ WORKLOADS = (
         source="Razzhigaev et al., 2023 (arXiv 2310.03502): prior 1 B, UNet 1.2 B, MoVQ 67 M, CLIP ViT-bigG",
         url="https://huggingface.co/kandinsky-community/kandinsky-2-2-decoder",
         builder=record_2_2,
+        decoding=ONLY_WHOLE,
         size_multiple=64,
         place=40,
     ),
@@ -142,6 +143,7 @@ WORKLOADS = (
         source="Arkhipkin et al., 2023 (arXiv 2312.03511): UNet 3.0 B, FLAN-UL2 encoder 8.6 B, MoVQ 0.27 B",
         url="https://huggingface.co/kandinsky-community/kandinsky-3",
         builder=record_3,
+        decoding=ONLY_WHOLE,
         size_multiple=64,
         place=40,
     ),

@@ -12,7 +12,7 @@ from simtti.workloads.models.stable_diffusion import (
     VAE_PARAMETERS,
 )
 from simtti.workloads.recording import Recording
-from simtti.workloads.workload import Options, Workload
+from simtti.workloads.workload import Decoding, Options, Workload
 
 
 def record_t2v(options: Options, recording: Recording) -> None:
@@ -32,6 +32,7 @@ def record_t2v(options: Options, recording: Recording) -> None:
         tokenizer=Tokenizer(),
     )
     run = Run(recording, options)
+    run.decode_with(pipeline.vae)
     run(
         pipeline, pipeline.unet, prompt=prompts(options), height=options.height, width=options.width,
         num_frames=options.frames, guidance_scale=options.guidance, output_type="np",
@@ -52,6 +53,7 @@ WORKLOADS = (
         source="Wang et al., 2023 (arXiv 2308.06571): 1.7 B in all, UNet 1.4 B",
         url="https://huggingface.co/ali-vilab/text-to-video-ms-1.7b",
         builder=record_t2v,
+        decoding=Decoding(tile=512, frames_together=True),
         place=90,
     ),
 )

@@ -7,10 +7,11 @@ pipeline would move other sizes to the nearest it was trained on; here every siz
 
 from typing import Any
 
-from simtti.workloads.models.stable_diffusion import VAE, VAE_PARAMETERS
+from simtti.workloads.models.sdxl import VAE_1024
+from simtti.workloads.models.stable_diffusion import VAE_PARAMETERS
 from simtti.workloads.models.text_encoders import T5_XXL, T5_XXL_PARAMETERS, add_t5
 from simtti.workloads.recording import Recording
-from simtti.workloads.workload import Options, Workload
+from simtti.workloads.workload import Decoding, Options, Workload
 
 TRANSFORMER: dict[str, Any] = {
     "sample_size": 128, "patch_size": 2, "num_layers": 28, "num_attention_heads": 16, "attention_head_dim": 72,
@@ -35,11 +36,12 @@ def record_sigma(options: Options, recording: Recording) -> None:
     pipeline = PixArtSigmaPipeline(
         text_encoder=add_t5(recording, "text_encoder", T5_XXL, dtype),
         transformer=recording.add("transformer", PixArtTransformer2DModel, **TRANSFORMER, dtype=dtype),
-        vae=recording.add("vae", AutoencoderKL, **VAE, scaling_factor=0.13025, dtype=dtype),
+        vae=recording.add("vae", AutoencoderKL, **VAE_1024, scaling_factor=0.13025, dtype=dtype),
         scheduler=DPMSolverMultistepScheduler(beta_start=0.0001, beta_end=0.02, beta_schedule="linear"),
         tokenizer=Tokenizer(),
     )
     run = Run(recording, options)
+    run.decode_with(pipeline.vae)
     run(
         pipeline, pipeline.transformer, prompt=prompts(options), height=options.height, width=options.width,
         guidance_scale=options.guidance, output_type="np", clean_caption=False, use_resolution_binning=False,
@@ -60,6 +62,7 @@ WORKLOADS = (
         source="Chen et al., 2024 (arXiv 2403.04692): 0.6 B DiT, T5-XXL",
         url="https://huggingface.co/PixArt-alpha/PixArt-Sigma-XL-2-1024-MS",
         builder=record_sigma,
+        decoding=Decoding(tile=1024),
         size_multiple=16,
         place=50,
     ),

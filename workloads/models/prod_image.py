@@ -16,7 +16,7 @@ from simtti.workloads.models.stable_diffusion import CLIP_L, CLIP_L_PARAMETERS, 
 from simtti.workloads.models.stable_diffusion_3 import VAE_16, VAE_16_PARAMETERS
 from simtti.workloads.models.text_encoders import T5_XXL, T5_XXL_PARAMETERS, add_t5
 from simtti.workloads.recording import Recording
-from simtti.workloads.workload import Options, Workload
+from simtti.workloads.workload import Decoding, Options, Workload
 
 CONTEXT_WIDTH = 2048
 TEXT_TOKENS = 77
@@ -78,6 +78,7 @@ WORKLOADS = (
         source="a stand-in of the class of Emu, Dai et al., 2023 (arXiv 2309.15807): UNet 2.8 B, 16 latent channels",
         url="https://arxiv.org/abs/2309.15807",
         builder=record_prod_image,
+        decoding=Decoding(tile=1024),
         group="study",
         place=40,
     ),

@@ -10,7 +10,7 @@ every size is run as asked.
 from typing import Any
 
 from simtti.workloads.recording import Recording
-from simtti.workloads.workload import Options, Workload
+from simtti.workloads.workload import Decoding, Options, Workload
 
 # google/gemma-2-2b-it, 2.61 B.
 GEMMA_2_2B: dict[str, Any] = {
@@ -62,6 +62,7 @@ def record_sana(options: Options, recording: Recording, blocks: int) -> None:
         tokenizer=Tokenizer(),
     )
     run = Run(recording, options)
+    run.decode_with(pipeline.vae)
     run(
         pipeline, pipeline.transformer, prompt=prompts(options), height=options.height, width=options.width,
         guidance_scale=options.guidance, output_type="np", use_resolution_binning=False,
@@ -82,6 +83,7 @@ WORKLOADS = (
         source="Xie et al., 2025 (arXiv 2501.18427), SANA 1.5: 1.6 B DiT, Gemma-2-2B, DC-AE factor 32",
         url="https://huggingface.co/Efficient-Large-Model/SANA1.5_1.6B_1024px_diffusers",
         builder=record_1_6b,
+        decoding=Decoding(tile=512),
         size_multiple=32,
         place=60,
     ),
@@ -98,6 +100,7 @@ WORKLOADS = (
         source="Xie et al., 2025 (arXiv 2501.18427), SANA 1.5: 4.8 B DiT (60 blocks; 4.7 B as counted)",
         url="https://huggingface.co/Efficient-Large-Model/SANA1.5_4.8B_1024px_diffusers",
         builder=record_4_8b,
+        decoding=Decoding(tile=512),
         size_multiple=32,
         place=60,
     ),

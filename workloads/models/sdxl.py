@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from simtti.workloads.models.stable_diffusion import CLIP_L, CLIP_L_PARAMETERS, NOISE, VAE, VAE_PARAMETERS
 from simtti.workloads.recording import Recording
-from simtti.workloads.workload import Options, Workload
+from simtti.workloads.workload import Decoding, Options, Workload
 
 if TYPE_CHECKING:
     import torch
@@ -31,6 +31,7 @@ UNET: dict[str, Any] = {
     "use_linear_projection": True, "addition_embed_type": "text_time", "addition_time_embed_dim": 256,
     "projection_class_embeddings_input_dim": 2816,
 }  # fmt: skip
+VAE_1024: dict[str, Any] = {**VAE, "sample_size": 1024}
 # Distilled from SDXL: no attention in the middle, 26 transformer blocks instead of 70.
 SSD_1B: dict[str, Any] = {
     **UNET, "mid_block_type": "UNetMidBlock2D", "transformer_layers_per_block": [1, [2, 2], [4, 4]],
@@ -84,7 +85,9 @@ def record_pipeline(
         ),
     ]
     unet = recording.add("unet", UNet2DConditionModel, **unet_config, dtype=dtype)
-    vae = recording.add("vae", AutoencoderKL, **VAE, scaling_factor=0.13025, force_upcast=True, dtype=dtype)
+    vae = recording.add(
+        "vae", AutoencoderKL, **VAE_1024, scaling_factor=0.13025, force_upcast=True, dtype=dtype
+    )
     factor = 2 ** (len(vae.config.block_out_channels) - 1)
 
     with recording.step("text_encoder", domain="text"), recording.scope("pipeline"):
@@ -142,6 +145,7 @@ WORKLOADS = (
         url="https://arxiv.org/abs/2307.01952",
         builder=record_sdxl,
         image_to_image=True,
+        decoding=Decoding(tile=1024),
         place=20,
     ),
     Workload(
@@ -159,6 +163,7 @@ WORKLOADS = (
         url="https://huggingface.co/stabilityai/sdxl-turbo",
         builder=record_turbo,
         image_to_image=True,
+        decoding=Decoding(tile=1024),
         place=20,
     ),
     Workload(
@@ -176,6 +181,7 @@ WORKLOADS = (
         url="https://huggingface.co/segmind/SSD-1B",
         builder=record_ssd_1b,
         image_to_image=True,
+        decoding=Decoding(tile=1024),
         place=20,
     ),
 )

@@ -7,7 +7,7 @@ The safety checker, a CLIP image encoder run on the result, is not included: the
 from typing import Any
 
 from simtti.workloads.recording import Recording
-from simtti.workloads.workload import Options, Workload
+from simtti.workloads.workload import Decoding, Options, Workload
 
 # 12 layers of 768, 12 heads: OpenAI's ViT-L/14 text model, 123 M.
 CLIP_L: dict[str, Any] = {
@@ -28,8 +28,10 @@ UNET_2_1: dict[str, Any] = {
     "sample_size": 96, "cross_attention_dim": 1024, "attention_head_dim": [5, 10, 20, 20],
     "use_linear_projection": True, "upcast_attention": True,
 }  # fmt: skip
-# 128 channels x [1, 2, 4, 4], two residual blocks a level: an image shrinks by 2 at three of the four levels.
+# 128 channels x [1, 2, 4, 4], two residual blocks a level: an image shrinks by 2 at three of the four levels. sample_size, the side
+# in pixels of the images it was tuned on, is the side of a tile where it decodes by tiles; nothing else depends on it.
 VAE: dict[str, Any] = {
+    "sample_size": 512,
     "block_out_channels": (128, 256, 512, 512), "layers_per_block": 2, "latent_channels": 4,
     "down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4,
 }  # fmt: skip
@@ -85,7 +87,8 @@ def record_pipeline(
     dtype = options.dtype
     text_encoder = recording.add("text_encoder", CLIPTextModel, CLIPTextConfig(**text_config), dtype=dtype)
     unet = recording.add("unet", UNet2DConditionModel, **unet_config, dtype=dtype)
-    vae = recording.add("vae", AutoencoderKL, **VAE, scaling_factor=0.18215, dtype=dtype)
+    tuned_on = {**VAE, "sample_size": unet_config["sample_size"] * 8}
+    vae = recording.add("vae", AutoencoderKL, **tuned_on, scaling_factor=0.18215, dtype=dtype)
     factor = 2 ** (len(vae.config.block_out_channels) - 1)
 
     with recording.step("text_encoder", domain="text"), recording.scope("pipeline"):
@@ -113,6 +116,7 @@ WORKLOADS = (
         source="Rombach et al., CVPR 2022, and the model card: 860 M UNet, 123 M text encoder (CLIP ViT-L/14)",
         url="https://github.com/CompVis/stable-diffusion",
         builder=record_1_5,
+        decoding=Decoding(tile=512),
         aliases=("stable-diffusion",),
         image_to_image=True,
         place=10,
@@ -127,6 +131,7 @@ WORKLOADS = (
         url="https://github.com/Stability-AI/stablediffusion",
         builder=record_2_1,
         image_to_image=True,
+        decoding=Decoding(tile=768),
         place=10,
     ),
 )

@@ -11,10 +11,10 @@ from simtti.workloads.models.sdxl import OPENCLIP_BIGG, OPENCLIP_BIGG_PARAMETERS
 from simtti.workloads.models.stable_diffusion import CLIP_L, VAE
 from simtti.workloads.models.text_encoders import T5_XXL, T5_XXL_PARAMETERS, add_t5
 from simtti.workloads.recording import Recording
-from simtti.workloads.workload import Options, Workload
+from simtti.workloads.workload import Decoding, Options, Workload
 
 VAE_16: dict[str, Any] = {
-    **VAE, "latent_channels": 16, "use_quant_conv": False, "use_post_quant_conv": False,
+    **VAE, "sample_size": 1024, "latent_channels": 16, "use_quant_conv": False, "use_post_quant_conv": False,
 }  # fmt: skip
 VAE_16_PARAMETERS = 83_819_683
 # CLIP ViT-L with its projection.
@@ -86,6 +86,7 @@ def record_sd3(options: Options, recording: Recording, transformer: dict[str, An
         recording, options, domain="joint", strided_patches=("pos_embed", "time_text_embed"),
         steps=options.sampled_steps(rounded_up=True),
     )  # fmt: skip
+    run.decode_with(pipeline.vae)
     run(
         pipeline, pipeline.transformer, prompt=prompts(options), height=options.height, width=options.width,
         guidance_scale=options.guidance, output_type="np", **run.from_image(pipeline),
@@ -109,6 +110,7 @@ WORKLOADS = (
         url="https://huggingface.co/stabilityai/stable-diffusion-3-medium-diffusers",
         builder=record_medium_3,
         image_to_image=True,
+        decoding=Decoding(tile=1024),
         size_multiple=16,
         max_size=3072,
         place=30,
@@ -129,6 +131,7 @@ WORKLOADS = (
         url="https://huggingface.co/stabilityai/stable-diffusion-3.5-medium",
         builder=record_medium_3_5,
         image_to_image=True,
+        decoding=Decoding(tile=1024),
         size_multiple=16,
         max_size=6144,
         place=30,
@@ -149,6 +152,7 @@ WORKLOADS = (
         url="https://huggingface.co/stabilityai/stable-diffusion-3.5-large",
         builder=record_large_3_5,
         image_to_image=True,
+        decoding=Decoding(tile=1024),
         size_multiple=16,
         max_size=3072,
         place=30,

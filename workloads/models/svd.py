@@ -8,7 +8,7 @@ all frames of a video at once.
 from typing import Any
 
 from simtti.workloads.recording import Recording
-from simtti.workloads.workload import Options, Workload
+from simtti.workloads.workload import ONLY_WHOLE, Options, Workload
 
 # OpenCLIP's ViT-H/14 image model, 632 M with its projection.
 OPENCLIP_H_VISION: dict[str, Any] = {
@@ -75,6 +75,7 @@ WORKLOADS = (
         source="Blattmann et al., 2023 (arXiv 2311.15127): UNet 1.5 B, decoder with temporal layers",
         url="https://huggingface.co/stabilityai/stable-video-diffusion-img2vid",
         builder=record_svd,
+        decoding=ONLY_WHOLE,
         size_multiple=64,
         place=120,
     ),
@@ -91,6 +92,7 @@ WORKLOADS = (
         source="Blattmann et al., 2023 (arXiv 2311.15127): svd, fine-tuned on 25 frames",
         url="https://huggingface.co/stabilityai/stable-video-diffusion-img2vid-xt",
         builder=record_svd,
+        decoding=ONLY_WHOLE,
         size_multiple=64,
         place=120,
     ),

@@ -9,7 +9,7 @@ from typing import Any
 
 from simtti.workloads.models.text_encoders import UMT5_XXL, UMT5_XXL_PARAMETERS
 from simtti.workloads.recording import Recording
-from simtti.workloads.workload import Options, Workload
+from simtti.workloads.workload import VIDEO_VAE, Options, Workload
 
 TRANSFORMER_1_3B: dict[str, Any] = {"num_attention_heads": 12, "num_layers": 30, "ffn_dim": 8960}
 SCHEDULER: dict[str, Any] = {
@@ -43,10 +43,8 @@ def record_wan(options: Options, recording: Recording, transformer: dict[str, An
         scheduler=UniPCMultistepScheduler(**SCHEDULER),
         tokenizer=Tokenizer(512),
     )
-    pipeline.vae.enable_tiling()
-    pipeline.vae.enable_slicing()
     run = Run(recording, options, domain="joint")
-    run.repeat_tiles(pipeline.vae)
+    run.decode_with(pipeline.vae, VIDEO_VAE.own, repeats=True)
     run(
         pipeline, pipeline.transformer, prompt=prompts(options), height=options.height, width=options.width,
         num_frames=options.frames, guidance_scale=options.guidance, output_type="np",
@@ -67,6 +65,7 @@ WORKLOADS = (
         source="Wan team, 2025 (arXiv 2503.20314): 30 blocks of 12 heads (1.4 B as counted), UMT5-XXL",
         url="https://huggingface.co/Wan-AI/Wan2.1-T2V-1.3B-Diffusers",
         builder=record_1_3b,
+        decoding=VIDEO_VAE,
         size_multiple=16,
         frame_multiple=4,
         place=150,
@@ -84,6 +83,7 @@ WORKLOADS = (
         source="Wan team, 2025 (arXiv 2503.20314): 14 B, 40 blocks of 40 heads, UMT5-XXL",
         url="https://huggingface.co/Wan-AI/Wan2.1-T2V-14B-Diffusers",
         builder=record_14b,
+        decoding=VIDEO_VAE,
         size_multiple=16,
         frame_multiple=4,
         place=150,

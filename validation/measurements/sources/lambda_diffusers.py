@@ -17,7 +17,7 @@ Row = dict[str, Any]
 # steps evaluates the network 30 times, as simtti's workload, whose sampler evaluates it once more than asked, does for 29.
 _COMMON = {"workload": "stable-diffusion-1.5", "height": 512, "width": 512, "steps": 29, "gpus": 1, "launch": "eager",
            "what_is_timed": "run", "source": "lambda-diffusers (30 evaluations)"}  # fmt: skip
-# Above it the decoder makes one image after another (VAE slicing), which no option of `simtti run` says.
+# Above it the decoder makes one image after another (VAE slicing: `simtti run --vae sliced`), for which tables of runs have no column.
 _MOST_IMAGES = 16
 
 

@@ -120,6 +120,15 @@ class Run:
         self._begin(phase, domain, step or self.recording.step(phase, domain=domain))
         self.recording.enter_scope("pipeline")
 
+    @contextmanager
+    def phase(self, phase: str, *, domain: str) -> Iterator[None]:
+        """The body is a phase."""
+        self.enter(phase, domain=domain)
+        try:
+            yield
+        finally:
+            self.leave()
+
     def _cut(self, again: int | None = None) -> None:
         """End the step and go on in a new one of the same phase, wherever in the model that is.
 
@@ -153,6 +162,16 @@ class Run:
             return original(*args, **kwargs)
 
         setattr(owner, method, switched)
+
+    def decode_with(self, vae: Any, own: str = "whole", *, repeats: bool = False) -> None:
+        """Have a VAE decode as the options ask for.
+
+        own: how the pipeline is mostly run, of workload.VAE_MODES. repeats: it calls its decoder again and again however it decodes.
+        """
+        mode = self.options.vae or own
+        set_decoding(vae, mode)
+        if repeats or mode != "whole":
+            self.repeat_tiles(vae)
 
     def repeat_tiles(self, vae: Any) -> None:
         """What a VAE does again and again: decode a tile or a few frames, blend a tile with the next."""
@@ -293,6 +312,14 @@ class Run:
             for timestep in timesteps:
                 yield timestep
                 self.update()
+
+
+def set_decoding(vae: Any, mode: str) -> None:
+    """Switch on what a mode of workload.VAE_MODES has, for encoding as well."""
+    if "tiled" in mode:
+        vae.enable_tiling()
+    if "sliced" in mode:
+        vae.enable_slicing()
 
 
 class _HostCopies(TorchFunctionMode):

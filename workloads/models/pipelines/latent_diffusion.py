@@ -68,9 +68,12 @@ def record_image(
 
     Returns the latents. upcast: encode in fp32, casting the VAE's weights there and back.
     """
+    from simtti.workloads.models.pipelines.diffusers_run import set_decoding  # circle: it shares this file's schedule
+
     assert options.height is not None
     assert options.width is not None
     dtype = TORCH_DTYPES[options.dtype]
+    set_decoding(vae, options.vae or "whole")
     with recording.paused():
         scheduler.set_timesteps(options.steps)
         if hasattr(scheduler, "set_begin_index"):
@@ -146,8 +149,12 @@ def record_decoding(
     """
     from diffusers.image_processor import VaeImageProcessor
 
+    from simtti.workloads.models.pipelines.diffusers_run import Run  # circle: it shares this file's schedule
+
     processor = VaeImageProcessor(vae_scale_factor=2 ** (len(vae.config.block_out_channels) - 1))
-    with recording.step("decoder", domain="spatial"), recording.scope("pipeline"):
+    run = Run(recording, options)
+    run.decode_with(vae)
+    with run.phase("decoder", domain="spatial"):
         if upcast:
             vae.to(dtype=torch.float32)
             latents = latents.to(torch.float32)
