@@ -68,7 +68,9 @@ def record_image(
 
     Returns the latents. upcast: encode in fp32, casting the VAE's weights there and back.
     """
-    from simtti.workloads.models.pipelines.diffusers_run import set_decoding  # circle: it shares this file's schedule
+    from simtti.workloads.models.pipelines.diffusers_run import (
+        set_decoding,
+    )  # circle: it shares this file's schedule
 
     assert options.height is not None
     assert options.width is not None
