@@ -398,8 +398,7 @@ class Result:
         """What the device has room for beside what does not grow, over what grows."""
         assert self.memory is not None
         fixed = self.memory.fixed_bytes + self.memory.context_bytes
-        unused = self.memory.reserved_bytes - self.memory.allocated_bytes
-        return (self.hardware.hbm_capacity_bytes - fixed) / max(1, self.memory.growing_bytes + unused)
+        return (self.hardware.hbm_capacity_bytes - fixed) / max(1, self.memory.growing_reserved_bytes)
 
     # ---- tables
 

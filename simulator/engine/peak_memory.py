@@ -65,6 +65,11 @@ class Memory:
         return self.reserved_bytes + self.context_bytes
 
     @property
+    def growing_reserved_bytes(self) -> int:
+        """growing_bytes with what the allocator has taken and nobody uses."""
+        return self.growing_bytes + self.reserved_bytes - self.allocated_bytes
+
+    @property
     def fullest(self) -> PhaseMemory:
         """The phase that needs most."""
         return max(self.phases, key=lambda phase: phase.allocated_bytes)

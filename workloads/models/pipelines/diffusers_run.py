@@ -27,7 +27,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from simtti.workloads.models.pipelines.inputs import PROMPT_TOKENS, image
-from simtti.workloads.models.pipelines.latent_diffusion import WARM_UP_STEPS, schedule_steps
+from simtti.workloads.models.pipelines.latent_diffusion import WARM_UP_STEPS, schedule_steps, set_decoding
 from simtti.workloads.recording import Recording
 from simtti.workloads.trace import evaluations
 from simtti.workloads.workload import Options
@@ -312,14 +312,6 @@ class Run:
             for timestep in timesteps:
                 yield timestep
                 self.update()
-
-
-def set_decoding(vae: Any, mode: str) -> None:
-    """Switch on what a mode of workload.VAE_MODES has, for encoding as well."""
-    if "tiled" in mode:
-        vae.enable_tiling()
-    if "sliced" in mode:
-        vae.enable_slicing()
 
 
 class _HostCopies(TorchFunctionMode):

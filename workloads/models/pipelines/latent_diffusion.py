@@ -61,6 +61,14 @@ def initial_latents(
     return noise * scheduler.init_noise_sigma
 
 
+def set_decoding(vae: Any, mode: str) -> None:
+    """Switch on what a mode of workload.VAE_MODES has, for encoding as well."""
+    if "tiled" in mode:
+        vae.enable_tiling()
+    if "sliced" in mode:
+        vae.enable_slicing()
+
+
 def record_image(
     recording: Recording, options: Options, vae: Any, scheduler: Any, *, upcast: bool
 ) -> torch.Tensor:
@@ -68,10 +76,6 @@ def record_image(
 
     Returns the latents. upcast: encode in fp32, casting the VAE's weights there and back.
     """
-    from simtti.workloads.models.pipelines.diffusers_run import (
-        set_decoding,
-    )  # circle: it shares this file's schedule
-
     assert options.height is not None
     assert options.width is not None
     dtype = TORCH_DTYPES[options.dtype]
