@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from simtti.errors import InputError, internal, raise_bugs, unknown
-from simtti.files import check_writable, read_table, write_table
+from simtti.files import check_table, read_table, write_table
 from simtti.hw_configs.devices import content_hash
 from simtti.jobs import Pool
-from simtti.journal import Journal, code_hash
+from simtti.journal import code_hash, journal_of, said_of_foreign
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -76,22 +76,18 @@ def sweep(
             raise InputError(
                 f"{points if not isinstance(points, pd.DataFrame) else 'points'}: column {column!r} is missing"
             )
-    check_writable(out)
-    if Path(out).suffix not in (".csv", ".parquet"):
-        raise InputError(f"{out}: a table is written as .csv or .parquet")
+    check_table(out)
     keys_of = _contents()
     rows = [_options({str(name): cell for name, cell in row.items()}) for row in table.to_dict("records")]
     keys = [keys_of(row) for row in rows]
-    journal = Journal(Path(out).with_name(f".{Path(out).name}.partial.jsonl"), code_hash())
+    journal = journal_of(out, code_hash())
     with journal.alone(out):
         found = journal.read()
         todo = {key: (row,) for key, row in zip(keys, rows, strict=True) if key not in found}
         rows_of = Counter(keys)
         foreign = journal.foreign + len(found.keys() - rows_of.keys())
         if foreign:
-            say(
-                f"{out}: {foreign} rows kept of other code, devices or traces do not count; they are simulated anew"
-            )
+            say(said_of_foreign(out, foreign))
         done = sum(rows_of[key] for key in rows_of if key not in todo)
         progress(done, len(rows))
         with Pool(workers) as pool:
