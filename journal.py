@@ -12,12 +12,13 @@ import os
 import secrets
 import socket
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar
 
 from simtti.errors import InputError
+from simtti.jobs import Pool
 
 
 def code_hash(*more: str) -> str:
@@ -225,6 +226,27 @@ def said_of_foreign(output: str | os.PathLike[str], count: int) -> str:
     return (
         f"{output}: {count} rows kept of other code, devices or traces do not count; they are simulated anew"
     )
+
+
+def resumed(
+    pool: Pool, function: Callable[..., Any], jobs: Mapping[str, tuple[Any, ...]], journal: Journal | None
+) -> Iterator[tuple[str, Any]]:
+    """What `function` gives for the arguments of each job, figures that JSON holds: (the job's key, the figures). First those that the
+    journal has, then the others as they end, each after the journal has it. Without a
+    journal, all of them as they end.
+
+    Raises:
+        InputError: workers are killed again and again; the journal cannot be read or written.
+    """
+    if journal is None:
+        yield from pool.as_done(function, jobs)
+        return
+    known = journal.read()
+    yield from ((key, known[key]) for key in jobs if key in known)
+    left = {key: arguments for key, arguments in jobs.items() if key not in known}
+    for key, figures in pool.as_done(function, left):
+        journal.append(key, figures)
+        yield key, figures
 
 
 def _lock_of(path: Path, owner: str) -> Path:

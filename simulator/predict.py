@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from simtti.errors import InputError, internal, raise_bugs
 from simtti.files import check_table, read_table, write_table
-from simtti.hw_configs.devices import load
+from simtti.hw_configs.devices import fingerprint, load
 from simtti.hw_configs.hardware import Hardware
 from simtti.jobs import in_chunks
 from simtti.journal import Journal, code_hash, journal_of, said_of_foreign
@@ -147,7 +147,7 @@ def _resumed(
 
 def _code(hardware: Hardware) -> str:
     """Of all that a row's times follow from beside the row: the code, and every number of the device, whichever files they stand in."""
-    return hashlib.sha256(f"{code_hash()} {hardware}".encode()).hexdigest()[:16]
+    return f"{code_hash()} {fingerprint(hardware)}"
 
 
 def _key(row: dict[str, Any]) -> str:
