@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test test-every check golden bench fuzz kill-test traces clean help
+.PHONY: run test test-every check golden bench fuzz kill-test test-bounds traces clean help
 help:
 	@echo "make run     create .venv, install, simulate Stable Diffusion on an A100"
 	@echo "make test    install the development extras, lint, type-check, run every test"
@@ -12,6 +12,7 @@ help:
 	@echo "make golden  work the golden figures of tests/golden.csv out anew, and say which moved"
 	@echo "make fuzz    1,000 odd inputs to each reader: every one answered or refused"
 	@echo "make kill-test  runs killed 50 times: nothing lost, doubled, stale or left running"
+	@echo "make test-bounds  the tests that meet other libraries, with the oldest releases that setup.cfg allows and with today's newest"
 	@echo "make bench   the benchmarks whose figures stand in the README"
 	@echo "make traces  record the shipped traces again (byte for byte the same)"
 	@echo "make clean   remove .venv and caches"
@@ -53,8 +54,23 @@ fuzz: $(VENV)/dev.stamp
 kill-test: $(VENV)/dev.stamp
 	$(BIN)/python tests/kill.py --kills 50
 
+# A quarter of an hour and 3 GB each. What is deprecated in one release and not yet there in another is no error here.
+MEETS_LIBRARIES := tests/commands tests/hw_configs tests/explore/test_spec.py tests/explore/test_search.py tests/explore/test_formula.py \
+	tests/workloads/test_trace_file.py tests/workloads/test_kineto_file.py tests/workloads/test_recorder.py tests/workloads/models \
+	tests/validation/report tests/validation/fit tests/simulator/test_predict.py tests/simulator/test_compare.py
+
+test-bounds:
+	mkdir -p build && $(PYTHON) tests/bounds.py > build/lowest.txt
+	for bound in lowest newest; do \
+		at=$(VENV)-$$bound && $(PYTHON) -m venv $$at && grep '^torch==' constraints.txt > $$at/torch.txt && \
+		$$at/bin/python -m pip install --quiet -r $$at/torch.txt && \
+		if test $$bound = lowest; then $$at/bin/python -m pip install --quiet -c $$at/torch.txt -r build/lowest.txt; fi && \
+		$$at/bin/python -m pip install --quiet -c $$at/torch.txt -e '.[torch,explore,report]' pytest pytest-xdist hypothesis && \
+		$$at/bin/python -m pytest -o filterwarnings=default $(MEETS_LIBRARIES) || exit 1; \
+	done
+
 traces: $(VENV)/dev.stamp
 	$(BIN)/python -m simtti.workloads.build_traces
 
 clean:
-	rm -rf $(VENV) *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis build
+	rm -rf $(VENV) $(VENV)-lowest $(VENV)-newest *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis build

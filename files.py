@@ -97,6 +97,17 @@ def check_writable(path: str | os.PathLike[str]) -> None:
         raise InputError(f"cannot write {file}: permission denied")
 
 
+def check_table(path: str | os.PathLike[str]) -> None:
+    """Fail before the work when a table could not be written.
+
+    Raises:
+        InputError: as `check_writable`, or neither .csv nor .parquet.
+    """
+    check_writable(path)
+    if Path(path).suffix not in (".csv", ".parquet"):
+        raise InputError(f"{path}: a table is written as .csv or .parquet")
+
+
 @contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """A file to write in the place of `path`, whole or not at all: it takes its place when the block ends without an exception.
@@ -154,14 +165,13 @@ def write_table(table: pd.DataFrame, path: str | os.PathLike[str]) -> None:
     Parquet has one type a column: one of numbers and texts, or of numbers beyond 64 bits, is written as texts.
     """
     file = Path(path)
-    if file.suffix == ".csv":
-        write_text(file, table.to_csv(index=False))
-        return
-    if file.suffix != ".parquet":
-        raise InputError(f"{file}: a table is written as .csv or .parquet")
+    check_table(file)
     import pyarrow as pa
 
     with replacing(file) as partial:
+        if file.suffix == ".csv":
+            table.to_csv(partial, index=False, errors="backslashreplace")
+            return
         try:
             table.to_parquet(partial, index=False)
         except (pa.ArrowException, OverflowError, TypeError):

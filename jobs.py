@@ -248,10 +248,11 @@ def in_chunks(
     size: int,
     workers: int | None = None,
     progress: Progress = lambda done, total: None,
+    keep: Callable[[int, Sequence[T]], None] = lambda at, results: None,
 ) -> list[T]:
     """`function(chunk, *common)` over the items, `size` at a time, in order: a result an item.
 
-    progress: called with (items done, items).
+    progress: called with (items done, items). keep: with each chunk's results as they come, and where in `items` it begins.
     """
     chunks = {at: items[at : at + size] for at in range(0, len(items), size)}
     found: dict[int, Sequence[T]] = {}
@@ -260,6 +261,7 @@ def in_chunks(
         jobs = {at: (chunk, *common) for at, chunk in chunks.items()}
         for at, results in pool.as_done(function, jobs):
             found[at] = results
+            keep(at, results)
             done += len(chunks[at])
             progress(done, len(items))
     return [result for at in chunks for result in found[at]]

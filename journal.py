@@ -12,23 +12,24 @@ import os
 import secrets
 import socket
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar
 
 from simtti.errors import InputError
+from simtti.jobs import Pool
 
 
 def code_hash(*more: str) -> str:
-    """A hash of the sources and numbers of the simulator, and of the folders in `more`: results of others are not resumed
-    from."""
+    """A hash of the sources, the numbers and the shipped traces of the simulator, and of the folders in `more`: results of others are
+    not resumed from."""
     root = Path(__file__).parent
     folders = ("simulator", "hw_configs", "workloads", *more)
     files = [*root.glob("*.py"), *(path for folder in folders for path in (root / folder).rglob("*"))]
     digest = hashlib.sha256()
     for path in sorted(files):
-        if path.suffix in (".py", ".yaml"):
+        if path.suffix in (".py", ".yaml", ".parquet"):
             digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 
@@ -48,7 +49,7 @@ class Journal:
         code: of what makes the figures: `code_hash`, and whatever else they follow from.
 
     foreign: lines of figures that other code left: they count for nothing. interrupted: where an interrupted process has kept what was
-    done, the last journal that it wrote to.
+    done, the last journal that it read or wrote.
     """
 
     interrupted: ClassVar[Path | None] = None
@@ -80,6 +81,8 @@ class Journal:
             pass
         except OSError as error:
             raise InputError(f"cannot read {self.path}: {error.strerror or error}") from None
+        if self._done:
+            Journal.interrupted = self.path
         return dict(self._done)
 
     def _take(self, line: bytes) -> None:
@@ -103,10 +106,19 @@ class Journal:
         Raises:
             InputError: the disk is full, or the journal cannot be written.
         """
+        self.append_all({key: figures})
+
+    def append_all(self, figures: Mapping[str, Any]) -> None:
+        """Keep what came out of several jobs, by key, in one go.
+
+        Raises:
+            InputError: as `append`.
+        """
         with self._open() as file:
-            self._write(file, {"key": key, "figures": figures})
+            self._write(file, *({"key": key, "figures": each} for key, each in figures.items()))
         Journal.interrupted = self.path
-        self._done.setdefault(key, figures)
+        for key, each in figures.items():
+            self._done.setdefault(key, each)
 
     def claim(self, keys: Sequence[str]) -> list[str]:
         """Those of `keys` that are not done and nobody else works on; now this process does.
@@ -196,12 +208,45 @@ class Journal:
         except OSError as error:
             raise InputError(f"cannot write {self.path}: {error.strerror or error}") from None
 
-    def _write(self, file: BinaryIO, entry: dict[str, Any]) -> None:
-        """One line, in one write, after whatever a killed process left."""
-        line = json.dumps({"code": self.code, **entry}).encode() + b"\n"
+    def _write(self, file: BinaryIO, *entries: dict[str, Any]) -> None:
+        """A line each, in one write, after whatever a killed process left."""
+        lines = b"".join(json.dumps({"code": self.code, **entry}).encode() + b"\n" for entry in entries)
         torn = file.tell() > 0 and not _ends_with_newline(self.path)
-        file.write(b"\n" + line if torn else line)
+        file.write(b"\n" + lines if torn else lines)
         file.flush()  # before the lock is given up, and while a full disk can still be told
+
+
+def journal_of(output: str | os.PathLike[str], code: str) -> Journal:
+    """The journal beside a table that is not written yet; `code` as for Journal."""
+    return Journal(Path(output).with_name(f".{Path(output).name}.partial.jsonl"), code)
+
+
+def said_of_foreign(output: str | os.PathLike[str], count: int) -> str:
+    """What a command says of so many figures that it found kept and that do not count."""
+    return (
+        f"{output}: {count} rows kept of other code, devices or traces do not count; they are simulated anew"
+    )
+
+
+def resumed(
+    pool: Pool, function: Callable[..., Any], jobs: Mapping[str, tuple[Any, ...]], journal: Journal | None
+) -> Iterator[tuple[str, Any]]:
+    """What `function` gives for the arguments of each job, figures that JSON holds: (the job's key, the figures). First those that the
+    journal has, then the others as they end, each after the journal has it. Without a
+    journal, all of them as they end.
+
+    Raises:
+        InputError: workers are killed again and again; the journal cannot be read or written.
+    """
+    if journal is None:
+        yield from pool.as_done(function, jobs)
+        return
+    known = journal.read()
+    yield from ((key, known[key]) for key in jobs if key in known)
+    left = {key: arguments for key, arguments in jobs.items() if key not in known}
+    for key, figures in pool.as_done(function, left):
+        journal.append(key, figures)
+        yield key, figures
 
 
 def _lock_of(path: Path, owner: str) -> Path:

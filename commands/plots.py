@@ -48,6 +48,8 @@ def plot_comparison_of_devices(table: pd.DataFrame, path: str, title: str) -> No
         InputError: matplotlib is not installed, or the file cannot be written.
     """
     figure = _figure(11, 3.8)
+    from matplotlib.ticker import NullLocator
+
     panels = figure.subplots(1, 3)
     shown = (
         ("latency_s", "latency, s"),
@@ -61,7 +63,7 @@ def plot_comparison_of_devices(table: pd.DataFrame, path: str, title: str) -> No
             axes.plot(fits.batch, fits[column], "o", color=axes.lines[-1].get_color(), label=str(hw))
         axes.set(xlabel="batch", ylabel=label, xscale="log", ylim=(0, None))
         axes.set_xticks(sorted(table.batch.unique()), [str(b) for b in sorted(table.batch.unique())])
-        axes.xaxis.minorticks_off()
+        axes.xaxis.set_minor_locator(NullLocator())  # minorticks_off() of an axis is of matplotlib 3.9
         axes.grid(alpha=0.25)
     panels[0].legend(fontsize=8)
     figure.suptitle(f"{title}; a line without a marker does not fit into memory", fontsize=10)

@@ -213,7 +213,7 @@ def predict(rows: str, hw: str, tf32: bool, out: str, workers: int | None) -> No
 
     Each row has an op, a dtype (fp16, bf16, fp32) and the op's shape. time_us is what the operator takes of its stream, gaps
     included; kernel_us its kernels alone, as a profiler counts them; operands come from HBM. A row that cannot be timed keeps
-    its place, with the reason in `error`.
+    its place, with the reason in `error`. Interrupted, it keeps the finished rows; the same command does the rest.
 
     \b
     simtti predict kernels.csv --hw h200-sxm --out times.csv
@@ -221,7 +221,7 @@ def predict(rows: str, hw: str, tf32: bool, out: str, workers: int | None) -> No
     from simtti.simulator.predict import predict as predict_table
 
     with progress("predict", "rows") as advance:
-        table = predict_table(rows, hw, out, tf32=tf32, workers=workers, progress=advance)
+        table = predict_table(rows, hw, out, tf32=tf32, workers=workers, progress=advance, say=_say)
     failed = int((table["error"] != "").sum())
     click.echo(f"{out}: {len(table) - failed} of {len(table)} rows timed on {hw}", err=True)
 

@@ -15,7 +15,7 @@ from simtti.errors import InputError, unknown
 from simtti.explore import formula
 from simtti.explore.design import PARAMETERS, WHOLE
 from simtti.files import read_yaml
-from simtti.hw_configs.devices import content_hash, load
+from simtti.hw_configs.devices import fingerprint, load
 from simtti.hw_configs.hardware import Hardware
 from simtti.hw_configs.hosts import load_host
 from simtti.simulator.policy import Policy
@@ -169,10 +169,11 @@ class Spec(BaseModel):
         return values
 
     def identity(self) -> str:
-        """The same for specs that ask for the same evaluations: the base device, by what its file and those it is based on say,
-        and the workloads."""
-        content = self.model_dump(include={"base", "workloads"}) | {"device": content_hash(self.base)}
-        return json.dumps(content, sort_keys=True)
+        """The same for specs that ask for the same evaluations: the workloads, and the base device and the hosts by what their files
+        say."""
+        hosts = {each.host: repr(load_host(each.host)) for each in self.workloads}
+        content = self.model_dump(include={"base", "workloads"})
+        return json.dumps({**content, "device": fingerprint(load(self.base)), "hosts": hosts}, sort_keys=True)
 
 
 def base_numbers(hardware: Hardware) -> dict[str, float]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import difflib
 import functools
 import hashlib
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -99,10 +98,10 @@ def load(name_or_path: str) -> Hardware:
     return schema.to_hardware(read(name_or_path), name_or_path)
 
 
-def content_hash(name_or_path: str) -> str:
-    """The same for devices whose files, with those they are based on, say the same."""
-    content = json.dumps(read(name_or_path), sort_keys=True, default=str)
-    return hashlib.sha256(content.encode()).hexdigest()[:16]
+def fingerprint(hardware: Hardware) -> str:
+    """The same for devices whose every number is the same, whichever files they stand in: the device's, those it is based on, those
+    of kernel families and attention libraries."""
+    return hashlib.sha256(repr(hardware).encode()).hexdigest()[:16]
 
 
 def add_values(path: str) -> None:

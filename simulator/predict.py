@@ -8,16 +8,18 @@ is over before the clock falls.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from simtti.errors import InputError, internal, raise_bugs
-from simtti.files import check_writable, read_table, write_table
-from simtti.hw_configs.devices import load
+from simtti.files import check_table, read_table, write_table
+from simtti.hw_configs.devices import fingerprint, load
 from simtti.hw_configs.hardware import Hardware
 from simtti.jobs import in_chunks
+from simtti.journal import Journal, code_hash, journal_of, said_of_foreign
 from simtti.simulator.closed_form import lone_time_s, repeated_hbm_bytes
 from simtti.simulator.engine import power
 from simtti.simulator.engine.device import execution_time_s
@@ -27,7 +29,8 @@ from simtti.simulator.lowering.registry import baseline_of, kernels_of
 if TYPE_CHECKING:
     import pandas as pd
 
-_CHUNK_ROWS = 2000
+# What an interrupt loses of each worker at most; some 0.2 s.
+_CHUNK_ROWS = 500
 
 # Launches of a benchmark: aiconfigurator's collector replays a graph of six, three times before it times six replays.
 WARM_UP_LAUNCHES = 18
@@ -42,14 +45,19 @@ def predict(
     tf32: bool = False,
     workers: int | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    say: Callable[[str], None] = lambda text: None,
 ) -> pd.DataFrame:
     """Time each row's operator on `hw`, alone.
+
+    Rows that are timed are kept beside `out` as they end; interrupted, it keeps them, and the same call does the rest.
 
     Args:
         rows: a table or its path, with `op` (one of `lowering.registry.FAMILIES`), `dtype`, and the op's shape
             columns; `simtti predict --help` lists them.
         tf32: fp32 products may be rounded to TF32 where a row does not say (column `tf32`).
-        out: where to write the table, .csv or .parquet; not written if None.
+        out: where to write the table, .csv or .parquet; neither written nor kept if None.
+        progress: called with (distinct rows done, distinct rows).
+        say: called with what is not as one might think: rows kept that do not count.
 
     Returns:
         The rows with time_us and kernel_us added, in microseconds (see Predicted), the names of the kernels, and error, the reason
@@ -57,6 +65,7 @@ def predict(
 
     Raises:
         InputError: an unreadable table or device, an unwritable output.
+        KeyboardInterrupt: after the finished rows have been kept.
         BugError: a bug cost some rows; the others are written.
     """
     import pandas as pd
@@ -67,23 +76,83 @@ def predict(
             f"{rows if not isinstance(rows, pd.DataFrame) else 'the table'}: column 'op' is missing"
         )
     if out is not None:
-        check_writable(out)
+        check_table(out)
     hardware = hw if isinstance(hw, Hardware) else load(hw)
     given = table.drop(columns=list(Predicted._fields), errors="ignore")
     records: list[dict[str, Any]]
     records, same = _distinct(given)
     if tf32:
         records = [{**row, "tf32": True} if _unsaid(row.get("tf32")) else row for row in records]
-    once = in_chunks(predict_rows, records, hardware, size=_CHUNK_ROWS, workers=workers, progress=progress)
+    if out is None:
+        once = in_chunks(
+            predict_rows, records, hardware, size=_CHUNK_ROWS, workers=workers, progress=progress
+        )
+        _fill(table, once, same)
+    else:
+        journal = journal_of(out, _code(hardware))
+        with journal.alone(out):
+            once, foreign = _resumed(records, hardware, journal, workers, progress)
+            if foreign:
+                say(said_of_foreign(out, foreign))
+            _fill(table, once, same)
+            write_table(table, out)
+            journal.remove()
+    raise_bugs(table["error"])
+    return table
+
+
+def _fill(table: pd.DataFrame, once: list[Predicted], same: list[int]) -> None:
+    """Add to the table what came out of the row of each number in `same`."""
+    import pandas as pd
+
     found = [once[number] for number in same]
     for name in ("time_us", "kernel_us"):
         table[name] = pd.Series([getattr(one, name) for one in found], table.index, dtype=float)
     for name in ("kernels", "error"):
         table[name] = [getattr(one, name) for one in found]
-    if out is not None:
-        write_table(table, out)
-    raise_bugs(table["error"])
-    return table
+
+
+def _resumed(
+    records: list[dict[str, Any]],
+    hardware: Hardware,
+    journal: Journal,
+    workers: int | None,
+    progress: Callable[[int, int], None],
+) -> tuple[list[Predicted], int]:
+    """What comes out of each row, those that the journal has from there and the others into it; and how many it has that do not
+    count."""
+    keys = [_key(row) for row in records]
+    kept = journal.read()
+    left = [number for number, key in enumerate(keys) if key not in kept]
+    done = len(keys) - len(left)
+    progress(done, len(keys))
+
+    def keep(at: int, results: Sequence[Predicted]) -> None:
+        numbers = left[at : at + len(results)]
+        journal.append_all({keys[number]: result for number, result in zip(numbers, results, strict=True)})
+
+    timed = in_chunks(
+        predict_rows,
+        [records[number] for number in left],
+        hardware,
+        size=_CHUNK_ROWS,
+        workers=workers,
+        progress=lambda now, total: progress(done + now, len(keys)),
+        keep=keep,
+    )
+    new = dict(zip(left, timed, strict=True))
+    once = [new[number] if number in new else Predicted(*kept[key]) for number, key in enumerate(keys)]
+    return once, journal.foreign + len(kept) - done
+
+
+def _code(hardware: Hardware) -> str:
+    """Of all that a row's times follow from beside the row: the code, and every number of the device, whichever files they stand in."""
+    return f"{code_hash()} {fingerprint(hardware)}"
+
+
+def _key(row: dict[str, Any]) -> str:
+    """A row's name in the journal: a hash of its cells, with their types."""
+    return hashlib.blake2b(repr(row).encode(), digest_size=16).hexdigest()
 
 
 def _unsaid(cell: Any) -> bool:

@@ -10,15 +10,16 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from simtti.errors import InputError, internal, raise_bugs, unknown
-from simtti.files import check_writable, read_table, write_table
-from simtti.hw_configs.devices import content_hash
+from simtti.files import check_table, read_table, write_table
+from simtti.hw_configs.devices import fingerprint, load
+from simtti.hw_configs.hosts import load_host
 from simtti.jobs import Pool
-from simtti.journal import Journal, code_hash
+from simtti.journal import Journal, code_hash, journal_of, resumed, said_of_foreign
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -76,69 +77,90 @@ def sweep(
             raise InputError(
                 f"{points if not isinstance(points, pd.DataFrame) else 'points'}: column {column!r} is missing"
             )
-    check_writable(out)
-    if Path(out).suffix not in (".csv", ".parquet"):
-        raise InputError(f"{out}: a table is written as .csv or .parquet")
-    keys_of = _contents()
-    rows = [_options({str(name): cell for name, cell in row.items()}) for row in table.to_dict("records")]
-    keys = [keys_of(row) for row in rows]
-    journal = Journal(Path(out).with_name(f".{Path(out).name}.partial.jsonl"), code_hash())
+    check_table(out)
+    rows = [options_of({str(name): cell for name, cell in row.items()}) for row in table.to_dict("records")]
+    journal = journal_of(out, code_hash())
     with journal.alone(out):
-        found = journal.read()
-        todo = {key: (row,) for key, row in zip(keys, rows, strict=True) if key not in found}
-        rows_of = Counter(keys)
-        foreign = journal.foreign + len(found.keys() - rows_of.keys())
-        if foreign:
-            say(
-                f"{out}: {foreign} rows kept of other code, devices or traces do not count; they are simulated anew"
-            )
-        done = sum(rows_of[key] for key in rows_of if key not in todo)
-        progress(done, len(rows))
-        with Pool(workers) as pool:
-            for key, figures in pool.as_done(_run_row, todo):
-                found[key] = figures
-                journal.append(key, figures)
-                done += rows_of[key]
-                progress(done, len(rows))
+        found = figures_of(
+            rows,
+            journal,
+            workers=workers,
+            progress=progress,
+            foreign=lambda count: say(said_of_foreign(out, count)),
+        )
         for name in FIGURES:
-            table[name] = [found[key].get(name) for key in keys]
+            table[name] = [figures.get(name) for figures in found]
         write_table(table, out)
         journal.remove()
     raise_bugs(table["error"])
     return table
 
 
-def _contents() -> Callable[[dict[str, Any]], str]:
-    """A row's key in the journal: its options, and what the files that they name say now."""
-    known: dict[tuple[str, str], str] = {}
+def figures_of(
+    rows: Sequence[dict[str, Any]],
+    journal: Journal,
+    *,
+    workers: int | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    foreign: Callable[[int], None] = lambda count: None,
+) -> list[dict[str, Any]]:
+    """Of each row, the options of `run` that it fills, what came out: those of FIGURES that there are. Rows that the journal has are
+    not simulated again.
 
-    def content(name: str, value: str) -> str:
-        if (name, value) not in known:
-            known[name, value] = _content(name, value)
-        return known[name, value]
+    Args:
+        workers, progress: as for `sweep`.
+        foreign: called with the number of results that the journal has and that do not count, if there are any.
+    """
+    key_of = Keys()
+    keys = [key_of(row) for row in rows]
+    rows_of, found, done = Counter(keys), dict[str, dict[str, Any]](), 0
+    kept = journal.read()
+    if strange := journal.foreign + len(kept.keys() - rows_of.keys()):
+        foreign(strange)
+    progress(0, len(rows))
+    with Pool(workers) as pool:
+        jobs = {key: (row,) for key, row in zip(keys, rows, strict=True)}
+        for key, figures in resumed(pool, _run_row, jobs, journal):
+            found[key] = figures
+            done += rows_of[key]
+            progress(done, len(rows))
+    return [found[key] for key in keys]
 
-    def key(row: dict[str, Any]) -> str:
+
+class Keys:
+    """Names of rows in a journal: a row's options, and what the files that they name say now."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, str], str] = {}
+
+    def __call__(self, row: dict[str, Any]) -> str:
+        """The key of a row, options of `run`: the same for rows from which the same must come out."""
         files = {
-            name: content(name, row[name])
-            for name in ("hw", "trace", "cache")
-            if isinstance(row.get(name), str) and (name == "trace" or row[name].endswith((".yaml", ".yml")))
+            name: self._content(name, row[name])
+            for name in ("hw", "host", "trace", "cache")
+            if isinstance(row.get(name), str)
         }
-        return json.dumps({**row, "contents": files} if files else row, sort_keys=True, default=str)
+        return json.dumps({**row, "contents": files}, sort_keys=True, default=str)
 
-    return key
+    def _content(self, name: str, value: str) -> str:
+        if (name, value) not in self._known:
+            self._known[name, value] = _content(name, value)
+        return self._known[name, value]
 
 
 def _content(name: str, value: str) -> str:
-    """A hash of what a device file, with its bases, or a trace file says; '' where it cannot be read: its row will say why."""
+    """Of what a device, a host, a trace or a schedule of caching says; '' where there is no file, or its row will say why."""
     try:
-        return (
-            content_hash(value) if name == "hw" else hashlib.sha256(Path(value).read_bytes()).hexdigest()[:16]
-        )
+        if name == "hw":
+            return fingerprint(load(value))
+        if name == "host":
+            return repr(load_host(value))
+        return hashlib.sha256(Path(value).read_bytes()).hexdigest()[:16]
     except (InputError, OSError, ValueError):
         return ""
 
 
-def _options(row: dict[str, Any]) -> dict[str, Any]:
+def options_of(row: dict[str, Any]) -> dict[str, Any]:
     """A row's options without the empty ones, whole numbers whole (a CSV column with a gap reads as floats)."""
     options = {}
     for name, value in row.items():

@@ -2,7 +2,7 @@
 
     python tests/kill.py --kills 50        # make kill-test
 
-A sweep and an exploration are started, killed (SIGKILL, SIGTERM, SIGINT, SIGHUP) after a random while, and started again, until the kills
+A sweep, a table of operators and an exploration are started, killed (SIGKILL, SIGTERM, SIGINT, SIGHUP) after a random while, and started again, until the kills
 are used up; then they run to their end, which must be that of a run that nobody killed.
 """
 
@@ -25,11 +25,20 @@ import yaml
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _SETTLED_S = 10.0
 _ROWS = 40
+_OPERATORS = 6000
 
 
 def command(kind: str, folder: Path, out: str) -> list[str]:
     verbs = {
         "sweep": ["sweep", str(folder / "points.csv"), "--out", str(folder / f"{out}.csv")],
+        "predict": [
+            "predict",
+            str(folder / "kernels.csv"),
+            "--hw",
+            "h100-sxm",
+            "--out",
+            str(folder / f"{out}.csv"),
+        ],
         "explore": ["explore", str(folder / "spec.yaml"), "--out", str(folder / out), "--no-report"],
     }
     return [sys.executable, "-m", "simtti.cli", *verbs[kind], "--workers", "2"]
@@ -38,6 +47,8 @@ def command(kind: str, folder: Path, out: str) -> list[str]:
 def prepare(folder: Path) -> None:
     rows = [f"phenaki,h100-sxm,{steps},wave" for steps in range(1, _ROWS + 1)]
     (folder / "points.csv").write_text("\n".join(["workload,hw,steps,fidelity", *rows]) + "\n")
+    kernels = [f"gemm,fp16,{m},320,640" for m in range(1, _OPERATORS + 1)]
+    (folder / "kernels.csv").write_text("\n".join(["op,dtype,m,n,k", *kernels]) + "\n")
     spec = {
         "base": "h100-sxm",
         "parameters": {"sm_count": {"low": 60, "high": 140, "steps": 6}, "clock_hz": {"low": 1e9, "high": 2e9, "steps": 2}},
@@ -48,13 +59,13 @@ def prepare(folder: Path) -> None:
 
 
 def result(kind: str, folder: Path, out: str) -> str:
-    if kind == "sweep":
+    if kind != "explore":
         return (folder / f"{out}.csv").read_text()
     return pd.read_parquet(folder / out / "results.parquet").to_csv()
 
 
 def journal(kind: str, folder: Path, out: str) -> Path:
-    return folder / (f".{out}.csv.partial.jsonl" if kind == "sweep" else f"{out}/study.jsonl")
+    return folder / (f".{out}.csv.partial.jsonl" if kind != "explore" else f"{out}/study.jsonl")
 
 
 def kept(path: Path) -> list[str]:
@@ -133,7 +144,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     wrong = []
-    for kind in ("sweep", "explore"):
+    for kind in ("sweep", "predict", "explore"):
         with tempfile.TemporaryDirectory() as folder:
             found = kills(kind, given.kills, given.seed, Path(folder))
         print(f"{kind}: {given.kills} kills, {len(found)} wrong", flush=True)

@@ -20,10 +20,13 @@ import gc
 import math
 import os
 import re
+import sys
+from array import array
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,20 +34,9 @@ from simtti.errors import InputError
 from simtti.words import plain
 from simtti.workloads.aten import ATTENTION_BACKENDS, gives_way
 from simtti.workloads.kineto_calls import Call, OperatorMaker
+from simtti.workloads.kineto_events import LAUNCH, MEMCPY, MODULE, ON_GPU, STEP, Events
 from simtti.workloads.kineto_fields import extent, size, whole
-from simtti.workloads.kineto_file import (
-    LAUNCH,
-    MEMCPY,
-    MODULE,
-    ON_GPU,
-    STEP,
-    STEP_NAME,
-    Event,
-    FileError,
-    Progress,
-    Reader,
-    in_time,
-)
+from simtti.workloads.kineto_file import STEP_NAME, FileError, Progress, Reader, in_time
 from simtti.workloads.kineto_parts import Iteration, Launches, chosen
 from simtti.workloads.trace import HostTime, Operator, Phase, Step, TimedKernel, Timing, Trace
 
@@ -244,7 +236,7 @@ def read_kineto(
     reader = Reader(path, may_be_empty, progress)
     try:
         events = in_time(reader.events(), reader.left_out)
-        if not events and not may_be_empty:
+        if not len(events) and not may_be_empty:
             raise FileError("holds no event with a time")
         return _profile(events, reader)
     except FileError as error:
@@ -287,12 +279,14 @@ class _Launch(NamedTuple):
 
 @dataclass(slots=True)
 class _Nesting:
-    """Which operators count, and where each launch lies. External ids and correlations count within a process."""
+    """Which operators count, and where each launch lies. External ids and correlations count within a process; only those that
+    something on a GPU has are looked for, `externals` and `correlations`."""
 
+    externals: frozenset[int]
+    correlations: frozenset[int]
     kept: list[Call] = field(default_factory=list)
     launches: Launches[_Launch] = field(default_factory=lambda: Launches[_Launch]())
     by_external_id: dict[int, dict[str, Call]] = field(default_factory=dict)
-    order: dict[int, int] = field(default_factory=dict)
 
     def with_external_id(self, number: int, process: str | None) -> Call | None:
         """The operator of that external id: of the process, or the only one where the process is not known."""
@@ -302,42 +296,38 @@ class _Nesting:
         return found.get(process or "")
 
 
-_Row = tuple[float, float, int, str, Event]
-
-
-def _profile(events: list[tuple[str, Event]], reader: Reader) -> Profile:
-    base = min((event["ts"] for _, event in events), default=0.0)
-    nesting = _Nesting()
-    threads: dict[tuple[str, str], list[_Row]] = defaultdict(list)
-    on_gpu: list[tuple[int, str, Event]] = []
-    iterations = []
-    for order, (kind, event) in enumerate(events):
+def _profile(events: Events, reader: Reader) -> Profile:
+    base = min(events.start, default=0.0)
+    threads: dict[tuple[str, str], array[int]] = defaultdict(lambda: array("q"))
+    on_gpu, iterations = array("q"), []
+    for number in range(len(events)):
+        kind = events.kind(number)
         if kind in ON_GPU:
-            on_gpu.append((order, kind, event))
+            on_gpu.append(number)
         elif kind == STEP:
-            number = event["name"][len(STEP_NAME) :]
-            if number.isdecimal() and event["dur"] > 0:
-                start = round(event["ts"] - base, 3)
-                iterations.append(Iteration(int(number), start, start + event["dur"], event["pid"]))
+            name = events.name(number)[len(STEP_NAME) :]
+            if name.isdecimal() and events.duration[number] > 0:
+                start = round(events.start[number] - base, 3)
+                end = start + events.duration[number]
+                iterations.append(Iteration(int(name), start, end, events.place(number)[0]))
         else:
-            row = event["ts"], -event["dur"], order, kind, event
-            threads[event["pid"], event["tid"]].append(row)
-    for (process, thread), rows in threads.items():
-        rows.sort(key=lambda row: row[:3])
-        _walk(
-            rows,
-            process,
-            int(thread) if thread.lstrip("-").isdecimal() and len(thread) < 19 else 0,
-            base,
-            nesting,
-        )
-
+            threads[events.place(number)].append(number)
+    nesting = _Nesting(
+        frozenset(each for number in on_gpu if (each := events.external(number)) is not None),
+        frozenset(each for number in on_gpu if (each := events.correlation(number)) is not None),
+    )
+    for numbers in threads.values():
+        _walk(events, numbers, base, nesting)
     nesting.launches.settle(
-        (_gpu(event), _correlation(event), event["ts"], order) for order, _, event in on_gpu
+        (_gpu(events, number), events.correlation(number) or 0, events.start[number], number)
+        for number in on_gpu
     )
     renumbered: dict[int, int] = {}
-    tied = [_tie(kind, event, order, base, nesting, renumbered) for order, kind, event in on_gpu]
-    calls = sorted(nesting.kept, key=lambda call: (call.start_us, -call.duration_us, nesting.order[id(call)]))
+    tied = [_tie(events, number, base, nesting, renumbered) for number in on_gpu]
+    # In order of start, then the longer first, then as in the file: sorted by one after another, which needs no key of all three.
+    calls = nesting.kept
+    for key in (attrgetter("order"), lambda call: -call.duration_us, attrgetter("start_us")):
+        calls.sort(key=key)
     for at, call in enumerate(calls):
         call.row = at
     tied.sort(key=lambda each: each[0].start_us)
@@ -348,62 +338,66 @@ def _profile(events: list[tuple[str, Event]], reader: Reader) -> Profile:
     )
 
 
-def _walk(rows: list[_Row], process: str, thread: int, base: float, nesting: _Nesting) -> None:
-    """Go through what one thread did, in order, and keep the operators that count."""
+def _walk(events: Events, numbers: array[int], base: float, nesting: _Nesting) -> None:
+    """Go through what one thread did, in order of time, and keep the operators that count."""
+    process, name = events.place(numbers[0])
+    thread = int(name) if name.lstrip("-").isdecimal() and len(name) < 19 else 0
     stack: list[_Frame] = []
-    for start, negative, order, kind, event in rows:
+    in_order = sorted(numbers, key=lambda number: -events.duration[number])
+    in_order.sort(key=events.start.__getitem__)
+    for number in in_order:
+        start, duration, kind = events.start[number], events.duration[number], events.kind(number)
         while stack and stack[-1].end <= start and (stack[-1].end < start or stack[-1].kind != MODULE):
             stack.pop()
         above = stack[-1] if stack else None
         owner = above.owner if above else None
         module = above.module if above else ""
-        name, arguments = event["name"], event["args"]
+        name = events.name(number)
         if kind == LAUNCH:
-            launch = _Launch(owner or (above.call if above else None), start, -negative, process, order)
-            number = whole(arguments.get("correlation"), None)
-            if number is not None:
-                nesting.launches.add(number, launch)
+            correlation = events.correlation(number)
+            if correlation is not None:
+                nesting.launches.processes.add(process)
+            if correlation in nesting.correlations:
+                call = owner or (above.call if above else None)
+                nesting.launches.add(correlation, _Launch(call, start, duration, process, number))
             if owner and _WAITS.match(name):
-                owner.waiting_us += launch.duration
+                owner.waiting_us += duration
             continue
         if kind == MODULE:
             name = name[len("nn.Module: ") :]
-            path = f"{module}.{name}" if module else name
-            stack.append(_Frame(start - negative, kind, path, owner, above.call if above else None))
+            path = sys.intern(f"{module}.{name}" if module else name)
+            stack.append(_Frame(start + duration, kind, path, owner, above.call if above else None))
             continue
-        call = Call(name, round(start - base, 3), -negative, thread, module, arguments, process=process)
-        nesting.order[id(call)] = order
+        call = Call(
+            name, round(start - base, 3), duration, thread, module, events.arguments(number), process=process, order=number
+        )  # fmt: skip
         if owner is None and not gives_way(name):
             owner = call
             nesting.kept.append(call)
         elif owner is not None and not owner.backend and name[6:] in ATTENTION_BACKENDS:
             owner.backend = ATTENTION_BACKENDS[name[6:]]
-        external = whole(arguments.get("External id", arguments.get("external id")), None)
-        if external is not None:
+        external = events.external(number)
+        if external in nesting.externals:
             nesting.by_external_id.setdefault(external, {})[process] = owner or call
-        stack.append(_Frame(start - negative, kind, module, owner, call))
+        stack.append(_Frame(start + duration, kind, module, owner, call))
 
 
-def _gpu(event: Event) -> tuple[str, int]:
+def _gpu(events: Events, number: int) -> tuple[str, int]:
     """Where a kernel ran: Kineto's process (the GPU, or what a merge of several ranks made of it) and the GPU's number."""
-    return event["pid"], whole(event["args"].get("device"), 31) or 0
-
-
-def _correlation(event: Event) -> int:
-    return whole(event["args"].get("correlation"), None) or 0
+    return events.place(number)[0], whole(events.arguments(number).get("device"), 31) or 0
 
 
 def _tie(
-    kind: str, event: Event, order: int, base: float, nesting: _Nesting, renumbered: dict[int, int]
+    events: Events, number: int, base: float, nesting: _Nesting, renumbered: dict[int, int]
 ) -> tuple[TimedKernel, Call | None, str | None]:
     """A kernel, the operator that launched it, and the process. An operator that had given way counts if it launches one."""
-    arguments = event["args"]
-    correlation, start = _correlation(event), event["ts"]
-    launch = nesting.launches.of(_gpu(event), correlation, start, order) if correlation else None
-    process = launch.process if launch is not None else nesting.launches.process_of(_gpu(event))
+    kind, name, arguments = events.kind(number), events.name(number), events.arguments(number)
+    correlation, start, gpu = events.correlation(number) or 0, events.start[number], _gpu(events, number)
+    launch = nesting.launches.of(gpu, correlation, start, number) if correlation else None
+    process = launch.process if launch is not None else nesting.launches.process_of(gpu)
     call = launch.call if launch is not None else None
     if call is None:  # a launch whose thread is not known, or that the file lacks
-        external = whole(arguments.get("External id", arguments.get("external id")), None)
+        external = events.external(number)
         call = nesting.with_external_id(external, process) if external is not None else None
         if call is not None and call.start_us > start - base:
             call = None
@@ -411,17 +405,17 @@ def _tie(
         call.row = 0  # decided: met before
         if gives_way(call.name):
             nesting.kept.append(call)
-    waited = launch is not None and kind == MEMCPY and "Pageable" in event["name"] and "DtoH" in event["name"]
+    waited = launch is not None and kind == MEMCPY and "Pageable" in name and "DtoH" in name
     if waited and launch is not None and call is not None:
         call.waiting_us += launch.duration
     if not -(2**63) <= correlation < 2**63:  # beyond what a trace file holds: a number of our own
         correlation = renumbered.setdefault(correlation, -1 - len(renumbered))
     kernel = TimedKernel(
-        name=event["name"],
+        name=name,
         start_us=round(start - base, 3),
-        duration_us=event["dur"],
+        duration_us=events.duration[number],
         kind=kind,
-        device=_gpu(event)[1],
+        device=gpu[1],
         stream=whole(arguments.get("stream"), 63) or 0,
         correlation=correlation,
         launch_us=None if launch is None else round(launch.start - base, 3),

@@ -42,7 +42,7 @@ _MEMORY_FORMATS = ("contiguous_format", "preserve_format", "channels_last", "cha
 
 @dataclass(slots=True)
 class Call:
-    """An operator as the host called it: Kineto's name and arguments."""
+    """An operator as the host called it: Kineto's name and arguments, which calls share. order: its place in the file."""
 
     name: str
     start_us: float
@@ -54,6 +54,7 @@ class Call:
     backend: str = ""
     row: int = -1
     process: str = ""
+    order: int = -1
 
 
 class OperatorMaker:
@@ -64,6 +65,11 @@ class OperatorMaker:
         self.dtypes_assumed = 0
         self.left_out: Counter[str] = Counter()
         self._tensors = 0
+        # What operands, and calls with the same arguments, have in common is held once. Calls share their arguments' dictionaries,
+        # which stay as long as the calls do: they are known by their identity.
+        self._calls = calls
+        self._looks: dict[tuple[Any, ...], tuple[Any, ...]] = {}
+        self._attributes: dict[tuple[Any, ...], dict[str, Any]] = {}
         found = Counter(
             _DTYPES[name]
             for call in calls
@@ -91,7 +97,6 @@ class OperatorMaker:
             return Operator(
                 "profile", 0, position, call.module, custom.op, custom.category, custom.inputs, (result,), custom.attributes, False
             )  # fmt: skip
-        attributes = _attributes(known, call, positions)
         inputs = tuple(use for _, uses in positions for use in uses)
         in_place = re.fullmatch(r"aten::[^_].*_", call.name) is not None
         category = known.category
@@ -100,9 +105,8 @@ class OperatorMaker:
         else:
             is_view = on_gpu and not launches
             if is_view:
-                category, attributes = "Other", {**attributes, "device": "cpu"}
-        if not has_shapes:
-            attributes = {**attributes, "shapes_recorded": False}
+                category = "Other"
+        attributes = self._attributes_of(known, call, positions, category == "Other" and is_view, has_shapes)
         outputs: tuple[TensorUse, ...] = ()
         if inputs and (in_place or known.name == "copy"):
             outputs = inputs[:1]
@@ -117,6 +121,22 @@ class OperatorMaker:
             self.left_out["operators whose operands do not fit their names"] += 1
             return replace(made, outputs=())
         return made
+
+    def _attributes_of(
+        self,
+        known: AtenOperator,
+        call: Call,
+        operands: list[tuple[int, list[TensorUse]]],
+        on_host: bool,
+        has_shapes: bool,
+    ) -> dict[str, Any]:
+        key = (call.name, id(call.arguments), call.backend, on_host, has_shapes)
+        if key not in self._attributes:
+            more: dict[str, Any] = {"device": "cpu"} if on_host else {}
+            if not has_shapes:
+                more["shapes_recorded"] = False
+            self._attributes[key] = {**_attributes(known, call, operands), **more}
+        return self._attributes[key]
 
     def _operands(self, call: Call) -> list[tuple[int, list[TensorUse]]]:
         """The tensors among the arguments, by the arguments' positions.
@@ -152,12 +172,18 @@ class OperatorMaker:
 
     def _use(self, shape: tuple[int, ...], strides: Any, dtype: str, role: str = "input") -> TensorUse:
         _check_shape(shape)
-        laid_out = row_major(shape)
+        laid_out: tuple[int, ...] | None = None
         if isinstance(strides, list | tuple) and len(strides) == len(shape) and _are_whole(strides):
             laid_out = tuple(strides)
-        extent = 0 if 0 in shape else 1 + sum((n - 1) * step for n, step in zip(shape, laid_out, strict=True))
+        key = shape, laid_out, dtype, role
+        if key not in self._looks:
+            found = laid_out if laid_out is not None else row_major(shape)
+            extent = (
+                0 if 0 in shape else 1 + sum((n - 1) * step for n, step in zip(shape, found, strict=True))
+            )
+            self._looks[key] = shape, found, dtype, extent * ITEM_BYTES[dtype], role
         self._tensors += 1
-        return TensorUse(self._tensors - 1, shape, laid_out, dtype, extent * ITEM_BYTES[dtype], role)
+        return TensorUse(self._tensors - 1, *self._looks[key])
 
     def _outputs(
         self,

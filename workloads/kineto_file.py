@@ -13,20 +13,27 @@ import json
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
 from simtti.words import plain
+from simtti.workloads.kineto_events import (
+    KERNEL,
+    LAUNCH,
+    MEMCPY,
+    MEMSET,
+    MODULE,
+    OPERATOR,
+    STEP,
+    Events,
+)
 from simtti.workloads.unpack import FileError, Text
 
 CHUNK_BYTES = 1 << 20  # how much of a file is read at once
 _MOST_CHUNK_BYTES = 1 << 26
 _MOST_VALUE = 1 << 28  # characters of one JSON value
-OPERATOR, MODULE, LAUNCH, STEP = "operator", "module", "launch", "step"
-KERNEL, MEMCPY, MEMSET = "kernel", "memcpy", "memset"
-ON_GPU = (KERNEL, MEMCPY, MEMSET)
 # Kineto's categories, those of 2021 and those of other makers' GPUs too.
 KIND_OF = {
     "cpu_op": OPERATOR, "Operator": OPERATOR, "python_function": MODULE, "user_annotation": STEP,
@@ -47,7 +54,7 @@ _LONGEST_ESCAPE = 6
 _LONGEST_TIME = 40  # characters of a number written as text
 # An event at 0 so long before all others, and longer than they all take, has no time: no clock was read for it.
 _FAR_US = 100.0
-Event = dict[str, Any]
+Event = dict[str, Any]  # as the file has it
 Progress = Callable[[int, int], None]
 
 __all__ = ["FileError", "Reader", "in_time"]
@@ -79,8 +86,8 @@ class Reader:
         self._mended = False
         self._open: dict[tuple[str, str], list[Event]] = defaultdict(list)
 
-    def events(self) -> list[tuple[str, Event]]:
-        """The events that matter, each with its kind, in the file's order; each has name, ts, dur, pid, tid, args.
+    def events(self) -> Events:
+        """The events that matter, in the file's order.
 
         Raises:
             FileError: what is wrong with the file as a whole, to follow its name.
@@ -183,15 +190,15 @@ class Reader:
                 return ""
             self._more()
 
-    def _file(self) -> list[tuple[str, Event]]:
+    def _file(self) -> Events:
         first = self._next()
         if not first:
             raise FileError("is empty")
-        found: list[tuple[str, Event]] | None = None
+        found: Events | None = None
         try:
             if first == "[":
                 self._at += 1
-                found = []
+                found = Events()
                 self._listed(found)
             elif first == "{":
                 self._at += 1
@@ -200,7 +207,7 @@ class Reader:
                     if more is None:
                         break
                     if more:
-                        found = [] if found is None else found
+                        found = Events() if found is None else found
                         self._listed(found)
             else:
                 raise FileError("is not a Kineto trace: it does not hold a JSON object")
@@ -260,7 +267,7 @@ class Reader:
         self._at += 1
         return True
 
-    def _listed(self, found: list[tuple[str, Event]]) -> None:
+    def _listed(self, found: Events) -> None:
         """Add the events of the list at the current place that matter; go to the place after the list."""
         scan, between, taken = self._scan, self._between, self._taken
         while True:
@@ -273,7 +280,7 @@ class Reader:
                         break
                     event, end = scan(text, at)
                     at = end
-                    found.extend(taken(event))
+                    taken(event, found)
             self._at = at
             character = self._next()
             if character == ",":
@@ -283,7 +290,7 @@ class Reader:
                 return
             event = self._value() if character else self._cut_list()
             if isinstance(event, dict):
-                found.extend(taken(event))
+                taken(event, found)
             else:
                 self.left_out["events that are no objects"] += 1
 
@@ -292,12 +299,12 @@ class Reader:
             raise CutError("is truncated: its gzip data end too early")
         raise CutError("is truncated: its JSON ends in the middle")
 
-    def _taken(self, event: Event) -> Iterator[tuple[str, Event]]:
-        """The event, if it matters, with fields of the types they should have. Of Python's functions, by far the most events, only
+    def _taken(self, event: Event, found: Events) -> None:
+        """Add the event, if it matters, with fields of the types they should have. Of Python's functions, by far the most events, only
         the modules' calls do; of annotations, only the profiler's steps."""
         phase, category = event.get("ph"), event.get("cat")
         if phase == "E":
-            yield from self._ended(event)
+            self._ended(event, found)
             return
         if phase not in ("X", "B") or type(category) is not str or category not in KIND_OF:
             if phase == "B":
@@ -310,18 +317,18 @@ class Reader:
         if phase == "B":
             self._open[_place(event)].append({**event, "kind": kind} if matters else {})
         elif matters:
-            yield from self._clean(kind, name, event)
+            self._clean(kind, name, event, found)
 
-    def _ended(self, event: Event) -> Iterator[tuple[str, Event]]:
-        """The event that this one ends, as one that begins and ends."""
+    def _ended(self, event: Event, found: Events) -> None:
+        """Add the event that this one ends, as one that begins and ends."""
         stack = self._open.get(_place(event))
         begun = stack.pop() if stack else None
         if begun:
             start, end = _number(begun.get("ts")), _number(event.get("ts"))
             begun["dur"] = None if start is None or end is None else end - start
-            yield from self._clean(begun.pop("kind"), plain(str(begun.get("name") or "")), begun)
+            self._clean(begun.pop("kind"), plain(str(begun.get("name") or "")), begun, found)
 
-    def _clean(self, kind: str, name: str, event: Event) -> Iterator[tuple[str, Event]]:
+    def _clean(self, kind: str, name: str, event: Event, found: Events) -> None:
         start, duration = _number(event.get("ts")), _number(event.get("dur"))
         if not name:
             self.left_out["events without a name"] += 1
@@ -331,10 +338,7 @@ class Reader:
             self.left_out["events of negative duration"] += 1
         else:
             args = event.get("args")
-            yield kind, {
-                "name": name, "ts": start, "dur": duration, "pid": str(event.get("pid", "")),
-                "tid": str(event.get("tid", "")), "args": args if isinstance(args, dict) else {},
-            }  # fmt: skip
+            found.add(kind, name, start, duration, _place(event), args if isinstance(args, dict) else {})
 
 
 def _place(event: Event) -> tuple[str, str]:
@@ -356,19 +360,20 @@ def _number(value: Any) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def in_time(events: list[tuple[str, Event]], left_out: Counter[str]) -> list[tuple[str, Event]]:
+def in_time(events: Events, left_out: Counter[str]) -> Events:
     """The events without those whose clock was not set: at 0 (or before) while the others lie far from it."""
-    others = [event for _, event in events if event["ts"] > 0]
-    if not others or len(others) == len(events):
+    set_ = [number for number, start in enumerate(events.start) if start > 0]
+    if not set_ or len(set_) == len(events):
         return events
-    first = min(event["ts"] for event in others)
-    span_us = max(event["ts"] + event["dur"] for event in others) - first
+    first = min(events.start[number] for number in set_)
+    span_us = max(events.start[number] + events.duration[number] for number in set_) - first
 
-    def is_set(event: Event) -> bool:
-        gap_us = first - event["ts"] - event["dur"]
-        return event["ts"] > 0 or gap_us <= max(_FAR_US, span_us if event["dur"] else 0.0)
+    def is_set(number: int) -> bool:
+        start, duration = events.start[number], events.duration[number]
+        return start > 0 or first - start - duration <= max(_FAR_US, span_us if duration else 0.0)
 
-    kept = [(kind, event) for kind, event in events if is_set(event)]
-    if len(kept) < len(events):
-        left_out["events whose time was not set"] += len(events) - len(kept)
-    return kept
+    kept = [number for number in range(len(events)) if is_set(number)]
+    if len(kept) == len(events):
+        return events
+    left_out["events whose time was not set"] += len(events) - len(kept)
+    return events.only(kept)

@@ -37,19 +37,19 @@ L = TypeVar("L", bound=HasProcess)
 
 @dataclass(slots=True)
 class Launches(Generic[L]):
-    """The host's launches by correlation, and which process drives which GPU."""
+    """The host's launches by correlation, and which process drives which GPU. processes: those that launch at all."""
 
+    processes: set[str] = field(default_factory=set)
     _of: dict[int, list[L]] = field(default_factory=dict)
     _driver: dict[Gpu, str] = field(default_factory=dict)
-    _processes: set[str] = field(default_factory=set)
 
     def add(self, correlation: int, launch: L) -> None:
         self._of.setdefault(correlation, []).append(launch)
-        self._processes.add(launch.process)
+        self.processes.add(launch.process)
 
     def settle(self, kernels: Iterable[tuple[Gpu, int, float, int]]) -> None:
         """Find the process of each GPU from its kernels: (GPU, correlation, start, place in the file)."""
-        if len(self._processes) < 2:
+        if len(self.processes) < 2:
             return
         votes: dict[Gpu, dict[str, list[tuple[float, int]]]] = defaultdict(lambda: defaultdict(list))
         for gpu, correlation, start, order in kernels:
@@ -70,8 +70,8 @@ class Launches(Generic[L]):
 
     def process_of(self, gpu: Gpu) -> str | None:
         """The process that drives a GPU; None where that is not known."""
-        if len(self._processes) == 1:
-            return next(iter(self._processes))
+        if len(self.processes) == 1:
+            return next(iter(self.processes))
         return self._driver.get(gpu)
 
     def of(self, gpu: Gpu, correlation: int, start: float, order: int) -> L | None:

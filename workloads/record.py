@@ -2,6 +2,7 @@
 
 import importlib
 import logging
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,7 +15,8 @@ from simtti.workloads.recording import Recording
 from simtti.workloads.trace import Trace
 
 TRACES = Path(__file__).parent / "traces" / "recorded"
-_LIBRARIES = ("torch", "diffusers", "transformers")
+# What recording needs, and the newest release of each that it was tried with. The oldest are setup.cfg's bounds.
+NEWEST_TRIED = {"torch": "2.13.0", "diffusers": "0.42.1", "transformers": "5.24.0"}
 
 
 def workload_trace(name: str, **options: Any) -> Trace:
@@ -98,14 +100,21 @@ def recorded(
     what: is said of it when torch is missing. name, options: the trace's.
 
     Raises:
-        InputError: torch or a library beside it is not there.
+        InputError: torch or a library beside it is not there, or of a release newer than those tried, and the recording failed.
     """
     with quiet():
         versions = _import_libraries(what)
-        from simtti.workloads.recorder import Recorder
+        try:
+            from simtti.workloads.recorder import Recorder
 
-        recorder = Recorder(all_steps=all_steps)
-        builder(asked, recorder)
+            recorder = Recorder(all_steps=all_steps)
+            builder(asked, recorder)
+        except (TypeError, AttributeError, ImportError, LookupError, ValueError) as error:
+            # What a renamed module, argument or result raises.
+            newer = [name for name, version in versions.items() if _is_newer(version, NEWEST_TRIED[name])]
+            if not newer:
+                raise
+            raise _unknown_release(what, versions, newer, error) from error
     return Trace(
         workload=name,
         options=options,
@@ -120,7 +129,7 @@ def recorded(
 def _import_libraries(what: str) -> dict[str, str]:
     """The version of each library recording needs, without a build's suffix ('+cpu'), which changes no shape."""
     versions = {}
-    for library in _LIBRARIES:
+    for library in NEWEST_TRIED:
         try:
             version = importlib.import_module(library).__version__
         except ImportError as error:
@@ -134,6 +143,22 @@ def _import_libraries(what: str) -> dict[str, str]:
             ) from None
         versions[library] = version.partition("+")[0]
     return versions
+
+
+def _is_newer(version: str, tried: str) -> bool:
+    def numbers(text: str) -> list[int]:
+        return [int(each) for each in re.findall(r"\d+", text)[:3]]
+
+    return numbers(version) > numbers(tried)
+
+
+def _unknown_release(what: str, versions: dict[str, str], newer: list[str], error: Exception) -> InputError:
+    found = ", ".join(f"{name} {versions[name]}" for name in newer)
+    mend = " ".join(f"'{name}<={NEWEST_TRIED[name]}'" for name in newer)
+    reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+    return InputError(
+        f"recording {what} failed with {found}, which simtti does not know yet ({reason}); run: pip install {mend}"
+    )
 
 
 def _spelled(options: Options) -> str:

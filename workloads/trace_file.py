@@ -22,7 +22,7 @@ empty; columns `host_*` give the operators' host times. Such a file has schema v
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -117,21 +117,25 @@ def _to_table(trace: Trace) -> pa.Table:
         return layouts.setdefault(key, len(layouts))
 
     operators = list(trace.operators())
-    columns = {
-        "phase": [operator.phase for operator in operators],
-        "step": [operator.step for operator in operators],
-        "position": [operator.position for operator in operators],
-        "module": [operator.module for operator in operators],
-        "op": [operator.op for operator in operators],
-        "category": [operator.category for operator in operators],
-        "inputs": [[use.tensor for use in operator.inputs] for operator in operators],
-        "input_layouts": [[layout(use) for use in operator.inputs] for operator in operators],
-        "outputs": [[use.tensor for use in operator.outputs] for operator in operators],
-        "output_layouts": [[layout(use) for use in operator.outputs] for operator in operators],
-        "attributes": [_json(operator.attributes) for operator in operators],
-        "is_view": [operator.is_view for operator in operators],
-        "released": [operator.released for operator in operators],
-    }
+    columns: dict[str, pa.Array] = {}
+
+    def add(name: str, values: Iterable[Any]) -> None:
+        """One after another: of a million operators, each is a large list until it is an array."""
+        columns[name] = pa.array(values, COLUMNS.field(name).type)
+
+    add("phase", [operator.phase for operator in operators])
+    add("step", [operator.step for operator in operators])
+    add("position", [operator.position for operator in operators])
+    add("module", [operator.module for operator in operators])
+    add("op", [operator.op for operator in operators])
+    add("category", [operator.category for operator in operators])
+    add("inputs", [[use.tensor for use in operator.inputs] for operator in operators])
+    add("input_layouts", [[layout(use) for use in operator.inputs] for operator in operators])
+    add("outputs", [[use.tensor for use in operator.outputs] for operator in operators])
+    add("output_layouts", [[layout(use) for use in operator.outputs] for operator in operators])
+    add("attributes", [_json(operator.attributes) for operator in operators])
+    add("is_view", [operator.is_view for operator in operators])
+    add("released", [operator.released for operator in operators])
     metadata = {
         "schema_version": SCHEMA_VERSION,
         "workload": trace.workload,
@@ -156,13 +160,19 @@ def _with_timing(table: pa.Table, timing: Timing) -> list[pa.Table]:
     """The operators' table with their host times, and the kernels', both with the columns of both."""
     if len(timing.host) != table.num_rows:
         raise ValueError(f"{len(timing.host)} host times for {table.num_rows} operators")
+
+    def column(name: str, values: Iterable[Any]) -> pa.Array:
+        return pa.array(values, _TIMED_COLUMNS.field(name).type)
+
     host = {
-        f"host_{item.name}": [getattr(time, item.name, None) for time in timing.host]
+        name: column(name, [getattr(time, item.name, None) for time in timing.host])
         for item in fields(HostTime)
+        if (name := f"host_{item.name}")
     }
     kernels = {
-        f"kernel_{item.name}": [getattr(kernel, item.name) for kernel in timing.kernels]
+        name: column(name, [getattr(kernel, item.name) for kernel in timing.kernels])
         for item in fields(TimedKernel)
+        if (name := f"kernel_{item.name}")
     }
     metadata = json.loads(table.schema.metadata[METADATA_KEY])
     metadata["schema_version"] = TIMED_SCHEMA_VERSION

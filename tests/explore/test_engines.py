@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import threading
 import time
 
 import pandas as pd
@@ -33,13 +32,14 @@ def alone(tmp_path_factory):
 
 
 def children(name):
-    """Descendants of this process whose command line has `name`."""
+    """Descendants of this process whose command line has `name`, that live."""
     parents, found = {}, []
     for entry in filter(str.isdigit, os.listdir("/proc")):
         try:
             with open(f"/proc/{entry}/stat") as stat, open(f"/proc/{entry}/cmdline") as command:
-                parents[int(entry)] = int(stat.read().rpartition(")")[2].split()[1])
-                if name in command.read():
+                state, parent = stat.read().rpartition(")")[2].split()[:2]
+                parents[int(entry)] = int(parent)
+                if name in command.read() and state != "Z":
                     found.append(int(entry))
         except OSError:
             continue
@@ -55,24 +55,27 @@ def children(name):
 
 
 def explore_and_kill(tmp_path, engine, worker_name):
-    """Explore with 2 workers and kill one of them once the first designs are done. Returns whether one was killed."""
+    """Explore with 2 workers and kill one of them while it is at work, once the first designs are done and nearly all others wait.
+
+    It is done where designs come in, so that the search cannot end meanwhile, and as soon as a worker is seen at work, however long
+    a busy machine takes to show one. Returns the killed.
+    """
     killed = []
 
-    def kill_one():
-        journal, deadline = tmp_path / "study.jsonl", time.monotonic() + 100
-        while time.monotonic() < deadline:
-            if journal.exists() and journal.read_bytes().count(b'"key"') >= 3:
-                victims = children(worker_name)
-                if victims:
-                    os.kill(victims[0], signal.SIGKILL)
-                    killed.append(victims[0])
-                return
+    def progress(done, total):
+        if killed or done < 3:
+            return
+        deadline = time.monotonic() + 100
+        while not (victims := children(worker_name)):
+            assert time.monotonic() < deadline, f"no process of {worker_name!r}"
+            time.sleep(0.01)
+        os.kill(victims[0], signal.SIGKILL)
+        killed.append(victims[0])
+        while victims[0] in children(worker_name):
+            assert time.monotonic() < deadline
             time.sleep(0.01)
 
-    killer = threading.Thread(target=kill_one)
-    killer.start()
-    explore(parse(SPEC), tmp_path, engine=engine, workers=2, report=False)
-    killer.join()
+    explore(parse(SPEC), tmp_path, engine=engine, workers=2, report=False, progress=progress)
     return killed
 
 

@@ -10,9 +10,11 @@ from simtti.hw_configs.devices import load
 from simtti.simulator.run import run
 from simtti.workloads.record import workload_trace
 
-# A product that a faster device splits in k launches a second kernel: a run that waits for its host is slower by what the host spends on
-# it (Parti with half as much bandwidth again: 2.4 %).
-SECOND_LAUNCH = 1.03
+# What a library's choice may cost, which goes by the time of the kernel alone at the boost clock. A product that a faster device splits
+# in k launches a second kernel: a run that waits for its host is slower by what the host spends on it (Parti with half as much
+# bandwidth again: 2.4 %). Another tile of a convolution draws more: a board that its power limit holds runs slower (T4 with a tenth
+# more shared memory: 2.5 %).
+LIBRARY_CHOICE = 1.03
 MORE = (
     "clock_hz", "tensor_fp16_flops_per_cycle_sm", "tensor_tf32_flops_per_cycle_sm", "fp32_flops_per_cycle_sm", "sfu_ops_per_cycle_sm",
     "registers_per_sm", "shared_memory_per_sm_bytes", "shared_memory_bytes_per_cycle_sm", "max_threads_per_sm", "max_ctas_per_sm",
@@ -31,6 +33,11 @@ COMBINATIONS = random.Random(0).sample(
     ],
     24,
 )
+# A board that its power limit holds at half its clock: what it gains has to come out as speed, however far the clock falls.
+HELD = [
+    ("stable-diffusion-1.5", "t4", field, 2.0)
+    for field in ("sm_count", "clock_hz", "tensor_fp16_flops_per_cycle_sm")
+]
 
 
 @cache
@@ -43,13 +50,13 @@ def plain(workload, device):
     return run(trace(workload), device, fidelity="closed")
 
 
-@pytest.mark.parametrize(("workload", "device", "field", "factor"), COMBINATIONS)
+@pytest.mark.parametrize(("workload", "device", "field", "factor"), [*COMBINATIONS, *HELD])
 def test_better_hardware_is_no_slower(workload, device, field, factor):
     before, hardware = plain(workload, device), load(device)
     value = getattr(hardware, field) * (factor if field in MORE else 1 / factor)
     value = int(value) if isinstance(getattr(hardware, field), int) else value
     after = run(trace(workload), replace(hardware, **{field: value}), fidelity="closed")
-    assert after.latency_s <= before.latency_s * SECOND_LAUNCH
+    assert after.latency_s <= before.latency_s * LIBRARY_CHOICE
     for result in (before, after):
         assert result.power["average_w"] <= result.power["peak_w"] <= result.hardware.power_limit_w
         assert sum(phase.latency_s for phase in result.phases) == pytest.approx(result.latency_s)

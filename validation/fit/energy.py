@@ -14,9 +14,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from simtti.hw_configs.devices import fingerprint
 from simtti.hw_configs.hardware import Hardware
 from simtti.jobs import Pool
+from simtti.journal import Journal, resumed
 from simtti.simulator.engine import power
+from simtti.simulator.sweep import Keys
 from simtti.validation.judge.recordings import SHAPE
 from simtti.validation.measurements.table import options
 
@@ -109,16 +112,20 @@ class EnergyModel:
         hardware: Hardware,
         workers: int | None,
         progress: Callable[[int, int], None] = lambda done, total: None,
+        journal: Journal | None = None,
     ) -> None:
-        """rows: whole inferences of `hardware` with energy_j (see validation.measurements.table)."""
+        """rows: whole inferences of `hardware` with energy_j (see validation.measurements.table). journal: of what the runs do."""
         self.measured_j = rows.energy_j.to_numpy(float)
-        jobs = {at: (options(row), hardware) for at, row in enumerate(rows.to_dict("records"))}
-        works: dict[int, Work] = {}
+        asked = [options(row) for row in rows.to_dict("records")]
+        key_of, device = Keys(), fingerprint(hardware)
+        keys = [f"work of {key_of(each)} on {device}" for each in asked]
+        jobs = {key: (each, hardware) for key, each in zip(keys, asked, strict=True)}
+        works: dict[str, Work] = {}
         with Pool(workers) as pool:
-            for at, work in pool.as_done(work_of, jobs):
-                works[at] = work
+            for key, work in resumed(pool, work_of, jobs, journal):
+                works[key] = Work(*work)
                 progress(len(works), len(jobs))
-        self.works = [works[at] for at in jobs]
+        self.works = [works[key] for key in keys]
 
     def only(self, chosen: np.ndarray) -> EnergyModel:
         """The model of some of the runs."""

@@ -9,13 +9,16 @@ some of them, stays.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from simtti.hw_configs.devices import load, names
+from simtti.hw_configs.devices import fingerprint, load, names
 from simtti.hw_configs.hardware import Hardware, with_parameters
 from simtti.jobs import Pool
+from simtti.journal import Journal, resumed
+from simtti.simulator.sweep import Keys
 from simtti.validation.fit.energy import EnergyModel, simulate_one
 from simtti.validation.fit.families import FitFamily, families, family_of
 from simtti.validation.fit.solve import solve
@@ -30,6 +33,7 @@ LEAST_RUNS = 10  # of other models: twice as many as there are parameters to fit
 
 def left_out(
     rows: pd.DataFrame,
+    journal: Journal | None = None,
     *,
     workers: int | None = None,
     progress: Callable[[str, int, int], None] = lambda what, done, total: None,
@@ -38,6 +42,7 @@ def left_out(
 
     Args:
         rows: whole inferences with energy_j (see validation.measurements.table), or with `trace` in place of a shape.
+        journal: where what is simulated is kept, and taken from if it is there.
 
     Returns:
         left_out_s and left_out_j, a row a run; NaN where the run takes no part in that fit (several GPUs, no energy, a
@@ -47,13 +52,18 @@ def left_out(
 
     (family,) = (replace(each, pull=0.0) for each in families() if each.name == FAMILY)
     fitted = (family_of(rows, (family,)) == FAMILY) & rows.energy_j.notna() & rows.hw.isin(names())
-    jobs: dict[Any, tuple[dict[str, Any], Hardware]] = {}
+    asked: dict[Any, tuple[dict[str, Any], Hardware]] = {}
     for hw, part in rows[fitted].groupby("hw"):
-        jobs |= _without_each(str(hw), part, family, workers, progress)
+        asked |= _without_each(str(hw), part, family, journal, workers, progress)
     result = pd.DataFrame(float("nan"), index=rows.index, columns=["left_out_s", "left_out_j"])
+    key_of, places = Keys(), defaultdict[str, list[Any]](list)
+    for at, (options_, hardware) in asked.items():
+        places[f"{key_of(options_)} on {fingerprint(hardware)}"].append(at)
+    jobs = {key: asked[same[0]] for key, same in places.items()}
     with Pool(workers) as pool:
-        for done, (at, figures) in enumerate(pool.as_done(_simulate, jobs), 1):
-            result.loc[at] = figures
+        for done, (key, figures) in enumerate(resumed(pool, _simulate, jobs, journal), 1):
+            for at in places[key]:
+                result.loc[at] = figures
             progress("each model left out", done, len(jobs))
     return result
 
@@ -62,6 +72,7 @@ def _without_each(
     hw: str,
     rows: pd.DataFrame,
     family: FitFamily,
+    journal: Journal | None,
     workers: int | None,
     progress: Callable[[str, int, int], None],
 ) -> dict[Any, tuple[dict[str, Any], Hardware]]:
@@ -76,7 +87,7 @@ def _without_each(
     def simulated(done: int, total: int) -> None:
         progress(f"{hw} at two clocks", done, total)
 
-    model = EnergyModel(rows, hardware, workers, simulated)
+    model = EnergyModel(rows, hardware, workers, simulated, journal)
     jobs = {}
     for name in enough:
         found = solve(model.only(others[name]), hardware, family, family.parameters)

@@ -8,9 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from simtti.errors import InputError
+from simtti.errors import InputError, raise_bugs
 from simtti.hw_configs.devices import load, names
-from simtti.simulator.sweep import sweep
+from simtti.journal import code_hash, journal_of
+from simtti.simulator.sweep import FIGURES, figures_of, options_of
 from simtti.validation.fit.energy import simulate_one
 from simtti.validation.fit.leave_out import left_out
 from simtti.validation.judge.recordings import record_all, with_trace
@@ -31,7 +32,8 @@ def evaluate_runs(
 ) -> pd.DataFrame:
     """Simulate every measured inference and write the table to `out` (.csv or .parquet).
 
-    Interrupted, the finished runs are kept beside `out`; the same call does the rest.
+    Interrupted, what is simulated is kept beside `out`, by all that it follows from: the options, the device, the host, the trace,
+    the numbers of kernel families and libraries, the code; the same call does the rest.
 
     Args:
         traces: a folder where the traces that are recorded for this are kept for the next time.
@@ -44,12 +46,15 @@ def evaluate_runs(
         (predicted); ratio, energy_ratio, memory_ratio; with leave_one_model_out also left_out_s and left_out_j.
 
     Raises:
-        InputError: no whole inference among the measurements.
+        InputError: no whole inference among the measurements; an unwritable output.
+        KeyboardInterrupt: after what is simulated has been kept.
+        BugError: a bug cost some rows; the others are written.
     """
     import pandas as pd
 
-    from simtti.files import write_table
+    from simtti.files import check_table, write_table
 
+    check_table(out)
     measured = runs(measurements)
     if measured.empty:
         raise InputError("no whole inference among the measurements (rows with a workload)")
@@ -59,13 +64,37 @@ def evaluate_runs(
     folder = Path(traces)
     known = [row for row in rows if row["hw"] in names()]
     record_all(known, folder, workers, lambda done, total: progress("record", done, total))
-    recorded = pd.DataFrame([with_trace(row, folder) for row in rows]).astype(object)
-    found = sweep(
-        recorded.where(recorded.notna(), None),
-        out,
-        workers=workers,
-        progress=lambda done, total: progress("simulate", done, total),
-    )
+    recorded = [options_of(with_trace(row, folder)) for row in rows]
+    journal = journal_of(out, code_hash("validation"))
+    with journal.alone(out):
+        found = figures_of(
+            recorded,
+            journal,
+            workers=workers,
+            progress=lambda done, total: progress("simulate", done, total),
+        )
+        table = _beside(asked, measured, found)
+        if leave_one_model_out:
+            chosen = pd.DataFrame(recorded).astype(object)
+            done = chosen.where(chosen.notna(), None).assign(
+                op="",
+                gpus=table.gpus,
+                attention=measured.attention,
+                launch=measured.launch,
+                energy_j=measured.energy_j,
+            )[table.error == ""]
+            table = table.join(left_out(done, journal, workers=workers, progress=progress))
+        write_table(table, out)
+        journal.remove()
+    raise_bugs(table.error)
+    return table
+
+
+def _beside(asked: pd.DataFrame, measured: pd.DataFrame, found: list[dict[str, Any]]) -> pd.DataFrame:
+    """The measured runs and what came out of the simulation of each."""
+    import pandas as pd
+
+    figures = pd.DataFrame(found, columns=list(FIGURES))
     table = asked.assign(
         latency_s=measured.latency_s,
         energy_j=measured.energy_j,
@@ -73,11 +102,11 @@ def evaluate_runs(
         engine=measured.engine.where(measured.engine != "", ENGINE),
         source=measured.source,
         what_is_timed=measured.what_is_timed,
-        predicted_s=_of_stage(found, measured.what_is_timed),
-        predicted_j=found.energy_j.astype(float),
-        peak_memory_bytes=found.peak_memory_bytes.astype(float),
-        host_bound_share=found.host_bound_share.astype(float),
-        error=found.error.fillna(""),
+        predicted_s=_of_stage(figures, measured.what_is_timed),
+        predicted_j=figures.energy_j.astype(float),
+        peak_memory_bytes=figures.peak_memory_bytes.astype(float),
+        host_bound_share=figures.host_bound_share.astype(float),
+        error=[each.get("error", "") for each in found],
     )
     if "gpus" not in table:
         table.insert(2, "gpus", 1)
@@ -88,17 +117,6 @@ def evaluate_runs(
     table["ratio"] = table.predicted_s / table.latency_s
     table["energy_ratio"] = table.predicted_j / table.energy_j
     table["memory_ratio"] = table.peak_memory_bytes / table.memory_bytes
-    write_table(table, out)
-    if leave_one_model_out:
-        done = recorded.assign(
-            op="",
-            gpus=table.gpus,
-            attention=measured.attention,
-            launch=measured.launch,
-            energy_j=measured.energy_j,
-        )[table.error == ""]
-        table = table.join(left_out(done, workers=workers, progress=progress))
-        write_table(table, out)
     return table
 
 

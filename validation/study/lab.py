@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from simtti.hw_configs.devices import fingerprint
 from simtti.hw_configs.hardware import Hardware
 from simtti.jobs import Pool
 from simtti.journal import Journal, code_hash
@@ -48,7 +49,7 @@ def run_points(
 
 def _fingerprint(hardware: Hardware) -> str:
     """Of the simulator, the study, the device and the captures: what other code, numbers or measurements left is not taken."""
-    digest = hashlib.sha256(f"{code_hash('validation/study')} {hardware}".encode())
+    digest = hashlib.sha256(f"{code_hash('validation/study')} {fingerprint(hardware)}".encode())
     for capture in captures():
         digest.update(capture.path.read_bytes())
     return digest.hexdigest()[:16]

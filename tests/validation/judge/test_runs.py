@@ -127,6 +127,88 @@ def test_a_run_that_was_interrupted_goes_on(whole_runs, monkeypatch):
     assert first.predicted_s[0] != 42.0
 
 
+def stopped_at(stage, least=1):
+    def progress(what, done, total):
+        if what == stage and done >= least:
+            raise KeyboardInterrupt
+
+    return progress
+
+
+def interrupted_run(table, out, traces, stage, **options):
+    with pytest.raises(KeyboardInterrupt):
+        runs.evaluate_runs(table, out, traces=traces, workers=1, progress=stopped_at(stage), **options)
+    assert not out.exists()
+
+
+def simulations(monkeypatch):
+    """The devices of the runs that are simulated from now on."""
+    from simtti.simulator import run as running
+
+    found, original = [], running.run
+
+    def watched(workload, hw, **options):
+        found.append(hw if isinstance(hw, str) else hw.name)
+        return original(workload, hw, **options)
+
+    monkeypatch.setattr(running, "run", watched)
+    return found
+
+
+def test_what_is_kept_follows_from_devices_and_hosts_by_what_their_files_say(
+    tmp_path, whole_runs, monkeypatch
+):
+    base, host, out = tmp_path / "base.yaml", tmp_path / "host.yaml", tmp_path / "out.csv"
+
+    def write(clock_hz, speed):
+        base.write_text(
+            f"base: h100-sxm\nname: base\ndatasheet: {{clock_hz: {{value: {clock_hz}, source: a test}}}}\n"
+        )
+        (tmp_path / "mine.yaml").write_text(f"base: {base}\nname: mine\n")
+        host.write_text(f"base: default\nspeed: {speed}\nsource: a test\n")
+        load.cache_clear()
+
+    table = read_measurements(whole_runs / "runs.csv").iloc[:2].copy()
+    table["hw"] = [str(tmp_path / "mine.yaml"), "a100-sxm"]
+    table["host"] = ["", str(host)]
+    found = simulations(monkeypatch)
+    write(1.5e9, 1.0)
+    interrupted_run(table, out, tmp_path / "traces", "simulate")
+    assert found == [str(tmp_path / "mine.yaml")]
+    for clock_hz, speed, again in (
+        (1.5e9, 1.0, ["a100-sxm"]),
+        (1.2e9, 1.0, [str(tmp_path / "mine.yaml"), "a100-sxm"]),
+    ):
+        found.clear()
+        write(clock_hz, speed)
+        runs.evaluate_runs(table, out, traces=tmp_path / "traces", workers=1)
+        assert found == again
+        out.unlink()
+        write(1.5e9, 1.0)
+        interrupted_run(table, out, tmp_path / "traces", "simulate")
+    interrupted_run(table.iloc[::-1], out, tmp_path / "traces", "simulate")
+    found.clear()
+    write(1.5e9, 2.0)
+    runs.evaluate_runs(table, out, traces=tmp_path / "traces", workers=1)
+    assert found == ["a100-sxm"]
+
+
+def test_models_left_out_are_kept_too(tmp_path, whole_runs, monkeypatch):
+    monkeypatch.setattr(leave_out, "LEAST_RUNS", 1)
+    one = read_measurements(whole_runs / "runs.csv").iloc[:1]
+    table = pd.concat([one, one.assign(workload="phenaki", dtype="fp32")], ignore_index=True)
+    common = {"leave_one_model_out": True}
+    whole = runs.evaluate_runs(table, tmp_path / "whole.csv", traces=tmp_path / "traces", workers=1, **common)
+    assert whole.left_out_s.notna().all()
+    cut, found = tmp_path / "cut.csv", simulations(monkeypatch)
+    interrupted_run(table, cut, tmp_path / "traces", "each model left out", **common)
+    assert len(found) == 2 + 4 + 1
+    found.clear()
+    runs.evaluate_runs(table, cut, traces=tmp_path / "traces", workers=1, **common)
+    assert len(found) == 1
+    assert cut.read_bytes() == (tmp_path / "whole.csv").read_bytes()
+
+
 def test_a_trace_is_recorded_once_and_taken_from_then_on(whole_runs, tmp_path):
     table = read_measurements(whole_runs / "runs.csv")
     asked = {"workload": "stable-diffusion", "dtype": "fp16", "batch": 1, "steps": 3}

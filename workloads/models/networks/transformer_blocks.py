@@ -40,9 +40,9 @@ class KeyValueCache:
         self.length = 0
 
     def update(
-        self, key: torch.Tensor, value: torch.Tensor, layer: int, *_: Any
+        self, key: torch.Tensor, value: torch.Tensor, layer: int, *_: Any, **__: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Append to a layer's keys and values, and return all it has."""
+        """Append to a layer's keys and values, and return all it has. Releases of transformers differ in what else they hand over."""
         end = self.length + key.shape[-2]
         keys, values = self.keys[layer], self.values[layer]
         keys[:, :, self.length : end] = key
