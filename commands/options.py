@@ -39,14 +39,20 @@ def attention_option(command: Command) -> Command:
     )(command)
     return click.option(
         "--attention",
-        default="flash",
-        show_default=True,
-        help="flash (what PyTorch takes on the device), efficient, baseline (unfused, in the model's dtype), math (PyTorch's unfused "
+        default="",
+        help="As the engine has it; flash (what PyTorch takes on the device), efficient, baseline (unfused, in the model's dtype), math (PyTorch's unfused "
         "backend, in fp32), or a library: flash-attention-1, -2, -3, -4, cudnn, trtllm-fmha. What cannot take a call is replaced, "
         "as the library's dispatch does, and the result says so.",
     )(command)
 
 
+engine_option = click.option(
+    "--engine",
+    default="diffusers",
+    show_default=True,
+    help="Who runs it, which decides attention, launch and PyTorch where they are not given: diffusers, sglang, vllm-omni, xdit, "
+    "cosmos, official (hw_configs/engines.yaml has what each does).",
+)
 mask_option = click.option(
     "--mask",
     default="",

@@ -10,6 +10,7 @@ from simtti.commands.options import (
     attention_option,
     cache_option,
     check_outputs,
+    engine_option,
     guidance_option,
     host_option,
     json_option,
@@ -37,6 +38,7 @@ from simtti.errors import InputError
 @click.argument("workload", required=False)
 @click.option("--hw", required=True, help="A device's name (simtti hw lists them) or a YAML file.")
 @shape_options
+@engine_option
 @attention_option
 @mask_option
 @pytorch_option
@@ -49,9 +51,8 @@ from simtti.errors import InputError
 @pinned_option
 @click.option(
     "--launch",
-    default="eager",
-    show_default=True,
-    help="eager; graph: a CUDA graph, without the host; compiled: torch.compile; compiled-graph: both (reduce-overhead).",
+    default="",
+    help="As the engine has it; eager; graph: a CUDA graph, without the host; compiled: torch.compile; compiled-graph: both (reduce-overhead).",
 )
 @click.option(
     "--compile",
@@ -254,6 +255,7 @@ def sweep(points: str, out: str, workers: int | None) -> None:
 @click.option("--hw", required=True, help="Devices: names or YAML files with commas between.")
 @click.option("--batch", help="Batches, as 1,4,16; the workload's own if not given.")
 @shape_options_but_batch
+@engine_option
 @attention_option
 @mask_option
 @pytorch_option
@@ -264,7 +266,7 @@ def sweep(points: str, out: str, workers: int | None) -> None:
 @lora_option
 @offload_option
 @pinned_option
-@click.option("--launch", default="eager", show_default=True, help="As for `simtti run`.")
+@click.option("--launch", default="", help="As for `simtti run`.")
 @tf32_option
 @host_option
 @click.option("--plot", "plot_path", type=click.Path(), help="Also plot it (.png, .svg).")

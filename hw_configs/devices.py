@@ -25,11 +25,12 @@ _MODEL = re.compile(
 _MIG = re.compile(r"\s+MIG\s.*$")  # behind the name of a slice: 'MIG 1g.10gb'
 _MAKES = ("nvidia", "tesla", "geforce", "quadro")  # before it, depending on the driver
 DIRECTORY = Path(__file__).parent
+NO_DEVICES = ("hosts", "engines", "prices")  # files beside the devices that are about something else
 
 
 def names() -> list[str]:
     """The devices that ship with simtti."""
-    return sorted(path.stem for path in DIRECTORY.glob("*.yaml") if path.stem != "hosts")
+    return sorted(path.stem for path in DIRECTORY.glob("*.yaml") if path.stem not in NO_DEVICES)
 
 
 @functools.cache

@@ -9,6 +9,7 @@ from typing import Any
 
 from simtti.errors import InputError
 from simtti.hw_configs.devices import find_reported, load
+from simtti.hw_configs.engines import load_engine
 from simtti.hw_configs.hardware import Hardware, with_pytorch
 from simtti.hw_configs.hosts import load_host
 from simtti.simulator.by_host import latency_by_host
@@ -36,9 +37,10 @@ def run(
     dtype: str | None = None,
     guidance: str | None = None,
     strength: float | None = None,
-    attention: str = "flash",
+    engine: str = "diffusers",
+    attention: str = "",
     cross_attention: str = "",
-    launch: str = "eager",
+    launch: str = "",
     compile: str = "denoiser",
     layout: str = "recorded",
     host: str = "default",
@@ -73,6 +75,8 @@ def run(
             'interval:0.2-0.8', in these shares of the steps alone. All but 'on' are recorded, which needs torch.
         strength: image to image: the share of the steps that is run after the image given is encoded; needs torch.
         vae: how the decoder goes about it: 'whole', 'tiled', 'sliced' or 'tiled-sliced'; as the workload is mostly run if None.
+        engine: who runs it: 'diffusers', 'sglang', 'vllm-omni', 'xdit', 'cosmos' or 'official' (hw_configs/engines.yaml): attention, launch
+            and pytorch where these are not given.
         attention: 'flash', 'efficient', 'baseline' (unfused, in the model's dtype) or 'math' (PyTorch's unfused backend, in fp32).
         cross_attention: the same for attention to a text or another sequence, where it is not `attention`.
         launch: 'eager'; 'graph' for a CUDA graph, which takes the host out; 'compiled' for torch.compile; 'compiled-graph' for
@@ -121,8 +125,12 @@ def run(
     """
     began = time.perf_counter()
     hardware = hw if isinstance(hw, Hardware) else load(hw)
+    chosen = load_engine(engine)
+    pytorch = pytorch or chosen.pytorch
     if pytorch is not None:
         hardware = with_pytorch(hardware, pytorch)
+    attention = attention or chosen.attention_on(hardware.architecture)
+    launch = launch or chosen.launch
     policy = Policy(
         attention, launch, compile, layout, mask, cross_attention=cross_attention, dependent_launch=dependent_launch, tf32=tf32
     )  # fmt: skip

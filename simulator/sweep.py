@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 OPTIONS = (
     "workload", "hw", "gpus", "ulysses", "ring", "cfg_parallel", "tensor", "batch", "steps", "height", "width", "frames",
-    "prompt_tokens", "dtype", "vae", "guidance", "strength", "attention", "cross_attention", "mask", "quantization", "cache", "lora",
+    "prompt_tokens", "dtype", "vae", "guidance", "strength", "engine", "attention", "cross_attention", "mask", "quantization", "cache", "lora",
     "offload", "pinned", "pytorch", "launch", "compile", "layout", "host", "trace", "fidelity", "tf32",
 )  # fmt: skip
 _WHOLE = (

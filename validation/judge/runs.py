@@ -15,7 +15,7 @@ from simtti.simulator.sweep import FIGURES, figures_of, options_of
 from simtti.validation.fit.energy import simulate_one
 from simtti.validation.fit.leave_out import left_out
 from simtti.validation.judge.recordings import record_all, with_trace
-from simtti.validation.measurements.table import ENGINE, RUN_COLUMNS, STAGES, options, points, runs
+from simtti.validation.measurements.table import RUN_COLUMNS, STAGES, options, points, runs
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,7 +41,7 @@ def evaluate_runs(
         progress: called with (stage, done, total).
 
     Returns:
-        One row a measurement: the options of `sweep` that are filled, latency_s, energy_j, memory_bytes, engine, source,
+        One row a measurement: the options of `sweep` that are filled, latency_s, energy_j, memory_bytes, source,
         what_is_timed (measured); predicted_s (of the stage that was timed), predicted_j, peak_memory_bytes, host_bound_share, error
         (predicted); ratio, energy_ratio, memory_ratio; with leave_one_model_out also left_out_s and left_out_j.
 
@@ -99,7 +99,6 @@ def _beside(asked: pd.DataFrame, measured: pd.DataFrame, found: list[dict[str, A
         latency_s=measured.latency_s,
         energy_j=measured.energy_j,
         memory_bytes=measured.memory_bytes,
-        engine=measured.engine.where(measured.engine != "", ENGINE),
         source=measured.source,
         what_is_timed=measured.what_is_timed,
         predicted_s=_of_stage(figures, measured.what_is_timed),

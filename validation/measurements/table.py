@@ -13,7 +13,6 @@ A row is either one operator, as a row of `simtti predict`, or one whole inferen
     latency_s       measured latency of the whole batch, seconds
     energy_j        energy of the whole batch on all GPUs, joules; may be empty
     memory_bytes    the most that was allocated meanwhile, as torch.cuda.max_memory_allocated counts; may be empty
-    engine          what ran it, as diffusers, sglang or xdit; empty: diffusers
     source          who measured, and where it is published
     what_is_timed   one of TIMED: what a prediction has to be held against
     group           what reports count the row under, as the part of a suite it was measured for; empty: its family's name
@@ -45,7 +44,6 @@ TIMED = {
     "text_encoder": "the text encoders of an inference",
     "decoder": "the decoder of an inference",
 }
-ENGINE = "diffusers"  # what ran a row that does not say
 STAGES = ("text_encoder", "denoising", "decoder")  # of them, those of a whole inference's
 
 
@@ -123,7 +121,7 @@ def columns() -> tuple[str, ...]:
     return tuple(
         dict.fromkeys(
             ("op", "hw", "dtype", *shape_columns(), "time_us", "power_w", *RUN_COLUMNS, "latency_s", "energy_j", "memory_bytes",
-             "engine", "source", "what_is_timed", "group")
+             "source", "what_is_timed", "group")
         )
     )  # fmt: skip
 
@@ -147,7 +145,7 @@ def operators(table: pd.DataFrame, op: str) -> pd.DataFrame:
 
 def runs(table: pd.DataFrame) -> pd.DataFrame:
     """The whole inferences: columns of `simtti sweep`, then what was measured of them, by whom."""
-    columns = [*RUN_COLUMNS, "latency_s", "energy_j", "memory_bytes", "engine", "source", "what_is_timed"]
+    columns = [*RUN_COLUMNS, "latency_s", "energy_j", "memory_bytes", "source", "what_is_timed"]
     return table.loc[table["workload"] != "", columns].reset_index(drop=True)
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from simtti.hw_configs.engines import DEFAULT
 from simtti.validation.judge.error_figures import figures
 from simtti.validation.judge.runs import unknown_devices
 from simtti.validation.report import charts, tables
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 OURS = "predicted_s"
+AS_ENGINE = "the engine's"  # launch and attention of a row that does not say
 # What the boards are by: the title of each, and the column.
 SIDES = (
     ("source", "collection"), ("model", "workload"), ("GPU", "hw"), ("GPUs", "gpus"), ("engine", "engine"), ("launch", "launch"),
@@ -32,13 +34,19 @@ def sided(found: pd.DataFrame) -> pd.DataFrame:
     collection = found.source.str.replace(r" \(.*\)$", "", regex=True)
     filled = {
         name: _filled(found, name, usual)
-        for name, usual in (("launch", "eager"), ("attention", "flash"), ("quantization", ""))
+        for name, usual in (
+            ("engine", DEFAULT),
+            ("launch", AS_ENGINE),
+            ("attention", AS_ENGINE),
+            ("quantization", ""),
+        )
     }
     dtype = _filled(found, "dtype", "default")
     precision = filled["quantization"].where(filled["quantization"] != "", dtype)
     sets = collection.isin(SET_PARAMETERS)
     return found.assign(
         collection=collection,
+        engine=filled["engine"],
         launch=filled["launch"],
         attention=filled["attention"],
         precision=precision,

@@ -46,12 +46,9 @@ def test_a_row_becomes_options():
         ({"quantisation": "fp8dqrow"}, {"quantization": "fp8-row"}),
         (
             {"engine": "SGLang diffusion", "attention": None},
-            {"attention": "flash-attention-3", "engine": "sglang"},
+            {"engine": "sglang"},
         ),
-        (
-            {"engine": "SGLang diffusion", "attention": None, "gpu": "B200"},
-            {"attention": "flash-attention-4"},
-        ),
+        ({"engine": "vLLM-Omni", "compile": "eager"}, {"engine": "vllm-omni", "launch": "eager"}),
         ({"n_gpus": 4, "parallelism": "Ulysses-2 x Ring-2"}, {"gpus": 4, "ulysses": 2, "ring": 2}),
         ({"scope": "stage: VAE decode"}, {"what_is_timed": "decoder"}),
         (
@@ -92,7 +89,7 @@ def test_questions_have_less():
         "latency_s": 4.4, "peak_memory_gib": None, "note": "2 GPUs, Ring-2",
     }  # fmt: skip
     (row,) = read_questions(pd.DataFrame([asked]), Counter())
-    assert row.items() >= {"gpus": 2, "ring": 2, "attention": "flash-attention-2"}.items()
+    assert row.items() >= {"gpus": 2, "ring": 2, "engine": "xdit", "launch": "eager"}.items()
 
 
 @pytest.fixture(scope="module")

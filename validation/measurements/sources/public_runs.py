@@ -5,7 +5,7 @@ frames, steps, guidance, batch, parallelism, compile, quantisation, cache, offlo
 modified_algo, note. *questions_2026*: the same of what people reported, with less. A row that no option says is left out, with the
 reason; what changes the algorithm (modified_algo) is no measurement of the model that it names.
 
-An engine is a set of options: which attention library it calls, and how it launches (`ENGINES`).
+An engine is a set of options: which attention library it calls, and how it launches (hw_configs/engines.yaml).
 """
 
 from __future__ import annotations
@@ -13,9 +13,8 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from simtti.hw_configs.devices import load
 from simtti.validation.measurements.sources.names import DTYPES, WORKLOADS, device
 
 if TYPE_CHECKING:
@@ -29,35 +28,24 @@ class UnfitError(Exception):
     """A row that no option of `simtti run` says; its text is the reason."""
 
 
-class Engine(NamedTuple):
-    """name: as tables and pages have it. hopper, blackwell, other: the attention library it calls there; 'flash' what PyTorch takes."""
-
-    name: str
-    hopper: str = "flash"
-    blackwell: str = "flash"
-    other: str = "flash"
-
-
-FLASH_2, FLASH_3, FLASH_4 = "flash-attention-2", "flash-attention-3", "flash-attention-4"
-# By what a source's name of the engine begins with. SGLang's and vLLM-Omni's default backends: sglang/multimodal_gen/runtime/platforms/
-# cuda.py (FlashAttention 3 on Hopper, 4 on Blackwell, 2 elsewhere); vllm_omni/diffusion/attention. xDiT calls the flash-attn package.
+FLASH_2, FLASH_3 = "flash-attention-2", "flash-attention-3"
+# simtti's engine (hw_configs/engines.yaml) by what a source's name of it begins with.
 ENGINES = {
-    "diffusers": Engine("diffusers"),
-    "cache-dit (diffusers)": Engine("diffusers"),
-    "PyTorch": Engine("diffusers"),
-    "official": Engine("official", FLASH_2, "flash", FLASH_2),
-    "SGLang": Engine("sglang", FLASH_3, FLASH_4, FLASH_2),
-    "sglang": Engine("sglang", FLASH_3, FLASH_4, FLASH_2),
-    "vLLM-Omni": Engine("vllm-omni", FLASH_3, FLASH_4, FLASH_2),
-    "xDiT": Engine("xdit", FLASH_2, "flash", FLASH_2),
-    "cosmos": Engine("cosmos", FLASH_3, "cudnn", FLASH_2),
-}
+    "diffusers": "diffusers", "cache-dit (diffusers)": "diffusers", "PyTorch": "diffusers", "official": "official", "SGLang": "sglang",
+    "sglang": "sglang", "vLLM-Omni": "vllm-omni", "xDiT": "xdit", "cosmos": "cosmos",
+}  # fmt: skip
+# What an engine's name says of its software. PyTorch 2.0 and 2.1 have flash-attention 1 (2 came with 2.2); runs published in 2026
+# are taken to have the kernels of its present release.
+RELEASES: tuple[tuple[str, Row], ...] = (
+    (r"torch 2\.[01]\b|PyTorch 2\.[01]\b", {"attention": "flash-attention-1", "pytorch": "2.6"}),
+    (r"cache-dit|2026", {"pytorch": "2.11"}),
+)
 ATTENTION = {
     "torch SDPA": "flash", "SDPA": "flash", "FA3": FLASH_3, "cuDNN": "cudnn", "cuDNN attention": "cudnn", "flash-attn": FLASH_2,
     "xformers": "efficient", "no flash-attn": "flash",
 }  # fmt: skip
 LAUNCH: dict[str, Row] = {
-    "": {}, "eager": {}, "no": {}, "engine default (eager)": {},
+    "": {}, "engine default (eager)": {}, "eager": {"launch": "eager"}, "no": {"launch": "eager"},
     "torch.compile": {"launch": "compiled"}, "yes": {"launch": "compiled"},
     "regional": {"launch": "compiled"}, "regional (default)": {"launch": "compiled"},
     "torch.compile NHWC": {"launch": "compiled", "layout": "channels-last"},
@@ -116,6 +104,8 @@ def _or_left_out(read: Any, cells: _Cells, number: str, left_out: Counter[str]) 
 
 
 def _end_to_end(cells: _Cells) -> Row:
+    if "sparsify" in cells.text("note"):
+        raise UnfitError("runs of sparse weights")
     if cells.number("modified_algo"):
         raise UnfitError("runs of another algorithm than the model's (caches, sparse attention)")
     for name in ("cache", "offload"):
@@ -124,13 +114,14 @@ def _end_to_end(cells: _Cells) -> Row:
     row = _common(cells, cells.text("engine"), cells.text("gpu"))
     attention = cells.text("attention")
     if attention in ATTENTION:
-        row["attention"] = ATTENTION[attention]
+        row.setdefault("attention", ATTENTION[attention])
     elif attention and attention != "FA3 (Hopper), cuDNN (Blackwell)":
         raise UnfitError(f"runs with attention by {attention}")
     gpus = int(cells.number("n_gpus") or 1)
     row |= _degrees(cells.text("parallelism"), gpus) | {"gpus": gpus}
     metric = MEMORY.get(cells.text("mem_metric"))
-    if metric == "allocated" and cells.number("peak_mem_gib"):
+    # Weights are quantised on the device: the most is allocated then, not in the run.
+    if metric == "allocated" and "quantization" not in row and cells.number("peak_mem_gib"):
         row["memory_bytes"] = float(cells.number("peak_mem_gib") or 0) * GIB
     return row | _timed(cells, cells.text("scope"), row)
 
@@ -153,7 +144,7 @@ def _question(cells: _Cells) -> Row:
     for mode in ("max-autotune", "reduce-overhead"):
         if mode in note and row.get("launch"):
             row |= LAUNCH[mode]
-    if cells.number("peak_memory_gib") and "reserved" not in note:
+    if cells.number("peak_memory_gib") and "reserved" not in note and "quantization" not in row:
         row["memory_bytes"] = float(cells.number("peak_memory_gib") or 0) * GIB
     return row | _timed(cells, "denoise" if "denoising loop only" in note else "e2e", row)
 
@@ -174,13 +165,10 @@ def _common(cells: _Cells, engine: str, gpu: str) -> Row:
     compiled = cells.text("compile")
     if compiled not in LAUNCH:
         raise UnfitError(f"no options for compilation by {compiled}")
-    row: Row = {"workload": WORKLOADS[model], "hw": hw, "dtype": dtype, "engine": known.name} | LAUNCH[
-        compiled
-    ]
-    architecture = load(hw).architecture
-    attention = {"hopper": known.hopper, "blackwell": known.blackwell}.get(architecture, known.other)
-    if attention != "flash":
-        row["attention"] = attention
+    row: Row = {"workload": WORKLOADS[model], "hw": hw, "dtype": dtype, "engine": known} | LAUNCH[compiled]
+    for pattern, more in RELEASES:
+        if re.search(pattern, engine):
+            row |= more
     quantization = cells.text("quantisation").partition(" (")[0]
     if quantization not in ("", "none"):
         if quantization not in QUANTIZATION:
@@ -204,6 +192,9 @@ def _timed(cells: _Cells, scope: str, row: Row) -> Row:
         raise UnfitError("runs of a size that is not stated")
     if "steps" not in row and timed in ("run", "denoising"):
         raise UnfitError("runs whose steps are not stated")
+    if timed == "decoder" and row["engine"] == "sglang":
+        # 10 ms for FLUX's 1024 x 1024 on H100 would be 1e15 FLOP/s of convolutions.
+        raise UnfitError("decoders timed on the host, which does not wait for the device")
     if timed != "step":
         return {"latency_s": latency_s, "what_is_timed": timed}
     # A step's time is held against that of a loop of as many steps.

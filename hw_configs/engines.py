@@ -1,0 +1,60 @@
+"""Engines that people serve with: the attention library, the way of launching and the release of PyTorch that each decides."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+import yaml
+from pydantic import BaseModel, ConfigDict
+
+from simtti.errors import unknown
+from simtti.hw_configs.devices import DIRECTORY
+
+DEFAULT = "diffusers"
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """attention: (architecture, library), the last for all others. launch, pytorch: as the options of `simtti run`."""
+
+    name: str
+    attention: tuple[tuple[str, str], ...]
+    launch: str
+    pytorch: str | None
+
+    def attention_on(self, architecture: str) -> str:
+        """The library it calls on a device of an architecture."""
+        known = dict(self.attention)
+        return known.get(architecture, known["other"])
+
+
+class _Fields(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    attention: dict[str, str]
+    launch: str
+    pytorch: str | None = None
+    source: str
+
+
+@functools.cache
+def engines() -> dict[str, Engine]:
+    """All that engines.yaml has, by name."""
+    content = yaml.safe_load((DIRECTORY / "engines.yaml").read_text(encoding="utf-8"))
+    found = {}
+    for name, fields in content.items():
+        one = _Fields(**fields)
+        found[name] = Engine(name, tuple(one.attention.items()), one.launch, one.pytorch)
+    return found
+
+
+def load_engine(name: str) -> Engine:
+    """An engine by its name.
+
+    Raises:
+        InputError: there is none of that name.
+    """
+    known = engines()
+    if name not in known:
+        raise unknown("engine", name, known)
+    return known[name]
