@@ -6,6 +6,7 @@ all patches, cross-attention to 512 tokens of T5-11B, modulation of low rank. Gu
 after the other. A video starts from an image: it is encoded with as many blank frames as are asked for. The VAE is Wan 2.1's.
 """
 
+from dataclasses import replace
 from typing import Any
 
 from simtti.workloads.models.text_encoders import T5_11B, T5_11B_PARAMETERS, add_t5
@@ -98,12 +99,13 @@ def _provide_resize() -> None:
 
 def _workload(size: str, builder: Builder, video: bool, count: int) -> Workload:
     task = "Video2World" if video else "Text2Image"
-    shape = {"height": 704, "width": 1280, "frames": 93} if video else {"height": 768, "width": 1360}
+    still = Options(height=768, width=1360, steps=35, guidance=7.0, dtype="bf16")
+    defaults = replace(still, height=704, width=1280, frames=93) if video else still
     return Workload(
         name=f"cosmos-predict2-{size.lower()}-{task.lower()}",
         task="image-to-video" if video else "text-to-image",
         architecture="latent video diffusion transformer",
-        defaults=Options(**shape, steps=35, guidance=7.0, dtype="bf16"),
+        defaults=defaults,
         parameters={"text_encoder": T5_11B_PARAMETERS, "transformer": count, "vae": VAE_PARAMETERS},
         source=f"NVIDIA's release of Cosmos-Predict2: {size} transformer, T5-11B's encoder, Wan 2.1's VAE",
         url=f"https://huggingface.co/nvidia/Cosmos-Predict2-{size}-{task}",

@@ -42,9 +42,11 @@ def record_kontext(options: Options, recording: Recording) -> None:
     """FLUX.1-Kontext-dev: edits an image."""
     from simtti.workloads.models.pipelines.inputs import image
 
+    assert options.height is not None
+    assert options.width is not None
     record_flux(
         options, recording, "FluxKontextPipeline", SCHEDULER, guidance_embeds=True,
-        image=image(options), _auto_resize=False,
+        image=image(options), _auto_resize=False, max_area=options.height * options.width,
     )  # fmt: skip
 
 
