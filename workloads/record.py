@@ -32,7 +32,7 @@ def workload_trace(name: str, **options: Any) -> Trace:
         if trace.options == wanted:
             return trace
         if trace.schedule:  # else its steps differ one from another, and are recorded anew
-            return trace.with_steps(wanted["steps"])
+            return trace.with_steps(wanted["steps"], workload.turns)
     return record(name, **options)
 
 

@@ -7,7 +7,7 @@ what the host and the GPU did while it ran. `Trace.save` and `Trace.load` keep i
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -195,8 +195,11 @@ class Trace:
             for step in phase.steps:
                 yield from step.operators
 
-    def with_steps(self, steps: int) -> "Trace":
-        """The same trace with another number of denoising steps."""
+    def with_steps(self, steps: int, turns: Callable[[int], tuple[int, ...]] | None = None) -> "Trace":
+        """The same trace with another number of denoising steps.
+
+        turns: how many of so many evaluations each stored step of the phase has, where it stores several (`Workload.turns`).
+        """
         if not isinstance(steps, int) or steps < 1:
             raise InputError(f"steps is {steps!r}; it must be a whole number of at least 1")
         if self.options.get("strength") is not None:
@@ -206,20 +209,22 @@ class Trace:
         if not self.schedule:
             raise InputError(f"the trace of {self.workload} has no phase whose number of steps can be set")
         phases = tuple(
-            self._with_count(phase, evaluations(steps, self.schedule[phase.name]))
+            self._with_count(phase, evaluations(steps, self.schedule[phase.name]), turns)
             if phase.name in self.schedule
             else phase
             for phase in self.phases
         )
         return replace(self, phases=phases, options={**self.options, "steps": steps})
 
-    def _with_count(self, phase: Phase, count: int) -> Phase:
-        if len(phase.steps) != 1:
+    def _with_count(self, phase: Phase, count: int, turns: Callable[[int], tuple[int, ...]] | None) -> Phase:
+        counts = turns(count) if turns is not None else (count,)
+        if len(phase.steps) < len(counts) or (turns is None and len(phase.steps) > 1):
             raise InputError(
                 f"the trace of {self.workload} stores {len(phase.steps)} steps one by one in phase {phase.name}, "
                 "so their number is fixed; record it anew with the number wanted"
             )
-        return replace(phase, steps=(replace(phase.steps[0], count=count),))
+        steps = (replace(step, count=count) for step, count in zip(phase.steps, counts, strict=False))
+        return replace(phase, steps=tuple(steps))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the trace as Parquet; the same trace gives the same bytes. No half-written file is ever seen."""

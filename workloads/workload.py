@@ -118,6 +118,8 @@ class Workload:
     max_tokens: as long as prompt and steps may be together.
     image_to_image: it can start from an image (the option strength).
     decoding: how its VAE decodes; None where it has none.
+    turns: where several models take turns in denoising, how many of so many evaluations each has: the counts of the steps that
+        its trace stores of them, without those that have none.
     group, place: where it stands in lists: by group, in the order of GROUPS, then by place; the workloads of a file have
         the same two and follow each other as in their file.
     """
@@ -137,6 +139,7 @@ class Workload:
     max_frames: int | None = None
     sizes: tuple[int, ...] = ()
     max_tokens: int | None = None
+    turns: Callable[[int], tuple[int, ...]] | None = None
     aliases: tuple[str, ...] = ()
     image_to_image: bool = False
     decoding: Decoding | None = None

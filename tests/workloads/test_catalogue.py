@@ -31,6 +31,15 @@ PUBLISHED = {
     ("hunyuan-video", "transformer"): "12.8", ("hunyuan-video", "text_encoder"): "7.5",
     ("wan2.1-1.3b", "transformer"): "1.42", ("wan2.1-14b", "transformer"): "14.3",
     ("wan2.1-14b", "text_encoder"): "5.68", ("wan2.1-14b", "vae"): "0.127",
+    ("flux-schnell", "transformer"): "11.9", ("flux.2-dev", "transformer"): "32.2", ("flux.2-dev", "text_encoder"): "24.0",
+    ("flux.2-klein-4b", "transformer"): "3.9", ("flux.2-klein-4b", "text_encoder"): "4.0",
+    ("z-image-turbo", "transformer"): "6.15", ("qwen-image", "transformer"): "20.4", ("qwen-image", "text_encoder"): "8.3",
+    ("sana-sprint-1.6b", "transformer"): "1.6", ("sana-video-2b", "transformer"): "2",
+    ("hunyuan-image-2.1", "transformer"): "17", ("hunyuan-video-1.5", "transformer"): "8.3",
+    ("cogvideox-5b", "transformer"): "5.57", ("ltx-video", "transformer"): "1.9", ("mochi-1", "transformer"): "10.0",
+    ("wan2.1-i2v-14b-480p", "transformer"): "16.4", ("wan2.2-t2v-a14b", "transformer_2"): "14.3",
+    ("wan2.2-ti2v-5b", "transformer"): "5.0", ("wan2.2-ti2v-5b", "vae"): "0.70",
+    ("cosmos-predict2-2b-text2image", "transformer"): "2.0", ("cosmos-predict2-14b-video2world", "transformer"): "14",
 }  # fmt: skip
 
 

@@ -1,10 +1,10 @@
-"""SANA 1.5 (1.6 B and 4.8 B, 1024 px), as diffusers' SanaPipeline runs them.
+"""SANA 1.5 (1.6 B and 4.8 B, 1024 px) and SANA-Sprint 1.6 B, as diffusers' SanaPipeline and SanaSprintPipeline run them.
 
-Configurations are those released with the weights (Efficient-Large-Model/SANA1.5_1.6B_1024px_diffusers and
-..._4.8B_...): linear attention, which is matrix products here as in the model's code, cross-attention to 300 tokens
+Configurations are those released with the weights (Efficient-Large-Model/SANA1.5_1.6B_1024px_diffusers,
+..._4.8B_... and Sana_Sprint_1.6B_1024px_diffusers): linear attention, which is matrix products here as in the model's code, cross-attention to 300 tokens
 of Gemma-2-2B, and the deep-compression VAE (factor 32). The pipeline puts an instruction before the prompt; its
 number of tokens is estimated from its words. It would move other sizes to the nearest it was trained on; here
-every size is run as asked.
+every size is run as asked. Sprint's guidance is embedded, its sampler works in fp32 and takes two steps.
 """
 
 from typing import Any
@@ -33,39 +33,68 @@ TRANSFORMER: dict[str, Any] = {
 
 def record_1_6b(options: Options, recording: Recording) -> None:
     """SANA 1.5 1.6B: 20 blocks."""
-    record_sana(options, recording, 20)
+    record_sana_1_5(options, recording, 20)
 
 
 def record_4_8b(options: Options, recording: Recording) -> None:
     """SANA 1.5 4.8B: 60 blocks."""
-    record_sana(options, recording, 60)
+    record_sana_1_5(options, recording, 60)
 
 
-def record_sana(options: Options, recording: Recording, blocks: int) -> None:
-    """Encode the prompts, denoise, decode."""
-    from diffusers import AutoencoderDC, DPMSolverMultistepScheduler, SanaPipeline, SanaTransformer2DModel
+def record_sprint(options: Options, recording: Recording) -> None:
+    """SANA-Sprint 1.6B: 20 blocks, guidance embedded, consistency sampling."""
+    from diffusers import SanaSprintPipeline, SCMScheduler
+
+    record_sana(
+        options, recording, 20, SanaSprintPipeline, SCMScheduler(), ends=1, intermediate_timesteps=None,
+        guidance_embeds=True,
+    )  # fmt: skip
+
+
+def record_sana_1_5(options: Options, recording: Recording, blocks: int) -> None:
+    """SANA 1.5 of so many blocks."""
+    from diffusers import DPMSolverMultistepScheduler, SanaPipeline
+
+    scheduler = DPMSolverMultistepScheduler(
+        prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0
+    )
+    record_sana(options, recording, blocks, SanaPipeline, scheduler)
+
+
+def record_sana(
+    options: Options,
+    recording: Recording,
+    blocks: int,
+    pipeline_class: Any,
+    scheduler: Any,
+    *,
+    guidance_embeds: bool = False,
+    ends: int = 0,
+    **arguments: Any,
+) -> None:
+    """Encode the prompts, denoise, decode. `ends`: see `Run`; `arguments`: the pipeline's."""
+    from diffusers import AutoencoderDC, SanaTransformer2DModel
     from transformers import Gemma2Config, Gemma2Model
 
     from simtti.workloads.models.pipelines.diffusers_run import Run
     from simtti.workloads.models.pipelines.inputs import Tokenizer, prompts
 
     dtype = options.dtype
-    pipeline = SanaPipeline(
+    pipeline = pipeline_class(
         text_encoder=recording.add("text_encoder", Gemma2Model, Gemma2Config(**GEMMA_2_2B), dtype=dtype),
         transformer=recording.add(
-            "transformer", SanaTransformer2DModel, **TRANSFORMER, num_layers=blocks, dtype=dtype
+            "transformer", SanaTransformer2DModel, **TRANSFORMER, num_layers=blocks,
+            guidance_embeds=guidance_embeds, dtype=dtype,
         ),
         vae=recording.add("vae", AutoencoderDC, **DC_AE, dtype=dtype),
-        scheduler=DPMSolverMultistepScheduler(
-            prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0
-        ),
+        scheduler=scheduler,
         tokenizer=Tokenizer(),
-    )
-    run = Run(recording, options)
+    )  # fmt: skip
+    run = Run(recording, options, ends=ends, noise_levels_there=ends > 0)
     run.decode_with(pipeline.vae)
     run(
         pipeline, pipeline.transformer, prompt=prompts(options), height=options.height, width=options.width,
-        guidance_scale=options.guidance, output_type="np", use_resolution_binning=False,
+        guidance_scale=options.guidance, output_type="np", use_resolution_binning=False, **arguments,
     )  # fmt: skip
 
 
@@ -100,6 +129,23 @@ WORKLOADS = (
         source="Xie et al., 2025 (arXiv 2501.18427), SANA 1.5: 4.8 B DiT (60 blocks; 4.7 B as counted)",
         url="https://huggingface.co/Efficient-Large-Model/SANA1.5_4.8B_1024px_diffusers",
         builder=record_4_8b,
+        decoding=Decoding(tile=512),
+        size_multiple=32,
+        place=60,
+    ),
+    Workload(
+        name="sana-sprint-1.6b",
+        task="text-to-image",
+        architecture="latent diffusion transformer (linear attention)",
+        defaults=Options(height=1024, width=1024, steps=2, guidance=4.5, dtype="bf16"),
+        parameters={
+            "text_encoder": GEMMA_2_2B_PARAMETERS,
+            "transformer": 1_610_237_472,
+            "vae": 312_250_275,
+        },
+        source="Chen et al., 2025 (arXiv 2503.09641), SANA-Sprint: SANA's 1.6 B DiT distilled to 1-4 steps",
+        url="https://huggingface.co/Efficient-Large-Model/Sana_Sprint_1.6B_1024px_diffusers",
+        builder=record_sprint,
         decoding=Decoding(tile=512),
         size_multiple=32,
         place=60,

@@ -1,4 +1,5 @@
-"""Stable Diffusion XL (base 1.0), SDXL-Turbo and SSD-1B, as diffusers' StableDiffusionXLPipeline runs them.
+"""Stable Diffusion XL (base 1.0), SDXL-Turbo, SDXL-Lightning, SDXL with LCM, and SSD-1B, as diffusers' StableDiffusionXLPipeline
+runs them.
 
 Without refiner or watermark. Configurations are those released with the weights
 (stabilityai/stable-diffusion-xl-base-1.0, stabilityai/sdxl-turbo, segmind/SSD-1B), and so is
@@ -52,6 +53,20 @@ def record_turbo(options: Options, recording: Recording) -> None:
 
     scheduler = EulerAncestralDiscreteScheduler(**NOISE, timestep_spacing="trailing")
     record_pipeline(options, recording, {**UNET, "sample_size": 64}, scheduler)
+
+
+def record_lightning(options: Options, recording: Recording) -> None:
+    """SDXL-Lightning: SDXL's UNet distilled to few steps without guidance, Euler."""
+    from diffusers import EulerDiscreteScheduler
+
+    record_pipeline(options, recording, UNET, EulerDiscreteScheduler(**NOISE, timestep_spacing="trailing"))
+
+
+def record_lcm(options: Options, recording: Recording) -> None:
+    """SDXL with the latent consistency LoRA merged into its weights: few steps, consistency sampling."""
+    from diffusers import LCMScheduler
+
+    record_pipeline(options, recording, UNET, LCMScheduler(**NOISE))
 
 
 def record_ssd_1b(options: Options, recording: Recording) -> None:
@@ -163,6 +178,40 @@ WORKLOADS = (
         url="https://huggingface.co/stabilityai/sdxl-turbo",
         builder=record_turbo,
         image_to_image=True,
+        decoding=Decoding(tile=1024),
+        place=20,
+    ),
+    Workload(
+        name="sdxl-lightning",
+        task="text-to-image",
+        architecture="latent diffusion UNet",
+        defaults=Options(height=1024, width=1024, steps=4, guidance=0.0),
+        parameters={
+            "text_encoder": CLIP_L_PARAMETERS,
+            "text_encoder_2": OPENCLIP_BIGG_PARAMETERS,
+            "unet": 2_567_463_684,
+            "vae": VAE_PARAMETERS,
+        },
+        source="Lin et al., 2024 (arXiv 2402.13929): SDXL's networks, distilled to 1-8 steps without guidance",
+        url="https://huggingface.co/ByteDance/SDXL-Lightning",
+        builder=record_lightning,
+        decoding=Decoding(tile=1024),
+        place=20,
+    ),
+    Workload(
+        name="sdxl-lcm",
+        task="text-to-image",
+        architecture="latent diffusion UNet",
+        defaults=Options(height=1024, width=1024, steps=4, guidance=1.0),
+        parameters={
+            "text_encoder": CLIP_L_PARAMETERS,
+            "text_encoder_2": OPENCLIP_BIGG_PARAMETERS,
+            "unet": 2_567_463_684,
+            "vae": VAE_PARAMETERS,
+        },
+        source="Luo et al., 2023 (arXiv 2311.05556): SDXL's networks with the LCM LoRA merged, 2-8 steps without guidance",
+        url="https://huggingface.co/latent-consistency/lcm-lora-sdxl",
+        builder=record_lcm,
         decoding=Decoding(tile=1024),
         place=20,
     ),

@@ -1,10 +1,13 @@
 """Today's models as released: their pipelines' steps, sequence lengths, decoders, and FLOPs as torch counts them."""
 
+from contextlib import nullcontext
 from functools import partial, wraps
 
 import pytest
-from recorded_traces import NAMES, denoising, shipped, small
+from recorded_traces import LARGE, NAMES, denoising, shipped, small
+from shallow import make_shallow
 
+from simtti.errors import InputError
 from simtti.workloads import record
 from simtti.workloads.catalogue import WORKLOADS
 from simtti.workloads.flops import flops
@@ -196,7 +199,17 @@ FAMILIES = (
     "sdxl-turbo", "sd3.5-medium", "kandinsky-2.2", "kandinsky-3", "pixart-sigma", "sana-1.6b", "hunyuan-dit", "flux-dev",
     "modelscope-t2v", "animatediff", "i2vgen-xl", "svd", "cogvideox-2b", "cogvideox1.5-5b", "hunyuan-video",
     "wan2.1-1.3b",
+    # Of the large ones, each way through a builder.
+    "flux-schnell", "flux-kontext-dev", "flux.2-dev", "flux.2-klein-base-4b", "z-image", "qwen-image", "sana-sprint-1.6b",
+    "sana-video-2b", "hunyuan-image-2.1", "hunyuan-video-1.5", "ltx-video", "mochi-1", "wan2.1-i2v-14b-480p",
+    "wan2.2-i2v-a14b", "wan2.2-ti2v-5b", "cosmos-predict2-2b-text2image", "cosmos-predict2-2b-video2world",
 )  # fmt: skip
+# How often the model in the loop is called in the steps that are stored.
+CALLS = {
+    "kandinsky-2.2": 2, "wan2.1-1.3b": 2, "flux.2-klein-base-4b": 2, "qwen-image": 2, "hunyuan-image-2.1": 2,
+    "hunyuan-video-1.5": 2, "wan2.1-i2v-14b-480p": 2, "wan2.2-i2v-a14b": 4, "wan2.2-ti2v-5b": 2,
+    "cosmos-predict2-2b-text2image": 2, "cosmos-predict2-2b-video2world": 2,
+}  # fmt: skip
 
 
 @pytest.fixture(params=FAMILIES)
@@ -205,10 +218,11 @@ def family(request):
     pytest.importorskip("torch")
     with record.quiet():
         from simtti.workloads.models.pipelines import diffusers_run, latent_diffusion
-    calls = []
+    calls, runs = [], []
 
     def spied(function, position):
         def steered(*args, **kwargs):
+            runs.append(args[0])
             denoiser = args[position]
             forward = denoiser.forward
 
@@ -226,7 +240,9 @@ def family(request):
         steer, sdxl = diffusers_run.Run._steer_denoiser, latent_diffusion.record_denoising
         patch.setattr(diffusers_run.Run, "_steer_denoiser", spied(steer, 1))
         patch.setattr(latent_diffusion, "record_denoising", spied(sdxl, 3))
-        yield request.param, record.record(request.param, **SMALL[request.param]), calls
+        if request.param in LARGE:
+            make_shallow(patch)
+        yield request.param, record.record(request.param, **SMALL[request.param]), calls, runs[-1]
 
 
 def test_the_smallest_shape_comes_out_as_asked_with_torchs_flops(family):
@@ -234,19 +250,24 @@ def test_the_smallest_shape_comes_out_as_asked_with_torchs_flops(family):
     torch = pytest.importorskip("torch")
     from torch.utils.flop_counter import FlopCounterMode
 
-    name, trace, calls = family
+    name, trace, calls, run = family
     images = [op for op in trace.phases[-1].steps[-1].operators if op.attributes.get("transfer")]
     frames = SMALL[name].get("frames", 1)
     assert images[-1].inputs[0].shape == (frames, 3, SMALL[name]["height"], SMALL[name]["width"])
 
     component = "unet" if "unet" in trace.parameters else "transformer"
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
+    values = getattr(run, "_without_values", nullcontext)
+    with FlopCounterMode(display=False) as counter, torch.no_grad(), values():
         for call in calls:
             if type(call.func.__self__).__name__ != "PriorTransformer":
                 call()
-    recorded = sum(flops(op) for op in denoising(trace).operators if op.module.startswith(component))
+    steps = next(phase.steps for phase in trace.phases if phase.name == "denoising")
+    operators = (op for step in steps for op in step.operators)
+    recorded = sum(flops(op) for op in operators if op.module.startswith(component))
     assert recorded == pytest.approx(counter.get_total_flops(), rel=0.01)
-    assert len(calls) == {"wan2.1-1.3b": 2, "kandinsky-2.2": 2}.get(name, 1)
+    assert len(calls) == CALLS.get(name, 1)
+    # And the rest is what is shipped, with fewer blocks.
+    assert [phase.name for phase in trace.phases] == [phase.name for phase in shipped(name).phases]
 
 
 @pytest.mark.parametrize("name", ["svd", "svd-xt", "modelscope-t2v", "i2vgen-xl", "animatediff"])
@@ -299,3 +320,97 @@ def test_decoders_repeat_tiles_and_frames():
         for name in ("svd", "svd-xt", "i2vgen-xl", "animatediff", "wan2.1-1.3b")
     }
     assert calls == {"svd": 1, "svd-xt": 1, "i2vgen-xl": 16, "animatediff": 1, "wan2.1-1.3b": 15 * 21}
+
+
+def test_the_weights_of_large_models_are_the_catalogues():
+    """Of those that no test builds in full: as they were when their shipped traces were recorded."""
+    for name in LARGE:
+        assert shipped(name).parameters == dict(WORKLOADS[name].parameters), name
+        assert record.shipped(WORKLOADS[name]).stat().st_size < 450_000
+
+
+@pytest.mark.parametrize("name", ["wan2.2-t2v-a14b", "wan2.2-i2v-a14b"])
+@pytest.mark.parametrize("steps", [2, 4, 20, 40, 50])
+def test_experts_take_turns_where_the_sampler_crosses_the_boundary(name, steps):
+    diffusers = pytest.importorskip("diffusers")
+    from simtti.workloads.models import wan
+
+    scheduler = diffusers.UniPCMultistepScheduler(**wan.SCHEDULER)
+    scheduler.set_timesteps(steps)
+    boundary = {"wan2.2-t2v-a14b": 875, "wan2.2-i2v-a14b": 900}[name]
+    above = int((scheduler.timesteps >= boundary).sum())
+    assert WORKLOADS[name].turns(steps) == (above, steps - above)
+
+
+def test_experts_are_two_steps_with_other_weights():
+    trace = record.workload_trace("wan2.2-t2v-a14b", steps=20)
+    (steps,) = (phase.steps for phase in trace.phases if phase.name == "denoising")
+    assert [step.count for step in steps] == [7, 13]
+    used = [{op.module.partition(".")[0] for op in step.operators} for step in steps]
+    assert ["transformer" in names for names in used] == [True, False]
+    assert ["transformer_2" in names for names in used] == [False, True]
+    assert sum(map(flops, steps[0].operators)) == sum(map(flops, steps[1].operators))
+    one = record.workload_trace("wan2.2-t2v-a14b", steps=1)
+    assert [len(phase.steps) for phase in one.phases if phase.name == "denoising"] == [1]
+    with pytest.raises(InputError, match="stores 2 steps one by one in phase denoising"):
+        trace.with_steps(10)
+
+
+@pytest.mark.parametrize(
+    ("name", "lengths"),
+    [
+        # What the pipeline keeps of a prompt, padded to a multiple of 32; the rest of its 512 tokens only passes the encoder.
+        ("z-image-turbo", {4096 + 32, 4096, 32}),
+        ("qwen-image", {4096 + 32}),
+        ("qwen-image-edit", {2 * 4096 + 196 + 6 + 32}),
+        ("flux-schnell", {4096 + 256}),
+        ("flux-kontext-dev", {2 * 4096 + 512}),
+        ("flux.2-dev", {4096 + 512}),
+        ("wan2.2-ti2v-5b", {31 * 22 * 40}),
+        ("hunyuan-video-1.5", {31 * 30 * 52 + 1000 + 256 + 729, 1000}),
+        ("ltx-video", {21 * 16 * 22}),
+    ],
+)
+def test_what_attends_to_itself(name, lengths):
+    operators = attention(denoising(shipped(name)).operators)
+    assert {op.inputs[0].shape[-2] for op in operators if op.attributes["kind"] != "cross"} - {0} >= lengths
+    assert max(op.inputs[1].shape[-2] for op in operators) == max(lengths)
+
+
+def attended(blocks, tokens, width):
+    """FLOPs of so many blocks' attention: two for a score of a pair of tokens, two for its value, in each channel."""
+    return blocks * 4 * tokens**2 * width
+
+
+@pytest.mark.parametrize(
+    ("name", "by_hand"),
+    [
+        # 19 double blocks, whose streams have weights of their own, and 38 single ones: 12 squares of the width a token.
+        ("flux-schnell", 57 * 4352 * 2 * 12 * 3072**2 + attended(57, 4352, 3072)),
+        # Four squares, and a gated MLP of 8/3; two blocks see the image only, two the text.
+        (
+            "z-image-turbo",
+            (30 * 4128 + 2 * 4096 + 2 * 32) * 2 * (4 * 3840**2 + 3 * 3840 * 10240)
+            + attended(30, 4128, 3840)
+            + attended(2, 4096, 3840),
+        ),
+        # Two samples; 12 squares a token and stream.
+        (
+            "cogvideox-5b",
+            2 * 42 * (13 * 30 * 45 + 226) * 2 * 12 * 3072**2 + 2 * attended(42, 13 * 30 * 45 + 226, 3072),
+        ),
+        # Two calls; cross-attention's queries and outputs, and keys and values of 512 text tokens.
+        (
+            "wan2.2-t2v-a14b",
+            2
+            * (
+                40 * 75600 * 2 * (6 * 5120**2 + 2 * 5120 * 13824)
+                + 40 * 512 * 2 * 2 * 5120**2
+                + attended(40, 75600, 5120)
+                + 40 * 4 * 75600 * 512 * 5120
+            ),
+        ),
+    ],
+)
+def test_a_step_has_the_flops_of_its_weights_and_tokens(name, by_hand):
+    assert sum(map(flops, denoising(shipped(name)).operators)) == pytest.approx(by_hand, rel=0.01)

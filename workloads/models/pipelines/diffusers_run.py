@@ -17,14 +17,16 @@ the pipeline and torch.
 """
 
 import functools
+import itertools
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch.fx.experimental import _config as fx_config
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from simtti.workloads.models.pipelines.inputs import PROMPT_TOKENS, image
 from simtti.workloads.models.pipelines.latent_diffusion import WARM_UP_STEPS, schedule_steps, set_decoding
@@ -44,8 +46,13 @@ class Run:
     """One call of a pipeline, cut into phases.
 
     before: the phase up to the first denoising step; `denoising` the loop's; `after` what follows it. `domain` is
-    what attention in the loop runs over, `before_domain` before it. channel_dim: where a latent's channels are.
+    what attention in the loop runs over, `before_domain` before it. channel_dim: where a latent's channels are; None
+    where the model returns as many as it is given, whatever its configuration says.
     strided_patches: the model's patch embedding and the module that it calls next, by name: see `_keep_patches_strided`.
+    turns: where several models take turns in the loop, how many of so many evaluations each has (`Workload.turns`).
+    ends: how many timesteps at the end of a schedule the pipeline takes off before it begins.
+    noise_levels_there: the pipeline computes with the noise levels of a whole batch: on the meta device they lie there too, without
+    values, and not on the host.
     """
 
     def __init__(
@@ -58,9 +65,12 @@ class Run:
         denoising: str = "denoising",
         after: str = "decoder",
         domain: str = "spatial",
-        channel_dim: int = 1,
+        channel_dim: int | None = 1,
         steps: int | None = None,
         strided_patches: tuple[str, str] | None = None,
+        turns: Callable[[int], tuple[int, ...]] | None = None,
+        ends: int = 0,
+        noise_levels_there: bool = False,
     ):
         self.recording = recording
         self.options = options
@@ -71,16 +81,22 @@ class Run:
         self.strided_patches = strided_patches
         # What a pipeline that reads a truth value from the GPU finds there.
         self.reads_true = False
-        self.count = 1
+        # How many tokens a pipeline keeps of a prompt that it masks; None: as many as there are.
+        self.kept_tokens: int | None = None
+        self.ends = ends
+        self.noise_levels_there = noise_levels_there
+        self.counts: tuple[int, ...] = (1,)
+        self._shares = turns or (lambda count: (count,))
         self._turns: Iterator[AbstractContextManager[None]] = iter(())
         self._open: ExitStack | None = None
         self._at: tuple[str, str] = ("", "")
         self._iteration: int | None = None
 
-    def __call__(self, pipeline: Any, denoiser: Any, **arguments: Any) -> Any:
-        """Call the pipeline, whose model in the loop is `denoiser`, with what it is asked for."""
+    def __call__(self, pipeline: Any, denoiser: Any, *others: Any, **arguments: Any) -> Any:
+        """Call the pipeline, whose model in the loop is `denoiser` (and then `others`), with what it is asked for."""
         self._steer_scheduler(pipeline.scheduler)
-        self._steer_denoiser(denoiser)
+        for model in (denoiser, *others):
+            self._steer_denoiser(model)
         pipeline.progress_bar = self._progress_bar
         with torch.no_grad(), self._without_values():
             try:
@@ -106,10 +122,11 @@ class Run:
         if self.recording.device.type != "meta":
             yield
             return
-        read_values = _ReadValues({torch.bool: self.reads_true, torch.int64: PROMPT_TOKENS})
+        values = {torch.bool: self.reads_true, torch.int64: PROMPT_TOKENS}
+        read_values = _ReadValues(values, self.kept_tokens)
         # A mask as an index selects as much as it can.
         selected = fx_config.patch(meta_nonzero_assume_all_nonzero=True)
-        with read_values, selected, _HostCopies(self.recording):
+        with _no_autocast(), read_values, selected, _HostCopies(self.recording, self.kept_tokens):
             yield
 
     # ---- phases
@@ -224,13 +241,16 @@ class Run:
             kwargs.pop("device", None)
             with self.recording.paused():
                 set_timesteps(*args, **kwargs)
+            if self.noise_levels_there:
+                for name in {"timesteps", "sigmas"} & vars(scheduler).keys():
+                    setattr(scheduler, name, getattr(scheduler, name).to(self.recording.device))
             scheduler.timesteps = self.recording.on_device(scheduler.timesteps)
             all_timesteps[:] = [scheduler.timesteps]
-            extra = len(scheduler.timesteps) - schedule_steps(self.recording.runs(self.steps))
+            extra = len(scheduler.timesteps) - self.ends - schedule_steps(self.recording.runs(self.steps))
             if self.denoising == "denoising":
                 self.recording.schedule["denoising"] = extra
-            self.count = evaluations(self.steps, extra)
-            scheduler.timesteps = scheduler.timesteps[: WARM_UP_STEPS + self.recording.runs(self.count)]
+            self.counts = self._shares(evaluations(self.steps, extra))
+            scheduler.timesteps = self._seen(scheduler.timesteps)
             if hasattr(scheduler, "set_begin_index"):
                 scheduler.set_begin_index(0)
 
@@ -251,6 +271,17 @@ class Run:
         if hasattr(scheduler, "scale_model_input"):
             scheduler.scale_model_input = whole(scheduler.scale_model_input)
 
+    def _seen(self, timesteps: torch.Tensor) -> torch.Tensor:
+        """The first of a schedule's timesteps; where a second model takes its turn, then those near its end."""
+        first, *others = (self.recording.runs(count) for count in self.counts)
+        if not others:
+            return timesteps[: WARM_UP_STEPS + first + self.ends]
+        # Samplers count their steps; by its timestep a pipeline chooses the model.
+        high, low = timesteps[WARM_UP_STEPS], timesteps[-WARM_UP_STEPS]
+        seen = [timesteps[:WARM_UP_STEPS], high.repeat(first), *(low.repeat(runs) for runs in others)]
+        with self.recording.paused():
+            return self.recording.on_device(torch.cat(seen))
+
     def _steer_denoiser(self, denoiser: Any) -> None:
         """Before the iterations that are steps, return noise of the right shape."""
         forward = denoiser.forward
@@ -268,12 +299,15 @@ class Run:
         denoiser.forward = called
 
     def _noise_prediction(self, denoiser: Any, sample: Any) -> torch.Tensor:
+        if isinstance(sample, list):  # one tensor an image
+            sample = torch.stack(sample)
         shape = list(sample.shape)
         out_channels = getattr(denoiser.config, "out_channels", None) or getattr(
             denoiser, "out_channels", None
         )
-        if out_channels and shape[self.channel_dim] == denoiser.config.in_channels:
-            shape[self.channel_dim] = out_channels
+        dim = self.channel_dim
+        if dim is not None and out_channels and shape[dim] == denoiser.config.in_channels:
+            shape[dim] = out_channels
         return torch.randn(shape, dtype=sample.dtype, device=sample.device)
 
     def _on_device(self, value: Any) -> Any:
@@ -299,7 +333,9 @@ class Run:
         if self._iteration < WARM_UP_STEPS:
             return
         if self._iteration == WARM_UP_STEPS:
-            self._turns = self.recording.times(self.denoising, domain=self.domain, count=self.count)
+            self._turns = itertools.chain.from_iterable(
+                self.recording.times(self.denoising, domain=self.domain, count=count) for count in self.counts
+            )
         self.leave()
         step = next(self._turns, None)
         if step is not None:
@@ -315,18 +351,37 @@ class Run:
 
 
 class _HostCopies(TorchFunctionMode):
-    """Records `tensor.cpu()`, which a meta tensor cannot do, and returns a tensor of as many dimensions."""
+    """Records `tensor.cpu()`, which a meta tensor cannot do, and returns a tensor of as many dimensions.
 
-    def __init__(self, recording: Recording):
+    Lengths that a pipeline asks for as a list are `kept`.
+    """
+
+    def __init__(self, recording: Recording, kept: int | None):
         super().__init__()
         self.recording = recording
+        self.kept = kept
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch.Tensor.cpu and args[0].device.type == "meta":
             self.recording.copy_to_host(args[0])
             with self.recording.paused():
-                return torch.zeros([1] * args[0].dim())
+                counts = None if args[0].is_floating_point() else args[0].dtype
+                return torch.zeros([1] * args[0].dim(), dtype=counts)
+        if func is torch.Tensor.tolist and args[0].device.type == "meta" and self.kept is not None:
+            self.recording.copy_to_host(args[0])
+            return [self.kept] * args[0].numel()
         return func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def _no_autocast() -> Iterator[None]:
+    """torch.autocast refuses the meta device. Where models ask for it, their operands have its dtype already."""
+    original = torch.autocast
+    torch.autocast = lambda *_, **__: nullcontext()
+    try:
+        yield
+    finally:
+        torch.autocast = original
 
 
 def _keep_patches_strided(embedding: torch.nn.Module, following: torch.nn.Module) -> None:
@@ -359,16 +414,34 @@ def _contiguous(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor
 
 
 class _ReadValues(TorchDispatchMode):
-    """Answers `tensor.item()` by dtype, since meta tensors have no values: 0 for those not named."""
+    """Answers `tensor.item()` by dtype, since meta tensors have no values: 0 for those not named.
 
-    def __init__(self, values: dict[torch.dtype, Any]):
+    kept: how many rows the mask of one prompt selects; its complement selects the others.
+    """
+
+    def __init__(self, values: dict[torch.dtype, Any], kept: int | None):
         super().__init__()
         self.values = values
+        self.kept = kept
+        self.complements = WeakTensorKeyDictionary()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch.ops.aten._local_scalar_dense.default and args[0].device.type == "meta":
             return self.values.get(args[0].dtype, 0)
+        if func is torch.ops.aten.index.Tensor and self.kept is not None and _is_mask(args[1]):
+            (mask,) = args[1]
+            kept = mask.numel() - self.kept if mask in self.complements else self.kept
+            return args[0].new_empty((kept, *args[0].shape[1:]))
+        if func is torch.ops.aten.bitwise_not.default and self.kept is not None:
+            result = func(*args, **(kwargs or {}))
+            self.complements[result] = True
+            return result
         return func(*args, **(kwargs or {}))
+
+
+def _is_mask(indices: Any) -> bool:
+    """Whether what stands in brackets is the mask of one prompt."""
+    return len(indices) == 1 and indices[0].dtype == torch.bool and indices[0].dim() == 1
 
 
 def _signature(value: Any) -> Any:

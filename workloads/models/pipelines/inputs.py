@@ -16,22 +16,38 @@ class Tensors(dict[str, torch.Tensor]):
     def __getattr__(self, name: str) -> torch.Tensor:
         return self[name]
 
+    def to(self, device: Any) -> "Tensors":
+        """All of them on a device."""
+        return Tensors({name: tensor.to(device) for name, tensor in self.items()})
+
 
 class Tokenizer:
-    """Token ids of as many prompts as given, padded to the length asked for: no operator depends on their values."""
+    """Token ids of as many prompts as given, padded to the length asked for: no operator depends on their values.
+
+    template: where given, a pipeline that pads to the longest prompt only (padding=True) finds so many tokens of its template
+    and PROMPT_TOKENS of the prompt.
+    """
 
     padding_side = "right"
     pad_token_id = 0
 
-    def __init__(self, model_max_length: int = 77):
+    def __init__(self, model_max_length: int = 77, *, template: int | None = None):
         self.model_max_length = model_max_length
+        self.template = template
         self.added_tokens_encoder: dict[str, int] = {}
 
-    def __call__(self, text: Any, *, max_length: int | None = None, **_: Any) -> Tensors:
-        shape = (1 if isinstance(text, str) else len(text), max_length or self.model_max_length)
+    def __call__(self, text: Any, *, max_length: int | None = None, padding: Any = None, **_: Any) -> Tensors:
+        length, real = max_length or self.model_max_length, PROMPT_TOKENS
+        if self.template is not None and padding is True:
+            length = real = self.template + PROMPT_TOKENS
+        shape = (1 if isinstance(text, str) else len(text), length)
         mask = torch.zeros(shape, dtype=torch.int64)
-        mask[:, :PROMPT_TOKENS] = 1
+        mask[:, :real] = 1
         return Tensors(input_ids=torch.zeros(shape, dtype=torch.int64), attention_mask=mask)
+
+    def apply_chat_template(self, messages: Any, *, tokenize: bool = True, **asked: Any) -> Any:
+        """A conversation as one text, or the token ids of several."""
+        return self(messages, **asked) if tokenize else "a photo"
 
     def tokenize(self, text: str) -> list[str]:
         """Asked for by pipelines that look for tokens added to the vocabulary: there are none."""
@@ -52,6 +68,21 @@ class ImageProcessor:
 
     def __call__(self, images: Any, **_: Any) -> Tensors:
         return Tensors(pixel_values=torch.zeros(len(images), 3, self.size, self.size))
+
+
+class Guardrail:
+    """Where a pipeline insists on one: it lets everything pass, and does nothing on the GPU."""
+
+    def to(self, device: Any) -> None:
+        """Nothing to move."""
+
+    def check_text_safety(self, prompt: str) -> bool:
+        """Any prompt is safe."""
+        return True
+
+    def check_video_safety(self, frames: Any) -> Any:
+        """The frames as they are."""
+        return frames
 
 
 def prompts(options: Options) -> list[str]:
