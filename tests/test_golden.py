@@ -12,6 +12,7 @@ import functools
 import itertools
 import math
 import sys
+import zlib
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,7 @@ from simtti.workloads.record import workload_trace
 
 FILE = Path(__file__).parent / "golden.csv"
 TOLERANCE = 1e-9
-# The others run the same operators at other sizes.
+# The others run the same operators at other sizes: one run each.
 WORKLOADS = [name for name in ALL if name not in LARGE]
 LAUNCHES = ("eager", "graph", "compiled")
 DEVICES = ("a100-sxm", "h100-sxm", "h200-sxm", "b200-sxm", "l40s", "v100-sxm", "t4")
@@ -94,11 +95,15 @@ OPERATORS = (
 
 
 def inferences():
-    """(workload, device, options) of every golden run: six for each workload, launches going round."""
+    """(workload, device, options) of every golden run: six for each workload, launches going round; one of each large one."""
     for number, workload in enumerate(WORKLOADS):
         for place in range(6):
             device = DEVICES[(number + place) % len(DEVICES)]
             yield workload, device, {"launch": LAUNCHES[(number // len(DEVICES) + place) % len(LAUNCHES)]}
+    for workload in sorted(LARGE):
+        number = zlib.crc32(workload.encode())
+        launch = LAUNCHES[number // len(DEVICES) % len(LAUNCHES)]
+        yield workload, DEVICES[number % len(DEVICES)], {"launch": launch, "fidelity": "closed"}
     yield from SPECIAL
 
 
@@ -200,7 +205,7 @@ def test_the_file_has_the_cases():
     assert sum(case.startswith("predict") for case in CASES) >= 300
 
 
-@pytest.mark.parametrize("workload", WORKLOADS)
+@pytest.mark.parametrize("workload", ALL)
 def test_runs_are_golden(workload):
     chosen = [case for case in CASES if case.split(" / ")[:2] == ["run", workload]]
     lines = [line for case in chosen for line in moved(case, CASES[case]())]
