@@ -16,7 +16,7 @@ def recorded(cache=None, steps=1):
     import torch
     from diffusers import FluxTransformer2DModel
 
-    from simtti.workloads.models.pipelines.diffusers_run import _ReadValues
+    from simtti.workloads.models.pipelines.meta_values import ReadValues
     from simtti.workloads.recorder import Recorder
 
     recorder = Recorder()
@@ -34,7 +34,7 @@ def recorded(cache=None, steps=1):
         "img_ids": torch.empty(64, 3, **here), "txt_ids": torch.empty(8, 3, **here),
     }  # fmt: skip
     # What the comparison reads is 0: no difference, a hit.
-    with torch.no_grad(), _ReadValues({}), model.cache_context("only"):
+    with torch.no_grad(), ReadValues({}), model.cache_context("only"):
         for _ in range(steps):
             with recorder.step("denoising", domain="joint"):
                 model(**arguments)
