@@ -17,6 +17,7 @@ from simtti.commands.options import (
     part_options,
     print_json,
     step_of,
+    table_option,
     workers_option,
 )
 from simtti.commands.pages import report_folder, write_report
@@ -276,6 +277,41 @@ def _counters(path: Path | None, hardware: Hardware) -> pd.DataFrame | None:
     from simtti.validation.measurements.bench.file import read_measurements
 
     return None if path is None else compare_counters(read_measurements(path)[0].to_pandas(), hardware)
+
+
+@validate.command()
+@measurements_option
+@table_option
+@click.option(
+    "--rows",
+    default=400,
+    type=click.IntRange(min=1),
+    show_default=True,
+    help="Rows of a device and a family of fits at most, spread over the times.",
+)
+@workers_option
+def residuals(files: tuple[str, ...], out: str, rows: int, workers: int | None) -> None:
+    """Write the table of residuals that intervals are made of: quantiles of log(measured / predicted) by family, size and standing.
+
+    Only shapes that set no parameter count. Prints how often the intervals of one half of them hold the other half's measurements.
+    The table that ships is simulator/uncertainty/residuals.csv.
+
+    \b
+    simtti validate residuals --measurements measured/ --measurements mine.parquet --out residuals.csv
+    """
+    from simtti.files import write_table
+    from simtti.validation.judge import residuals as judged
+    from simtti.validation.measurements.read import read_measurements
+    from simtti.validation.report.kernels import print_cover
+
+    check_outputs(out)
+    with stages() as advance:
+        found = judged.log_ratios(
+            read_measurements(list(files)), most_rows=rows, workers=workers, progress=advance
+        )
+    write_table(judged.table(found), out)
+    print_cover(judged.cross_cover(found))
+    click.echo(f"{out}: {len(found)} residuals", err=True)
 
 
 @validate.command()

@@ -117,6 +117,16 @@ tf32_option = click.option(
 )
 
 
+interval_option = click.option(
+    "--no-interval",
+    "interval",
+    is_flag=True,
+    flag_value=False,
+    default=True,
+    help="Leave out between what the figures lie in half of such predictions, and in 9 of 10.",
+)
+
+
 def json_option(what: str) -> Callable[[Command], Command]:
     """--json: what is written, in words."""
     return click.option(

@@ -10,7 +10,10 @@ from rich.table import Table
 from rich.text import Text
 
 from simtti.hw_configs.hardware import PYTORCH, Hardware
+from simtti.simulator.compare import certain
 from simtti.simulator.result import Result
+from simtti.simulator.uncertainty.draws import RunIntervals
+from simtti.simulator.uncertainty.outside import of_run
 from simtti.words import gib, inference_shape, number, percent, seconds
 
 if TYPE_CHECKING:
@@ -62,8 +65,9 @@ def _kernels_of(hardware: Hardware) -> str:
     return f", kernels of PyTorch {hardware.pytorch}"
 
 
-def print_result(result: Result) -> None:
-    """Latency by phase, breakdown by category, attention's sequence lengths, memory, energy, speed."""
+def print_result(result: Result, interval: bool = True) -> None:
+    """Latency by phase, breakdown by category, attention's sequence lengths, memory, energy, speed; latency and energy with their
+    intervals or without."""
     console, options = _console(), result.trace.options
     many = result.several_gpus
     gpus = f"{many.gpus} " if many else ""
@@ -72,8 +76,11 @@ def print_result(result: Result) -> None:
     )
     console.print(
         f"[bold]{seconds(result.latency_s)}[/]   {result.figures()['energy_j']:,.0f} J   "
-        f"attention {result.policy.attention}, launch {result.policy.launch}{_kernels_of(result.hardware)}\n"
+        f"attention {result.policy.attention}, launch {result.policy.launch}{_kernels_of(result.hardware)}"
     )
+    if interval:
+        console.print(_intervals(result.interval), style="dim")
+    console.print()
     phases = Table(
         "Phase", "Steps", "Latency", "Per step", "Memory", box=None, pad_edge=False, header_style="dim"
     )
@@ -119,7 +126,7 @@ def print_result(result: Result) -> None:
             f"{many.one_gpu_s / many.latency_s:.2f}x as fast as one alone, {seconds(many.one_gpu_s)}; communication takes "
             f"{seconds(many.communication_s)}"
         )
-    for warning in result.warnings:
+    for warning in [*result.warnings, *(of_run(result) if interval else ())]:
         console.print(f"[yellow]Warning[/]: {warning}")
     if result.coverage and result.coverage.left_out_us:
         left_out = f"{percent(result.coverage.share, 0)} of the measured kernel time is covered; left out: {result.coverage.words()}"
@@ -127,6 +134,14 @@ def print_result(result: Result) -> None:
     if result.unlowered:
         named = ", ".join(f"{escape(op)} ({share:.2%} of bytes)" for op, share in result.unlowered.items())
         console.print(f"[yellow]No kernel model for[/] {named}: timed as a stream of their bytes.")
+
+
+def _intervals(found: RunIntervals) -> str:
+    time, energy = found
+    return (
+        f"{seconds(time.p05)} to {seconds(time.p95)} in 9 of 10, {seconds(time.p25)} to {seconds(time.p75)} in half; "
+        f"{energy.p05:,.0f} to {energy.p95:,.0f} J in 9 of 10"
+    )
 
 
 def _host(result: Result) -> str:
@@ -241,11 +256,12 @@ def print_comparison_of_devices(found: pd.DataFrame, workload: str) -> None:
     """One row a device and batch; the fastest, the most efficient and what does not fit stand out."""
     console = _console()
     console.print(f"[bold]{workload}[/]\n")
+    intervals = "latency_p05_s" in found
     table = Table(
-        "Device", "Batch", "Latency", "Outputs/s", "J/output", "Power", "Memory", "Bottleneck", box=None,
-        pad_edge=False, header_style="dim",
+        "Device", "Batch", "Latency", *(["in 9 of 10"] if intervals else []), "Outputs/s", "J/output", "Power", "Memory", "Bottleneck",
+        box=None, pad_edge=False, header_style="dim",
     )  # fmt: skip
-    for column in table.columns[1:7]:
+    for column in table.columns[1:-1]:
         column.justify = "right"
     rows: list[dict[str, Any]] = found.to_dict("records")  # type: ignore[assignment]
     fitting = [row for row in rows if not row["error"] and row["fits"] is not False]
@@ -262,6 +278,7 @@ def print_comparison_of_devices(found: pd.DataFrame, workload: str) -> None:
             row["hw"],
             str(row["batch"]),
             seconds(row["latency_s"]),
+            *([f"{seconds(row['latency_p05_s'])} to {seconds(row['latency_p95_s'])}"] if intervals else []),
             Text(f"{row['outputs_per_s']:.3g}", style=best),
             Text(f"{energy_j:,.0f}" if energy_j >= 100 else f"{energy_j:.3g}", style=leanest),
             f"{row['average_w']:.0f} W",
@@ -273,6 +290,9 @@ def print_comparison_of_devices(found: pd.DataFrame, workload: str) -> None:
         if row["fits"] is False:
             needs = f"{gib(row['peak_memory_bytes'])} does not fit into memory"
             console.print(f"{row['hw']} at batch {row['batch']}: {needs}", style="red")
+    if intervals:
+        for line in certain(found):
+            console.print(line)
     releases = sorted({str(row["pytorch"]) for row in rows if isinstance(row["pytorch"], str)})
     if len(releases) > 1:
         words = "; ".join(

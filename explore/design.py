@@ -68,7 +68,7 @@ def make(base: str, values: Mapping[str, float], name: str = "design") -> Design
     clock = fields.get("clock_hz", origin.clock_hz) / origin.clock_hz
     for field in SWITCHED:
         fields.setdefault(field, getattr(origin, field) * energy_factor(clock))
-    hardware = replace(origin, name=name, reported_as="", **fields)
+    hardware = replace(origin, name=name, reported_as="", fitted=(), **fields)
     chip = silicon.chip(hardware, base, origin, stacks)
     if "static_power_w" not in fields:
         area = chip.area_mm2 / silicon.chip(origin, base, origin).area_mm2

@@ -101,6 +101,9 @@ class Hardware(Groups):
     also_reported_as: tuple[str, ...] = ()  # other names that drivers have for it
     interconnect: str = "nvswitch"  # of INTERCONNECTS
     stated_matrix_unit: str = ""  # of MATRIX_UNITS; '' where the architecture says it
+    fitted: tuple[
+        str, ...
+    ] = ()  # families (validation/fit/families.yaml) fitted to measurements of this very device
     # Datasheet, 0 where a file does not say: rates of formats that not every tensor core takes.
     tensor_fp4_flops_per_cycle_sm: float = 0.0
     tensor_int8_flops_per_cycle_sm: float = 0.0

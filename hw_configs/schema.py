@@ -241,6 +241,7 @@ def to_hardware(content: dict[str, Any], origin: str) -> Hardware:
         parameters=calibrated,
         interconnect=device.interconnect,
         stated_matrix_unit=device.matrix_unit,
+        fitted=tuple(device.fits),
         **flat,
     )
 

@@ -5,19 +5,22 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from simtti.simulator.uncertainty.outside import of_run
 from simtti.workloads.catalogue import decoded
 
 if TYPE_CHECKING:
     from simtti.simulator.result import Result  # circle: a type only
 
 
-def as_dict(result: Result) -> dict[str, Any]:
-    """`result` as `simtti run --json` writes it: seconds, joules, watts, bytes, shares."""
+def as_dict(result: Result, interval: bool = True) -> dict[str, Any]:
+    """`result` as `simtti run --json` writes it: seconds, joules, watts, bytes, shares. interval: with the intervals, and what is said of
+    them among the warnings."""
     figures = result.figures()
     allocated = {p.name: p.allocated_bytes for p in result.memory.phases} if result.memory else {}
     return {
         "latency_s": figures["latency_s"],
         "energy_j": figures["energy_j"],
+        **(result.interval.to_dict() if interval else {}),
         "power": result.power,
         "peak_memory_bytes": figures["peak_memory_bytes"],
         "reserved_memory_bytes": figures["reserved_memory_bytes"],
@@ -45,7 +48,7 @@ def as_dict(result: Result) -> dict[str, Any]:
         "host_bound_share": figures["host_bound_share"],
         "latency_by_host": result.latency_by_host,
         "unlowered": result.unlowered,
-        "warnings": result.warnings,
+        "warnings": [*result.warnings, *(of_run(result) if interval else ())],
         "coverage": result.coverage
         and {"share": result.coverage.share, "left_out_us": result.coverage.left_out_us},
         "totals": {key: result.totals[key] for key in ("flops", "hbm_bytes", "l2_bytes", "kernels")},

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from simtti.errors import InputError
 from simtti.jobs import in_chunks
+from simtti.simulator.uncertainty.draws import COLUMNS as INTERVALS
 
 if TYPE_CHECKING:
     import pandas as pd
 
 COLUMNS = (
     "hw", "batch", "latency_s", "outputs_per_s", "energy_per_output_j", "average_w", "peak_memory_bytes", "fits",
-    "bottleneck", "bottleneck_share", "host_bound_share", "pytorch", "error",
+    "bottleneck", "bottleneck_share", "host_bound_share", "pytorch", *INTERVALS, "error",
 )  # fmt: skip
 
 
@@ -22,6 +23,7 @@ def compare(
     hws: Sequence[str],
     batches: Sequence[int | None] = (None,),
     *,
+    interval: bool = True,
     workers: int | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
     **options: Any,
@@ -31,6 +33,7 @@ def compare(
     Args:
         hws: names or files of devices.
         batches: batch sizes; None is the workload's default.
+        interval: with the intervals of latency and energy, of the whole batch, as `sweep` has them.
         options: of `run`, the same for all.
 
     Returns:
@@ -50,9 +53,13 @@ def compare(
         raise InputError("no device to compare; --hw takes names with commas between")
     for hw in hws:
         load(hw)
-    points = [{"workload": workload, "hw": hw, "batch": batch, **options} for hw in hws for batch in batches]
+    points = [
+        {"workload": workload, "hw": hw, "batch": batch, "interval": interval, **options}
+        for hw in hws
+        for batch in batches
+    ]
     rows = in_chunks(_rows, points, size=1, workers=workers, progress=progress)
-    table = pd.DataFrame(rows, columns=list(COLUMNS))
+    table = pd.DataFrame(rows, columns=[name for name in COLUMNS if interval or name not in INTERVALS])
     if table.latency_s.isna().all():
         raise InputError(str(table.error.iloc[0]))
     return table
@@ -66,6 +73,7 @@ def _row(point: dict[str, Any]) -> dict[str, Any]:
     from simtti.simulator.run import run
 
     options = dict(point)
+    interval = options.pop("interval")
     row = {"hw": options["hw"], "batch": options["batch"]}
     try:
         result = run(options.pop("workload"), options.pop("hw"), **options)
@@ -77,6 +85,7 @@ def _row(point: dict[str, Any]) -> dict[str, Any]:
         "hw": row["hw"],
         "batch": outputs,
         **{name: value for name, value in figures.items() if name in COLUMNS},
+        **(result.interval.columns() if interval else {}),
         "outputs_per_s": outputs / figures["latency_s"],
         "energy_per_output_j": figures["energy_j"] / outputs,
         "bottleneck": name,
@@ -84,3 +93,24 @@ def _row(point: dict[str, Any]) -> dict[str, Any]:
         "pytorch": result.hardware.pytorch,
         "error": "",
     }
+
+
+def certain(table: pd.DataFrame) -> list[str]:
+    """Of each batch in a table of `compare` with intervals, a line: whether the fastest device is so for sure, or whose intervals (9 of
+    10) overlap with its own."""
+    lines = []
+    done = table[table.latency_s.notna()]
+    for batch, rows in done.groupby("batch", sort=False):
+        if len(rows) < 2:
+            continue
+        ordered = rows.sort_values("latency_s", kind="stable")
+        first, others = ordered.iloc[0], ordered.iloc[1:]
+        close = [str(name) for name in others.hw[others.latency_p05_s <= first.latency_p95_s]]
+        where = f"batch {batch:.0f}: " if done.batch.nunique() > 1 else ""
+        if close:
+            lines.append(
+                f"{where}{first.hw} is fastest, but its interval overlaps with that of {', '.join(close)}"
+            )
+        else:
+            lines.append(f"{where}{first.hw} is fastest for sure: its interval overlaps with no other")
+    return lines

@@ -25,12 +25,16 @@ from simtti.simulator.engine import power
 from simtti.simulator.engine.device import execution_time_s
 from simtti.simulator.kernel import Kernel
 from simtti.simulator.lowering.registry import baseline_of, kernels_of
+from simtti.simulator.uncertainty.families import family_of_row
+from simtti.simulator.uncertainty.outside import of_operator
+from simtti.simulator.uncertainty.residuals import Interval, shipped
 
 if TYPE_CHECKING:
     import pandas as pd
 
 # What an interrupt loses of each worker at most; some 0.2 s.
 _CHUNK_ROWS = 500
+INTERVAL_COLUMNS = (*(f"{name}_us" for name in Interval._fields), "warnings")
 
 # Launches of a benchmark: aiconfigurator's collector replays a graph of six, three times before it times six replays.
 WARM_UP_LAUNCHES = 18
@@ -43,6 +47,7 @@ def predict(
     out: str | os.PathLike[str] | None = None,
     *,
     tf32: bool = False,
+    interval: bool = True,
     workers: int | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
     say: Callable[[str], None] = lambda text: None,
@@ -55,13 +60,15 @@ def predict(
         rows: a table or its path, with `op` (one of `lowering.registry.FAMILIES`), `dtype`, and the op's shape
             columns; `simtti predict --help` lists them.
         tf32: fp32 products may be rounded to TF32 where a row does not say (column `tf32`).
+        interval: with columns for what such predictions were off by.
         out: where to write the table, .csv or .parquet; neither written nor kept if None.
         progress: called with (distinct rows done, distinct rows).
         say: called with what is not as one might think: rows kept that do not count.
 
     Returns:
         The rows with time_us and kernel_us added, in microseconds (see Predicted), the names of the kernels, and error, the reason
-        where there is no time.
+        where there is no time; with `interval` p05_us, p25_us, p75_us and p95_us, between which time_us lies in half of such
+        predictions and in 9 of 10 (docs/accuracy.md), and warnings, where it leaves what was measured.
 
     Raises:
         InputError: an unreadable table or device, an unwritable output.
@@ -70,7 +77,8 @@ def predict(
     """
     import pandas as pd
 
-    table = (rows if isinstance(rows, pd.DataFrame) else read_table(rows)).copy()
+    table = rows if isinstance(rows, pd.DataFrame) else read_table(rows)
+    table = table.drop(columns=list(INTERVAL_COLUMNS), errors="ignore")  # a copy
     if "op" not in table.columns:
         raise InputError(
             f"{rows if not isinstance(rows, pd.DataFrame) else 'the table'}: column 'op' is missing"
@@ -87,22 +95,24 @@ def predict(
         once = in_chunks(
             predict_rows, records, hardware, size=_CHUNK_ROWS, workers=workers, progress=progress
         )
-        _fill(table, once, same)
+        _fill(table, once, same, hardware if interval else None)
     else:
         journal = journal_of(out, _code(hardware))
         with journal.alone(out):
             once, foreign = _resumed(records, hardware, journal, workers, progress)
             if foreign:
                 say(said_of_foreign(out, foreign))
-            _fill(table, once, same)
+            _fill(table, once, same, hardware if interval else None)
             write_table(table, out)
             journal.remove()
     raise_bugs(table["error"])
     return table
 
 
-def _fill(table: pd.DataFrame, once: list[Predicted], same: list[int]) -> None:
-    """Add to the table what came out of the row of each number in `same`."""
+def _fill(
+    table: pd.DataFrame, once: list[Predicted], same: list[int], hardware: Hardware | None = None
+) -> None:
+    """Add to the table what came out of the row of each number in `same`, and with a device its intervals."""
     import pandas as pd
 
     found = [once[number] for number in same]
@@ -110,6 +120,8 @@ def _fill(table: pd.DataFrame, once: list[Predicted], same: list[int]) -> None:
         table[name] = pd.Series([getattr(one, name) for one in found], table.index, dtype=float)
     for name in ("kernels", "error"):
         table[name] = [getattr(one, name) for one in found]
+    if hardware is not None:
+        _add_intervals(table, hardware)
 
 
 def _resumed(
@@ -153,6 +165,24 @@ def _code(hardware: Hardware) -> str:
 def _key(row: dict[str, Any]) -> str:
     """A row's name in the journal: a hash of its cells, with their types."""
     return hashlib.blake2b(repr(row).encode(), digest_size=16).hexdigest()
+
+
+def _add_intervals(table: pd.DataFrame, hardware: Hardware) -> None:
+    """INTERVAL_COLUMNS, empty where there is no time."""
+    import pandas as pd
+
+    known, found = shipped(), []
+    for op, dtype, time_us in zip(
+        table["op"], table.get("dtype", table["op"]), table["time_us"], strict=True
+    ):
+        if not time_us > 0:
+            found.append((math.nan,) * 4 + ("",))
+            continue
+        family = family_of_row(str(op), str(dtype))
+        factors = known.factors(hardware, family, time_us)
+        found.append((*factors.times(time_us), of_operator(family, time_us, hardware, known)))
+    for name, cells in zip(INTERVAL_COLUMNS, zip(*found, strict=True) if found else [()] * 5, strict=True):
+        table[name] = pd.Series(list(cells), table.index, dtype=object if name == "warnings" else float)
 
 
 def _unsaid(cell: Any) -> bool:

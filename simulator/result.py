@@ -23,8 +23,10 @@ from simtti.simulator.engine.intervals import overlap_s, union
 from simtti.simulator.engine.outcome import KernelInterval, OperatorInterval, Outcome, Repetition
 from simtti.simulator.engine.peak_memory import Memory
 from simtti.simulator.engine.program import MAIN
+from simtti.simulator.kernel_table import kernel_table
 from simtti.simulator.lowering.lower import Lowered
 from simtti.simulator.policy import Policy
+from simtti.simulator.uncertainty.draws import RunIntervals, run_intervals
 from simtti.workloads.parallel.degrees import Degrees
 from simtti.workloads.trace import Operator, Trace
 
@@ -100,6 +102,7 @@ class Result:
     several_gpus: SeveralGPUs | None = None
     latency_by_host: dict[str, float] = field(default_factory=dict)  # see by_host
     coverage: Coverage | None = None
+    timing: str = "model"  # or 'measured', 'hybrid': whose times the kernels have (see run)
 
     # ---- time
 
@@ -405,37 +408,7 @@ class Result:
     @cached_property
     def intervals(self) -> pd.DataFrame:
         """One row a simulated kernel. `repeats` says how many repetitions of its step it stands for."""
-        import pandas as pd
-
-        rows = []
-        for interval, times in self.weighted_kernels():
-            operator, kernel = self.rows[interval.operator][0], interval.kernel
-            rows.append(
-                {
-                    "phase": operator.phase,
-                    "step": operator.step,
-                    "repetition": interval.repetition,
-                    "repeats": times,
-                    "position": operator.position,
-                    "module": operator.module,
-                    "op": operator.op,
-                    "category": operator.category,
-                    "kernel": kernel.name,
-                    "family": kernel.family,
-                    "grid": kernel.grid,
-                    "start_s": interval.start_s,
-                    "duration_s": interval.duration_s,
-                    "flops": kernel.flops,
-                    "hbm_bytes": interval.hbm_bytes,
-                    "l2_bytes": kernel.l2_bytes * kernel.grid,
-                    "stream": interval.stream,
-                    **{
-                        f"{name}_busy_s": seconds
-                        for name, seconds in zip(RESOURCES, interval.busy, strict=True)
-                    },
-                }
-            )
-        return pd.DataFrame(rows)
+        return kernel_table(self)
 
     @cached_property
     def breakdown_table(self) -> pd.DataFrame:
@@ -445,6 +418,11 @@ class Result:
         table = pd.DataFrame({"category": list(self.breakdown), "time_s": list(self.breakdown.values())})
         return table.assign(share=table.time_s / self.latency_s)
 
-    def to_dict(self) -> dict[str, Any]:
-        """The result as `simtti run --json` writes it."""
-        return as_dict(self)
+    @cached_property
+    def interval(self) -> RunIntervals:
+        """Between what latency and energy lie in half of such predictions, and in 9 of 10 (docs/accuracy.md)."""
+        return run_intervals(self)
+
+    def to_dict(self, interval: bool = True) -> dict[str, Any]:
+        """The result as `simtti run --json` writes it, with the intervals or without."""
+        return as_dict(self, interval)

@@ -20,6 +20,7 @@ from simtti.hw_configs.devices import fingerprint, load
 from simtti.hw_configs.hosts import load_host
 from simtti.jobs import Pool
 from simtti.journal import Journal, code_hash, journal_of, resumed, said_of_foreign
+from simtti.simulator.uncertainty.draws import COLUMNS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,7 +37,7 @@ _NUMBERS = ("strength",)
 _FLAGS = ("tf32", "pinned")
 _TRUTH = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
 FIGURES = (
-    "latency_s", "energy_j", "peak_memory_bytes", "host_bound_share", "text_encoder_s", "denoising_s", "decoder_s", "error",
+    "latency_s", "energy_j", "peak_memory_bytes", "host_bound_share", "text_encoder_s", "denoising_s", "decoder_s", *COLUMNS, "error",
 )  # fmt: skip
 
 
@@ -44,6 +45,7 @@ def sweep(
     points: str | os.PathLike[str] | pd.DataFrame,
     out: str | os.PathLike[str],
     *,
+    interval: bool = True,
     workers: int | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
     say: Callable[[str], None] = lambda text: None,
@@ -53,6 +55,7 @@ def sweep(
     Args:
         points: a table or its path; columns are options of `run`; an empty cell is the option's default, but for fidelity,
             which is 'closed': many runs, and the same figures where nothing overlaps.
+        interval: with the columns latency_p05_s to energy_p95_j: what half of such predictions and 9 of 10 lie between.
         workers: processes; as many as there are cores if not given.
         progress: called with (finished rows, rows).
         say: called with what is not as one might think: rows kept that do not count.
@@ -85,10 +88,11 @@ def sweep(
             rows,
             journal,
             workers=workers,
+            interval=interval,
             progress=progress,
             foreign=lambda count: say(said_of_foreign(out, count)),
         )
-        for name in FIGURES:
+        for name in FIGURES if interval else (name for name in FIGURES if name not in COLUMNS):
             table[name] = [figures.get(name) for figures in found]
         write_table(table, out)
         journal.remove()
@@ -100,6 +104,7 @@ def figures_of(
     rows: Sequence[dict[str, Any]],
     journal: Journal,
     *,
+    interval: bool = True,
     workers: int | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
     foreign: Callable[[int], None] = lambda count: None,
@@ -108,18 +113,18 @@ def figures_of(
     not simulated again.
 
     Args:
-        workers, progress: as for `sweep`.
+        interval, workers, progress: as for `sweep`.
         foreign: called with the number of results that the journal has and that do not count, if there are any.
     """
     key_of = Keys()
-    keys = [key_of(row) for row in rows]
+    keys = [key_of(row if interval else {**row, "interval": False}) for row in rows]
     rows_of, found, done = Counter(keys), dict[str, dict[str, Any]](), 0
     kept = journal.read()
     if strange := journal.foreign + len(kept.keys() - rows_of.keys()):
         foreign(strange)
     progress(0, len(rows))
     with Pool(workers) as pool:
-        jobs = {key: (row,) for key, row in zip(keys, rows, strict=True)}
+        jobs = {key: (row, interval) for key, row in zip(keys, rows, strict=True)}
         for key, figures in resumed(pool, _run_row, jobs, journal):
             found[key] = figures
             done += rows_of[key]
@@ -201,7 +206,7 @@ def _check_cells(options: dict[str, Any]) -> None:
             raise InputError(f"column {name!r} is {value!r}; it must be text")
 
 
-def _run_row(options: dict[str, Any]) -> dict[str, Any]:
+def _run_row(options: dict[str, Any], interval: bool = True) -> dict[str, Any]:
     from simtti.simulator.run import run
 
     options = dict(options)
@@ -213,5 +218,5 @@ def _run_row(options: dict[str, Any]) -> dict[str, Any]:
         return {"error": str(error)}
     except Exception as error:  # a bug of ours costs its row, by its name, and not the others
         return {"error": internal(error)}
-    figures = result.figures()
+    figures = result.figures() | (result.interval.columns() if interval else {})
     return {name: figures[name] for name in FIGURES if name in figures}

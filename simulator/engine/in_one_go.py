@@ -85,6 +85,7 @@ class _Inference:
                 traffic.launches,
                 traffic.governed,
                 ran,
+                program.tail_s,
             )
         )
         self.host_s = max(ran.host_s + program.tail_s, self.host_s)

@@ -47,7 +47,7 @@ class Repetition(NamedTuple):
 
     number: which one it is. times: how many it stands for, itself and those passed over that are like it. rows: the operator
     of each launch, as a row of the trace. spans: of each operator its row, its first launch and the one after its last.
-    host_s: what the host spends before each launch. streams: where each runs. launches, governed, ran: what they move, their
+    host_s: what the host spends before each launch; tail_s after the last. streams: where each runs. launches, governed, ran: what they move, their
     times and clocks, and when they ran.
     """
 
@@ -60,6 +60,7 @@ class Repetition(NamedTuple):
     launches: list[Launched]
     governed: Governed
     ran: Ran
+    tail_s: float = 0.0
 
     @property
     def is_plain(self) -> bool:

@@ -166,6 +166,7 @@ class _Inference:
                     traffic.launches,
                     traffic.governed,
                     ran,
+                    program.tail_s,
                 )
             )
             host_s = (yield from self._issue(whole, host_s)) + program.tail_s

@@ -19,6 +19,27 @@ class Figures(NamedTuple):
     bias: float
 
 
+class Cover(NamedTuple):
+    """Shares of the measurements that lie within the prediction's intervals: those meant for half of them, and for 9 of 10. A missing
+    prediction covers nothing."""
+
+    half: float
+    nine_of_ten: float
+
+
+def cover(measured: Any, intervals: Any) -> Cover:
+    """measured: a sequence. intervals: of each the values at 5, 25, 75 and 95 %, in the same unit.
+
+    >>> cover([1.0, 1.3], [(0.8, 0.9, 1.1, 1.2), (0.9, 1.0, 1.2, 1.4)])
+    Cover(half=0.5, nine_of_ten=1.0)
+    """
+    seen = np.asarray(measured, float)
+    p05, p25, p75, p95 = np.asarray(intervals, float).reshape(len(seen), 4).T
+    if not len(seen):
+        return Cover(float("nan"), float("nan"))
+    return Cover(float(((p25 <= seen) & (seen <= p75)).mean()), float(((p05 <= seen) & (seen <= p95)).mean()))
+
+
 def figures(predicted: Any, measured: Any) -> Figures:
     """Figures of two sequences of equal length, in any one unit.
 

@@ -15,6 +15,8 @@ from simtti.hw_configs.devices import load, names, read
 from simtti.hw_configs.hardware import Hardware
 from simtti.hw_configs.schema import DATASHEET
 from simtti.simulator.lowering.registry import kernels_of
+from simtti.simulator.uncertainty.families import family_of_row
+from simtti.simulator.uncertainty.residuals import Interval, shipped
 from simtti.validation.fit.families import families, family_of, in_training, shapes, spread
 from simtti.validation.judge.causes import LATENCY, PARTIAL_WAVE, Causes, causes
 from simtti.validation.judge.error_figures import Figures, figures
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 UNSEEN = "unseen"
+INTERVAL_US = tuple(f"{name}_us" for name in Interval._fields)
 # By the measured time: launches and latencies decide, then partial waves, then bandwidths and pipes.
 SIZES = ("under 10 us", "10-100 us", "over 100 us")
 _SIZE_LIMITS_US = (10.0, 100.0)
@@ -48,6 +51,7 @@ class Evaluation:
         family (the row's group, else its fit's family, else its op), fit (the family of a fit that it belongs to, '' if none),
         split (train, test, unseen), size (see `size_class`), scored
         predicted_us, error (why there is no prediction), ratio (predicted / measured)
+        p05_us, p25_us, p75_us, p95_us (as `simtti predict` has them)
         roofline_us, other_us (what other sources measured of the same call on this device; NaN where none did)
         bottleneck (the largest cause) and the rest of `causes.Causes`
     measured_as: the device the measurements name.
@@ -109,12 +113,25 @@ def evaluate(
     judged: list[Any] = by_rows(_judge, inputs, hardware, workers, progress)
     table = pd.concat([mine, pd.DataFrame(judged, index=mine.index)], axis=1)
     table["ratio"] = table.predicted_us / table.time_us
+    table[list(INTERVAL_US)] = _intervals(table, hardware)
     return Evaluation(hardware, measured_as, fitted, _without_empty(table))
+
+
+def _intervals(table: pd.DataFrame, hardware: Hardware) -> np.ndarray:
+    """INTERVAL_US of each row, NaN where it has no prediction."""
+    known = shipped()
+    found = [
+        known.factors(hardware, family_of_row(str(op), str(dtype)), us).times(us)
+        if us > 0
+        else (math.nan,) * 4
+        for op, dtype, us in zip(table.op, table.dtype, table.predicted_us, strict=True)
+    ]
+    return np.array(found, float).reshape(len(table), 4)
 
 
 def _without_empty(table: pd.DataFrame) -> pd.DataFrame:
     """Without the columns of `measurements.table` that no row fills."""
-    kept = ["error", "other_us", "predicted_us", "ratio"]
+    kept = ["error", "other_us", "predicted_us", "ratio", *INTERVAL_US]
     return table[
         [name for name in table if name in kept or (table[name].notna() & (table[name] != "")).any()]
     ]

@@ -12,6 +12,7 @@ from simtti.errors import InputError, raise_bugs
 from simtti.hw_configs.devices import load, names
 from simtti.journal import code_hash, journal_of
 from simtti.simulator.sweep import FIGURES, figures_of, options_of
+from simtti.simulator.uncertainty.residuals import Interval
 from simtti.validation.fit.energy import simulate_one
 from simtti.validation.fit.leave_out import left_out
 from simtti.validation.judge.recordings import record_all, with_trace
@@ -19,6 +20,9 @@ from simtti.validation.measurements.table import RUN_COLUMNS, STAGES, options, p
 
 if TYPE_CHECKING:
     import pandas as pd
+
+INTERVAL_S = tuple(f"{name}_s" for name in Interval._fields)
+INTERVAL_J = tuple(f"{name}_j" for name in Interval._fields)
 
 
 def evaluate_runs(
@@ -42,7 +46,8 @@ def evaluate_runs(
 
     Returns:
         One row a measurement: the options of `sweep` that are filled, latency_s, energy_j, memory_bytes, source,
-        what_is_timed (measured); predicted_s (of the stage that was timed), predicted_j, peak_memory_bytes, host_bound_share, error
+        what_is_timed (measured); predicted_s (of the stage that was timed) and its interval p05_s to p95_s, predicted_j and p05_j to
+        p95_j, peak_memory_bytes, host_bound_share, error
         (predicted); ratio, energy_ratio, memory_ratio; with leave_one_model_out also left_out_s and left_out_j.
 
     Raises:
@@ -102,6 +107,7 @@ def _beside(asked: pd.DataFrame, measured: pd.DataFrame, found: list[dict[str, A
         source=measured.source,
         what_is_timed=measured.what_is_timed,
         predicted_s=_of_stage(figures, measured.what_is_timed),
+        **_intervals(figures, measured.what_is_timed),
         predicted_j=figures.energy_j.astype(float),
         peak_memory_bytes=figures.peak_memory_bytes.astype(float),
         host_bound_share=figures.host_bound_share.astype(float),
@@ -125,6 +131,15 @@ def _of_stage(found: pd.DataFrame, timed: pd.Series[str]) -> pd.Series[float]:
     for stage in STAGES:
         seconds = seconds.where(timed.to_numpy() != stage, found[f"{stage}_s"].astype(float))
     return seconds
+
+
+def _intervals(found: pd.DataFrame, timed: pd.Series[str]) -> dict[str, pd.Series[float]]:
+    """INTERVAL_S and INTERVAL_J of each row; a stage's has the share of the time that the whole inference's has."""
+    share = _of_stage(found, timed) / found.latency_s.astype(float)
+    return {
+        **{name: found[f"latency_{name}"].astype(float) * share for name in INTERVAL_S},
+        **{name: found[f"energy_{name}"].astype(float) for name in INTERVAL_J},
+    }
 
 
 def unknown_devices(table: pd.DataFrame) -> list[str]:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from simtti.hw_configs.devices import load
 from simtti.jobs import Pool
+from simtti.simulator.uncertainty.draws import sum_interval
+from simtti.simulator.uncertainty.families import CATEGORIES
 from simtti.validation.judge.trace import Comparison, compare
 from simtti.workloads.measured import Capture, captures
 from simtti.workloads.trace import Trace
@@ -20,7 +22,8 @@ def compare_shipped(
     progress: Callable[[int, int], None] = lambda done, total: None,
     workers: int | None = None,
 ) -> pd.DataFrame:
-    """A row a capture: operators, measured_ms, ratio of the sums of predicted and measured kernel times, and weighted_error, the
+    """A row a capture: operators, measured_ms, ratio of the sums of predicted and measured kernel times; p05, p25, p75, p95: the interval
+    of the measured sum over the predicted one; weighted_error, the
     operators' errors weighted by their time; largest_error: the category whose error weighs most, and its share of the time.
 
     device: only captures of this one. progress: called with (captures done, captures). workers: processes; as many as there are
@@ -46,6 +49,14 @@ def _row(capture: Capture, found: Comparison) -> dict[str, Any]:
     table = found.table
     error_us = (table.predicted_us - table.measured_us).abs()
     total_us = float(table.measured_us.sum())
+    interval = sum_interval(
+        [
+            (CATEGORIES.get(name, "elementwise"), us)
+            for name, us in zip(table.category, table.predicted_us, strict=True)
+        ],
+        found.hardware,
+        capture.path.stem,
+    )
     worst = error_us.groupby(table.category).sum().sort_values().index[-1]
     return {
         "trace": capture.path.stem,
@@ -54,6 +65,7 @@ def _row(capture: Capture, found: Comparison) -> dict[str, Any]:
         "operators": len(table),
         "measured_ms": total_us / 1e3,
         "ratio": float(table.predicted_us.sum()) / total_us,
+        **interval._asdict(),
         "weighted_error": float(error_us.sum()) / total_us,
         "largest_error": worst,
         "largest_error_share": float(error_us[table.category == worst].sum()) / total_us,

@@ -46,6 +46,17 @@ def print_captures(captures: pd.DataFrame) -> None:
         print_table(tables.captures(captures), "Captures of whole inferences")
 
 
+def print_cover(found: pd.DataFrame) -> None:
+    """How often the intervals of one half of the residuals held the other half, by family and standing."""
+    lines = [
+        [row["family"], row["standing"], count(row["rows"]), percent(row["nine_of_ten"], 0), percent(row["half"], 0),
+         percent(row["half_width"])]
+        for row in found.to_dict("records")
+    ]  # fmt: skip
+    head = ("Family", "Standing", "Rows", *tables.COVER_COLUMNS, "Half-width")
+    print_table(table(head, lines, text_columns=2), "Intervals of one half of the residuals on the other")
+
+
 def print_summary(found: Evaluation, beside: Beside) -> None:
     """The main tables and the warnings, on the terminal."""
     rows = found.scored

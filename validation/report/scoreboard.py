@@ -8,7 +8,7 @@ import numpy as np
 
 from simtti.hw_configs.engines import DEFAULT
 from simtti.validation.judge.error_figures import figures
-from simtti.validation.judge.runs import unknown_devices
+from simtti.validation.judge.runs import INTERVAL_S, unknown_devices
 from simtti.validation.report import charts, tables
 from simtti.validation.report.document import Fact, Report, Section, Table, table
 from simtti.validation.report.terminal import print_lines, print_table
@@ -121,9 +121,19 @@ def board(rows: pd.DataFrame, column: str, others: tuple[str, ...] = ()) -> Tabl
     if len(parts) > 1:
         parts.append((tables.ALL, rows))
     return table(
-        (column.replace("_", " ").capitalize(), *tables.FIGURE_COLUMNS, *(f"{name} MAPE" for name in others)),
+        (
+            column.replace("_", " ").capitalize(),
+            *tables.FIGURE_COLUMNS,
+            *tables.COVER_COLUMNS,
+            *(f"{name} MAPE" for name in others),
+        ),
         [
-            [name, *tables.figure_cells(figures(part[OURS], part.latency_s)), *_of_others(part, others)]
+            [
+                name,
+                *tables.figure_cells(figures(part[OURS], part.latency_s)),
+                *tables.cover_cells(part.latency_s, part[list(INTERVAL_S)]),
+                *_of_others(part, others),
+            ]
             for name, part in parts
         ],
     )

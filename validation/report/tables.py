@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
+from simtti.simulator.uncertainty.residuals import Interval
 from simtti.validation.judge.counters import HBM_LIMIT, HIT_RATE_LIMIT
-from simtti.validation.judge.error_figures import Figures, figures
-from simtti.validation.judge.kernels import explain, noise, shape_text, size_order
+from simtti.validation.judge.error_figures import Figures, cover, figures
+from simtti.validation.judge.kernels import INTERVAL_US, explain, noise, shape_text, size_order
 from simtti.validation.report.document import Cell, Table, table
 from simtti.words import count, number, percent, seconds, signed
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 # Bias beyond which a group of rows is marked, and a MAPE beyond which it is not to be trusted.
 BIAS_LIMIT = 0.05
 MAPE_LIMIT = 0.15
+COVER_COLUMNS = ("90 % cover", "50 % cover")
 FIGURE_COLUMNS = ("Rows", "MAPE", "Median", "90th pct", "Bias")
 ALL = "all"
 WORST_ROWS = 20
@@ -37,6 +39,16 @@ def figure_cells(found: Figures, judged: bool = True) -> list[Cell]:
     mape, bias = error_cell(found.mape), bias_cell(found.bias)
     cells = [Cell(rows), mape, Cell(percent(found.median)), Cell(percent(found.p90)), bias]
     return cells if judged else [Cell(cell.text) for cell in cells]
+
+
+def cover_cells(measured: pd.Series[float], intervals: pd.DataFrame) -> list[Cell]:
+    """Cells of COVER_COLUMNS: how many of the measurements lie within the intervals meant for 9 of 10, and for half of them."""
+    found = cover(measured, intervals)
+    return [Cell(percent(found.nine_of_ten, 0)), Cell(percent(found.half, 0))]
+
+
+def kernel_cover(part: pd.DataFrame) -> list[Cell]:
+    return cover_cells(part.time_us, part[list(INTERVAL_US)])
 
 
 def kernel_figures(part: pd.DataFrame) -> Figures:
@@ -60,9 +72,9 @@ def by_family(rows: pd.DataFrame) -> Table:
     parts.sort(key=lambda item: -len(item[1]))
     if len(parts) > 1:
         parts.append((ALL, rows))
-    head = ["Family", *FIGURE_COLUMNS, "Roofline MAPE"]
+    head = ["Family", *FIGURE_COLUMNS, *COVER_COLUMNS, "Roofline MAPE"]
     lines = [
-        [name, *figure_cells(kernel_figures(part)), percent(roofline_figures(part).mape)]
+        [name, *figure_cells(kernel_figures(part)), *kernel_cover(part), percent(roofline_figures(part).mape)]
         for name, part in parts
     ]
     caption = "Roofline: datasheet peak and bandwidth alone."
@@ -147,6 +159,7 @@ def _splits(rows: pd.DataFrame) -> list[str]:
 
 def _split_columns(splits: list[str], brief: bool = False) -> list[str]:
     chosen = [FIGURE_COLUMNS[at] for at in _BRIEF] if brief else list(FIGURE_COLUMNS)
+    chosen.append(COVER_COLUMNS[0])
     return [f"{split.capitalize()} rows" if name == "Rows" else name for split in splits for name in chosen]
 
 
@@ -156,7 +169,8 @@ def _split_cells(part: pd.DataFrame, splits: list[str], brief: bool = False) -> 
     for split in splits:
         chosen = part[part.split == split]
         cells = figure_cells(kernel_figures(chosen)) if len(chosen) else [Cell("")] * len(FIGURE_COLUMNS)
-        found += [cells[at] for at in _BRIEF] if brief else cells
+        covered = kernel_cover(chosen)[0] if len(chosen) else Cell("")
+        found += [*([cells[at] for at in _BRIEF] if brief else cells), covered]
     return found
 
 
@@ -221,17 +235,29 @@ def captures(found: pd.DataFrame) -> Table:
     lines = [
         [
             row["trace"], row["hw"], row["attention"], count(row["operators"]), seconds(row["measured_ms"] / 1e3),
-            f"{row['ratio']:.3f}", error_cell(row["weighted_error"]),
+            f"{row['ratio']:.3f}", f"{1 / row['p95']:.3f} to {1 / row['p05']:.3f}", error_cell(row["weighted_error"]),
             f"{row['largest_error']} {percent(row['largest_error_share'])}",
         ]
         for row in found.to_dict("records")
     ]  # fmt: skip
     off, error = float((found.ratio - 1).abs().mean()), float(found.weighted_error.mean())
-    lines.append(["mean", "", "", "", "", f"off by {percent(off)}", error_cell(error), ""])
+    covered = cover(1 / found.ratio, found[list(Interval._fields)])
+    inside = f"{percent(covered.nine_of_ten, 0)} within; {percent(covered.half, 0)} in those for half"
+    lines.append(["mean", "", "", "", "", f"off by {percent(off)}", inside, error_cell(error), ""])
     return table(
-        ("Capture", "Device", "Attention", "Operators", "Measured", "Sum", "Operators' error", "Most of it"),
+        (
+            "Capture",
+            "Device",
+            "Attention",
+            "Operators",
+            "Measured",
+            "Sum",
+            "9 of 10",
+            "Operators' error",
+            "Most of it",
+        ),
         lines,
-        "Sum: of a pass's kernels, predicted over measured; off by: the mean of its distance from 1. Operators' error: weighted by "
+        "Sum: of a pass's kernels, predicted over measured; off by: the mean of its distance from 1; 9 of 10: where its interval has it. Operators' error: weighted by "
         "their time; most of it: the category that weighs most, and how much of the time it is off by.",
         text_columns=3,
         words_last=True,

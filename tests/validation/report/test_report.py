@@ -142,10 +142,10 @@ def test_train_and_test_stand_apart_by_family_and_size(reports):
     head, line = (next(text for text in lines if text.startswith(start)) for start in
                   ("| Family | Train rows", "| gemm | " + str((gemm.split == "train").sum())))  # fmt: skip
     assert head.count("| MAPE ") == 3  # train, test, and the softmax that the device file records no fit of
-    assert [cell.strip() for cell in line.split("|")][7] == str((gemm.split == "test").sum())
+    assert [cell.strip() for cell in line.split("|")][8] == str((gemm.split == "test").sum())
     small = gemm[(gemm.time_us < 10) & (gemm.split == "test")]
     line = next(text for text in lines if text.startswith("| gemm | under 10 us | ") and text.count("|") > 12)
-    assert [cell.strip() for cell in line.split("|")][8] == str(len(small))
+    assert [cell.strip() for cell in line.split("|")][9] == str(len(small))
 
 
 def test_counters_and_captures_have_their_place_in_the_report():
@@ -154,13 +154,17 @@ def test_counters_and_captures_have_their_place_in_the_report():
     counters = compare_counters(pd.read_parquet(counters_file("h200-sxm")), found.hardware)
     captures = pd.DataFrame(
         [{"trace": "made-up", "hw": "h200-sxm", "attention": "flash", "operators": 1000, "measured_ms": 12.0, "ratio": 0.9,
+          "p05": 0.8, "p25": 0.9, "p75": 1.0, "p95": 1.25,
           "weighted_error": 0.2, "largest_error": "Linear", "largest_error_share": 0.1}]
     )  # fmt: skip
     text = markdown.text(
         kernels_report.report(found, "h200-sxm", (), kernels_report.Beside(captures, counters))
     )
     assert "| attention fp16 flash spatial blhd 16x8x1024x1024x80 | flash-attention-2_96_128x64 |" in text
-    assert "| made-up | h200-sxm | flash | 1,000 | 12 ms | 0.900 | **20.0 %** | Linear 10.0 % |" in text
+    assert (
+        "| made-up | h200-sxm | flash | 1,000 | 12 ms | 0.900 | 0.800 to 1.250 | **20.0 %** | Linear 10.0 % |"
+        in text
+    )
     for group in ("conv3d", "temporal_attention", "attention_parts", "copy_bandwidth", "upsample"):
         assert f"| {group} |" in text
 

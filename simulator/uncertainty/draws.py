@@ -1,0 +1,308 @@
+"""What a whole inference may take: many draws of every operator's residual, of the host's speed and of the energies, walked through
+host and stream.
+
+A residual is drawn for each operator that differs, from the quantiles of its family, its size and the device's standing. One normal
+number decides it: the sum of one that all families of a run share, of one of the family, and of one of the operator's own, with the
+shares of the variance in draws.yaml. Each residual alone is then distributed as it was measured; how much of it an inference keeps in
+its sum depends on the shares.
+
+The walk is the one of `engine.stream`, for all draws at once: a kernel starts when the host has issued it and the one before it has
+ended. It takes the launch queue's depth once a step, and kernels of several streams by the time in which each step has none beside it.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import NormalDist
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import yaml
+
+from simtti.hw_configs.hardware import Hardware
+from simtti.simulator.engine.outcome import Repetition
+from simtti.simulator.uncertainty.families import STANDINGS, family_of_operator, size_class, standing
+from simtti.simulator.uncertainty.residuals import NORMAL, Interval, Residuals, shipped
+
+if TYPE_CHECKING:
+    from simtti.simulator.result import Result  # circle: a type only
+
+SHARES = Path(__file__).parent / "draws.yaml"
+DRAWS = 200
+_FREEDOM = 3  # of Student's t; see `heavy`
+_LEAST_S = 1e-12
+
+
+@dataclass(frozen=True)
+class Shares:
+    """draws.yaml: the shares of a residual's variance that all of a run and that a family have in common; the standard deviation of the
+    host's costs, in logs; the scale of what software and machine add to a whole run, in logs, by standing; the standard deviation of its
+    energy, in logs, by standing, and the units (see `families.unit`) on which energies were fitted."""
+
+    run: float
+    family: float
+    host_sd: float
+    whole_scale: Mapping[str, float]
+    energy_sd: Mapping[str, float]
+    energy_units: tuple[str, ...] = ()
+
+
+class RunIntervals(NamedTuple):
+    """Intervals of a run's latency in seconds and energy in joules."""
+
+    latency_s: Interval
+    energy_j: Interval
+
+    def to_dict(self) -> dict[str, dict[str, float]]:
+        """As `simtti run --json` has it."""
+        return {
+            "interval": {f"{name}_s": value for name, value in self.latency_s._asdict().items()},
+            "energy_interval": {f"{name}_j": value for name, value in self.energy_j._asdict().items()},
+        }
+
+    def columns(self) -> dict[str, float]:
+        """As columns of `simtti sweep`."""
+        return {
+            **{f"latency_{name}_s": value for name, value in self.latency_s._asdict().items()},
+            **{f"energy_{name}_j": value for name, value in self.energy_j._asdict().items()},
+        }
+
+
+# The columns of RunIntervals.columns.
+COLUMNS = tuple(
+    f"{figure}_{name}_{unit}"
+    for figure, unit in (("latency", "s"), ("energy", "j"))
+    for name in Interval._fields
+)
+
+
+@functools.cache
+def shares() -> Shares:
+    """What ships."""
+    content = yaml.safe_load(SHARES.read_text())
+    values = {name: content[name]["value"] for name in Shares.__dataclass_fields__}
+    return Shares(**values | {"energy_units": tuple(values["energy_units"])})
+
+
+def run_intervals(result: Result) -> RunIntervals:
+    """The intervals of a run. The same run has the same."""
+    latency_s, energy_j = draws(result, shipped(), shares())
+    whole = result.several_gpus or result
+    return RunIntervals(_interval(latency_s, whole.latency_s), _interval(energy_j, whole.energy_j))
+
+
+def sum_interval(operators: Sequence[tuple[str, float]], hardware: Hardware, *content: object) -> Interval:
+    """Of the measured over the predicted sum of operators on `hardware`, whatever the host does.
+
+    operators: the family and the predicted microseconds of each; those of equal family and time are alike. content: seeds the draws.
+    """
+    times: dict[tuple[str, float], float] = {}
+    for family, us in operators:
+        kind = (family, float(f"{us:.6g}"))
+        times[kind] = times.get(kind, 0.0) + us
+    cells = [(family, size_class(us)) for family, us in times]
+    found = factors(cells, hardware, shipped(), shares(), Normals(seed(hardware.name, *content), DRAWS))
+    weights = np.array(list(times.values()))
+    return _interval(weights @ found / weights.sum(), 1.0)
+
+
+def _interval(drawn: np.ndarray, value: float) -> Interval:
+    found = np.quantile(drawn, (0.05, 0.25, 0.75, 0.95))
+    return Interval(*(float(each) for each in found)).around(value)
+
+
+def draws(
+    result: Result, table: Residuals, common: Shares, count: int = DRAWS
+) -> tuple[np.ndarray, np.ndarray]:
+    """Seconds and joules of `count` draws of a run, on all its GPUs."""
+    normal = Normals(
+        seed(result.trace.workload, sorted(result.trace.options.items()), result.hardware.name), count
+    )
+    found = operator_factors(result, table, common, normal)
+    host = np.exp(common.host_sd * normal.next())
+    whole = np.exp(common.whole_scale[worst_standing(result, table)] * heavy(normal.next()))
+    # The prediction itself, walked beside the draws, ties them to what the simulation found with contention.
+    with_own = np.hstack([np.ones((len(found.factors), 1)), found.factors])
+    own_s, *drawn_s = _walk(result, found._replace(factors=with_own), np.hstack([1.0, host]))
+    on_all = result.several_gpus or result
+    latency_s = np.array(drawn_s) * whole * (on_all.latency_s / own_s)
+    gpus = result.several_gpus.gpus if result.several_gpus else 1
+    static_j = result.hardware.static_power_w * latency_s * gpus
+    static_of_value_j = result.hardware.static_power_w * on_all.latency_s * gpus
+    energy_j = static_j + max(on_all.energy_j - static_of_value_j, 0.0)
+    stands = standing(result.hardware, "energy", common.energy_units)
+    return latency_s, energy_j * np.exp(common.energy_sd[stands] * normal.next())
+
+
+def heavy(normal: np.ndarray) -> np.ndarray:
+    """Student's t of 3 degrees of freedom of standard normal draws: most runs differ little from what is modelled, some by much.
+    Abramowitz and Stegun, Handbook of Mathematical Functions, 26.7.5, its first term."""
+    return normal + (normal**3 + normal) / (4 * _FREEDOM)
+
+
+def worst_standing(result: Result, table: Residuals) -> str:
+    """The standing that the device has in at least half of the run's kernel time: that of the median second."""
+    seconds = dict.fromkeys(STANDINGS, 0.0)
+    for (family, _), time_s in family_seconds(result).items():
+        seconds[table.standing(result.hardware, family)] += time_s
+    half, reached = sum(seconds.values()) / 2, 0.0
+    for stands in STANDINGS:
+        reached += seconds[stands]
+        if reached >= half:
+            return stands
+    return STANDINGS[-1]
+
+
+def family_seconds(result: Result) -> dict[tuple[str, str], float]:
+    """Seconds of kernels by family and size class over the whole inference."""
+    found: dict[tuple[str, str], float] = {}
+    for item in result.repetitions:
+        for row, begin, end in item.spans:
+            time_s = sum(item.governed.seconds[begin:end])
+            key = (family_of_operator(*result.rows[row]), size_class(time_s * 1e6))
+            found[key] = found.get(key, 0.0) + time_s * item.times
+    return found
+
+
+class Normals:
+    """Standard normal draws, `count` at a time: the middles of as many equal slices of the distribution, shuffled, so that each variable's
+    quantiles are exact. RandomState's stream does not change with numpy's version (numpy's compatibility policy)."""
+
+    def __init__(self, seed: int, count: int) -> None:
+        self.random = np.random.RandomState(seed)
+        self.count = count
+        self.slices = _slices(count)
+
+    def next(self) -> np.ndarray:
+        return self.random.permutation(self.slices)
+
+    def many(self, rows: int) -> np.ndarray:
+        """rows x count, independent."""
+        return self.random.standard_normal((rows, self.count))
+
+
+@functools.cache
+def _slices(count: int) -> np.ndarray:
+    normal = NormalDist()
+    return np.array([normal.inv_cdf((number + 0.5) / count) for number in range(count)])
+
+
+def seed(*content: object) -> int:
+    """Of what is predicted, so that its draws are its own and always the same."""
+    return int.from_bytes(hashlib.sha256(repr(content).encode()).digest()[:4], "big")
+
+
+class Factors(NamedTuple):
+    """factors: a row for each operator that differs, by draw. at: of (operator's row, its size) the row in it."""
+
+    factors: np.ndarray
+    at: dict[tuple[int, str], int]
+
+
+def operator_factors(result: Result, table: Residuals, common: Shares, normal: Normals) -> Factors:
+    """What each operator's kernels take in each draw over what is predicted."""
+    kinds: dict[tuple[int, str], int] = {}  # operators that are alike share one `Lowered`
+    cells: list[tuple[str, str]] = []
+    at: dict[tuple[int, str], int] = {}
+    for item in result.repetitions:
+        for row, begin, end in item.spans:
+            size = size_class(sum(item.governed.seconds[begin:end]) * 1e6)
+            if (row, size) in at:
+                continue
+            operator, lowered = result.rows[row]
+            kind = (id(lowered), size)
+            if kind not in kinds:
+                kinds[kind] = len(cells)
+                cells.append((family_of_operator(operator, lowered), size))
+            at[row, size] = kinds[kind]
+    if result.timing == "measured":  # no kernel's time is the model's
+        return Factors(np.ones((len(cells), normal.count)), at)
+    return Factors(factors(cells, result.hardware, table, common, normal), at)
+
+
+def factors(
+    cells: Sequence[tuple[str, str]], hardware: Hardware, table: Residuals, common: Shares, normal: Normals
+) -> np.ndarray:
+    """Measured over predicted time of operators that differ, a row each, by draw. cells: the family and size class of each."""
+    shared = normal.next() * common.run**0.5
+    of_family = {
+        family: normal.next() * common.family**0.5 for family in dict.fromkeys(family for family, _ in cells)
+    }
+    own = normal.many(len(cells)) * max(0.0, 1 - common.run - common.family) ** 0.5
+    found = np.ones((len(cells), normal.count))
+    numbers: dict[tuple[str, str], list[int]] = {}
+    for number, cell in enumerate(cells):
+        numbers.setdefault(cell, []).append(number)
+    for (family, size), mine in numbers.items():
+        quantiles = table.of(hardware, family, size)
+        found[mine] = np.exp(np.interp(own[mine] + of_family[family] + shared, NORMAL, quantiles))
+    return found
+
+
+class _Stretch(NamedTuple):
+    """Launches between two waits of the host, by draw, in seconds: what they take back to back, gaps included; how much later than the
+    host's start the last ends if nothing but the host holds them up; what the host spends, and whether it then waits for the last."""
+
+    busy_s: np.ndarray
+    late_s: np.ndarray
+    host_s: np.ndarray
+    waits: bool
+
+
+def _walk(result: Result, factors: Factors, host: np.ndarray) -> np.ndarray:
+    """Seconds of the inference in each draw."""
+    gap_s, depth = result.hardware.launch_s, result.host.queue_depth
+    known: dict[tuple[int, int, int], list[_Stretch]] = {}
+    ended_s = np.full(len(host), -gap_s)
+    host_s = np.zeros(len(host))
+    for item in result.repetitions:
+        key = (id(item.governed), id(item.host_s), id(item.rows))
+        if key not in known:
+            known[key] = _stretches(result, item, factors, host, gap_s)
+        start_s, host_began_s = ended_s, host_s
+        for stretch in known[key]:
+            ended_s = np.maximum(ended_s + stretch.busy_s, host_s + stretch.late_s)
+            host_s = ended_s if stretch.waits else host_s + stretch.host_s
+        host_s = host_s + item.tail_s * host
+        period_s, host_period_s = ended_s - start_s, host_s - host_began_s
+        ended_s = ended_s + (item.times - 1) * period_s
+        # The host is at most the queue's depth ahead.
+        ahead_s = period_s * min(1.0, depth / len(item.launches))
+        host_s = np.maximum(host_s + (item.times - 1) * host_period_s, ended_s - ahead_s)
+    return np.maximum(ended_s, host_s) if len(result.repetitions) else host_s
+
+
+def _stretches(
+    result: Result, item: Repetition, factors: Factors, host: np.ndarray, gap_s: float
+) -> list[_Stretch]:
+    seconds = np.array(item.governed.seconds)
+    if not item.is_plain:
+        # What runs beside the main stream's kernels counts by what the step takes longer for it.
+        took_s = item.ran.end_s[-1] - item.ran.start_s[0] + gap_s
+        seconds = seconds * (max(took_s - gap_s * len(seconds), 0.0) / max(float(seconds.sum()), _LEAST_S))
+    which = np.empty(len(seconds), int)
+    for row, begin, end in item.spans:
+        which[begin:end] = factors.at[row, size_class(sum(item.governed.seconds[begin:end]) * 1e6)]
+    issue_s = np.array(item.host_s)
+    found = []
+    waits = _waits(result, item)
+    bounds = list(dict.fromkeys([0, *waits, len(seconds)]))
+    for begin, end in itertools.pairwise(bounds):
+        # C_i: the end of launch i if the first starts at 0 and none waits for the host.
+        ends_s = np.cumsum(seconds[begin:end, None] * factors.factors[which[begin:end]] + gap_s, axis=0)
+        issued_s = np.cumsum(issue_s[begin:end])[:, None] * host
+        # end_n = C_n + max(end before, max_i (issued_i - C_{i-1} - gap))
+        lead_s = issued_s - gap_s
+        lead_s[1:] -= ends_s[:-1]
+        found.append(_Stretch(ends_s[-1], ends_s[-1] + lead_s.max(axis=0), issued_s[-1], end in waits))
+    return found
+
+
+def _waits(result: Result, item: Repetition) -> list[int]:
+    """The launches after which the host waits for the end: it goes on with the next."""
+    return [end for row, _, end in item.spans if result.rows[row][1].synchronizes]

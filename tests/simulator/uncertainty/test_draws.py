@@ -1,0 +1,188 @@
+"""Intervals of whole runs: the walk, how residuals add up, and what `run`, `sweep` and `compare` say."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+
+import simtti
+from simtti.commands.simulate import run
+from simtti.hw_configs.devices import load
+from simtti.simulator.compare import certain
+from simtti.simulator.sweep import sweep
+from simtti.simulator.uncertainty.draws import (
+    COLUMNS,
+    Normals,
+    Shares,
+    draws,
+    factors,
+    run_intervals,
+    shares,
+)
+from simtti.simulator.uncertainty.families import FAMILIES, SIZES, STANDINGS
+from simtti.simulator.uncertainty.outside import of_run
+from simtti.simulator.uncertainty.residuals import LEVELS, NORMAL, Interval, Residuals, shipped
+
+FEW = {"steps": 4, "fidelity": "closed"}
+NOTHING = dict.fromkeys(STANDINGS, 0.0)
+EXACT = Shares(0.0, 0.0, 0.0, NOTHING, NOTHING)
+
+
+def table(quantiles):
+    """The same residuals of everything."""
+    cells = {
+        (family, standing, size, ""): np.asarray(quantiles, float)
+        for family in FAMILIES for standing in STANDINGS for size in SIZES
+    }  # fmt: skip
+    return Residuals(cells, {}, {})
+
+
+@pytest.mark.parametrize(
+    ("workload", "hw", "options"),
+    [
+        ("stable-diffusion", "h100-sxm", {"steps": 8}),  # waits for the host in part
+        ("stable-diffusion", "h100-sxm", {"steps": 8, "fidelity": "closed", "launch": "graph"}),
+        ("muse", "a100-sxm", {"fidelity": "closed"}),  # steps that differ, and waits for the device
+        ("svd", "l40s", {"steps": 3, "fidelity": "closed"}),
+    ],
+)
+def test_without_residuals_every_draw_is_the_prediction(workload, hw, options):
+    result = simtti.run(workload, hw, **options)
+    latency_s, energy_j = draws(result, table(np.zeros(len(LEVELS))), EXACT)
+    assert latency_s == pytest.approx(np.full(200, result.latency_s), rel=1e-12)
+    assert energy_j == pytest.approx(np.full(200, result.energy_j), rel=1e-12)
+
+
+def test_a_run_that_the_gpu_bounds_scales_with_its_kernels_and_one_that_the_host_bounds_with_the_host():
+    """All kernels a tenth slower, and the host a tenth slower, each alone."""
+    slower = table(np.full(len(LEVELS), np.log(1.1)))
+    gpu, host = (
+        simtti.run("stable-diffusion", "h100-sxm", batch=batch, launch=launch, **FEW)
+        for batch, launch in ((1, "graph"), (1, "eager"))
+    )
+    assert draws(gpu, slower, EXACT)[0].mean() / gpu.latency_s == pytest.approx(1.1, abs=0.02)
+    assert draws(host, slower, EXACT)[0].mean() / host.latency_s < 1.06
+    swings = replace(EXACT, host_sd=0.1)
+    still = table(np.zeros(len(LEVELS)))
+    assert np.std(np.log(draws(host, still, swings)[0])) > 0.04
+    assert np.std(np.log(draws(gpu, still, swings)[0])) < 0.005
+
+
+def test_correlated_residuals_make_a_wider_sum_than_independent_ones():
+    cells = [("gemm", SIZES[1])] * 60 + [("convolution", SIZES[2])] * 60
+    width = {}
+    for shared, family in ((0.0, 0.0), (0.0, 0.3), (0.3, 0.3), (1.0, 0.0)):
+        drawn = factors(
+            cells, load("h100-sxm"), table(0.1 * NORMAL), Shares(shared, family, 0, {}, {}), Normals(5, 400)
+        )
+        low, high = np.quantile(np.log(drawn.mean(axis=0)), (0.05, 0.95))
+        width[shared, family] = high - low
+    assert width[0.0, 0.0] < width[0.0, 0.3] < width[0.3, 0.3] < width[1.0, 0.0]
+    assert width[1.0, 0.0] == pytest.approx(0.1 * 2 * 1.645, rel=0.02)  # all of one residual's own width
+
+
+@pytest.mark.parametrize("shared", [(0.0, 0.0), (0.2, 0.5)])
+def test_each_residual_alone_is_distributed_as_it_was_measured(shared):
+    """Coverage: drawn again and again, a kernel's factor is below each quantile as often as the level says."""
+    quantiles = np.array([-0.4, -0.2, -0.15, -0.05, 0.02, 0.1, 0.12, 0.3, 0.5])
+    drawn = np.log(
+        factors(
+            [("gemm", SIZES[0])] * 50,
+            load("h100-sxm"),
+            table(quantiles),
+            Shares(*shared, 0, {}, {}),
+            Normals(3, 2000),
+        )
+    )
+    for level, quantile in list(zip(LEVELS, quantiles, strict=True))[
+        1:-1
+    ]:  # beyond the outermost there is nothing
+        assert (drawn <= quantile + 1e-12).mean() == pytest.approx(level, abs=0.04 if any(shared) else 0.01)
+
+
+def test_the_intervals_are_in_order_hold_the_prediction_and_are_the_same_again():
+    result = simtti.run("stable-diffusion", "h100-sxm", **FEW)
+    again = simtti.run("stable-diffusion", "h100-sxm", **FEW)
+    for found, value in zip(result.interval, (result.latency_s, result.energy_j), strict=True):
+        assert found.p05 < found.p25 <= value <= found.p75 < found.p95
+    assert result.interval == again.interval == run_intervals(result)
+
+
+def test_on_several_gpus_the_interval_is_that_of_all_of_them():
+    result = simtti.run("pixart-sigma", "h100-sxm", gpus=2, steps=2, fidelity="closed")
+    latency, energy = result.interval
+    assert latency.p05 < result.several_gpus.latency_s < latency.p95
+    assert energy.p05 < result.several_gpus.energy_j < energy.p95
+
+
+def test_measured_kernels_leave_only_the_host():
+    measured = simtti.run(
+        "stable-diffusion", "h200-sxm", timing="measured", launch="graph", fidelity="closed"
+    )
+    model = simtti.run("stable-diffusion", "h200-sxm", launch="graph", fidelity="closed")
+    none = {"host_sd": 0.0, "whole_scale": NOTHING}
+    width = {
+        result.timing: np.ptp(np.log(draws(result, shipped(), replace(shares(), **none))[0]))
+        for result in (measured, model)
+    }
+    assert width["measured"] < 1e-9 < 0.05 < width["model"]
+
+
+def test_a_device_that_nobody_measured_is_wider_and_says_so():
+    known, unknown = (simtti.run("sdxl", hw, launch="graph", **FEW) for hw in ("h200-sxm", "rtx-5090"))
+    wide, narrow = (
+        np.log(each.interval.latency_s.p95 / each.interval.latency_s.p05) for each in (unknown, known)
+    )
+    assert wide > 1.3 * narrow
+    assert "no GPU like rtx-5090 was measured" in of_run(unknown)[0]
+    assert not any("no GPU like" in text for text in of_run(known))
+    assert unknown.to_dict()["warnings"] == [*unknown.warnings, *of_run(unknown)]
+
+
+def test_the_command_prints_and_writes_the_intervals_and_leaves_them_out_when_asked():
+    options = ["stable-diffusion", "--hw", "h100-sxm", "--steps", "4", "--fidelity", "closed"]
+    texts = [
+        CliRunner().invoke(run, [*options, *more], catch_exceptions=False).stdout
+        for more in ([], ["--no-interval"], ["--json", "-"], ["--json", "-", "--no-interval"])
+    ]
+    assert ["in 9 of 10" in text for text in texts[:2]] == [True, False]
+    found, without = map(json.loads, texts[2:])
+    assert list(found["interval"]) == ["p05_s", "p25_s", "p75_s", "p95_s"]
+    assert list(found["energy_interval"]) == ["p05_j", "p25_j", "p75_j", "p95_j"]
+    assert found["interval"]["p05_s"] < found["latency_s"] < found["interval"]["p95_s"]
+    assert "interval" not in without
+    assert without["latency_s"] == found["latency_s"]
+
+
+def test_a_sweep_has_them_as_columns(tmp_path):
+    points = pd.DataFrame({"workload": ["stable-diffusion"], "hw": ["h100-sxm"], "steps": [4]})
+    done = sweep(points.copy(), tmp_path / "with.csv", workers=1)
+    result = simtti.run("stable-diffusion", "h100-sxm", **FEW)
+    assert {name: done[name].iloc[0] for name in COLUMNS} == pytest.approx(result.interval.columns())
+    without = sweep(points, tmp_path / "without.csv", interval=False, workers=1)
+    assert not set(COLUMNS) & set(without.columns)
+    assert without.latency_s.iloc[0] == done.latency_s.iloc[0]
+
+
+def test_a_comparison_says_whether_the_fastest_is_so_for_sure():
+    def rows(**intervals):
+        return pd.DataFrame(
+            [
+                {"hw": name, "batch": 1, "latency_s": middle, "latency_p05_s": low, "latency_p95_s": high}
+                for name, (low, middle, high) in intervals.items()
+            ]
+        )
+
+    assert certain(rows(a=(0.9, 1.0, 1.1), b=(1.2, 1.3, 1.4))) == [
+        "a is fastest for sure: its interval overlaps with no other"
+    ]
+    assert certain(rows(a=(0.9, 1.0, 1.25), b=(1.2, 1.3, 1.4))) == [
+        "a is fastest, but its interval overlaps with that of b"
+    ]
+
+
+def test_an_interval_takes_the_prediction_in():
+    assert Interval(1.1, 1.2, 1.3, 1.4).around(1.0) == Interval(1.0, 1.0, 1.3, 1.4)

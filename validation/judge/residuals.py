@@ -1,0 +1,262 @@
+"""The residuals of single operators that intervals are made of: which measurements count, under which standing, and the table of
+their quantiles (simulator/uncertainty/residuals.py has its columns).
+
+Calibrated: rows of a device whose file records the family's fit, of the half of the shapes that set nothing. Carried and never
+measured: the same rows predicted with another device's parameters, as a device file that states a base and a datasheet would; and
+rows of devices that record no fit of the family.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from simtti.hw_configs.devices import DIRECTORY, load, names
+from simtti.hw_configs.families import parse
+from simtti.hw_configs.hardware import Hardware
+from simtti.hw_configs.schema import DEVICE_CALIBRATION
+from simtti.simulator.uncertainty.families import (
+    CALIBRATED,
+    CARRIED,
+    FAMILIES,
+    NEVER_MEASURED,
+    SIZES,
+    STANDINGS,
+    family_of_row,
+    is_fitted,
+    size_class,
+    unit,
+)
+from simtti.simulator.uncertainty.residuals import (
+    COLUMNS,
+    INTERVAL_LEVELS,
+    LEVELS,
+    NAMES,
+    conformal_quantiles,
+    residuals,
+)
+from simtti.validation.fit.families import families, family_of, in_training, spread
+from simtti.validation.judge.prediction import NOT_SCORED, predicted_us
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MEASURED = "measured"
+ALL_SIZES, ALL_FAMILIES = "all sizes", "all families"
+# A quantile of fewer residuals says little: the extremes of 20 are its 5th and 95th percentile.
+FEWEST_ROWS = 20
+FEWEST_OF_A_DEVICE = 40
+_DIGITS = 4
+# The quantiles at the ends of the intervals, and whether they are lower ends.
+_ENDS = tuple((LEVELS.index(level), level < 0.5) for level in INTERVAL_LEVELS)
+_MIDDLE, _LOW, _HIGH = LEVELS.index(0.5), LEVELS.index(0.05), LEVELS.index(0.95)
+
+
+def log_ratios(
+    measurements: pd.DataFrame,
+    *,
+    most_rows: int = 400,
+    workers: int | None = None,
+    progress: Callable[[str, int, int], None] = lambda what, done, total: None,
+) -> pd.DataFrame:
+    """A row a residual: family, standing, size (of the predicted time), device, unit, predicted_us, log_ratio (measured over
+    predicted).
+
+    measurements: see measurements.table. most_rows: of a device and a family of fits, spread over the measured times.
+    """
+    import pandas as pd
+
+    rows = measurements[(measurements.op != "") & (measurements.what_is_timed != NOT_SCORED)]
+    rows = rows[rows.hw.isin(names())].reset_index(drop=True)
+    fit, training = family_of(rows, families()), in_training(rows)
+    fit = fit.where(fit != "", rows.op.astype(str))
+    known = fitted_devices()
+    parts = []
+    for (device, key), held in rows.groupby([rows.hw.astype(str), fit.astype(str)], sort=True):
+        hardware, name = load(device), str(key)
+        if name in hardware.fitted:
+            held = held[~training.loc[held.index]]
+        held = spread(held, most_rows)
+        for stands, other in _predicted_by(hardware, name, known):
+            us = predicted_us(held, other, workers, functools.partial(progress, f"{device} {name}"))
+            family = [
+                family_of_row(str(op), str(dtype)) for op, dtype in zip(held.op, held.dtype, strict=True)
+            ]
+            part = pd.DataFrame(
+                {
+                    "family": family,
+                    "standing": stands or [_own_standing(hardware, name, each, known) for each in family],
+                    "device": device,
+                    "unit": unit(hardware),
+                    "predicted_us": us,
+                    "log_ratio": np.log(held.time_us.to_numpy(float) / us),
+                }
+            )
+            parts.append(part[np.isfinite(part.log_ratio)])
+    found = pd.concat(parts, ignore_index=True)
+    return found.assign(size=[size_class(us) for us in found.predicted_us])
+
+
+def fitted_devices() -> dict[str, Hardware]:
+    """The shipped devices whose files record a fit to measurements of them."""
+    return {name: device for name in names() if (device := load(name)).fitted}
+
+
+def _own_standing(hardware: Hardware, fit: str, family: str, known: dict[str, Hardware]) -> str:
+    """Of rows of the device with its own file. One library's attention may be fitted and another's not; where no device's file records
+    the fit at all, as of what needs none, the family decides."""
+    fitted = [other for other in known.values() if fit in other.fitted]
+    if fit in hardware.fitted or (not fitted and is_fitted(hardware, family)):
+        return CALIBRATED
+    fitted = fitted or [other for other in known.values() if is_fitted(other, family)]
+    return CARRIED if any(unit(other) == unit(hardware) for other in fitted) else NEVER_MEASURED
+
+
+def _predicted_by(hardware: Hardware, fit: str, known: dict[str, Hardware]) -> Iterator[tuple[str, Hardware]]:
+    """The device itself ('' for the standing it has), and the device as others' parameters have it: those of the devices of its
+    architecture and matrix unit that were fitted, and of its base."""
+    yield "", hardware
+    if fit not in hardware.fitted:
+        return
+    base = parse(DIRECTORY / f"{hardware.name}.yaml").get("base")
+    for name, other in known.items():
+        if fit not in other.fitted or name == hardware.name:
+            continue
+        if unit(other) == unit(hardware):
+            yield CARRIED, with_parameters_of(hardware, other)
+        elif name == base:
+            yield NEVER_MEASURED, with_parameters_of(hardware, other)
+
+
+def with_parameters_of(hardware: Hardware, other: Hardware) -> Hardware:
+    """The device by its datasheet alone, every calibrated parameter another's: as a file with `base: other` and this datasheet.
+    Static power is the other's share of the power limit."""
+    carried: dict[str, Any] = {name: getattr(other, name) for name in DEVICE_CALIBRATION}
+    carried["static_power_w"] *= hardware.power_limit_w / other.power_limit_w
+    return replace(hardware, parameters=dict(other.parameters), fitted=(), **carried)
+
+
+def table(found: pd.DataFrame) -> pd.DataFrame:
+    """The table that ships, of `log_ratios`: COLUMNS, a row a family, standing and size. Where too few were measured, the
+    calibrated ones stand in, their distances from the median times what the standing costs the families measured in both; of those all
+    sizes of the family, or all families."""
+    import pandas as pd
+
+    rows = {
+        (family, stands, size): _measured(found, family, stands, size)
+        for family in FAMILIES
+        for stands in STANDINGS
+        for size in SIZES
+    }
+    calibrated = found[found.standing == CALIBRATED]
+    for family in FAMILIES:
+        mine = calibrated[calibrated.family == family]
+        stand_in = _row(mine, ALL_SIZES, 0) if len(mine) >= FEWEST_ROWS else _row(calibrated, ALL_FAMILIES, 0)
+        for size in SIZES:
+            rows[family, CALIBRATED, size] = rows[family, CALIBRATED, size] or stand_in
+    for stands in (CARRIED, NEVER_MEASURED):
+        times = _widening(found, rows, stands)
+        for family in FAMILIES:
+            for size in SIZES:
+                if rows[family, stands, size] is None:
+                    rows[family, stands, size] = _widened(rows[family, CALIBRATED, size], times)
+    lines: list[dict[str, Any]] = []
+    for (family, stands, size), row in rows.items():
+        assert row is not None
+        units = (
+            sorted({unit(device) for device in fitted_devices().values() if is_fitted(device, family)})
+            if stands == CALIBRATED
+            else []
+        )
+        head = {"family": family, "standing": stands, "size": size}
+        lines.append({**head, "device": "", "units": " ".join(units), **row})
+        mine = calibrated[(calibrated.family == family) & (calibrated["size"] == size)]
+        lines += [
+            {**head, "device": device, "units": "", **_row(part, MEASURED, len(part))}
+            for device, part in mine.groupby("device")
+            if stands == CALIBRATED and len(part) >= FEWEST_OF_A_DEVICE
+        ]
+    return pd.DataFrame(lines, columns=list(COLUMNS))
+
+
+def cross_cover(found: pd.DataFrame) -> pd.DataFrame:
+    """How well intervals hold what they were not made of: each half of the residuals (every other one of a family, standing and device)
+    within the quantiles of the other. A row a family and standing: rows, half and nine_of_ten (shares of them within), half_width (of
+    the interval for 9 of 10, as a share of the prediction)."""
+    import pandas as pd
+
+    keys = ["family", "standing", "device"]
+    other = found.groupby(keys).cumcount() % 2
+    scored = []
+    for fold in (0, 1):
+        rows: list[dict[str, Any]] = table(found[other != fold]).to_dict("records")  # type: ignore[assignment]
+        made = residuals(rows, "residuals")
+        for row in found[other == fold].to_dict("records"):
+            quantiles = made.of_standing(row["family"], row["standing"], row["size"], row["device"])
+            low, first, third, high = (
+                min(0.0, quantiles[at]) if lower else max(0.0, quantiles[at]) for at, lower in _ENDS
+            )
+            ratio = row["log_ratio"]
+            scored.append(
+                {
+                    "family": row["family"],
+                    "standing": row["standing"],
+                    "half": first <= ratio <= third,
+                    "nine_of_ten": low <= ratio <= high,
+                    "half_width": float(np.exp(high) - np.exp(low)) / 2,
+                }
+            )
+    scores = pd.DataFrame(scored).groupby(["family", "standing"], sort=False)
+    return (
+        scores[["half", "nine_of_ten", "half_width"]].mean().join(scores.size().rename("rows")).reset_index()
+    )
+
+
+def _measured(found: pd.DataFrame, family: str, stands: str, size: str) -> dict[str, Any] | None:
+    mine = found[(found.family == family) & (found.standing == stands)]
+    of_size = mine[mine["size"] == size]
+    return _row(of_size, MEASURED, len(of_size)) if len(of_size) >= FEWEST_ROWS else None
+
+
+def _row(part: pd.DataFrame, basis: str, rows: int) -> dict[str, Any]:
+    quantiles = conformal_quantiles(part.log_ratio.to_numpy())
+    return {
+        "rows": rows,
+        "devices": " ".join(sorted(part.device.unique())),
+        "basis": basis,
+        "least_us": f"{part.predicted_us.min():.4g}",
+        "most_us": f"{part.predicted_us.max():.4g}",
+        **{name: round(float(q), _DIGITS) for name, q in zip(NAMES, quantiles, strict=True)},
+    }
+
+
+def _widening(found: pd.DataFrame, rows: dict[Any, dict[str, Any] | None], stands: str) -> float:
+    """How much wider the middle 90 % of residuals are with a standing than the calibrated ones of the same family, size and devices: the
+    median of those measured in both, at least 1."""
+    ratios = []
+    for (family, standing, size), row in rows.items():
+        if standing != stands or row is None:
+            continue
+        mine = found[(found.family == family) & (found["size"] == size)]
+        mine = mine[mine.device.isin(row["devices"].split())]
+        with_it, calibrated = mine[mine.standing == stands], mine[mine.standing == CALIBRATED]
+        if len(calibrated) >= FEWEST_ROWS:
+            ratios.append(_width(with_it) / _width(calibrated))
+    return max(1.0, round(float(np.median(ratios)), 2)) if ratios else 1.0
+
+
+def _width(part: pd.DataFrame) -> float:
+    quantiles = conformal_quantiles(part.log_ratio.to_numpy())
+    return float(quantiles[_HIGH] - quantiles[_LOW])
+
+
+def _widened(row: dict[str, Any] | None, times: float) -> dict[str, Any]:
+    assert row is not None
+    middle = row[NAMES[_MIDDLE]]
+    stretched = {name: round(middle + times * (row[name] - middle), _DIGITS) for name in NAMES}
+    basis = f"{CALIBRATED}, times {times:g}"
+    return {**row, "rows": 0, "devices": "", "basis": basis, "least_us": "", "most_us": "", **stretched}
