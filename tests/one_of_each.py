@@ -6,12 +6,14 @@ from recorded_traces import LARGE
 from simtti.workloads.catalogue import WORKLOADS
 
 
-def one_of_each():
-    """Every workload's name as a test's parameter; those whose builder another one goes through already, and the largest, are marked `every`."""
+def one_of_each(names=WORKLOADS):
+    """Names of workloads as a test's parameters; those whose builder another one goes through already, and the largest, are marked `every`."""
     seen = set()
     found = []
-    for name, workload in WORKLOADS.items():
-        kind = workload.builder.__module__
-        found.append(pytest.param(name, marks=[pytest.mark.every] if kind in seen or name in LARGE else []))
-        seen.add(kind)
+    for name in names:
+        kind = WORKLOADS[name].builder.__module__
+        is_another = kind in seen or name in LARGE
+        found.append(pytest.param(name, marks=[pytest.mark.every] if is_another else []))
+        if not is_another:
+            seen.add(kind)
     return found

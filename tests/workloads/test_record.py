@@ -5,6 +5,7 @@ import sys
 
 import pyarrow.parquet as pq
 import pytest
+from one_of_each import one_of_each
 from recorded_traces import REBUILT, denoising, shipped, small
 
 from simtti.errors import InputError
@@ -12,7 +13,7 @@ from simtti.workloads import record
 from simtti.workloads.catalogue import WORKLOADS
 
 
-@pytest.mark.parametrize("name", REBUILT)
+@pytest.mark.parametrize("name", one_of_each(REBUILT))
 def test_a_fresh_recording_has_the_published_weights_and_is_what_is_shipped(name, tmp_path):
     """One test, so that each workload is recorded once."""
     pytest.importorskip("torch")
