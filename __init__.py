@@ -2,7 +2,8 @@
 
     run, sweep, compare, explore    one inference, many, devices side by side, hardware that does not exist
     predict                         single operators
-    record, capture, register       what an inference does: without a GPU, on one; a workload of one's own
+    record, record_pipeline         what an inference does, without a GPU: a workload, any module of PyTorch, any pipeline of diffusers'
+    capture, register               what one does on a GPU; a workload of one's own
     calibrate                       a device's parameters from measurements
     load                            a device, by name or from its file
     Hardware, Trace, Result         what they take and give; InputError: what a user can mend
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from simtti.validation.fit.calibrate import calibrate
     from simtti.workloads.capture import capture
     from simtti.workloads.catalogue import register
+    from simtti.workloads.own import record_pipeline
     from simtti.workloads.record import record
     from simtti.workloads.trace import Trace
 
@@ -39,6 +41,7 @@ _PUBLIC = {
     "compare": "simtti.simulator.compare",
     "explore": "simtti.explore.api",
     "record": "simtti.workloads.record",
+    "record_pipeline": "simtti.workloads.own",
     "capture": "simtti.workloads.capture",
     "register": "simtti.workloads.catalogue",
     "calibrate": "simtti.validation.fit.calibrate",
@@ -60,6 +63,7 @@ __all__ = [
     "load",
     "predict",
     "record",
+    "record_pipeline",
     "register",
     "run",
     "sweep",

@@ -33,7 +33,12 @@ from simtti.jobs import Failure
 def record(workload: str, out: str, **options: Any) -> None:
     """Record the operators of WORKLOAD at a shape, without a GPU: the real modules on torch's meta device.
 
+    WORKLOAD may be FILE.py:FUNCTION, a function that returns a module with its inputs, (module, *inputs, dict of keyword inputs), a
+    pipeline of diffusers', (pipeline, dict of what it is called with), or a trace. Options are passed on to it; --steps is how often
+    the module is run.
+
     \b
+    simtti record my_model.py:denoiser --steps 30 -o mine.parquet
     simtti record stable-diffusion-1.5 --height 768 --width 768 --batch 2 -o sd-768.parquet
     """
     import simtti

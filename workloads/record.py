@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from simtti.errors import InputError
+from simtti.workloads import own
 from simtti.workloads.catalogue import Options, Workload, find
 from simtti.workloads.recording import Recording
 from simtti.workloads.trace import Trace
@@ -33,7 +34,7 @@ def workload_trace(name: str, **options: Any) -> Trace:
             return trace
         if trace.schedule:  # else its steps differ one from another, and are recorded anew
             return trace.with_steps(wanted["steps"], workload.turns)
-    return record(name, **options)
+    return record_workload(name, **options)
 
 
 def shipped(workload: Workload) -> Path:
@@ -45,7 +46,31 @@ def _but_steps(options: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if name != "steps"}
 
 
-def record(
+def record(what: Any, /, *inputs: Any, **options: Any) -> Trace:
+    """Record what a workload, a module of your own or a pipeline of diffusers' does, on torch's meta device.
+
+        record("sdxl", height=768)                        # a workload's name: options of record_workload
+        record(module, latents, timestep, count=50)       # a torch.nn.Module and its inputs: see own.record_module
+        record(pipe, prompt="a photo", height=512)        # a pipeline and its call's arguments: see own.record_pipeline
+        record("mine.py:model", steps=30)                 # what a function in a file returns: see own.record_file
+
+    Raises:
+        InputError: it cannot be recorded; torch is missing.
+    """
+    if not isinstance(what, str):
+        return (
+            own.record_pipeline(what, **options)
+            if own.is_pipeline(what) and not inputs
+            else own.record_module(what, *inputs, **options)
+        )
+    if inputs:
+        raise InputError(f"{what} is a name; it takes options by their names only, as height=512")
+    if own.is_function_of_file(what):
+        return own.record_file(what, **options)
+    return record_workload(what, **options)
+
+
+def record_workload(
     name: str,
     *,
     height: int | None = None,
@@ -94,16 +119,18 @@ def recorded(
     name: str,
     options: dict[str, Any],
     all_steps: bool = False,
+    libraries: tuple[str, ...] = tuple(NEWEST_TRIED),
 ) -> Trace:
     """The trace of what `builder` does when called with what is asked for and a recorder.
 
-    what: is said of it when torch is missing. name, options: the trace's.
+    what: is said of it when torch is missing. name, options: the trace's; options may be filled by the builder. libraries: that it
+    needs.
 
     Raises:
         InputError: torch or a library beside it is not there, or of a release newer than those tried, and the recording failed.
     """
     with quiet():
-        versions = _import_libraries(what)
+        versions = _import_libraries(what, libraries)
         try:
             from simtti.workloads.recorder import Recorder
 
@@ -126,10 +153,10 @@ def recorded(
     )
 
 
-def _import_libraries(what: str) -> dict[str, str]:
+def _import_libraries(what: str, libraries: tuple[str, ...]) -> dict[str, str]:
     """The version of each library recording needs, without a build's suffix ('+cpu'), which changes no shape."""
     versions = {}
-    for library in NEWEST_TRIED:
+    for library in libraries:
         try:
             version = importlib.import_module(library).__version__
         except ImportError as error:

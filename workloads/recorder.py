@@ -26,7 +26,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from simtti.workloads.aten import ATTENTION, OPERATORS
 from simtti.workloads.recording import Recording
-from simtti.workloads.torch_calls import DTYPE_NAMES, bind, signature, tensors
+from simtti.workloads.torch_calls import bind, dtype_name, signature, tensors
 from simtti.workloads.trace import Operator, Phase, Step, TensorUse
 
 # Modules of video models that attend along time, in the diffusers naming.
@@ -79,7 +79,7 @@ class Recorder(Recording):
 
     def copy_to_host(self, tensor: torch.Tensor) -> None:
         """Record `tensor.cpu()`, which a meta tensor cannot do."""
-        attributes = {"dtype": DTYPE_NAMES[tensor.dtype], "transfer": "device_to_host", "synchronizes": True}
+        attributes = {"dtype": dtype_name(tensor.dtype), "transfer": "device_to_host", "synchronizes": True}
         self._append("aten::_to_copy", "Memory", (self._use(tensor, "input"),), (), attributes, False)
 
     def phases(self) -> tuple[Phase, ...]:
@@ -166,7 +166,7 @@ class Recorder(Recording):
         size = tensor.untyped_storage().nbytes()
         key = (identity, tuple(tensor.shape), tensor.stride(), tensor.dtype, size)
         if key not in self._uses:
-            dtype = DTYPE_NAMES[tensor.dtype]
+            dtype = dtype_name(tensor.dtype)
             self._uses[key] = TensorUse(identity, key[1], key[2], dtype, size, self._roles[identity])
         return self._uses[key]
 
@@ -295,7 +295,10 @@ class Recorder(Recording):
 
 
 class _Functions(TorchFunctionMode):
-    """Catches scaled-dot-product attention before torch decomposes it."""
+    """Catches scaled-dot-product attention before torch decomposes it.
+
+    torch.nn.MultiheadAttention calls it within a function that torch hands to modes as a whole; what that calls no mode sees.
+    """
 
     def __init__(self, recorder: Recorder):
         super().__init__()
@@ -305,7 +308,18 @@ class _Functions(TorchFunctionMode):
         if func is F.scaled_dot_product_attention:
             self.recorder._release()
             return self.recorder._attention(*args, **(kwargs or {}))
+        if func is F.multi_head_attention_forward:
+            original = F.scaled_dot_product_attention
+            F.scaled_dot_product_attention = self._within
+            try:
+                return func(*args, **(kwargs or {}))
+            finally:
+                F.scaled_dot_product_attention = original
         return func(*args, **(kwargs or {}))
+
+    def _within(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        self.recorder._release()
+        return self.recorder._attention(*args, **kwargs)
 
 
 class _Dispatch(TorchDispatchMode):

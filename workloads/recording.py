@@ -51,12 +51,16 @@ class Recording(ABC):
     def add(self, name: str, factory: Any, /, *args: Any, dtype: str, **kwargs: Any) -> Any:
         """A component of the pipeline, made by `build` and known under `name`, which its operators' modules begin with."""
         module = self.build(factory, *args, dtype=dtype, **kwargs)
+        self.adopt(name, module)
+        return module
+
+    def adopt(self, name: str, module: Any) -> None:
+        """Take a module that is there already as the component `name`."""
         weights = list(module.parameters())
         self.parameters[name] = sum(weight.numel() for weight in weights)
         self.parameter_bytes[name] = sum(weight.nbytes for weight in weights)
         self.libraries[name] = type(module).__module__.partition(".")[0]
         self.register(name, module)
-        return module
 
     def build(self, factory: Any, /, *args: Any, dtype: str, **kwargs: Any) -> Any:
         """A module on the device, of random weights, as `from_pretrained` loads it in `dtype`, ready for inference.

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from simtti.errors import InputError
 from simtti.workloads.aten import AtenOperator, operator
 
 DTYPE_NAMES = {
@@ -18,6 +19,19 @@ DTYPE_NAMES = {
     torch.bool: "bool",
 }  # fmt: skip
 TORCH_DTYPES = {name: dtype for dtype, name in DTYPE_NAMES.items()}
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """What a trace calls a dtype.
+
+    Raises:
+        InputError: a trace has no name for it.
+    """
+    if dtype not in DTYPE_NAMES:
+        raise InputError(
+            f"a tensor has the dtype {dtype}, which traces do not know; they know {', '.join(TORCH_DTYPES)}"
+        )
+    return DTYPE_NAMES[dtype]
 
 
 @dataclass(frozen=True)
@@ -33,8 +47,8 @@ class Signature:
 
 @cache
 def signature(func: Any) -> Signature:
-    """Of an overload of torch.ops.aten."""
-    op = f"aten::{func._schema.name.removeprefix('aten::')}"
+    """Of an overload of torch.ops.aten, or of a custom operator, whose name begins with its library's: 'flash_attn::fwd'."""
+    op = str(func._schema.name)
     known = operator(op)
     # The recorder tells a view by the storage it shares. One in place (squeeze_) counts as a write, like any other.
     category = "Other" if known.is_view else known.category
@@ -78,5 +92,5 @@ def _json_value(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_json_value(item) for item in value]
     if isinstance(value, torch.dtype):
-        return DTYPE_NAMES[value]
+        return dtype_name(value)
     return str(value).removeprefix("torch.")

@@ -49,6 +49,7 @@ class Run:
     strided_patches: the model's patch embedding and the module that it calls next, by name: see `_keep_patches_strided`.
     turns: where several models take turns in the loop, how many of so many evaluations each has (`Workload.turns`).
     ends: how many timesteps at the end of a schedule the pipeline takes off before it begins.
+    looks_first: what the model returns is not known: it is run once before the steps, to see.
     noise_levels_there: the pipeline computes with the noise levels of a whole batch: on the meta device they lie there too, without
     values, and not on the host.
     """
@@ -69,6 +70,7 @@ class Run:
         turns: Callable[[int], tuple[int, ...]] | None = None,
         ends: int = 0,
         noise_levels_there: bool = False,
+        looks_first: bool = False,
     ):
         self.recording = recording
         self.options = options
@@ -83,6 +85,7 @@ class Run:
         self.kept_tokens: int | None = None
         self.ends = ends
         self.noise_levels_there = noise_levels_there
+        self.looks_first = looks_first
         self.counts: tuple[int, ...] = (1,)
         self._shares = turns or (lambda count: (count,))
         self._turns: Iterator[AbstractContextManager[None]] = iter(())
@@ -283,16 +286,24 @@ class Run:
     def _steer_denoiser(self, denoiser: Any) -> None:
         """Before the iterations that are steps, return noise of the right shape."""
         forward = denoiser.forward
+        returned: dict[Any, Any] = {}
         if self.strided_patches is not None:
             _keep_patches_strided(*(getattr(denoiser, name) for name in self.strided_patches))
+
+        def run(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            there = {name: self._on_device(value) for name, value in kwargs.items()}
+            return forward(*map(self._on_device, args), **there)
 
         @functools.wraps(forward)
         def called(*args: Any, **kwargs: Any) -> Any:
             if self._open is None:
                 sample = args[0] if args else kwargs.get("sample", kwargs.get("hidden_states"))
-                return Prediction([self._noise_prediction(denoiser, sample)])
-            there = {name: self._on_device(value) for name, value in kwargs.items()}
-            return forward(*map(self._on_device, args), **there)
+                if not self.looks_first:
+                    return Prediction([self._noise_prediction(denoiser, sample)])
+                if (key := _signature((args, kwargs))) not in returned:
+                    returned[key] = run(args, kwargs)
+                return returned[key]
+            return run(args, kwargs)
 
         denoiser.forward = called
 
