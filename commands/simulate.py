@@ -136,7 +136,10 @@ def run(
 ) -> None:
     """Simulate one inference of WORKLOAD and print where its time goes.
 
+    WORKLOAD is a name, a trace file (.parquet), or FILE.py:FUNCTION (see simtti record).
+
     \b
+    simtti run my.parquet --hw a100-sxm
     simtti run stable-diffusion --hw a100-sxm
     simtti run sdxl --hw h100-sxm --batch 4 --steps 30 --json -
     simtti run stable-diffusion --hw my-chip.yaml --attention baseline
@@ -146,7 +149,10 @@ def run(
     import simtti
     from simtti.files import write_text
     from simtti.simulator.timeline import chrome_trace
+    from simtti.workloads.named import is_trace_file
 
+    if is_trace_file(workload) and options["trace"] is None:
+        workload, options["trace"] = None, workload
     if workload is None and options["trace"] is None:
         raise InputError("give a WORKLOAD (simtti workloads lists them) or --trace FILE")
     check_outputs(json_path, timeline)

@@ -19,6 +19,7 @@ from simtti.hw_configs.devices import fingerprint, load
 from simtti.hw_configs.hardware import Hardware
 from simtti.hw_configs.hosts import load_host
 from simtti.simulator.policy import Policy
+from simtti.workloads.named import check_named, content_of, is_file, label_of
 
 EXAMPLES = Path(__file__).with_name("examples")
 # objective: whether more is better, and what it is. A workload's own latency is `latency_s.NAME`.
@@ -107,7 +108,7 @@ class Workload(BaseModel):
 
     @property
     def label(self) -> str:
-        return self.name or self.workload
+        return self.name or label_of(self.workload)
 
 
 class Constraint(BaseModel):
@@ -169,10 +170,11 @@ class Spec(BaseModel):
         return values
 
     def identity(self) -> str:
-        """The same for specs that ask for the same evaluations: the workloads, and the base device and the hosts by what their files
+        """The same for specs that ask for the same evaluations: the workloads, the base device and the hosts, by what their files
         say."""
         hosts = {each.host: repr(load_host(each.host)) for each in self.workloads}
-        content = self.model_dump(include={"base", "workloads"})
+        files = {each.workload: content_of(each.workload) for each in self.workloads if is_file(each.workload)}
+        content = self.model_dump(include={"base", "workloads"}) | ({"files": files} if files else {})
         return json.dumps({**content, "device": fingerprint(load(self.base)), "hosts": hosts}, sort_keys=True)
 
 
@@ -262,11 +264,9 @@ def _numbers(content: Any) -> Any:
 
 def _check(spec: Spec) -> None:
     """What the schema cannot say: names that must exist, bounds, formulas, a grid's steps."""
-    from simtti.workloads.catalogue import find
-
     base = load(spec.base)
     for workload in spec.workloads:
-        find(workload.workload)
+        check_named(workload.workload)
         load_host(workload.host)
         Policy(attention=workload.attention, launch=workload.launch)
     labels = [workload.label for workload in spec.workloads]

@@ -19,12 +19,13 @@ from simtti.simulator.engine.preparation import Progress, no_progress
 from simtti.simulator.policy import COMPILED, GRAPHS, Policy
 from simtti.simulator.result import Result
 from simtti.simulator.several_gpus import degrees_of, simulate_on
+from simtti.workloads.named import check_unchanged, is_trace_file, trace_of_file
 from simtti.workloads.offload import offloaded
 from simtti.workloads.trace import Trace
 
 
 def run(
-    workload: str | Trace,
+    workload: str | os.PathLike[str] | Trace,
     hw: str | Hardware,
     *,
     batch: int | None = None,
@@ -68,7 +69,8 @@ def run(
     """Simulate one inference.
 
     Args:
-        workload: a workload's name, or a Trace of your own.
+        workload: a workload's name, or what may stand in its place: a Trace, the path of a trace file, FILE.py:FUNCTION (a
+            function that returns a module and its inputs, a pipeline or a Trace: workloads.own).
         hw: a device's name, the path of a device YAML, or a Hardware.
         batch, steps, height, width, frames, prompt_tokens, dtype: what differs from the workload's default.
         guidance: classifier-free guidance: 'on', as the workload runs it; 'off'; 'in-turn', two passes instead of a batch of two;
@@ -124,6 +126,10 @@ def run(
     True
     """
     began = time.perf_counter()
+    if is_trace_file(workload):
+        if trace is not None:
+            raise InputError(f"two traces are given, {workload} and --trace {trace}; give one")
+        workload, trace = "", workload
     hardware = hw if isinstance(hw, Hardware) else load(hw)
     chosen = load_engine(engine)
     pytorch = pytorch or chosen.pytorch
@@ -249,12 +255,11 @@ def _trace(
     shape: dict[str, Any],
     guidance: str | None = None,
 ) -> Trace:
-    if path is not None or isinstance(workload, Trace):
-        given = [name for name, value in {**shape, "guidance": guidance}.items() if value is not None]
-        if given:
-            raise InputError(f"--{given[0]} cannot change a recorded trace; record one with it instead")
-        found = workload if isinstance(workload, Trace) else Trace.load(path)  # type: ignore[arg-type]
-        return found if steps is None else found.with_steps(steps)
+    if path is not None:
+        return trace_of_file(path, steps=steps, **shape, guidance=guidance)
+    if isinstance(workload, Trace):
+        check_unchanged({**shape, "guidance": guidance})
+        return workload if steps is None else workload.with_steps(steps)
     from simtti.workloads.guidance import guided_trace
 
     options = {key: value for key, value in shape.items() if value is not None}

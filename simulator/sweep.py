@@ -21,6 +21,7 @@ from simtti.hw_configs.hosts import load_host
 from simtti.jobs import Pool
 from simtti.journal import Journal, code_hash, journal_of, resumed, said_of_foreign
 from simtti.simulator.uncertainty.draws import COLUMNS
+from simtti.workloads.named import content_of, is_file
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -145,6 +146,8 @@ class Keys:
             for name in ("hw", "host", "trace", "cache")
             if isinstance(row.get(name), str)
         }
+        if is_file(row.get("workload")):
+            files["workload"] = content_of(row["workload"])
         return json.dumps({**row, "contents": files}, sort_keys=True, default=str)
 
     def _content(self, name: str, value: str) -> str:

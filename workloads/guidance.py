@@ -15,6 +15,7 @@ from typing import Any
 
 from simtti.errors import InputError, unknown
 from simtti.workloads.flops import flops
+from simtti.workloads.named import is_file
 from simtti.workloads.record import workload_trace
 from simtti.workloads.rewriting import (
     Writer,
@@ -44,6 +45,10 @@ def guided_trace(workload: str, given: str, **options: Any) -> Trace:
     share = _interval(given)
     if given == "on":
         return workload_trace(workload, **options)
+    if is_file(workload):
+        raise InputError(
+            f"guidance is {given!r}, which {workload} has or has not as it was recorded; leave it out"
+        )
     guided = workload_trace(workload, **options)
     if guided.options.get("guidance", 0) <= 1:
         raise InputError(

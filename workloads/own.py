@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -148,6 +149,11 @@ def record_file(what: str, *, steps: int | None = None, **options: Any) -> Trace
 def is_function_of_file(what: object) -> bool:
     """Whether it is written as FILE.py:FUNCTION."""
     return isinstance(what, str) and what.rpartition(":")[0].endswith(".py")
+
+
+def file_of(what: str | os.PathLike[str]) -> Path:
+    """The path of FILE in FILE.py:FUNCTION, or of a trace file."""
+    return Path(str(what).rpartition(":")[0] if is_function_of_file(what) else what)
 
 
 def _recorded_as_returned(what: str, found: Any, steps: int | None, given: dict[str, Any]) -> Trace:

@@ -12,6 +12,7 @@ from typing import Any
 from simtti.errors import InputError
 from simtti.workloads import own
 from simtti.workloads.catalogue import Options, Workload, find
+from simtti.workloads.named import is_file, trace_of_file
 from simtti.workloads.recording import Recording
 from simtti.workloads.trace import Trace
 
@@ -21,10 +22,12 @@ NEWEST_TRIED = {"torch": "2.13.0", "diffusers": "0.42.1", "transformers": "5.24.
 
 
 def workload_trace(name: str, **options: Any) -> Trace:
-    """The trace of a workload with the options of `record`.
+    """The trace of a workload with the options of `record`, or of the file that stands in its place.
 
     The default shape is shipped, for any number of steps; another one is recorded.
     """
+    if is_file(name):
+        return trace_of_file(name, **options)
     workload = find(name)
     wanted = workload.options(**options).given()
     path = shipped(workload)
