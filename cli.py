@@ -123,6 +123,7 @@ for _command in (
     measurements.validate,
     listings.workloads,
     listings.hardware,
+    listings.cache,
 ):
     main.add_command(_command)
 

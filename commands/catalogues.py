@@ -13,8 +13,11 @@ from simtti.hw_configs.schema import DATASHEET, calibration
 from simtti.words import inference_shape, number
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from simtti.hw_configs.hardware import Hardware
     from simtti.workloads.measured import Capture
+    from simtti.workloads.trace_cache import Kept
     from simtti.workloads.workload import Options, Workload
 
 
@@ -130,3 +133,16 @@ def print_device(content: dict[str, Any]) -> None:
             table.add_row(name, f"{float(entry['value']):g}", meaning, entry["source"] + status)
         console.print()
         console.print(table)
+
+
+def print_cache(place: Path, found: Sequence[Kept]) -> None:
+    """A row a kept trace, and where they are."""
+    table = _listing("Workload", "Shape", "KiB", "", texts=("Workload", "Shape", ""))
+    for each in found:
+        stale = "stale" if each.stale else ""
+        table.add_row(each.workload, inference_shape(each.options), f"{each.nbytes / 1024:,.0f}", stale)
+    console = Console(highlight=False)
+    if found:
+        console.print(table)
+    total = sum(each.nbytes for each in found)
+    console.print(f"{escape(str(place))}: {len(found)} traces, {total / 2**20:,.1f} MiB", style="dim")

@@ -1,9 +1,10 @@
-"""What there is: `simtti workloads`, `simtti hw`."""
+"""What there is: `simtti workloads`, `simtti hw`, `simtti cache`."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, TypeVar
 
 import click
@@ -96,6 +97,38 @@ def hardware(query: tuple[str, ...], as_json: bool) -> None:
         click.echo(json.dumps({device: each.to_dict() for device, each in found.items()}, indent=2))
     else:
         print_devices(found)
+
+
+@click.command()
+@click.option("--clear", is_flag=True, help="Take all of it away.")
+@click.option(
+    "--stale", is_flag=True, help="Take away what other versions of simtti or of torch's libraries left."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def cache(clear: bool, stale: bool, as_json: bool) -> None:
+    """Show the traces that were recorded and are kept for the next time, or take them away.
+
+    They are in $SIMTTI_CACHE, else $XDG_CACHE_HOME/simtti, else ~/.cache/simtti. What is stale is never used.
+
+    \b
+    simtti cache
+    simtti cache --stale
+    """
+    from simtti.workloads import trace_cache
+
+    place = trace_cache.folder()
+    if clear or stale:
+        count = trace_cache.clear(only_stale=not clear)
+        click.echo(f"{place}: {count} traces taken away", err=True)
+        return
+    found = trace_cache.entries()
+    if as_json:
+        traces = [{**asdict(each), "path": str(each.path)} for each in found]
+        click.echo(json.dumps({"folder": str(place), "traces": traces}, indent=2))
+        return
+    from simtti.commands.catalogues import print_cache
+
+    print_cache(place, found)
 
 
 def _matching(

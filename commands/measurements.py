@@ -325,7 +325,7 @@ def residuals(files: tuple[str, ...], out: str, rows: int, workers: int | None) 
 @click.option(
     "--traces",
     type=click.Path(),
-    help="A folder that keeps recorded traces for the next time; OUT/traces if not given.",
+    help="A folder that keeps recorded traces for the next time; the cache (simtti cache) if not given.",
 )
 @workers_option
 def runs(
@@ -350,12 +350,13 @@ def runs(
     from simtti.validation.measurements.read import read_measurements
     from simtti.validation.report import runs as content
     from simtti.validation.report.provenance import provenance
+    from simtti.workloads.trace_cache import folder as cache_folder
 
     folder = report_folder(out)
     measurements = read_measurements(list(files))
     with tempfile.TemporaryDirectory() as scratch:
         place = folder or Path(scratch)
-        kept = Path(traces) if traces else place / "traces"
+        kept = Path(traces) if traces else cache_folder()
         with stages() as advance:
             found = evaluate_runs(
                 measurements,

@@ -43,6 +43,7 @@ def scoreboard(collections: tuple[str, ...], out: str, predictions: str | None, 
     from simtti.validation.judge.scoreboard import read_collections, with_predictions
     from simtti.validation.report import scoreboard as content
     from simtti.validation.report.provenance import provenance
+    from simtti.workloads.trace_cache import folder as cache_folder
 
     folder = report_folder(out) or Path(out)
     read = read_collections(collections)
@@ -51,7 +52,7 @@ def scoreboard(collections: tuple[str, ...], out: str, predictions: str | None, 
         found = evaluate_runs(
             read.table,
             folder / "scoreboard.parquet",
-            traces=folder / "traces",
+            traces=cache_folder(),
             workers=workers,
             progress=advance,
         )

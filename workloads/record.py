@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from simtti.errors import InputError
-from simtti.workloads import own
+from simtti.workloads import models, own, trace_cache
 from simtti.workloads.catalogue import Options, Workload, find
 from simtti.workloads.named import is_file, trace_of_file
 from simtti.workloads.recording import Recording
@@ -21,15 +21,26 @@ TRACES = Path(__file__).parent / "traces" / "recorded"
 NEWEST_TRIED = {"torch": "2.13.0", "diffusers": "0.42.1", "transformers": "5.24.0"}
 
 
-def workload_trace(name: str, **options: Any) -> Trace:
+def workload_trace(name: str, *, kept_in: Path | None = None, **options: Any) -> Trace:
     """The trace of a workload with the options of `record`, or of the file that stands in its place.
 
-    The default shape is shipped, for any number of steps; another one is recorded.
+    The default shape is shipped, for any number of steps; another one is recorded, once: see `trace_cache`.
+    kept_in: the folder that keeps what is recorded; the user's if None.
     """
     if is_file(name):
         return trace_of_file(name, **options)
     workload = find(name)
     wanted = workload.options(**options).given()
+    found = _shipped_with(workload, wanted)
+    if found is not None:
+        return found
+    if not getattr(workload.builder, "__module__", "").startswith(f"{models.__name__}."):
+        return record_workload(name, **options)  # by code that may be another tomorrow
+    return trace_cache.kept(workload.name, wanted, lambda: record_workload(name, **options), kept_in)
+
+
+def _shipped_with(workload: Workload, wanted: dict[str, Any]) -> Trace | None:
+    """The shipped trace with these options, where it can be had from it."""
     path = shipped(workload)
     if _but_steps(wanted) == _but_steps(workload.defaults.given()) and path.exists():
         trace = Trace.load(path)
@@ -37,7 +48,7 @@ def workload_trace(name: str, **options: Any) -> Trace:
             return trace
         if trace.schedule:  # else its steps differ one from another, and are recorded anew
             return trace.with_steps(wanted["steps"], workload.turns)
-    return record_workload(name, **options)
+    return None
 
 
 def shipped(workload: Workload) -> Path:

@@ -1,17 +1,14 @@
-"""Traces of measured runs, recorded once and kept in a folder: what comes after costs the simulation only."""
+"""Traces of measured runs, recorded side by side and kept (`workloads.trace_cache`): what comes after costs the simulation only."""
 
 from __future__ import annotations
 
-import functools
-import hashlib
-import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-import simtti.workloads
 from simtti.errors import InputError
 from simtti.jobs import Pool
+from simtti.workloads import trace_cache
 from simtti.workloads.catalogue import find
 from simtti.workloads.record import workload_trace
 
@@ -54,31 +51,22 @@ def with_trace(options: Options, folder: Path | None) -> Options:
 
 def _record(path: Path, options: Options) -> None:
     try:
-        trace = workload_trace(options["workload"], **_shape(options))
+        trace = workload_trace(options["workload"], kept_in=path.parent, **_shape(options))
     except InputError:
         return
-    trace.save(path)
+    if not path.exists():  # one that ships
+        trace.save(path)
 
 
 def _path(options: Options, folder: Path) -> Path | None:
-    """Where the trace of a run is kept, named after all that decides what is in it; None if there is no such run."""
+    """Where the trace of a run is kept; None if there is no such run."""
     try:
         workload = find(options["workload"])
         wanted = workload.options(**_shape(options)).given()
     except InputError:
         return None
-    digest = hashlib.sha256(json.dumps([wanted, _recorder_hash()], sort_keys=True).encode()).hexdigest()
-    return folder / f"{workload.name}-{digest[:12]}.parquet"
+    return trace_cache.path_of(workload.name, wanted, folder)
 
 
 def _shape(options: Options) -> Options:
     return {name: value for name, value in options.items() if name in SHAPE}
-
-
-@functools.cache
-def _recorder_hash() -> str:
-    """Of the code that records: another version's traces are not taken."""
-    digest = hashlib.sha256()
-    for path in sorted(Path(simtti.workloads.__path__[0]).rglob("*.py")):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()

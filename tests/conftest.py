@@ -1,0 +1,21 @@
+"""What tests record is kept apart from what the user has recorded, and shared by the processes of one session."""
+
+import os
+
+import pytest
+
+from simtti.workloads import trace_cache
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _cache(tmp_path_factory):
+    base = tmp_path_factory.getbasetemp()
+    # Processes of one session have folders side by side in one that is the session's own.
+    place = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    before = os.environ.get(trace_cache.VARIABLE)
+    os.environ[trace_cache.VARIABLE] = str(place / "traces-recorded")
+    yield
+    if before is None:
+        del os.environ[trace_cache.VARIABLE]
+    else:
+        os.environ[trace_cache.VARIABLE] = before
