@@ -1,7 +1,7 @@
 """Traces of other batches, from the one that ships: what depends on the batch, found at build time from recordings, as numbers a + b x batch.
 
-    fit(one, two, three)              # from recordings at batch 1, 2 and 3: a Batches, or NotAffine says why there is none
-    Batches.load(path).trace(one, 16) # the trace at batch 16, equal to its recording
+    fit(one, two, three)               # from recordings at batch 1, 2 and 3: a Batches, or NotAffine says why there is none
+    Batches.load(path).trace(one, 16)  # the trace at batch 16, equal to its recording
 
 Of a step whose operators are the same ones at batch 1 and above, only what changes is stored: each layout's shape, strides and bytes,
 each attribute. A step that is another one at batch 1 (a VAE's decoder, whose layouts change where the batch is 1) is stored in full.
@@ -27,23 +27,21 @@ from simtti.files import replacing
 from simtti.workloads.trace import Operator, Phase, Step, TensorUse, Trace, row_major
 
 VERSION = 1
-# No batch above is scaled: the largest that is checked.
-LARGEST = 64
 _PER_IMAGE = "per image"
 _LEVEL = 19  # of zstd's compression
 # A number that is the same at every batch, or [at batch 0, for each image].
 Number: TypeAlias = "int | list[int]"
 
 
-class NotAffine(Exception):  # noqa: N818: an answer, not a mistake
+class NotAffine(Exception):  # noqa: N818
     """What depends on the batch does so in another way than a + b x batch."""
 
 
 @dataclass(frozen=True)
 class Batches:
-    """What a trace at batch 1 becomes at batches from 2 to LARGEST.
+    """What a trace at batch 1 becomes at larger ones.
 
-    content: of: the hash of the trace's operators. layouts, attributes: those at batch b. of_layouts, of_attributes: for each
+    content: of: the hash of the trace's file. largest: the largest batch that was checked. layouts, attributes: those at batch b. of_layouts, of_attributes: for each
     distinct one at batch 1, in the order in which they are met, the number of its counterpart; but_layouts, but_attributes: where
     it is another, by the place among operands and operators of the steps that are the same. ids: [from, shift] of tensors, ascending.
     phases: a list of steps each: [count, None], or [count, rows] in full.
@@ -73,9 +71,13 @@ class Batches:
             raise InputError(f"{path}: version {content.get('version')!r}; this simtti reads {VERSION}")
         return cls(content)
 
-    def fits(self, one: Trace) -> bool:
-        """Whether it was made for this trace, and not for one that shipped before."""
-        return bool(self.content["of"] == content_hash(one))
+    def reaches(self, batch: int, file: Path) -> bool:
+        """Whether it gives this batch, and was made for the trace in this file, not for one that shipped before."""
+        return 1 < batch <= self.content["largest"] and self.content["of"] == hash_of(file)
+
+    def made_for(self, file: Path, largest: int) -> Batches:
+        """The same, said to be for the trace in this file and to have been checked up to a batch."""
+        return Batches({**self.content, "of": hash_of(file), "largest": largest})
 
     def trace(self, one: Trace, batch: int) -> Trace:
         """The trace at `batch`, from the one at batch 1 that it was made for, with that one's steps."""
@@ -86,7 +88,9 @@ class Batches:
             found = []
             for step, (count, rows) in zip(phase.steps, steps, strict=True):
                 number = len(found)
-                operators = reader.same(step.operators) if rows is None else reader.own(phase.name, number, rows)
+                operators = (
+                    reader.same(step.operators) if rows is None else reader.own(phase.name, number, rows)
+                )
                 found.append(Step(_at(count, batch), tuple(operators)))
             phases.append(Phase(phase.name, tuple(found)))
         return replace(one, phases=tuple(phases), options={**one.options, "batch": batch})
@@ -100,7 +104,9 @@ def fit(one: Trace, two: Trace, three: Trace) -> Batches:
     """
     for name in ("parameters", "parameter_bytes", "schedule", "provenance"):
         _alike(name, *(getattr(trace, name) for trace in (one, two, three)))
-    _alike("phases", *([(phase.name, len(phase.steps)) for phase in trace.phases] for trace in (one, two, three)))
+    _alike(
+        "phases", *([(phase.name, len(phase.steps)) for phase in trace.phases] for trace in (one, two, three))
+    )
     writer = _Writer()
     phases = [
         [
@@ -109,17 +115,12 @@ def fit(one: Trace, two: Trace, three: Trace) -> Batches:
         ]
         for same in zip(one.phases, two.phases, three.phases, strict=True)
     ]
-    return Batches(
-        {"version": VERSION, "workload": one.workload, "of": content_hash(one), "phases": phases, **writer.tables()}
-    )
+    return Batches({"version": VERSION, "workload": one.workload, "phases": phases, **writer.tables()})
 
 
-def content_hash(trace: Trace) -> str:
-    """Of the operators of a trace, whatever its steps' counts."""
-    digest = hashlib.sha256()
-    for operator in trace.operators():
-        digest.update(repr(operator).encode())
-    return digest.hexdigest()[:16]
+def hash_of(file: Path) -> str:
+    """Of what is in a file."""
+    return hashlib.sha256(file.read_bytes()).hexdigest()[:16]
 
 
 # ---- numbers
@@ -324,7 +325,9 @@ class _Reader:
             )  # fmt: skip
 
     def own(self, phase: str, step: int, rows: Iterable[list[Any]]) -> Iterator[Operator]:
-        for position, (module, op, category, inputs, outputs, attributes, is_view, released) in enumerate(rows):
+        for position, (module, op, category, inputs, outputs, attributes, is_view, released) in enumerate(
+            rows
+        ):
             yield Operator(
                 phase, step, position, module, op, category,
                 tuple(self._use(*each) for each in inputs), tuple(self._use(*each) for each in outputs),

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from simtti.errors import InputError
-from simtti.workloads import models, own, trace_cache
+from simtti.workloads import batches, models, own, trace_cache
 from simtti.workloads.catalogue import Options, Workload, find
 from simtti.workloads.named import is_file, trace_of_file
 from simtti.workloads.recording import Recording
@@ -40,15 +40,25 @@ def workload_trace(name: str, *, kept_in: Path | None = None, **options: Any) ->
 
 
 def _shipped_with(workload: Workload, wanted: dict[str, Any]) -> Trace | None:
-    """The shipped trace with these options, where it can be had from it."""
+    """The shipped trace with these options, where it can be had from it: with other steps, at another batch.
+
+    Not where its steps differ one from another, nor where what happens at another batch is not known: those are recorded.
+    """
     path = shipped(workload)
-    if _but_steps(wanted) == _but_steps(workload.defaults.given()) and path.exists():
-        trace = Trace.load(path)
-        if trace.options == wanted:
-            return trace
-        if trace.schedule:  # else its steps differ one from another, and are recorded anew
-            return trace.with_steps(wanted["steps"], workload.turns)
-    return None
+    defaults = workload.defaults.given()
+    if {**defaults, **_scaled(wanted)} != wanted or not path.exists():
+        return None
+    trace = Trace.load(path)
+    batch = wanted["batch"]
+    if batch != trace.options["batch"]:
+        beside = batches.path_beside(path)
+        found = batches.Batches.load(beside) if beside.exists() else None
+        if found is None or not found.reaches(batch, path):
+            return None
+        trace = found.trace(trace, batch)
+    if trace.options == wanted:
+        return trace
+    return trace.with_steps(wanted["steps"], workload.turns) if trace.schedule else None
 
 
 def shipped(workload: Workload) -> Path:
@@ -56,8 +66,8 @@ def shipped(workload: Workload) -> Path:
     return TRACES / f"{workload.name}.parquet"
 
 
-def _but_steps(options: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if name != "steps"}
+def _scaled(options: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if name in ("steps", "batch")}
 
 
 def record(what: Any, /, *inputs: Any, **options: Any) -> Trace:
