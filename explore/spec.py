@@ -173,7 +173,9 @@ class Spec(BaseModel):
         """The same for specs that ask for the same evaluations: the workloads, the base device and the hosts, by what their files
         say."""
         hosts = {each.host: repr(load_host(each.host)) for each in self.workloads}
-        files = {each.workload: content_of(each.workload) for each in self.workloads if is_file(each.workload)}
+        files = {
+            each.workload: content_of(each.workload) for each in self.workloads if is_file(each.workload)
+        }
         content = self.model_dump(include={"base", "workloads"}) | ({"files": files} if files else {})
         return json.dumps({**content, "device": fingerprint(load(self.base)), "hosts": hosts}, sort_keys=True)
 

@@ -126,10 +126,11 @@ def run(
     True
     """
     began = time.perf_counter()
-    if is_trace_file(workload):
+    if not isinstance(workload, Trace) and is_trace_file(workload):
         if trace is not None:
             raise InputError(f"two traces are given, {workload} and --trace {trace}; give one")
         workload, trace = "", workload
+    assert not isinstance(workload, os.PathLike)
     hardware = hw if isinstance(hw, Hardware) else load(hw)
     chosen = load_engine(engine)
     pytorch = pytorch or chosen.pytorch

@@ -85,7 +85,7 @@ class Batches:
         reader = _Reader(content, batch)
         phases = []
         for phase, steps in zip(one.phases, content["phases"], strict=True):
-            found = []
+            found: list[Step] = []
             for step, (count, rows) in zip(phase.steps, steps, strict=True):
                 number = len(found)
                 operators = (
@@ -351,7 +351,7 @@ class _Counterparts:
     """The counterpart of each thing in turn."""
 
     def __init__(self, usual: list[int], others: list[list[int]]) -> None:
-        self.usual, self.others = usual, dict(map(tuple, others))
+        self.usual, self.others = usual, {place: number for place, number in others}
         self.numbers: dict[str, int] = {}
         self.place = -1
 
