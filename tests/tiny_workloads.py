@@ -102,9 +102,8 @@ def tiles(patch, options, recording):
     """A pipeline of diffusers' whose VAE decodes one latent frame after another, in tiles that it blends."""
     small = {"d_model": 4096, "d_kv": 8, "d_ff": 64, "num_layers": 1, "num_heads": 4, "vocab_size": 100}
     patch.setattr(wan, "UMT5_XXL", {**wan.UMT5_XXL, **small})
-    patch.setattr(wan, "TRANSFORMER_1_3B", {
-        "num_attention_heads": 2, "attention_head_dim": 24, "num_layers": 1, "ffn_dim": 64,
-    })  # fmt: skip
+    transformer = {"num_attention_heads": 2, "attention_head_dim": 24, "num_layers": 1, "ffn_dim": 64}
+    patch.setattr(wan, "T2V_1_3B", wan.Wan(transformer, {}))
     vae = with_defaults(diffusers.AutoencoderKLWan, base_dim=8, num_res_blocks=1)
     patch.setattr(diffusers, "AutoencoderKLWan", vae)
     wan.record_1_3b(options, recording)

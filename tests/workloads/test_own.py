@@ -134,7 +134,7 @@ def tiny_wan(small):
             text_encoder=build(
                 transformers.UMT5EncoderModel, transformers.UMT5Config(**small.UMT5_XXL), dtype="bf16"
             ),
-            transformer=build(diffusers.WanTransformer3DModel, **small.TRANSFORMER_1_3B, dtype="bf16"),
+            transformer=build(diffusers.WanTransformer3DModel, **small.T2V_1_3B.transformer, dtype="bf16"),
             vae=build(diffusers.AutoencoderKLWan, dtype="bf16"),
             scheduler=diffusers.UniPCMultistepScheduler(**wan.SCHEDULER),
             tokenizer=None,
