@@ -121,6 +121,24 @@ def test_a_difference_is_of_the_two_kernels():
     assert static + more == pytest.approx(dynamic)
 
 
+def test_short_rows_cost_their_share_of_an_sms_threads():
+    """Two warps and more wait for each other's largest magnitude, one for nobody."""
+    rows = [{"op": "computescale", "dtype": "fp8", "m": 8192, "k": k} for k in (32, 128, 256)]
+    warp, four, eight = (found.time_us for found in predict_rows(rows, H100))
+    assert warp < 1
+    assert 3 * warp < four < 0.6 * eight
+
+
+@pytest.mark.skipif(not QUANTIZED.exists(), reason=f"no {QUANTIZED}")
+@pytest.mark.parametrize(("hw", "most"), [("h100-sxm", 0.21), ("h200-sxm", 0.19), ("b200-sxm", 0.24)])
+def test_measured_scales_of_the_held_out_half(hw, most):
+    table = pd.read_parquet(QUANTIZED)
+    table = table[(table.hw == hw) & (table.op == "computescale") & (table.time_us > 0)]
+    table = table[~in_training(table)]
+    error = np.abs(predicted_us(table, devices.load(hw), 1) / table.time_us - 1)
+    assert error.mean() < most
+
+
 @pytest.mark.skipif(not GEMMS.exists(), reason=f"no {GEMMS}")
 @pytest.mark.parametrize(
     ("hw", "dtype", "most"),
