@@ -55,7 +55,7 @@ mask_option = click.option(
 )
 quantization_option = click.option(
     "--quantization",
-    help="The denoiser's linear layers in fewer bits, as torchao does it: fp8, fp8-row, fp8-block, nvfp4, int8, fp8-weight-only, "
+    help="The denoiser's linear layers in fewer bits, as torchao does it: fp8, fp8-row, fp8-block, mxfp8, nvfp4, int8, fp8-weight-only, "
     "int8-weight-only, int4-weight-only.",
 )
 cache_option = click.option(

@@ -5,13 +5,14 @@ What torchao's configurations do to a linear layer (torchao/quantization/quant_a
     fp8              scales of a whole tensor: the input's largest magnitude, the input in fp8, `_scaled_mm`
     fp8-row          the same with a scale of each token and of each output
     fp8-block        a scale of each 1 x 128 of the input and 128 x 128 of the weight
+    mxfp8            fp8 with a power of two for each 32 numbers
     nvfp4            fp4 with an fp8 scale of each 16 numbers, and one of the whole tensor
     int8             int8 by token and by output: `_int_mm`, whose int32 results are scaled afterwards
     fp8-weight-only, int8-weight-only   the weight is brought back to 16 bits before each product
     int4-weight-only weights in four bits, scales of 128, unpacked inside the product
 
 What stays as it is: text encoders and the VAE (nobody quantises them with these calls), what is no linear layer, and layers whose
-sides the formats do not divide (torchao leaves those out: 16 for fp8, 128 for blocks and int4, 32 for nvfp4, more than 16 inputs for int8).
+sides the formats do not divide (torchao leaves those out: 16 for fp8, 128 for blocks and int4, 32 for mxfp8 and nvfp4, more than 16 inputs for int8).
 All others are taken, small ones as well: torchao's default filter is "is it a Linear". Weights lie in memory in the format, with
 their scales; biases, norms and embeddings stay.
 
@@ -35,6 +36,7 @@ PRODUCTS = ("aten::mm", "aten::addmm", "aten::linear")
 HALVES = ("bf16", "fp16")
 BLOCK = 128  # exact: numbers that share a scale in fp8-block and int4
 NVFP4_GROUP = 16  # exact: the same in nvfp4
+MXFP8_GROUP = 32  # exact: and in mxfp8 (OCP Microscaling Formats 1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -341,6 +343,20 @@ def _fp8_block(maker: Maker, linear: Linear) -> list[Operator]:
     return [*before, *_scaled_product(maker, linear, *found)]
 
 
+def _mxfp8(maker: Maker, linear: Linear) -> list[Operator]:
+    """Scales need no more than their own block, so that one kernel reads the input once (torchao, mx_formats/kernels.py)."""
+
+    def make() -> tuple[list[Operator], tuple[TensorUse, ...]]:
+        calls, x = _Calls(maker, linear), _flat(linear)
+        numbers = maker.made(x.shape, "fp8_e4m3")
+        scales = maker.made((linear.m, linear.k // MXFP8_GROUP), "fp8_e8m0")
+        calls.call("torchao::triton_to_mxfp8_dim0", (x,), (numbers, scales))
+        return calls.operators, (numbers, scales)
+
+    before, found = maker.once(linear, make)
+    return [*before, *_scaled_product(maker, linear, *found)]
+
+
 def _nvfp4(maker: Maker, linear: Linear) -> list[Operator]:
     def make() -> tuple[list[Operator], tuple[TensorUse, ...]]:
         calls, x = _Calls(maker, linear), _flat(linear)
@@ -421,6 +437,7 @@ SCHEMES: dict[str, Scheme] = {
     "fp8": Scheme("fp8_e4m3", "fp8", 16, _one, "fp32", _fp8),
     "fp8-row": Scheme("fp8_e4m3", "fp8", 16, _outputs, "fp32", _fp8_row),
     "fp8-block": Scheme("fp8_e4m3", "fp8_block", BLOCK, lambda n, k: n * k // BLOCK**2, "fp32", _fp8_block),
+    "mxfp8": Scheme("fp8_e4m3", "mxfp8", 32, lambda n, k: n * k // MXFP8_GROUP, "fp8_e8m0", _mxfp8),
     "nvfp4": Scheme("nvfp4", "nvfp4", 32, lambda n, k: n * k // NVFP4_GROUP, "fp8_e4m3", _nvfp4, numbers=2),
     "int8": Scheme("int8", "int8", 8, _outputs, "bf16", _int8, more_inputs_than=16),
     "int8-weight-only": Scheme("int8", "", 1, _outputs, "bf16", _int8_weight_only),

@@ -354,7 +354,8 @@ SCALED_OPERANDS = 4  # exact: of aten::_scaled_mm before the bias: two matrices 
 
 
 def _lower_scaled(operator: Operator, target: Target) -> list[Kernel]:
-    """aten::_scaled_mm: with a scale of each tensor cuBLAS's kernels in fp8; with scales of rows or blocks, and fp4, CUTLASS's."""
+    """aten::_scaled_mm: with a scale of each tensor cuBLAS's kernels in fp8; with scales of rows or blocks, and fp4, CUTLASS's. Scales that are
+    powers of two are mxfp8's."""
     a, b = operator.inputs[:2]
     packed = DTYPES[a.dtype].packed
     m, n, k = a.shape[0], b.shape[1], a.shape[1] * packed
@@ -364,7 +365,12 @@ def _lower_scaled(operator: Operator, target: Target) -> list[Kernel]:
         check_format("fp8", target.hardware)
         bias = len(reads) > SCALED_OPERANDS
         return gemm(Gemm(m, n, k, dtype="fp8", reads=reads, writes=writes, bias=bias), target.hardware)
-    dtype = "nvfp4" if packed > 1 else "fp8_block" if scales > m else "fp8"
+    if packed > 1:
+        dtype = "nvfp4"
+    elif scales > 1 and operator.inputs[2].dtype == "fp8_e8m0":
+        dtype = "mxfp8"
+    else:
+        dtype = "fp8_block" if scales > m else "fp8"
     return scaled_gemm(ScaledGemm(m, n, k, dtype, reads, writes), target.hardware)
 
 

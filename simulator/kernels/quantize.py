@@ -204,7 +204,7 @@ SCALE_MATRIX = Family(
     aten=_lowered("quantize_static", 1, "_C::static_scaled_fp8_quant")
     | _lowered("quantize_token", 2, "_C::dynamic_per_token_scaled_fp8_quant _C::dynamic_scaled_int8_quant")
     | _lowered("quantize_group", 1, "_C::per_token_group_fp8_quant")
-    | _lowered("quantize_fp4", 1, "_C::scaled_fp4_quant"),
+    | _lowered("quantize_fp4", 1, "_C::scaled_fp4_quant torchao::triton_to_mxfp8_dim0"),
     dtypes=FORMATS,
 )
 COMPUTE_SCALE = Family(

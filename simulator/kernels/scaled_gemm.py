@@ -7,7 +7,8 @@ the numbers their scales. What differs:
 - The tile is mostly not chosen by time but by a rule on the shape: vLLM's dispatch for each architecture, as its source has it.
 - Scales by blocks of 128 (fp8_block) on Hopper and Ada: tensor cores cannot apply them, so that every 128 of k each accumulator
   is scaled and added in fp32 on the CUDA cores (DeepGEMM: promotion). Blackwell's tensor cores take scales of blocks themselves.
-- nvfp4 has an fp8 scale for each 16 numbers of k, which the tensor cores apply.
+- nvfp4 has an fp8 scale for each 16 numbers of k, mxfp8 a power of two for each 32, which the tensor cores of Blackwell apply. Of
+  mxfp8 nothing was measured: tiles and quantisation are nvfp4's, the rate and the rest those of fp8.
 
 How it is measured (aiconfigurator, collector/vllm/collect_gemm.py): a linear layer of vLLM is called, so that its input is
 quantised first. In fp8 six layers with a weight each go round from a CUDA graph, the input with a scale known before; nvfp4 is one layer
@@ -73,6 +74,7 @@ FORMATS = {  # exact: the formats' definitions, and the collector's loops
     "fp8": Format(1.0, 0.0, 128, WEIGHT_SETS, "quantize_linear", "scaled_fp8", 0),
     "fp8_block": Format(1.0, 4 / BLOCK, 128, 1, "quantize_group", "scaled_block", BLOCK),
     "nvfp4": Format(0.5, 1 / 16, 256, 1, "quantize_fp4", "scaled_fp4", 64),
+    "mxfp8": Format(1.0, 1 / 32, 128, 1, "quantize_fp4", "scaled_fp8", 128),
 }
 
 
@@ -314,7 +316,7 @@ MOST_REGISTERS, OTHER_REGISTERS = 255, 96
 def tiles_of_format(m: int, n: int, k: int, dtype: str, hardware: Hardware) -> tuple[Tile, ...]:
     """The tiles that a product of m x k by k x n may run on, of which the library takes the fastest; mostly one, by a rule."""
     if hardware.matrix_unit == "tcgen05":
-        if dtype == "nvfp4":
+        if dtype in ("nvfp4", "mxfp8"):
             return _tcgen05_fp4()
         whole = m == WHOLE_ROWS and k < SHORT_K
         return (_on_pairs(_warpgroups(SQUARE if whole else _rule(TCGEN05_FP8, m, n))),)

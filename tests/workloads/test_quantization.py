@@ -69,6 +69,18 @@ def test_layers_that_read_one_input_quantise_it_once_where_it_is_compiled():
     assert len(numbers) == 1
 
 
+def test_mxfp8_multiplies_as_fast_as_fp8_with_less_work_before_it():
+    fp8, mxfp8 = (
+        simtti.run(trace_of(layer(0, 10, n=8192, k=8192)), "b200-sxm", quantization=each)
+        for each in ("fp8", "mxfp8")
+    )
+    assert mxfp8.latency_s < fp8.latency_s
+    with pytest.raises(
+        InputError, match=r"h100-sxm has no tensor-core path for dtype 'mxfp8' \(it has: .*fp8"
+    ):
+        simtti.run(trace_of(layer(0, 10)), "h100-sxm", quantization="mxfp8")
+
+
 def test_an_input_that_is_written_in_between_is_quantised_again():
     write = operator(1, op="aten::add_", outputs=(use(50, (M, K), dtype="bf16", storage_bytes=2 * M * K),))
     trace = small_trace(phases=(Phase("denoising", (Step(1, (layer(0, 10), write, layer(2, 30))),)),))
