@@ -34,6 +34,9 @@ DTYPES: dict[str, DType] = {
         1, "tensor_fp8_flops_per_cycle_sm"
     ),  # one a block of 128 x 128 of the weight and of 1 x 128 of the input
     # e2m1 in pairs (torch.float4_e2m1fn_x2), an fp8 scale for each 16 numbers.
+    "int4": DType(
+        1, "tensor_int4_flops_per_cycle_sm", packed=2
+    ),  # in pairs, a scale of 16 bits for each 64 numbers
     "nvfp4": DType(1, "tensor_fp4_flops_per_cycle_sm", packed=2),
     # fp8 with a power of two for each 32 numbers (E8M0; OCP Microscaling Formats 1.0), which the tensor cores apply: those that
     # take fp4 do

@@ -104,6 +104,7 @@ class Hardware(Groups):
     # Datasheet, 0 where a file does not say: rates of formats that not every tensor core takes.
     tensor_fp4_flops_per_cycle_sm: float = 0.0
     tensor_int8_flops_per_cycle_sm: float = 0.0
+    tensor_int4_flops_per_cycle_sm: float = 0.0
     host_link_bytes_per_s: float = 0.0  # datasheet; 0 where a file does not say
     _groups: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
 

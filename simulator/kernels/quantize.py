@@ -18,7 +18,7 @@ hw_configs/families/quantize.yaml.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from simtti.dtypes import DTYPES, ITEM_BYTES
 from simtti.hw_configs.hardware import Hardware
@@ -34,6 +34,8 @@ from simtti.simulator.kernels.family import (
     Work,
     lowered_by,
     needed,
+    reads_of,
+    writes_of,
 )
 from simtti.simulator.kernels.machine import ISSUE_LANES, LANES
 from simtti.workloads.trace import Operator
@@ -166,6 +168,19 @@ def _lower(operator: Operator, target: Target, style: str, passes: int) -> list[
     return [quantize(problem, getattr(target.hardware, style), target.hardware)]
 
 
+def _lower_low_rank(operator: Operator, target: Target) -> list[Kernel]:
+    """nunchaku::quantize_w4a4_act_fuse_lora: rows in four bits, and in the same pass their products with the first factor of the low-rank
+    branch, by the tensor cores in 16 bits."""
+    (x, low), (numbers, *_) = operator.inputs, operator.outputs
+    (rows, columns), rank = x.shape, low.shape[-1]
+    problem = Quantize(
+        rows, columns, numbers.dtype, x.dtype, reads=reads_of(operator), writes=writes_of(operator), name="quantize_w4a4",
+    )  # fmt: skip
+    kernel = quantize(problem, target.hardware.quantize_fp4, target.hardware)
+    flops = 2.0 * columns * rank
+    return [replace(kernel, tensor_flops=flops, tensor_dtype=x.dtype, flops=flops * rows)]
+
+
 def _lowered(style: str, passes: int, names: str) -> dict[str, Lower]:
     def lower(operator: Operator, target: Target) -> list[Kernel]:
         return _lower(operator, target, style, passes)
@@ -204,7 +219,8 @@ SCALE_MATRIX = Family(
     aten=_lowered("quantize_static", 1, "_C::static_scaled_fp8_quant")
     | _lowered("quantize_token", 2, "_C::dynamic_per_token_scaled_fp8_quant _C::dynamic_scaled_int8_quant")
     | _lowered("quantize_group", 1, "_C::per_token_group_fp8_quant")
-    | _lowered("quantize_fp4", 1, "_C::scaled_fp4_quant torchao::triton_to_mxfp8_dim0"),
+    | _lowered("quantize_fp4", 1, "_C::scaled_fp4_quant torchao::triton_to_mxfp8_dim0")
+    | lowered_by(_lower_low_rank, "nunchaku::quantize_w4a4_act_fuse_lora"),
     dtypes=FORMATS,
 )
 COMPUTE_SCALE = Family(

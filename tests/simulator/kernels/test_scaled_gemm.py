@@ -23,7 +23,7 @@ GEMMS, QUANTIZED = (places.MEASURED / name for name in ("gemm_low_precision.parq
 FORMATS = {
     H100: ("fp8", "fp8_block"),
     B200: ("fp8", "fp8_block", "mxfp8", "nvfp4"),
-    L40S: ("fp8", "fp8_block"),
+    L40S: ("fp8", "fp8_block", "int4"),
 }
 cases = st.sampled_from([(device, dtype) for device, dtypes in FORMATS.items() for dtype in dtypes])
 sides = st.integers(1, 256).map(lambda count: 128 * count)
@@ -42,7 +42,13 @@ def test_work_is_the_problems_and_the_kernel_fits(m, n, k, case):
     assert kernel.flops == 2 * m * n * k
     assert kernel.grid * kernel.tensor_flops >= kernel.flops
     assert ctas_per_sm(kernel, device) >= 1
-    per_number = {"fp8": 1.0, "fp8_block": 1 + 4 / 128, "mxfp8": 1 + 1 / 32, "nvfp4": 0.5 + 1 / 16}[dtype]
+    per_number = {
+        "fp8": 1.0,
+        "fp8_block": 1 + 4 / 128,
+        "int4": 0.5 + 2 / 64,
+        "mxfp8": 1 + 1 / 32,
+        "nvfp4": 0.5 + 1 / 16,
+    }[dtype]
     assert kernel.read_bytes == pytest.approx((m + n) * k * per_number)
     assert kernel.written_bytes == 2 * m * n
     assert kernel.flops / lone_time_s(kernel, device) < device.peak_flops(dtype)
@@ -90,7 +96,7 @@ def test_a_layer_quantises_its_input_first_and_no_call_is_shorter_than_the_host(
 
 @pytest.mark.parametrize(
     ("device", "dtype"),
-    [(A100, "fp8"), (A100, "fp8_block"), (H100, "nvfp4"), (H100, "mxfp8"), (L40S, "nvfp4")],
+    [(A100, "fp8"), (A100, "fp8_block"), (H100, "nvfp4"), (H100, "mxfp8"), (L40S, "nvfp4"), (B200, "int4")],
 )
 def test_a_device_without_the_format_says_what_it_has(device, dtype):
     row = {"op": "gemm", "dtype": dtype, "m": 64, "n": 128, "k": 128}
