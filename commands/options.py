@@ -61,8 +61,8 @@ mask_option = click.option(
 )
 quantization_option = click.option(
     "--quantization",
-    help="The denoiser's linear layers in fewer bits, as torchao does it: fp8, fp8-row, fp8-block, nvfp4, int8, fp8-weight-only, "
-    "int8-weight-only, int4-weight-only.",
+    help="The denoiser's linear layers in fewer bits, as torchao does it: fp8, fp8-row, fp8-block, mxfp8, nvfp4, int8, fp8-weight-only, "
+    "int8-weight-only, int4-weight-only; or nunchaku: svdq-int4, svdq-nvfp4.",
 )
 cache_option = click.option(
     "--cache",

@@ -107,6 +107,7 @@ class Hardware(Groups):
     # Datasheet, 0 where a file does not say: rates of formats that not every tensor core takes.
     tensor_fp4_flops_per_cycle_sm: float = 0.0
     tensor_int8_flops_per_cycle_sm: float = 0.0
+    tensor_int4_flops_per_cycle_sm: float = 0.0
     host_link_bytes_per_s: float = 0.0  # datasheet; 0 where a file does not say
     _groups: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
 
@@ -191,8 +192,12 @@ class Hardware(Groups):
         """The datasheet's number for `dtype`; 0 where the tensor cores do not take it."""
         if dtype == "bf16" and self.architecture in WITHOUT_BF16:
             return 0.0
-        field = DTYPES[dtype].tensor_rate if dtype in DTYPES else ""
-        return float(getattr(self, field)) if field else 0.0
+        if dtype not in DTYPES or not DTYPES[dtype].tensor_rate:
+            return 0.0
+        known = DTYPES[dtype]
+        if known.only_with and not getattr(self, known.only_with):
+            return 0.0
+        return float(getattr(self, known.tensor_rate))
 
     def peak_flops(self, dtype: str = "fp16") -> float:
         """Datasheet tensor-core FLOP/s of the device."""

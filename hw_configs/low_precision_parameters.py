@@ -25,6 +25,7 @@ class QuantizeStyle(NamedTuple):
 
     row_slots: float
     piece_slots: float
+    number_slots: float
     latency_s: float
     trip_s: float
     scale_s: float

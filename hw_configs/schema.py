@@ -51,6 +51,12 @@ DATASHEET: dict[str, tuple[type, float, float, str]] = {
         1e6,
         "dense tensor-core operations a cycle, INT8; 0 when it has none",
     ),
+    "tensor_int4_flops_per_cycle_sm": (
+        float,
+        0,
+        1e6,
+        "dense tensor-core operations a cycle, INT4; 0 when it has none",
+    ),
     "fp32_flops_per_cycle_sm": (float, 1, 1e5, "FP32 FLOPs a cycle (a fused multiply-add is two)"),
     "sfu_ops_per_cycle_sm": (float, 1, 1e5, "special-function results a cycle"),
     "registers_per_sm": (int, 1024, 1 << 24, "32-bit registers"),
@@ -84,6 +90,7 @@ DATASHEET: dict[str, tuple[type, float, float, str]] = {
 OPTIONAL_DATASHEET = (
     "tensor_fp4_flops_per_cycle_sm",
     "tensor_int8_flops_per_cycle_sm",
+    "tensor_int4_flops_per_cycle_sm",
     "host_link_bytes_per_s",
 )
 DEVICE_CALIBRATION: dict[str, tuple[type, float, float, str]] = {

@@ -102,8 +102,8 @@ def run(
         dependent_launch: programmatic dependent launch: a kernel is set up while the one before it drains.
         mask: 'keep': masks that hide padding are added to the scores, which leaves only the memory-efficient kernel; 'drop': sequences
             are packed without padding; '': as the workload is mostly run.
-        quantization: the denoiser's linear layers in fewer bits: fp8, fp8-row, fp8-block, nvfp4, int8, fp8-weight-only,
-            int8-weight-only or int4-weight-only (see workloads.quantization).
+        quantization: the denoiser's linear layers in fewer bits: fp8, fp8-row, fp8-block, mxfp8, nvfp4, int8, fp8-weight-only,
+            int8-weight-only, int4-weight-only, svdq-int4 or svdq-nvfp4 (see workloads.quantization).
         cache: a cache of transformer blocks between steps and the share of the steps that hit, 'fbcache:0.6', 'teacache:0.5',
             'dbcache:0.5:fn=8:bn=0:warmup=8', 'magcache:0.5', or the path of a YAML schedule (see workloads.cache_schedule).
         lora: the rank of an adapter at each attention projection of the denoiser, not fused (see workloads.lora).

@@ -23,7 +23,7 @@ from simtti.workloads.trace import ITEM_BYTES, Operator, TensorUse, row_major
 
 _DTYPES = {
     "float": "fp32", "double": "fp64", "c10::Half": "fp16", "c10::BFloat16": "bf16",
-    "c10::Float8_e4m3fn": "fp8_e4m3", "c10::Float8_e5m2": "fp8_e5m2", "c10::Float4_e2m1fn_x2": "nvfp4",
+    "c10::Float8_e4m3fn": "fp8_e4m3", "c10::Float8_e5m2": "fp8_e5m2", "c10::Float8_e8m0fnu": "fp8_e8m0", "c10::Float4_e2m1fn_x2": "nvfp4",
     "c10::complex<float>": "complex64", "c10::complex<double>": "complex128",
     "long int": "int64", "long": "int64", "int": "int32", "short int": "int16", "short": "int16",
     "signed char": "int8", "unsigned char": "uint8", "bool": "bool",
@@ -32,7 +32,7 @@ KINETO_DTYPES = {ours: theirs for theirs, ours in reversed(_DTYPES.items())}
 # c10::ScalarType and c10::MemoryFormat, which Kineto writes as numbers.
 _SCALAR_TYPES = {
     0: "uint8", 1: "int8", 2: "int16", 3: "int32", 4: "int64", 5: "fp16", 6: "fp32", 7: "fp64",
-    9: "complex64", 10: "complex128", 11: "bool", 15: "bf16", 23: "fp8_e5m2", 24: "fp8_e4m3", 45: "nvfp4",
+    9: "complex64", 10: "complex128", 11: "bool", 15: "bf16", 23: "fp8_e5m2", 24: "fp8_e4m3", 44: "fp8_e8m0", 45: "nvfp4",
 }  # fmt: skip
 # A shape that makes no sense: elements beyond any memory.
 _MOST_ELEMENTS = 2**44

@@ -5,13 +5,15 @@ What torchao's configurations do to a linear layer (torchao/quantization/quant_a
     fp8              scales of a whole tensor: the input's largest magnitude, the input in fp8, `_scaled_mm`
     fp8-row          the same with a scale of each token and of each output
     fp8-block        a scale of each 1 x 128 of the input and 128 x 128 of the weight
+    mxfp8            fp8 with a power of two for each 32 numbers
     nvfp4            fp4 with an fp8 scale of each 16 numbers, and one of the whole tensor
     int8             int8 by token and by output: `_int_mm`, whose int32 results are scaled afterwards
     fp8-weight-only, int8-weight-only   the weight is brought back to 16 bits before each product
+    svdq-int4, svdq-nvfp4   SVDQuant as nunchaku runs it: four bits by four bits, beside them a branch of rank 32 in 16 bits
     int4-weight-only weights in four bits, scales of 128, unpacked inside the product
 
 What stays as it is: text encoders and the VAE (nobody quantises them with these calls), what is no linear layer, and layers whose
-sides the formats do not divide (torchao leaves those out: 16 for fp8, 128 for blocks and int4, 32 for nvfp4, more than 16 inputs for int8).
+sides the formats do not divide (torchao leaves those out: 16 for fp8, 128 for blocks and int4, 32 for mxfp8 and nvfp4, more than 16 inputs for int8).
 All others are taken, small ones as well: torchao's default filter is "is it a Linear". Weights lie in memory in the format, with
 their scales; biases, norms and embeddings stay.
 
@@ -35,6 +37,10 @@ PRODUCTS = ("aten::mm", "aten::addmm", "aten::linear")
 HALVES = ("bf16", "fp16")
 BLOCK = 128  # exact: numbers that share a scale in fp8-block and int4
 NVFP4_GROUP = 16  # exact: the same in nvfp4
+INT4_GROUP = 64  # exact: in nunchaku's int4
+RANK = 32  # exact: of SVDQuant's low-rank branch (Li et al., SVDQuant, 2024)
+GEMV_ROWS = 8  # exact: rows of the input up to which nunchaku leaves activations as they are (gemv_awq)
+MXFP8_GROUP = 32  # exact: and in mxfp8 (OCP Microscaling Formats 1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +75,7 @@ class Scheme:
 
     dtype: of the weights. multiplies: the type that tensor cores multiply, '' where it is the model's own. numbers: in an item of
     the weight. divides: what n and k have to be multiples of. scales: how many a weight of n x k has, and bytes of each. makes: the
-    operators in place of a call.
+    operators in place of a call. in_blocks: only layers of numbered blocks, not those before and after them.
     """
 
     dtype: str
@@ -80,10 +86,13 @@ class Scheme:
     makes: Callable[[Maker, Linear], list[Operator]]
     numbers: int = 1
     more_inputs_than: int = 0
+    in_blocks: bool = False
 
     def takes(self, linear: Linear) -> bool:
         """Whether the library quantises this layer."""
         fits = linear.n % self.divides == 0 and linear.k % self.divides == 0
+        if self.in_blocks and not any(part.isdigit() for part in linear.operator.module.split(".")):
+            return False
         return fits and linear.k > self.more_inputs_than and linear.x.dtype in HALVES
 
 
@@ -134,6 +143,7 @@ class Maker:
         self.saved_bytes: dict[str, int] = {}
         used = (use.tensor for op in trace.operators() for use in (*op.inputs, *op.outputs))
         self._fresh = itertools.count(max(used, default=-1) + 1)
+        self._factors: dict[int, tuple[TensorUse, TensorUse]] = {}
         self._mine: set[int] = set()  # activations that the pass makes
         self._ready: dict[object, tuple[TensorUse, ...]] = {}  # inputs that are quantised already
 
@@ -208,6 +218,17 @@ class Maker:
         saved = old.storage_bytes - nbytes - scales.storage_bytes
         self.saved_bytes[component] = self.saved_bytes.get(component, 0) + saved
 
+    def low_rank(self, linear: Linear) -> tuple[TensorUse, TensorUse]:
+        """The two factors of the layer's low-rank branch, k x RANK and n x RANK."""
+        key = linear.weight.tensor
+        if key not in self._factors:
+            half = linear.x.dtype
+            made = tuple(self.made((size, RANK), half, "parameter") for size in (linear.k, linear.n))
+            self._factors[key] = (made[0], made[1])
+            component = linear.operator.module.partition(".")[0]
+            self.saved_bytes[component] -= sum(use.storage_bytes for use in made)
+        return self._factors[key]
+
     def made(
         self,
         shape: Sequence[int],
@@ -224,13 +245,16 @@ class Maker:
         return TensorUse(tensor, sizes, strides or row_major(sizes), dtype, nbytes, role)
 
     def once(
-        self, linear: Linear, make: Callable[[], tuple[list[Operator], tuple[TensorUse, ...]]]
+        self,
+        linear: Linear,
+        make: Callable[[], tuple[list[Operator], tuple[TensorUse, ...]]],
+        always: bool = False,
     ) -> tuple[list[Operator], tuple[TensorUse, ...]]:
         """What `make` does to the layer's input: operators and results; no operators where torch.compile has the results of another layer
-        that reads the same. Parts of a tensor may lie anywhere in it, so that only whole ones count as the same."""
+        that reads the same. always: so does the library without it. Parts of a tensor may lie anywhere in it, so that only whole ones count as the same."""
         x = linear.x
         key = (x.tensor, x.shape, x.strides)
-        if not self.compiled or x.nbytes != x.storage_bytes:
+        if not (self.compiled or always) or x.nbytes != x.storage_bytes:
             return make()
         if key in self._ready:
             return [], self._ready[key][1:]
@@ -269,12 +293,13 @@ class _Calls:
         name: str,
         inputs: Sequence[TensorUse],
         out: TensorUse | tuple[TensorUse, ...],
+        category: str = "Elementwise",
         **attributes: object,
     ) -> TensorUse:
-        """One more; its (first) result."""
+        """One more; its (first) result. category: of an operator that is not aten's."""
         outputs = out if isinstance(out, tuple) else (out,)
         full = name if "::" in name else f"aten::{name}"
-        category = "Elementwise" if "::" in name else known_operator(full).category
+        category = category if "::" in name else known_operator(full).category
         made = replace(self.linear.operator, op=full, category=category, is_view=False, released=())
         self.operators.append(replace(made, inputs=tuple(inputs), outputs=outputs, attributes=attributes))
         return outputs[0]
@@ -335,6 +360,20 @@ def _fp8_block(maker: Maker, linear: Linear) -> list[Operator]:
         scales = maker.made((linear.m, linear.k // BLOCK), "fp32")
         numbers = maker.made(x.shape, "fp8_e4m3")
         calls.call("_C::per_token_group_fp8_quant", (x,), (numbers, scales))
+        return calls.operators, (numbers, scales)
+
+    before, found = maker.once(linear, make)
+    return [*before, *_scaled_product(maker, linear, *found)]
+
+
+def _mxfp8(maker: Maker, linear: Linear) -> list[Operator]:
+    """Scales need no more than their own block, so that one kernel reads the input once (torchao, mx_formats/kernels.py)."""
+
+    def make() -> tuple[list[Operator], tuple[TensorUse, ...]]:
+        calls, x = _Calls(maker, linear), _flat(linear)
+        numbers = maker.made(x.shape, "fp8_e4m3")
+        scales = maker.made((linear.m, linear.k // MXFP8_GROUP), "fp8_e8m0")
+        calls.call("torchao::triton_to_mxfp8_dim0", (x,), (numbers, scales))
         return calls.operators, (numbers, scales)
 
     before, found = maker.once(linear, make)
@@ -409,6 +448,36 @@ def _int4_weight_only(maker: Maker, linear: Linear) -> list[Operator]:
     return calls.operators
 
 
+def _svdquant(dtype: str, group: int, scale_dtype: str) -> Callable[[Maker, Linear], list[Operator]]:
+    """nunchaku's two kernels for a layer: the input in four bits with its product by the branch's first factor; the product, to
+    which the second factor's is added. Layers of few rows (modulation) keep their input and have weights of four bits alone."""
+
+    def makes(maker: Maker, linear: Linear) -> list[Operator]:
+        if linear.m <= GEMV_ROWS:
+            return _int4_weight_only(maker, linear)
+        down, up = maker.low_rank(linear)
+
+        def make() -> tuple[list[Operator], tuple[TensorUse, ...]]:
+            calls, m, k = _Calls(maker, linear), linear.m, linear.k
+            found = (
+                maker.made((m, k // 2), dtype),
+                maker.made((m, k // group), scale_dtype),
+                maker.made((m, RANK), "fp32"),
+            )
+            calls.call("nunchaku::quantize_w4a4_act_fuse_lora", (_flat(linear), down), found)
+            return calls.operators, found
+
+        # queries, keys and values are one layer there
+        before, (numbers, scales, low) = maker.once(linear, make, always=True)
+        calls, weight = _Calls(maker, linear), linear.weight.tensor
+        inputs = (numbers, maker.weights[weight], scales, maker.scales[weight], low, up)
+        bias = (linear.bias,) if linear.bias else ()
+        calls.call("nunchaku::gemm_w4a4", (*inputs, *bias), linear.out, category="Linear")
+        return [*before, *calls.operators]
+
+    return makes
+
+
 def _one(n: int, k: int) -> int:
     return 1
 
@@ -421,10 +490,31 @@ SCHEMES: dict[str, Scheme] = {
     "fp8": Scheme("fp8_e4m3", "fp8", 16, _one, "fp32", _fp8),
     "fp8-row": Scheme("fp8_e4m3", "fp8", 16, _outputs, "fp32", _fp8_row),
     "fp8-block": Scheme("fp8_e4m3", "fp8_block", BLOCK, lambda n, k: n * k // BLOCK**2, "fp32", _fp8_block),
+    "mxfp8": Scheme("fp8_e4m3", "mxfp8", 32, lambda n, k: n * k // MXFP8_GROUP, "fp8_e8m0", _mxfp8),
     "nvfp4": Scheme("nvfp4", "nvfp4", 32, lambda n, k: n * k // NVFP4_GROUP, "fp8_e4m3", _nvfp4, numbers=2),
     "int8": Scheme("int8", "int8", 8, _outputs, "bf16", _int8, more_inputs_than=16),
     "int8-weight-only": Scheme("int8", "", 1, _outputs, "bf16", _int8_weight_only),
     "fp8-weight-only": Scheme("fp8_e4m3", "", 1, _outputs, "fp32", _fp8_weight_only),
+    "svdq-int4": Scheme(
+        "int4",
+        "int4",
+        INT4_GROUP,
+        lambda n, k: n * k // INT4_GROUP,
+        "bf16",
+        _svdquant("int4", INT4_GROUP, "bf16"),
+        numbers=2,
+        in_blocks=True,
+    ),
+    "svdq-nvfp4": Scheme(
+        "nvfp4",
+        "nvfp4",
+        INT4_GROUP,
+        lambda n, k: n * k // NVFP4_GROUP,
+        "fp8_e4m3",
+        _svdquant("nvfp4", NVFP4_GROUP, "fp8_e4m3"),
+        numbers=2,
+        in_blocks=True,
+    ),
     # a scale and a zero of each 128, in bf16; eight numbers in an int32, two in a byte
     "int4-weight-only": Scheme(
         "uint8", "", BLOCK, lambda n, k: 2 * n * k // BLOCK, "bf16", _int4_weight_only, numbers=2

@@ -21,8 +21,8 @@ CATEGORIES = (
 KERNEL_KINDS = ("kernel", "memcpy", "memset")
 ROLES = ("parameter", "buffer", "input", "activation")
 ITEM_BYTES = {
-    "fp64": 8, "fp32": 4, "bf16": 2, "fp16": 2, "fp8_e4m3": 1, "fp8_e5m2": 1, "nvfp4": 1, "complex64": 8, "complex128": 16,
-    "int64": 8, "int32": 4, "int16": 2, "int8": 1, "uint8": 1, "bool": 1,
+    "fp64": 8, "fp32": 4, "bf16": 2, "fp16": 2, "fp8_e4m3": 1, "fp8_e5m2": 1, "fp8_e8m0": 1, "nvfp4": 1, "complex64": 8, "complex128": 16,
+    "int64": 8, "int32": 4, "int16": 2, "int8": 1, "int4": 1, "uint8": 1, "bool": 1,
 }  # fmt: skip
 
 

@@ -354,7 +354,8 @@ SCALED_OPERANDS = 4  # exact: of aten::_scaled_mm before the bias: two matrices 
 
 
 def _lower_scaled(operator: Operator, target: Target) -> list[Kernel]:
-    """aten::_scaled_mm: with a scale of each tensor cuBLAS's kernels in fp8; with scales of rows or blocks, and fp4, CUTLASS's."""
+    """aten::_scaled_mm: with a scale of each tensor cuBLAS's kernels in fp8; with scales of rows or blocks, and fp4, CUTLASS's. Scales that are
+    powers of two are mxfp8's."""
     a, b = operator.inputs[:2]
     packed = DTYPES[a.dtype].packed
     m, n, k = a.shape[0], b.shape[1], a.shape[1] * packed
@@ -364,8 +365,32 @@ def _lower_scaled(operator: Operator, target: Target) -> list[Kernel]:
         check_format("fp8", target.hardware)
         bias = len(reads) > SCALED_OPERANDS
         return gemm(Gemm(m, n, k, dtype="fp8", reads=reads, writes=writes, bias=bias), target.hardware)
-    dtype = "nvfp4" if packed > 1 else "fp8_block" if scales > m else "fp8"
+    if packed > 1:
+        dtype = "nvfp4"
+    elif scales > 1 and operator.inputs[2].dtype == "fp8_e8m0":
+        dtype = "mxfp8"
+    else:
+        dtype = "fp8_block" if scales > m else "fp8"
     return scaled_gemm(ScaledGemm(m, n, k, dtype, reads, writes), target.hardware)
+
+
+def _lower_low_rank(operator: Operator, target: Target) -> list[Kernel]:
+    """nunchaku::gemm_w4a4: products of four bits, to which the up-projection of the low-rank branch is added before the results leave
+    the CTA, 16-bit products on the same tensor cores."""
+    a, b, *_, low, _ = operator.inputs[:6]
+    hardware, rank = target.hardware, low.shape[-1]
+    m, k, n = a.shape[0], a.shape[1] * DTYPES[a.dtype].packed, b.shape[1]
+    (product,) = scaled_gemm(
+        ScaledGemm(m, n, k, a.dtype, reads_of(operator), writes_of(operator), name="gemm_w4a4"), hardware
+    )
+    slower = hardware.tensor_flops_per_cycle_sm(a.dtype) / hardware.tensor_flops_per_cycle_sm("fp16")
+    return [
+        dataclasses.replace(
+            product,
+            tensor_flops=product.tensor_flops * (1 + slower * rank / k),
+            flops=product.flops + 2.0 * m * n * rank,
+        )
+    ]
 
 
 def _lower_integer(operator: Operator, target: Target) -> list[Kernel]:
@@ -428,6 +453,7 @@ GEMM = Family(
     aten=lowered_by(_lower_product, "mm bmm addmm baddbmm addbmm")
     | lowered_by(_lower_linear, "linear")
     | lowered_by(_lower_scaled, "_scaled_mm")
+    | lowered_by(_lower_low_rank, "nunchaku::gemm_w4a4")
     | lowered_by(_lower_integer, "_int_mm")
     | lowered_by(_lower_int4, "_weight_int4pack_mm"),
 )

@@ -7,7 +7,10 @@ the numbers their scales. What differs:
 - The tile is mostly not chosen by time but by a rule on the shape: vLLM's dispatch for each architecture, as its source has it.
 - Scales by blocks of 128 (fp8_block) on Hopper and Ada: tensor cores cannot apply them, so that every 128 of k each accumulator
   is scaled and added in fp32 on the CUDA cores (DeepGEMM: promotion). Blackwell's tensor cores take scales of blocks themselves.
-- nvfp4 has an fp8 scale for each 16 numbers of k, which the tensor cores apply.
+- int4 is nunchaku's (SVDQuant): scales of 64 numbers, which the CUDA cores apply as above. Nothing was measured of it; rates and tile aside, it
+  is taken to run as the device's fp8 does.
+- nvfp4 has an fp8 scale for each 16 numbers of k, mxfp8 a power of two for each 32, which the tensor cores of Blackwell apply. Of
+  mxfp8 nothing was measured: tiles and quantisation are nvfp4's, the rate and the rest those of fp8.
 
 How it is measured (aiconfigurator, collector/vllm/collect_gemm.py): a linear layer of vLLM is called, so that its input is
 quantised first. In fp8 six layers with a weight each go round from a CUDA graph, the input with a scale known before; nvfp4 is one layer
@@ -49,6 +52,11 @@ from simtti.simulator.kernels.quantize import Quantize, quantize
 
 RESULT_BYTES = 2  # exact: bf16
 BLOCK = 128  # exact: k that shares a scale in fp8_block
+INT4_GROUP = 64  # exact: the same in int4 (nunchaku)
+PROMOTED = {
+    "fp8_block": BLOCK,
+    "int4": INT4_GROUP,
+}  # exact: formats whose scales the CUDA cores apply, Blackwell's fp8_block aside
 A, B, C, QUANTIZED = -1, -2, -3, -6  # exact: our own; negative ones are no tensors of a trace
 
 
@@ -73,6 +81,8 @@ FORMATS = {  # exact: the formats' definitions, and the collector's loops
     "fp8": Format(1.0, 0.0, 128, WEIGHT_SETS, "quantize_linear", "scaled_fp8", 0),
     "fp8_block": Format(1.0, 4 / BLOCK, 128, 1, "quantize_group", "scaled_block", BLOCK),
     "nvfp4": Format(0.5, 1 / 16, 256, 1, "quantize_fp4", "scaled_fp4", 64),
+    "int4": Format(0.5, 2 / INT4_GROUP, 256, 1, "quantize_fp4", "scaled_fp8", 128),
+    "mxfp8": Format(1.0, 1 / 32, 128, 1, "quantize_fp4", "scaled_fp8", 128),
 }
 
 
@@ -206,9 +216,9 @@ def tensor_share(style: GemmStyle, hardware: Hardware) -> float:
 
 def promotion_slots(tile: Tile, k: int, dtype: str, hardware: Hardware) -> float:
     """Instructions with which a CTA scales its accumulators and adds them up in fp32, where tensor cores cannot."""
-    if dtype != "fp8_block" or hardware.matrix_unit == "tcgen05":
+    if dtype not in PROMOTED or hardware.matrix_unit == "tcgen05":
         return 0.0
-    return hardware.scaled_promotion.element_slots * tile.m * tile.n * -(-k // BLOCK)
+    return hardware.scaled_promotion.element_slots * tile.m * tile.n * -(-k // PROMOTED[dtype])
 
 
 @functools.lru_cache(MOST_DEVICES)
@@ -307,6 +317,9 @@ MMA_BLOCK: tuple[tuple[float, float, WarpTile], ...] = (
     (16, ANY, WarpTile(16, 128, 128, 2, 16, 64)),
     (ANY, ANY, WarpTile(64, 128, 128, 2, 32, 64)),
 )
+# exact: nunchaku, gemm_w4a4: 256 x 128 for eight warps, 64 numbers at once
+MMA_INT4: tuple[tuple[float, float, WarpTile], ...] = ((ANY, ANY, WarpTile(256, 128, 32, 3, 32, 128)),)
+MMA_TILES = {"fp8_block": MMA_BLOCK, "int4": MMA_INT4}
 # exact: of a thread: most, and what it needs beside the accumulators of its warp's tile (fragments, addresses; CUTLASS's kernels)
 MOST_REGISTERS, OTHER_REGISTERS = 255, 96
 
@@ -314,7 +327,7 @@ MOST_REGISTERS, OTHER_REGISTERS = 255, 96
 def tiles_of_format(m: int, n: int, k: int, dtype: str, hardware: Hardware) -> tuple[Tile, ...]:
     """The tiles that a product of m x k by k x n may run on, of which the library takes the fastest; mostly one, by a rule."""
     if hardware.matrix_unit == "tcgen05":
-        if dtype == "nvfp4":
+        if dtype in ("nvfp4", "mxfp8"):
             return _tcgen05_fp4()
         whole = m == WHOLE_ROWS and k < SHORT_K
         return (_on_pairs(_warpgroups(SQUARE if whole else _rule(TCGEN05_FP8, m, n))),)
@@ -324,7 +337,7 @@ def tiles_of_format(m: int, n: int, k: int, dtype: str, hardware: Hardware) -> t
         large = m >= MANY_ROWS and k >= MUCH_K
         return (_warpgroups(LARGE if large else _rule(WGMMA_FP8, m, n)),)
     columns = 1 << (n - 1).bit_length()
-    table = MMA_BLOCK if dtype == "fp8_block" else MMA_FP8
+    table = MMA_TILES.get(dtype, MMA_FP8)
     return (_mma(next(tile for most_m, most_n, tile in table if m <= most_m and columns <= most_n)),)
 
 

@@ -9,6 +9,9 @@ from small_traces import operator, small_trace, timed_trace, use
 
 import simtti
 from simtti.errors import InputError
+from simtti.hw_configs import devices
+from simtti.simulator.lowering.lower import Lowering
+from simtti.simulator.policy import Policy
 from simtti.workloads.kineto import import_kineto
 from simtti.workloads.quantization import SCHEMES, linear_of, quantized
 from simtti.workloads.record import workload_trace
@@ -31,6 +34,7 @@ def layer(position, tensor, n=N, k=K, out=100):
         inputs=(bias, x, weight),
         outputs=(result,),
         attributes={},
+        module="unet.blocks.0.linear",
     )
 
 
@@ -49,10 +53,12 @@ def test_layers_are_replaced_and_their_weights_shrink(name):
     before = trace_of(layer(0, 10))
     after = quantized(before, name)
     weight = next(u for one in after.operators() for u in one.inputs if u.tensor == 10)
-    bytes_a_number = {"int4-weight-only": 0.5, "nvfp4": 0.5}.get(name, 1)
+    bytes_a_number = 0.5 if SCHEMES[name].numbers == 2 else 1
     assert weight.storage_bytes == N * K * bytes_a_number
     saved = before.parameter_bytes["unet"] - after.parameter_bytes["unet"]
-    assert 0.8 * (2 - bytes_a_number) * N * K < saved < (2 - bytes_a_number) * N * K
+    assert (
+        (0.6 if "svdq" in name else 0.8) * (2 - bytes_a_number) * N * K < saved < (2 - bytes_a_number) * N * K
+    )
     assert after.options["quantization"] == name
     last = list(after.operators())[-1]
     assert last.outputs == layer(0, 10).outputs, "what follows reads the same tensor"
@@ -67,6 +73,62 @@ def test_layers_that_read_one_input_quantise_it_once_where_it_is_compiled():
     assert names(compiled).count("aten::_scaled_mm") == 3
     numbers = {one.inputs[0].tensor for one in compiled.operators() if one.op == "aten::_scaled_mm"}
     assert len(numbers) == 1
+
+
+def test_mxfp8_multiplies_as_fast_as_fp8_with_less_work_before_it():
+    fp8, mxfp8 = (
+        simtti.run(trace_of(layer(0, 10, n=8192, k=8192)), "b200-sxm", quantization=each)
+        for each in ("fp8", "mxfp8")
+    )
+    assert mxfp8.latency_s < fp8.latency_s
+    with pytest.raises(
+        InputError, match=r"h100-sxm has no tensor-core path for dtype 'mxfp8' \(it has: .*fp8"
+    ):
+        simtti.run(trace_of(layer(0, 10)), "h100-sxm", quantization="mxfp8")
+
+
+def test_svdquant_adds_a_branch_of_rank_32_in_the_same_two_kernels():
+    (quantising, multiplying) = (
+        next(one for one in quantized(trace_of(layer(0, 10)), "svdq-int4").operators() if name in one.op)
+        for name in ("quantize_w4a4", "gemm_w4a4")
+    )
+    assert [use.shape for use in quantising.outputs] == [(M, K // 2), (M, K // 64), (M, 32)]
+    device = devices.load("l40s")
+    lower = Lowering(device, Policy()).lower
+    (first,), (second,) = lower(quantising).kernels, lower(multiplying).kernels
+    assert first.flops == 2 * M * K * 32
+    assert second.flops == 2 * M * N * (K + 32)
+    assert second.tensor_dtype == "int4"
+    up = second.flops - 2 * M * N * K
+    assert (
+        second.grid * second.tensor_flops >= 2 * M * N * K + up * device.tensor_int4_flops_per_cycle_sm / 1024
+    )
+
+
+def test_svdquant_shares_an_input_and_keeps_those_of_few_rows_and_outside_of_blocks():
+    outside = dataclasses.replace(layer(2, 30), module="unet.proj_out")
+    trace = quantized(trace_of(layer(0, 10), layer(1, 20), outside), "svdq-nvfp4")
+    assert names(trace) == [
+        "nunchaku::quantize_w4a4_act_fuse_lora",
+        *["nunchaku::gemm_w4a4"] * 2,
+        "aten::addmm",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "hw", "has"), [("svdq-int4", "h100-sxm", "fp8"), ("svdq-nvfp4", "l40s", "int4")]
+)
+def test_svdquant_on_a_device_without_the_format_says_what_it_has(name, hw, has):
+    with pytest.raises(InputError, match=rf"{hw} has no tensor-core path for dtype .* \(it has: .*{has}"):
+        simtti.run(trace_of(layer(0, 10)), hw, quantization=name)
+
+
+def test_four_bits_pay_on_a_device_that_has_them():
+    times = [
+        simtti.run(trace_of(layer(0, 10, n=12288, k=3072)), "rtx-4090", quantization=each).latency_s
+        for each in ("fp8", "svdq-int4")
+    ]
+    assert times[1] < times[0]
 
 
 def test_an_input_that_is_written_in_between_is_quantised_again():
@@ -145,8 +207,6 @@ def test_an_imported_scaled_mm_is_a_product_in_fp8(tmp_path):
     assert row.outputs[0].shape == (4096, 12288)
     assert row.outputs[0].dtype == "bf16"
     from simtti.hw_configs.devices import load
-    from simtti.simulator.lowering.lower import Lowering
-    from simtti.simulator.policy import Policy
     from simtti.simulator.predict import operator_time_s
 
     h100 = load("h100-sxm")

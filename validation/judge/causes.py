@@ -25,7 +25,7 @@ LATENCY = "launch and latency"
 _RATES = {
     "tensor cores": (
         "tensor_fp16_flops_per_cycle_sm", "tensor_tf32_flops_per_cycle_sm", "tensor_fp8_flops_per_cycle_sm",
-        "tensor_fp4_flops_per_cycle_sm", "tensor_int8_flops_per_cycle_sm",
+        "tensor_fp4_flops_per_cycle_sm", "tensor_int8_flops_per_cycle_sm", "tensor_int4_flops_per_cycle_sm",
     ),
     "FP32": ("fp32_flops_per_cycle_sm",),
     "SFU": ("sfu_ops_per_cycle_sm",),

@@ -54,7 +54,8 @@ LAUNCH: dict[str, Row] = {
 }  # fmt: skip
 QUANTIZATION = {
     "fp8dq": "fp8", "fp8": "fp8", "fp8 online": "fp8", "fp8dqrow": "fp8-row", "fp8 rowwise": "fp8-row", "fp8wo": "fp8-weight-only",
-    "int8dq": "int8", "int8wo": "int8-weight-only", "int4wo": "int4-weight-only", "nvfp4": "nvfp4", "W8A8": "int8",
+    "int8dq": "int8", "int8wo": "int8-weight-only", "int4wo": "int4-weight-only", "nvfp4": "nvfp4", "mxfp8": "mxfp8",
+    "svdq_nvfp4_r32": "svdq-nvfp4", "svdq_int4": "svdq-int4", "W8A8": "int8",
 }  # fmt: skip
 # What of an inference was timed: the stage, '' for all of it.
 SCOPES = {
