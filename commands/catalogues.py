@@ -29,6 +29,10 @@ def _listing(*columns: str, texts: Sequence[str]) -> Table:
     return table
 
 
+# As the field has them; tables of 80 columns have no room for the words.
+_SHORT = {"text-to-image": "T2I", "text-to-video": "T2V", "image-to-video": "I2V"}
+
+
 def print_workloads(
     workloads: Mapping[str, Workload], captures: Sequence[Capture], flops: Mapping[str, int | None]
 ) -> None:
@@ -47,7 +51,7 @@ def print_workloads(
         work = flops[name]
         table.add_row(
             name,
-            item.task,
+            _SHORT.get(item.task, item.task),
             f"{sum(item.parameters.values()) / 1e9:.1f} B",
             _size(item.defaults),
             str(item.defaults.steps or ""),
@@ -57,7 +61,8 @@ def print_workloads(
     console = Console(highlight=False)
     console.print(table)
     console.print(
-        "\nSize: height x width x frames. Work and steps: of one inference at its defaults.\n"
+        "\nT2I, T2V, I2V: text to image, text to video, image to video. Size: height x\n"
+        "width x frames. Work and steps: of one inference at its defaults.\n"
         "simtti workloads NAME shows one; WORDS search, as in simtti workloads video.",
         style="dim",
     )

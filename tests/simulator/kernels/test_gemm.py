@@ -365,6 +365,6 @@ def test_a_row_of_a_table_names_its_library():
 @pytest.mark.parametrize("name", devices.names())
 def test_only_hopper_has_two_libraries(name):
     device = devices.load(name)
-    assert device.pytorch == ("2.6" if name.startswith("h100") else "2.11")
+    assert device.pytorch == ("2.6" if name.startswith(("h100", "h800")) else "2.11")
     old, new = (time_s(512, 4096, 4096, with_pytorch(device, library)) for library in ("2.6", "2.11"))
     assert (old == new) == (device.matrix_unit != "wgmma")
