@@ -58,6 +58,31 @@ WORKLOADS = {
     "Wan2.1-T2V-1.3B": "wan2.1-1.3b",
     "FastWan2.1-T2V-1.3B": "wan2.1-1.3b",
     "Wan2.1-T2V-14B-720P": "wan2.1-14b",
+    "Wan-AI/Wan2.1-I2V-14B-720P-Diffusers": "wan2.1-i2v-14b-720p",
+    "Wan2.1-I2V-14B-720P": "wan2.1-i2v-14b-720p",
+    "Wan-AI/Wan2.2-T2V-A14B-Diffusers": "wan2.2-t2v-a14b",
+    "Wan2.2-T2V-A14B": "wan2.2-t2v-a14b",
+    "Wan2.2-I2V-A14B": "wan2.2-i2v-a14b",
+    "Wan2.2-I2V-A14B-720P": "wan2.2-i2v-a14b",
+    "CogVideoX-5b": "cogvideox-5b",
+    "zai-org/CogVideoX-5b": "cogvideox-5b",
+    "ConsisID (CogVideoX-5B)": "cogvideox-5b",  # with a face adapter beside it
+    "FLUX.1-schnell": "flux-schnell",
+    "black-forest-labs/FLUX.2-dev": "flux.2-dev",
+    "FLUX.2-dev": "flux.2-dev",
+    "black-forest-labs/FLUX.2-klein-4B": "flux.2-klein-4b",
+    "FLUX.2-klein-4B": "flux.2-klein-4b",
+    "black-forest-labs/FLUX.2-klein-base-4B": "flux.2-klein-base-4b",
+    "Tongyi-MAI/Z-Image-Turbo": "z-image-turbo",
+    "Z-Image-Turbo": "z-image-turbo",
+    "Qwen-Image-2512": "qwen-image",  # other weights
+    "Qwen/Qwen-Image-Edit": "qwen-image-edit",
+    "Cosmos-Predict2-2B-Text2Image": "cosmos-predict2-2b-text2image",
+    "Cosmos-Predict2-14B-Text2Image": "cosmos-predict2-14b-text2image",
+    "Cosmos-Predict2-2B-Video2World": "cosmos-predict2-2b-video2world",
+    "Cosmos-Predict2-14B-Video2World": "cosmos-predict2-14b-video2world",
+    "SANA-Video_2B_480p": "sana-video-2b",
+    "Efficient-Large-Model/SANA-Video_2B_480p_diffusers": "sana-video-2b",
 }
 # How sources call devices, where the driver's product name does not tell.
 DEVICES = {
