@@ -44,6 +44,8 @@ def test_a_row_becomes_options():
         ({"compile": "max-autotune"}, {"launch": "compiled-graph"}),
         ({"compile": "torch.compile NHWC"}, {"launch": "compiled", "layout": "channels-last"}),
         ({"quantisation": "fp8dqrow"}, {"quantization": "fp8-row"}),
+        ({"quantisation": "svdq_nvfp4_r32", "gpu": "RTX 5090"}, {"quantization": "svdq-nvfp4"}),
+        ({"engine": "diffusers + torchao (torch nightly, late 2024)"}, {"attention": "cudnn"}),
         (
             {"engine": "SGLang diffusion", "attention": None},
             {"engine": "sglang"},

@@ -35,9 +35,11 @@ ENGINES = {
     "sglang": "sglang", "vLLM-Omni": "vllm-omni", "xDiT": "xdit", "cosmos": "cosmos",
 }  # fmt: skip
 # What an engine's name says of its software. PyTorch 2.0 and 2.1 have flash-attention 1 (2 came with 2.2); runs published in 2026
-# are taken to have the kernels of its present release.
+# are taken to have the kernels of its present release. Nightly builds tried cuDNN's attention first on H100 until pytorch/pytorch
+# pull request 138522 (22 October 2024); on A100, where it has no wgmma, 'cudnn' is flash-attention 2 here.
 RELEASES: tuple[tuple[str, Row], ...] = (
     (r"torch 2\.[01]\b|PyTorch 2\.[01]\b", {"attention": "flash-attention-1", "pytorch": "2.6"}),
+    (r"torch nightly, late 2024", {"attention": "cudnn"}),
     (r"cache-dit|2026", {"pytorch": "2.11"}),
 )
 ATTENTION = {
