@@ -23,77 +23,19 @@ that read one tensor (queries, keys, values), takes magnitudes while it reduces,
 
 from __future__ import annotations
 
-import itertools
-import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 
 from simtti.errors import InputError, unknown
-from simtti.workloads.aten import operator as known_operator
 from simtti.workloads.parallel.degrees import WHOLE
-from simtti.workloads.trace import ITEM_BYTES, Operator, Phase, Step, TensorUse, Trace, row_major
+from simtti.workloads.quantized_layers import RANK, Calls, Linear, Maker, Scheme
+from simtti.workloads.trace import Operator, Phase, TensorUse, Trace
 
-PRODUCTS = ("aten::mm", "aten::addmm", "aten::linear")
-HALVES = ("bf16", "fp16")
 BLOCK = 128  # exact: numbers that share a scale in fp8-block and int4
 NVFP4_GROUP = 16  # exact: the same in nvfp4
 INT4_GROUP = 64  # exact: in nunchaku's int4
-RANK = 32  # exact: of SVDQuant's low-rank branch (Li et al., SVDQuant, 2024)
 GEMV_ROWS = 8  # exact: rows of the input up to which nunchaku leaves activations as they are (gemv_awq)
 MXFP8_GROUP = 32  # exact: and in mxfp8 (OCP Microscaling Formats 1.0)
-
-
-@dataclass(frozen=True, slots=True)
-class Linear:
-    """A linear layer's call: its operator in the trace, input, weight, bias (or None) and result."""
-
-    operator: Operator
-    x: TensorUse
-    weight: TensorUse
-    bias: TensorUse | None
-
-    @property
-    def out(self) -> TensorUse:
-        return self.operator.outputs[0]
-
-    @property
-    def n(self) -> int:
-        return self.out.shape[-1]
-
-    @property
-    def k(self) -> int:
-        return self.x.shape[-1]
-
-    @property
-    def m(self) -> int:
-        return self.x.numel // self.k
-
-
-@dataclass(frozen=True, slots=True)
-class Scheme:
-    """How a configuration changes linear layers.
-
-    dtype: of the weights. multiplies: the type that tensor cores multiply, '' where it is the model's own. numbers: in an item of
-    the weight. divides: what n and k have to be multiples of. scales: how many a weight of n x k has, and bytes of each. makes: the
-    operators in place of a call. in_blocks: only layers of numbered blocks, not those before and after them.
-    """
-
-    dtype: str
-    multiplies: str
-    divides: int
-    scales: Callable[[int, int], int]
-    scale_dtype: str
-    makes: Callable[[Maker, Linear], list[Operator]]
-    numbers: int = 1
-    more_inputs_than: int = 0
-    in_blocks: bool = False
-
-    def takes(self, linear: Linear) -> bool:
-        """Whether the library quantises this layer."""
-        fits = linear.n % self.divides == 0 and linear.k % self.divides == 0
-        if self.in_blocks and not any(part.isdigit() for part in linear.operator.module.split(".")):
-            return False
-        return fits and linear.k > self.more_inputs_than and linear.x.dtype in HALVES
 
 
 def quantized(trace: Trace, name: str, *, compiled: bool = False) -> Trace:
@@ -133,181 +75,7 @@ def quantized(trace: Trace, name: str, *, compiled: bool = False) -> Trace:
     )
 
 
-class Maker:
-    """Rewrites steps. weights: the quantised ones by tensor. saved_bytes: of memory, by component."""
-
-    def __init__(self, trace: Trace, scheme: Scheme, compiled: bool) -> None:
-        self.scheme, self.compiled = scheme, compiled
-        self.weights: dict[int, TensorUse] = {}
-        self.scales: dict[int, TensorUse] = {}
-        self.saved_bytes: dict[str, int] = {}
-        used = (use.tensor for op in trace.operators() for use in (*op.inputs, *op.outputs))
-        self._fresh = itertools.count(max(used, default=-1) + 1)
-        self._factors: dict[int, tuple[TensorUse, TensorUse]] = {}
-        self._mine: set[int] = set()  # activations that the pass makes
-        self._ready: dict[object, tuple[TensorUse, ...]] = {}  # inputs that are quantised already
-
-    def step(self, step: Step) -> Step:
-        """A step with its linear layers replaced."""
-        self._ready.clear()
-        operators = [made for one in step.operators for made in self._replaced(one)]
-        seen = [self._seen(one) for one in operators]
-        if any(one.released for one in step.operators):
-            seen = self._let_go(seen)
-        return Step(step.count, tuple(replace(one, position=at) for at, one in enumerate(seen)))
-
-    def _replaced(self, operator: Operator) -> list[Operator]:
-        linear = linear_of(operator)
-        if linear is not None and self.scheme.takes(linear):
-            self._quantize(linear)
-            *before, last = self.scheme.makes(self, linear)
-            return [*before, replace(last, released=operator.released)]
-        if not operator.is_view:
-            written = {use.tensor for use in operator.outputs}
-            for key in [key for key, made in self._ready.items() if made[0].tensor in written]:
-                del self._ready[key]
-        return [operator]
-
-    def _let_go(self, operators: list[Operator]) -> list[Operator]:
-        """The operators, each of which lets go of what was made here and is not used after it, as well as of what it did before."""
-        last_use = {
-            use.tensor: at
-            for at, one in enumerate(operators)
-            for use in (*one.inputs, *one.outputs)
-            if use.tensor in self._mine
-        }
-        gone: dict[int, list[int]] = {}
-        for tensor, at in last_use.items():
-            gone.setdefault(at, []).append(tensor)
-        return [
-            replace(one, released=(*one.released, *gone[at])) if at in gone else one
-            for at, one in enumerate(operators)
-        ]
-
-    def _seen(self, operator: Operator) -> Operator:
-        """An operator that looks at a quantised weight (its transpose) sees the new one."""
-        if not operator.is_view or not any(use.tensor in self.weights for use in operator.inputs):
-            return operator
-        inputs, outputs = (
-            tuple(self._as_stored(use) for use in uses) for uses in (operator.inputs, operator.outputs)
-        )
-        return replace(operator, inputs=inputs, outputs=outputs)
-
-    def _as_stored(self, use: TensorUse) -> TensorUse:
-        stored = self.weights.get(use.tensor)
-        if stored is None:
-            return use
-        shape = stored.shape if use.shape[-1] * self.scheme.numbers == stored.shape[-1] else use.shape
-        return replace(use, shape=shape, dtype=stored.dtype, storage_bytes=stored.storage_bytes)
-
-    def _quantize(self, linear: Linear) -> None:
-        """The layer's weight and its scales, once."""
-        old = linear.weight
-        if old.tensor in self.weights:
-            return
-        scheme, n, k = self.scheme, linear.n, linear.k
-        nbytes = n * k // scheme.numbers * ITEM_BYTES[scheme.dtype]
-        # k x n, column after column, as _scaled_mm and _int_mm take it
-        shape = (k // scheme.numbers, n)
-        self.weights[old.tensor] = replace(
-            old, shape=shape, strides=(1, shape[0]), dtype=scheme.dtype, storage_bytes=nbytes
-        )
-        scales = self.made((scheme.scales(n, k),), scheme.scale_dtype, "parameter")
-        self.scales[old.tensor] = scales
-        component = linear.operator.module.partition(".")[0]
-        saved = old.storage_bytes - nbytes - scales.storage_bytes
-        self.saved_bytes[component] = self.saved_bytes.get(component, 0) + saved
-
-    def low_rank(self, linear: Linear) -> tuple[TensorUse, TensorUse]:
-        """The two factors of the layer's low-rank branch, k x RANK and n x RANK."""
-        key = linear.weight.tensor
-        if key not in self._factors:
-            half = linear.x.dtype
-            made = tuple(self.made((size, RANK), half, "parameter") for size in (linear.k, linear.n))
-            self._factors[key] = (made[0], made[1])
-            component = linear.operator.module.partition(".")[0]
-            self.saved_bytes[component] -= sum(use.storage_bytes for use in made)
-        return self._factors[key]
-
-    def made(
-        self,
-        shape: Sequence[int],
-        dtype: str,
-        role: str = "activation",
-        strides: tuple[int, ...] = (),
-    ) -> TensorUse:
-        """A new dense tensor, row after row where no strides are given."""
-        sizes = tuple(shape)
-        nbytes = math.prod(sizes) * ITEM_BYTES[dtype]
-        tensor = next(self._fresh)
-        if role == "activation":
-            self._mine.add(tensor)
-        return TensorUse(tensor, sizes, strides or row_major(sizes), dtype, nbytes, role)
-
-    def once(
-        self,
-        linear: Linear,
-        make: Callable[[], tuple[list[Operator], tuple[TensorUse, ...]]],
-        always: bool = False,
-    ) -> tuple[list[Operator], tuple[TensorUse, ...]]:
-        """What `make` does to the layer's input: operators and results; no operators where torch.compile has the results of another layer
-        that reads the same. always: so does the library without it. Parts of a tensor may lie anywhere in it, so that only whole ones count as the same."""
-        x = linear.x
-        key = (x.tensor, x.shape, x.strides)
-        if not (self.compiled or always) or x.nbytes != x.storage_bytes:
-            return make()
-        if key in self._ready:
-            return [], self._ready[key][1:]
-        operators, results = make()
-        self._ready[key] = (x, *results)
-        return operators, results
-
-
-def linear_of(operator: Operator) -> Linear | None:
-    """The linear layer that an operator is, None where it is none: a product with a parameter of two dimensions."""
-    if operator.op not in PRODUCTS or not operator.outputs:
-        return None
-    if operator.op == "aten::linear":
-        x, weight, *rest = operator.inputs
-        bias = rest[0] if rest else None
-    else:
-        *rest, x, weight = operator.inputs
-        bias = rest[0] if rest else None
-    if weight.role != "parameter" or len(weight.shape) != 2:
-        return None
-    return Linear(operator, x, weight, bias)
-
-
 # ---- what each configuration makes of a layer
-
-
-class _Calls:
-    """Operators one after another, under a layer's module."""
-
-    def __init__(self, maker: Maker, linear: Linear) -> None:
-        self.maker, self.linear = maker, linear
-        self.operators: list[Operator] = []
-
-    def call(
-        self,
-        name: str,
-        inputs: Sequence[TensorUse],
-        out: TensorUse | tuple[TensorUse, ...],
-        category: str = "Elementwise",
-        **attributes: object,
-    ) -> TensorUse:
-        """One more; its (first) result. category: of an operator that is not aten's."""
-        outputs = out if isinstance(out, tuple) else (out,)
-        full = name if "::" in name else f"aten::{name}"
-        category = category if "::" in name else known_operator(full).category
-        made = replace(self.linear.operator, op=full, category=category, is_view=False, released=())
-        self.operators.append(replace(made, inputs=tuple(inputs), outputs=outputs, attributes=attributes))
-        return outputs[0]
-
-    def each(self, name: str, x: TensorUse, dtype: str = "", *others: TensorUse) -> TensorUse:
-        """An elementwise operator on all of x."""
-        made = self.maker.made(x.shape, dtype or x.dtype, strides=x.strides)
-        return self.call(name, (x, *others), made)
 
 
 def _flat(linear: Linear) -> TensorUse:
@@ -324,7 +92,7 @@ def _scaled_by_magnitude(
     torchao (_choose_scale_float8, _quantize_affine_float8): max(abs(x)), divided by the format's largest number and held
     above an epsilon; x in fp32 divided by it, clamped, and converted.
     """
-    calls, x = _Calls(maker, linear), _flat(linear)
+    calls, x = Calls(maker, linear), _flat(linear)
     magnitudes = x if maker.compiled else calls.each("abs", x)
     shape = tuple(1 if dim in dims else size for dim, size in enumerate(x.shape))
     largest = calls.call("amax", (magnitudes,), maker.made(shape, x.dtype), dim=dims, keepdim=True)
@@ -337,7 +105,7 @@ def _scaled_by_magnitude(
 
 
 def _scaled_product(maker: Maker, linear: Linear, numbers: TensorUse, scale: TensorUse) -> list[Operator]:
-    calls = _Calls(maker, linear)
+    calls = Calls(maker, linear)
     weight, bias = maker.weights[linear.weight.tensor], linear.bias
     inputs = (numbers, weight, scale, maker.scales[linear.weight.tensor], *([bias] if bias else []))
     calls.call("_scaled_mm", inputs, linear.out, use_fast_accum=True)
@@ -356,7 +124,7 @@ def _fp8_row(maker: Maker, linear: Linear) -> list[Operator]:
 
 def _fp8_block(maker: Maker, linear: Linear) -> list[Operator]:
     def make() -> tuple[list[Operator], tuple[TensorUse, ...]]:
-        calls, x = _Calls(maker, linear), _flat(linear)
+        calls, x = Calls(maker, linear), _flat(linear)
         scales = maker.made((linear.m, linear.k // BLOCK), "fp32")
         numbers = maker.made(x.shape, "fp8_e4m3")
         calls.call("_C::per_token_group_fp8_quant", (x,), (numbers, scales))
@@ -370,7 +138,7 @@ def _mxfp8(maker: Maker, linear: Linear) -> list[Operator]:
     """Scales need no more than their own block, so that one kernel reads the input once (torchao, mx_formats/kernels.py)."""
 
     def make() -> tuple[list[Operator], tuple[TensorUse, ...]]:
-        calls, x = _Calls(maker, linear), _flat(linear)
+        calls, x = Calls(maker, linear), _flat(linear)
         numbers = maker.made(x.shape, "fp8_e4m3")
         scales = maker.made((linear.m, linear.k // MXFP8_GROUP), "fp8_e8m0")
         calls.call("torchao::triton_to_mxfp8_dim0", (x,), (numbers, scales))
@@ -382,7 +150,7 @@ def _mxfp8(maker: Maker, linear: Linear) -> list[Operator]:
 
 def _nvfp4(maker: Maker, linear: Linear) -> list[Operator]:
     def make() -> tuple[list[Operator], tuple[TensorUse, ...]]:
-        calls, x = _Calls(maker, linear), _flat(linear)
+        calls, x = Calls(maker, linear), _flat(linear)
         magnitudes = x if maker.compiled else calls.each("abs", x)
         largest = calls.call("amax", (magnitudes,), maker.made((1, 1), x.dtype), dim=[0, 1], keepdim=True)
         scale = calls.each("div", largest)
@@ -398,7 +166,7 @@ def _nvfp4(maker: Maker, linear: Linear) -> list[Operator]:
 def _int8(maker: Maker, linear: Linear) -> list[Operator]:
     """`int_scaled_matmul`: the int32 results in fp, times the tokens' scales, times the outputs' (torchao)."""
     before, (numbers, scale) = maker.once(linear, lambda: _scaled_by_magnitude(maker, linear, "int8", [1]))
-    calls = _Calls(maker, linear)
+    calls = Calls(maker, linear)
     shape = (linear.m, linear.n)
     summed = calls.call("_int_mm", (numbers, maker.weights[linear.weight.tensor]), maker.made(shape, "int32"))
     half = linear.x.dtype
@@ -407,7 +175,7 @@ def _int8(maker: Maker, linear: Linear) -> list[Operator]:
     return [*before, *calls.operators]
 
 
-def _finish(calls: _Calls, name: str, result: TensorUse, factor: TensorUse) -> None:
+def _finish(calls: Calls, name: str, result: TensorUse, factor: TensorUse) -> None:
     """`result` by the outputs' factors, and the bias."""
     linear = calls.linear
     if linear.bias is None:
@@ -418,7 +186,7 @@ def _finish(calls: _Calls, name: str, result: TensorUse, factor: TensorUse) -> N
 
 def _int8_weight_only(maker: Maker, linear: Linear) -> list[Operator]:
     """The weight in 16 bits, the product, times the outputs' scales (torchao)."""
-    calls, half = _Calls(maker, linear), linear.x.dtype
+    calls, half = Calls(maker, linear), linear.x.dtype
     weight = calls.each("_to_copy", maker.weights[linear.weight.tensor], half)
     product = calls.call("mm", (_flat(linear), weight), maker.made((linear.m, linear.n), half))
     _finish(calls, "mul", product, maker.scales[linear.weight.tensor])
@@ -427,7 +195,7 @@ def _int8_weight_only(maker: Maker, linear: Linear) -> list[Operator]:
 
 def _fp8_weight_only(maker: Maker, linear: Linear) -> list[Operator]:
     """The weight in fp32 times its scale, in 16 bits, and the product (torchao: dequantize)."""
-    calls, half = _Calls(maker, linear), linear.x.dtype
+    calls, half = Calls(maker, linear), linear.x.dtype
     wide = calls.each("_to_copy", maker.weights[linear.weight.tensor], "fp32")
     scaled = calls.each("mul", wide, "fp32", maker.scales[linear.weight.tensor])
     weight = calls.each("_to_copy", scaled, half)
@@ -438,7 +206,7 @@ def _fp8_weight_only(maker: Maker, linear: Linear) -> list[Operator]:
 
 
 def _int4_weight_only(maker: Maker, linear: Linear) -> list[Operator]:
-    calls, half = _Calls(maker, linear), linear.x.dtype
+    calls, half = Calls(maker, linear), linear.x.dtype
     inputs = (_flat(linear), maker.weights[linear.weight.tensor], maker.scales[linear.weight.tensor])
     if linear.bias is None:
         calls.call("_weight_int4pack_mm", inputs, linear.out)
@@ -458,7 +226,7 @@ def _svdquant(dtype: str, group: int, scale_dtype: str) -> Callable[[Maker, Line
         down, up = maker.low_rank(linear)
 
         def make() -> tuple[list[Operator], tuple[TensorUse, ...]]:
-            calls, m, k = _Calls(maker, linear), linear.m, linear.k
+            calls, m, k = Calls(maker, linear), linear.m, linear.k
             found = (
                 maker.made((m, k // 2), dtype),
                 maker.made((m, k // group), scale_dtype),
@@ -469,7 +237,7 @@ def _svdquant(dtype: str, group: int, scale_dtype: str) -> Callable[[Maker, Line
 
         # queries, keys and values are one layer there
         before, (numbers, scales, low) = maker.once(linear, make, always=True)
-        calls, weight = _Calls(maker, linear), linear.weight.tensor
+        calls, weight = Calls(maker, linear), linear.weight.tensor
         inputs = (numbers, maker.weights[weight], scales, maker.scales[weight], low, up)
         bias = (linear.bias,) if linear.bias else ()
         calls.call("nunchaku::gemm_w4a4", (*inputs, *bias), linear.out, category="Linear")

@@ -68,7 +68,13 @@ from simtti.simulator.kernels.gemm_tiles import (
 )
 from simtti.simulator.kernels.gemv import gemv
 from simtti.simulator.kernels.machine import FP32_BYTES, LANES, by_warps
-from simtti.simulator.kernels.scaled_gemm import FORMATS, ScaledGemm, check_format, scaled_gemm
+from simtti.simulator.kernels.scaled_gemm import (
+    FORMATS,
+    ScaledGemm,
+    check_format,
+    lower_low_rank,
+    scaled_gemm,
+)
 from simtti.workloads.trace import Operator
 
 TINY = 16  # exact: rows and columns of wmma kernels' tiles, by their names
@@ -374,25 +380,6 @@ def _lower_scaled(operator: Operator, target: Target) -> list[Kernel]:
     return scaled_gemm(ScaledGemm(m, n, k, dtype, reads, writes), target.hardware)
 
 
-def _lower_low_rank(operator: Operator, target: Target) -> list[Kernel]:
-    """nunchaku::gemm_w4a4: products of four bits, to which the up-projection of the low-rank branch is added before the results leave
-    the CTA, 16-bit products on the same tensor cores."""
-    a, b, *_, low, _ = operator.inputs[:6]
-    hardware, rank = target.hardware, low.shape[-1]
-    m, k, n = a.shape[0], a.shape[1] * DTYPES[a.dtype].packed, b.shape[1]
-    (product,) = scaled_gemm(
-        ScaledGemm(m, n, k, a.dtype, reads_of(operator), writes_of(operator), name="gemm_w4a4"), hardware
-    )
-    slower = hardware.tensor_flops_per_cycle_sm(a.dtype) / hardware.tensor_flops_per_cycle_sm("fp16")
-    return [
-        dataclasses.replace(
-            product,
-            tensor_flops=product.tensor_flops * (1 + slower * rank / k),
-            flops=product.flops + 2.0 * m * n * rank,
-        )
-    ]
-
-
 def _lower_integer(operator: Operator, target: Target) -> list[Kernel]:
     """aten::_int_mm: int8 by int8, results in int32."""
     check_format("int8", target.hardware)
@@ -453,7 +440,7 @@ GEMM = Family(
     aten=lowered_by(_lower_product, "mm bmm addmm baddbmm addbmm")
     | lowered_by(_lower_linear, "linear")
     | lowered_by(_lower_scaled, "_scaled_mm")
-    | lowered_by(_lower_low_rank, "nunchaku::gemm_w4a4")
+    | lowered_by(lower_low_rank, "nunchaku::gemm_w4a4")
     | lowered_by(_lower_integer, "_int_mm")
     | lowered_by(_lower_int4, "_weight_int4pack_mm"),
 )

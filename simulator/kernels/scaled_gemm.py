@@ -24,17 +24,20 @@ hw_configs/families/scaled_gemm.yaml.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import itertools
 import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from simtti.dtypes import DTYPES
 from simtti.errors import InputError
 from simtti.hw_configs.hardware import Hardware
 from simtti.hw_configs.parameters import GemmStyle, QuantizeStyle
 from simtti.simulator.closed_form import lone_time_s
 from simtti.simulator.kernel import Access, Kernel
+from simtti.simulator.kernels.family import Target, reads_of, writes_of
 from simtti.simulator.kernels.gemm_choice import MOST_CHOICES, WEIGHT_SETS, Traffic, Work, rates_of, work_of
 from simtti.simulator.kernels.gemm_tiles import (
     MOST_DEVICES,
@@ -49,6 +52,7 @@ from simtti.simulator.kernels.gemm_tiles import (
 )
 from simtti.simulator.kernels.machine import LANES, has_wgmma
 from simtti.simulator.kernels.quantize import Quantize, quantize
+from simtti.workloads.trace import Operator
 
 RESULT_BYTES = 2  # exact: bf16
 BLOCK = 128  # exact: k that shares a scale in fp8_block
@@ -234,6 +238,28 @@ def fit_of(tile: Tile, dtype: str, hardware: Hardware) -> Fit:
     if found is None:
         raise InputError(f"{hardware.name} has no room for a tile of {tile.m} x {tile.n} in {dtype}")
     return found
+
+
+# ---- an operator of a trace
+
+
+def lower_low_rank(operator: Operator, target: Target) -> list[Kernel]:
+    """nunchaku::gemm_w4a4: products of four bits, to which the up-projection of the low-rank branch is added before the results leave
+    the CTA, 16-bit products on the same tensor cores."""
+    a, b, *_, low, _ = operator.inputs[:6]
+    hardware, rank = target.hardware, low.shape[-1]
+    m, k, n = a.shape[0], a.shape[1] * DTYPES[a.dtype].packed, b.shape[1]
+    (product,) = scaled_gemm(
+        ScaledGemm(m, n, k, a.dtype, reads_of(operator), writes_of(operator), name="gemm_w4a4"), hardware
+    )
+    slower = hardware.tensor_flops_per_cycle_sm(a.dtype) / hardware.tensor_flops_per_cycle_sm("fp16")
+    return [
+        dataclasses.replace(
+            product,
+            tensor_flops=product.tensor_flops * (1 + slower * rank / k),
+            flops=product.flops + 2.0 * m * n * rank,
+        )
+    ]
 
 
 # ---- the tiles, by the rules of vLLM's dispatch

@@ -9,7 +9,8 @@ from simtti.errors import InputError
 from simtti.workloads.caching import cached
 from simtti.workloads.flops import flops
 from simtti.workloads.lora import TARGETS, with_lora
-from simtti.workloads.quantization import linear_of, quantized
+from simtti.workloads.quantization import quantized
+from simtti.workloads.quantized_layers import linear_of
 
 RANK = 16
 

@@ -13,7 +13,8 @@ from simtti.hw_configs import devices
 from simtti.simulator.lowering.lower import Lowering
 from simtti.simulator.policy import Policy
 from simtti.workloads.kineto import import_kineto
-from simtti.workloads.quantization import SCHEMES, linear_of, quantized
+from simtti.workloads.quantization import SCHEMES, quantized
+from simtti.workloads.quantized_layers import linear_of
 from simtti.workloads.record import workload_trace
 from simtti.workloads.trace import Phase, Step
 

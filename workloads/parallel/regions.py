@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from simtti.workloads.quantization import Linear, linear_of
+from simtti.workloads.quantized_layers import Linear, linear_of
 from simtti.workloads.trace import Operator, TensorUse
 
 _ADDS = ("aten::add", "aten::sub")
