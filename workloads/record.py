@@ -34,7 +34,7 @@ def workload_trace(name: str, *, kept_in: Path | None = None, **options: Any) ->
     found = _shipped_with(workload, wanted)
     if found is not None:
         return found
-    if not getattr(workload.builder, "__module__", "").startswith(f"{models.__name__}."):
+    if not (getattr(workload.builder, "__module__", None) or "").startswith(f"{models.__name__}."):
         return record_workload(name, **options)  # by code that may be another tomorrow
     return trace_cache.kept(workload.name, wanted, lambda: record_workload(name, **options), kept_in)
 
