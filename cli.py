@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from simtti.commands import exchange, listings, measurements, scoreboard, simulate, traces
+from simtti.commands import answers, exchange, listings, measurements, scoreboard, simulate, traces
 from simtti.errors import InputError
 from simtti.words import plain
 
@@ -26,7 +26,7 @@ class _Group(click.Group):
         given = extra.pop("args", args[0] if args else None)
         words = list(sys.argv[1:] if given is None else given)
         debug = "--debug" in words
-        extra["args"] = [word for word in words if word != "--debug"]
+        extra["args"] = [word for word in words if word != "--debug"] or ["--help"]
         try:
             with _ended_by_signals():
                 return super().main(*args[1:], **extra)
@@ -112,6 +112,8 @@ for _command in (
     simulate.predict,
     simulate.sweep,
     simulate.compare,
+    answers.costs,
+    answers.diff,
     simulate.explore,
     traces.record,
     traces.capture,

@@ -5,15 +5,31 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+_MINUTES_FROM_S = 600.0  # below, seconds say it in three figures
+_KWH_FROM_J = 3.6e5
+
+
+def joules(value: float) -> str:
+    """An energy, in kWh beside where it is a tenth of one or more.
+
+    >>> joules(232.4), joules(1710783)
+    ('232 J', '1,710,783 J (0.475 kWh)')
+    """
+    return f"{value:,.0f} J" + (f" ({value / 3.6e6:.3g} kWh)" if value >= _KWH_FROM_J else "")
+
 
 def seconds(value: float) -> str:
     """A time with the unit that keeps three figures, '' for NaN.
 
     >>> seconds(0.0123)
     '12.3 ms'
+    >>> seconds(3439)
+    '57 min'
     """
     if value != value:
         return ""
+    if value >= _MINUTES_FROM_S:
+        return f"{value / 60:.0f} min" if value < 100 * 60 else f"{value / 3600:.3g} h"
     for unit, scale in (("s", 1.0), ("ms", 1e-3), ("us", 1e-6)):
         if value >= scale:
             return f"{value / scale:.3g} {unit}" if value / scale < 1000 else f"{value / scale:.0f} {unit}"

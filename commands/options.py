@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from simtti.errors import InputError
 from simtti.files import check_writable, write_text
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -101,6 +104,14 @@ pytorch_option = click.option(
     "--pytorch",
     help="The release whose kernels run: 2.11 (2.8 and later: cuBLAS's nvjet on Hopper, RMSNorm in one kernel) or 2.6 (up to it: xmma, "
     "RMSNorm by its parts); the device file's if not given.",
+)
+set_option = click.option(
+    "--set",
+    "changes",
+    metavar="FIELD=VALUE",
+    multiple=True,
+    help="A number of the device that differs (simtti hw NAME lists them): hbm_bytes_per_s=1.5x, l2_capacity_bytes=100MB, "
+    "power_limit_w=500; may be given again.",
 )
 host_option = click.option(
     "--host",
@@ -214,6 +225,12 @@ def print_json(found: Any, path: str) -> bool:
         return True
     write_text(path, text)
     return False
+
+
+def records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """A table's rows: Python's own numbers, None for an empty cell."""
+    rows: list[dict[str, Any]] = table.astype(object).where(table.notna(), None).to_dict("records")  # type: ignore[assignment]
+    return rows
 
 
 def names(text: str | None) -> tuple[str, ...]:

@@ -62,7 +62,8 @@ def plot_comparison_of_devices(table: pd.DataFrame, path: str, title: str) -> No
             axes.plot(part.batch, part[column], linewidth=1, alpha=0.5, label="_")
             axes.plot(fits.batch, fits[column], "o", color=axes.lines[-1].get_color(), label=str(hw))
         axes.set(xlabel="batch", ylabel=label, xscale="log", ylim=(0, None))
-        axes.set_xticks(sorted(table.batch.unique()), [str(b) for b in sorted(table.batch.unique())])
+        batches = sorted(table.batch.dropna().unique())
+        axes.set_xticks(batches, [str(batch) for batch in batches])
         axes.xaxis.set_minor_locator(NullLocator())  # minorticks_off() of an axis is of matplotlib 3.9
         axes.grid(alpha=0.25)
     panels[0].legend(fontsize=8)

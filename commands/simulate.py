@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import click
@@ -23,6 +24,8 @@ from simtti.commands.options import (
     print_json,
     pytorch_option,
     quantization_option,
+    records,
+    set_option,
     shape_options,
     shape_options_but_batch,
     strength_option,
@@ -33,11 +36,13 @@ from simtti.commands.options import (
 )
 from simtti.commands.progress import progress
 from simtti.errors import InputError
+from simtti.words import plain
 
 
 @click.command()
 @click.argument("workload", required=False)
 @click.option("--hw", required=True, help="A device's name (simtti hw lists them) or a YAML file.")
+@set_option
 @shape_options
 @engine_option
 @attention_option
@@ -127,6 +132,7 @@ from simtti.errors import InputError
 def run(
     workload: str | None,
     hw: str,
+    changes: tuple[str, ...],
     json_path: str | None,
     timeline: str | None,
     timing: str,
@@ -142,12 +148,14 @@ def run(
     simtti run my.parquet --hw a100-sxm
     simtti run stable-diffusion --hw a100-sxm
     simtti run sdxl --hw h100-sxm --batch 4 --steps 30 --json -
+    simtti run sdxl --hw h100-sxm --set hbm_bytes_per_s=1.5x --set power_limit_w=500
     simtti run stable-diffusion --hw my-chip.yaml --attention baseline
     simtti run stable-diffusion --hw a100-sxm --timing hybrid
     simtti run --trace captured.parquet --hw a100-sxm --timing hybrid
     """
     import simtti
     from simtti.files import write_text
+    from simtti.hw_configs.changes import joined as changed_name
     from simtti.simulator.timeline import chrome_trace
     from simtti.workloads.named import is_trace_file
 
@@ -156,6 +164,7 @@ def run(
     if workload is None and options["trace"] is None:
         raise InputError("give a WORKLOAD (simtti workloads lists them) or --trace FILE")
     check_outputs(json_path, timeline)
+    hw = changed_name(hw, changes)
     if timing != "model" and options["trace"] is not None:
         for name in ("cache", "lora", "guidance", "strength"):
             if options[name] is not None:
@@ -250,7 +259,8 @@ def sweep(points: str, interval: bool, out: str, workers: int | None) -> None:
     """Run every row of TABLE; its columns are options of `simtti run`.
 
     Adds latency_s, energy_j, peak_memory_bytes, host_bound_share, latency_p05_s to latency_p95_s and energy_p05_j to energy_p95_j
-    (half of such runs lie between p25 and p75, 9 of 10 between p05 and p95), and error, the reason where a row has no result. Interrupted, it keeps the finished rows; the same command does the rest.
+    (half of such runs lie between p25 and p75, 9 of 10 between p05 and p95), and error, the reason where a row has no result: exit code
+    1 then, and the rows are named. Interrupted, it keeps the finished rows; the same command does the rest.
 
     \b
     workload,hw,batch,steps
@@ -261,13 +271,18 @@ def sweep(points: str, interval: bool, out: str, workers: int | None) -> None:
 
     with progress("sweep", "runs") as advance:
         table = sweep_table(points, out, interval=interval, workers=workers, progress=advance, say=_say)
-    failed = int(table["latency_s"].isna().sum())
-    click.echo(f"{out}: {len(table) - failed} of {len(table)} runs", err=True)
+    failed = table[table["latency_s"].isna()]
+    click.echo(f"{out}: {len(table) - len(failed)} of {len(table)} runs", err=True)
+    for row, reason in failed["error"].items():
+        click.echo(f"row {int(str(row)) + 1}: {plain(str(reason))}", err=True)
+    if len(failed):
+        sys.exit(1)
 
 
 @click.command()
-@click.argument("workload")
+@click.argument("workload", required=False)
 @click.option("--hw", required=True, help="Devices: names or YAML files with commas between.")
+@set_option
 @click.option("--batch", help="Batches, as 1,4,16; the workload's own if not given.")
 @shape_options_but_batch
 @engine_option
@@ -285,32 +300,59 @@ def sweep(points: str, interval: bool, out: str, workers: int | None) -> None:
 @tf32_option
 @host_option
 @interval_option
+@click.option("--gpus", default=1, show_default=True, help="GPUs that share the inference.")
+@click.option("--trace", type=click.Path(), help="Run this trace file instead of a workload.")
+@click.option(
+    "--prices",
+    type=click.Path(),
+    help="US dollars a GPU-hour by device: a YAML like hw_configs/prices.yaml, instead of it.",
+)
+@click.option("--fps", type=float, help="Frames a second of a video: also what a second of it costs.")
+@json_option("the table's rows")
 @click.option("--plot", "plot_path", type=click.Path(), help="Also plot it (.png, .svg).")
 @click.option("--out", type=click.Path(), help="Also write the table: .csv or .parquet.")
 def compare(
-    workload: str, hw: str, batch: str | None, plot_path: str | None, out: str | None, **options: Any
+    workload: str | None,
+    hw: str,
+    changes: tuple[str, ...],
+    batch: str | None,
+    plot_path: str | None,
+    out: str | None,
+    json_path: str | None,
+    **options: Any,
 ) -> None:
-    """Compare devices: latency, throughput, energy, memory and bottleneck of WORKLOAD on each, at each batch.
+    """Compare devices: latency, throughput, energy, cost, memory and bottleneck of WORKLOAD on each, at each batch.
+
+    x is over the first device at the same batch. With --set, each device stands beside itself as changed.
 
     \b
     simtti compare sdxl --hw a100-sxm,h100-sxm,h200-sxm --batch 1,4,16 --plot sdxl.png
     simtti compare svd --hw l40s,my-chip.yaml --launch graph --out svd.csv
+    simtti compare flux-dev --hw h100-sxm --set hbm_bytes_per_s=1.5x
+    simtti compare wan2.1-14b --hw h100-sxm,h200-sxm --gpus 4 --fps 16 --json -
     """
     from simtti.commands.plots import plot_comparison_of_devices
     from simtti.commands.terminal import print_comparison_of_devices
     from simtti.files import write_table
+    from simtti.hw_configs.changes import joined as changed_name
     from simtti.simulator.compare import compare as compare_devices
 
-    check_outputs(plot_path, out)
+    if workload is None and options["trace"] is None:
+        raise InputError("give a WORKLOAD (simtti workloads lists them) or --trace FILE")
+    check_outputs(plot_path, out, json_path)
+    devices = [each for name in names(hw) for each in dict.fromkeys((name, changed_name(name, changes)))]
     batches: list[int | None] = list(whole_numbers("--batch", batch)) or [None]
     chosen = {name: value for name, value in options.items() if value is not None}
     with progress("compare", "runs") as advance:
-        found = compare_devices(workload, names(hw), batches, progress=advance, **chosen)
+        found = compare_devices(workload or "", devices, batches, progress=advance, **chosen)
+    title = workload or str(options["trace"])
     if out:
         write_table(found, out)
     if plot_path:
-        plot_comparison_of_devices(found, plot_path, workload)
-    print_comparison_of_devices(found, workload)
+        plot_comparison_of_devices(found, plot_path, title)
+    if json_path and print_json(records(found), json_path):
+        return
+    print_comparison_of_devices(found, title)
 
 
 @click.command()

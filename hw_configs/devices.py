@@ -1,7 +1,8 @@
 """The devices there are, and one read from its YAML.
 
-A file states either every datasheet field or a `base:` device and what differs from it. Unknown keys, missing
-sources and values out of bounds are errors that name the file, the field and the value.
+A file states either every datasheet field or a `base:` device and what differs from it: a value and its source, or, for a what-if,
+the value alone. A value is a number or what `quantities` reads: '100 MB', '1.5x' of the base's. Unknown keys and values out of
+bounds are errors that name the file, the field and the value.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from simtti.errors import InputError, unknown
 from simtti.hw_configs import families
 from simtti.hw_configs.hardware import Hardware
 from simtti.hw_configs.parameters import GROUPS
+from simtti.hw_configs.quantities import quantity
 from simtti.hw_configs.voltage import SWITCHED, energy_factor
 
 _MODEL = re.compile(
@@ -26,6 +28,7 @@ _MIG = re.compile(r"\s+MIG\s.*$")  # behind the name of a slice: 'MIG 1g.10gb'
 _MAKES = ("nvidia", "tesla", "geforce", "quadro")  # before it, depending on the driver
 DIRECTORY = Path(__file__).parent
 NO_DEVICES = ("hosts", "engines", "prices")  # files beside the devices that are about something else
+_WHAT_IF = "a what-if: the file gives the value alone"
 
 
 def names() -> list[str]:
@@ -89,13 +92,17 @@ def _near_products(product: str) -> list[str]:
 
 @functools.cache
 def load(name_or_path: str) -> Hardware:
-    """The device called `name_or_path`, or the one a YAML file describes.
+    """The device called `name_or_path`, or the one a YAML file describes; with changes behind it, as
+    'h100-sxm+hbm_bytes_per_s=1.5x+power_limit_w=500', that device with these numbers.
 
     Raises:
         InputError: unknown name, unreadable file, invalid field; the message names the nearest device or the field.
     """
-    from simtti.hw_configs import schema  # pydantic is needed only to read a file
+    from simtti.hw_configs import changes, schema  # pydantic is needed only to read a file
 
+    name, said = changes.split(name_or_path)
+    if said and not Path(name_or_path).exists():
+        return changes.changed(load(name), changes.read(said))
     return schema.to_hardware(read(name_or_path), name_or_path)
 
 
@@ -148,14 +155,53 @@ def _read(name_or_path: str, seen: tuple[str, ...]) -> dict[str, Any]:
     content = families.parse(path)
     base = content.pop("base", None)
     if base is None:
-        return content
+        return _numbers(content, {}, path)
     inherited = _read(str(base), (*seen, name_or_path))
     inherited.pop(
         "fits", None
     )  # what was fitted to another device's measurements says nothing of this one's error
     if "architecture" in content:
         inherited.pop("matrix_unit", None)
+    content = _numbers(content, inherited, path)
     return _at_its_clock(_merge(inherited, content), inherited, content)
+
+
+def _numbers(content: dict[str, Any], base: dict[str, Any], path: Path) -> dict[str, Any]:
+    """`content` with each number that is written as text (`quantities`) as a number, and one that stands without a source with one
+    that says so.
+
+    Raises:
+        InputError: a text that says no number.
+    """
+    found = dict(content)
+    for section in ("datasheet", "calibration"):
+        given = content.get(section)
+        if not isinstance(given, dict):
+            continue  # the schema will say what is wrong
+        stated = {
+            **(families.shared().calibration if section == "calibration" else {}),
+            **base.get(section, {}),
+        }
+        found[section] = {
+            name: _entry(section, str(name), entry, stated.get(name), path) for name, entry in given.items()
+        }
+    return found
+
+
+def _entry(section: str, name: str, entry: Any, stated: Any, path: Path) -> Any:
+    """A field of a device file as {value, source}, its value a number."""
+    alone = isinstance(entry, (str, int, float)) and not isinstance(entry, bool)
+    if not alone and not (isinstance(entry, dict) and isinstance(entry.get("value"), str)):
+        return entry
+    if alone:
+        entry = {"value": entry, "source": _WHAT_IF} | (
+            {"status": "estimated"} if section == "calibration" else {}
+        )
+    base = stated.get("value") if isinstance(stated, dict) else None
+    try:
+        return {**entry, "value": quantity(name, entry["value"], base)}
+    except InputError as error:
+        raise InputError(f"{path}: field '{section}.{name}.value': {error}") from None
 
 
 def _at_its_clock(merged: dict[str, Any], base: dict[str, Any], content: dict[str, Any]) -> dict[str, Any]:

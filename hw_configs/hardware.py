@@ -119,6 +119,19 @@ class Hardware(Groups):
             self._groups[name] = group_values(name, self.parameters)
         return self._groups[name]
 
+    def replace(self, **changes: str | float) -> Hardware:
+        """The device with other numbers, as `load("h100-sxm").replace(hbm_bytes_per_s="1.5x", power_limit_w=500)`; its name says so.
+
+        A value is a number in the field's unit or text, '100 MB' or '1.5x'. Parameters of a family are named with their group:
+        `replace(**{"gemm_mma.issue": 1.2})`.
+
+        Raises:
+            InputError: an unknown field, or a value that no device file could have.
+        """
+        from simtti.hw_configs.changes import changed  # pydantic, and a circle: changes makes Hardware
+
+        return changed(self, changes)
+
     def to_dict(self) -> dict[str, Any]:
         """Every number by name, the groups as mappings, as `simtti hw --json` writes it."""
         own = {each.name: getattr(self, each.name) for each in fields(self)}

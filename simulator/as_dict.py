@@ -40,6 +40,7 @@ def as_dict(result: Result, interval: bool = True) -> dict[str, Any]:
             for p in result.phases
         ],
         "breakdown": result.breakdown,
+        "breakdown_by_phase": result.breakdown_by_phase,
         "bottlenecks": result.bottlenecks,
         "attention": result.attention,
         "attention_kernels": [asdict(each) for each in result.attention_kernels],

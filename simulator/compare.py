@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from simtti.errors import InputError
+from simtti.hw_configs.devices import load
+from simtti.hw_configs.prices import load_prices
 from simtti.jobs import in_chunks
 from simtti.simulator.uncertainty.draws import COLUMNS as INTERVALS
 
@@ -13,8 +15,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 COLUMNS = (
-    "hw", "batch", "latency_s", "outputs_per_s", "energy_per_output_j", "average_w", "peak_memory_bytes", "fits",
-    "bottleneck", "bottleneck_share", "host_bound_share", "pytorch", *INTERVALS, "error",
+    "hw", "gpus", "batch", "latency_s", "latency_x", "outputs_per_s", "energy_per_output_j", "energy_x", "usd_per_gpu_hour",
+    "usd_per_output", "usd_per_video_s", "average_w", "peak_memory_bytes", "fits", "largest_batch", "bottleneck", "bottleneck_share",
+    "host_bound_share", "pytorch", *INTERVALS, "error",
 )  # fmt: skip
 
 
@@ -24,6 +27,8 @@ def compare(
     batches: Sequence[int | None] = (None,),
     *,
     interval: bool = True,
+    prices: str | None = None,
+    fps: float | None = None,
     workers: int | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
     **options: Any,
@@ -34,35 +39,64 @@ def compare(
         hws: names or files of devices.
         batches: batch sizes; None is the workload's default.
         interval: with the intervals of latency and energy, of the whole batch, as `sweep` has them.
+        prices: a file of prices instead of hw_configs/prices.yaml.
+        fps: frames a second that a video is shown at, for usd_per_video_s.
         options: of `run`, the same for all.
 
     Returns:
         A row a run, in the order given: COLUMNS. An output is an image or a video; energy_per_output_j in joules.
+        latency_x and energy_x are latency and energy an output over the first device's at the same batch. usd_per_output is what all
+        GPUs cost for as long as it takes; usd_per_video_s the same of a second of video. Empty where no price is known: a device with
+        changes has none, unless the file of prices names it so.
         bottleneck is what holds the inference back for longest (see Result.bottlenecks). pytorch: the release whose
         kernels run (hw_configs.hardware.PYTORCH). A run that cannot be simulated
         keeps its row, with the reason in `error`.
 
     Raises:
-        InputError: no device, a device that does not exist, or no run that could be simulated.
+        InputError: no device, a device that does not exist, a file of prices that is none, or no run that could be simulated.
     """
     import pandas as pd
 
-    from simtti.hw_configs.devices import load
-
     if not hws:
         raise InputError("no device to compare; --hw takes names with commas between")
-    for hw in hws:
-        load(hw)
+    if fps is not None and not 0 < fps < float("inf"):
+        raise InputError(f"fps is {fps:g}; it must be above 0")
+    by_device = load_prices(prices)
+    price_of = {hw: by_device.get(load(hw).name) for hw in hws}
     points = [
         {"workload": workload, "hw": hw, "batch": batch, "interval": interval, **options}
         for hw in hws
         for batch in batches
     ]
     rows = in_chunks(_rows, points, size=1, workers=workers, progress=progress)
+    if all(row["error"] for row in rows):
+        raise InputError(str(rows[0]["error"]))
+    first = {row["batch"]: row for row in rows if row["hw"] == hws[0] and not row["error"]}
+    for row in rows:
+        if not row["error"]:
+            row |= _against(row, first.get(row["batch"])) | _costs(row, price_of[row["hw"]], fps)
     table = pd.DataFrame(rows, columns=[name for name in COLUMNS if interval or name not in INTERVALS])
-    if table.latency_s.isna().all():
-        raise InputError(str(table.error.iloc[0]))
-    return table
+    return table.astype(
+        {"batch": "Int64", "largest_batch": "Int64", "usd_per_output": float, "usd_per_video_s": float}
+    )
+
+
+def _against(row: dict[str, Any], first: dict[str, Any] | None) -> dict[str, float]:
+    """A row's latency and energy over those of the first device's."""
+    if first is None:
+        return {}
+    return {
+        "latency_x": row["latency_s"] / first["latency_s"],
+        "energy_x": row["energy_per_output_j"] / first["energy_per_output_j"],
+    }
+
+
+def _costs(row: dict[str, Any], usd_per_gpu_hour: float | None, fps: float | None) -> dict[str, float]:
+    if usd_per_gpu_hour is None:
+        return {}
+    usd = usd_per_gpu_hour * row["gpus"] / 3600 / row["outputs_per_s"]
+    by_time = {"usd_per_video_s": usd * fps / row["frames"]} if fps and row["frames"] else {}
+    return {"usd_per_gpu_hour": usd_per_gpu_hour, "usd_per_output": usd, **by_time}
 
 
 def _rows(points: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -74,7 +108,7 @@ def _row(point: dict[str, Any]) -> dict[str, Any]:
 
     options = dict(point)
     interval = options.pop("interval")
-    row = {"hw": options["hw"], "batch": options["batch"]}
+    row = {"hw": options["hw"], "gpus": options.get("gpus", 1), "batch": options["batch"]}
     try:
         result = run(options.pop("workload"), options.pop("hw"), **options)
     except InputError as error:
@@ -82,8 +116,9 @@ def _row(point: dict[str, Any]) -> dict[str, Any]:
     figures, outputs = result.figures(), int(result.trace.options.get("batch") or 1)
     name, seconds = next(iter(result.bottlenecks.items()))
     return {
-        "hw": row["hw"],
+        **row,
         "batch": outputs,
+        "frames": result.trace.options.get("frames"),
         **{name: value for name, value in figures.items() if name in COLUMNS},
         **(result.interval.columns() if interval else {}),
         "outputs_per_s": outputs / figures["latency_s"],

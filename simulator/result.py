@@ -140,6 +140,12 @@ class Result:
                 found[f"{name}_s"] += phase.latency_s
         return found
 
+    @property
+    def step_s(self) -> float | None:
+        """Seconds of a step of denoising, on average; None where there is none."""
+        steps = sum(phase.steps for phase in self.phases if phase.name in self.trace.schedule)
+        return self.stages[f"{_DENOISING}_s"] / steps if steps else None
+
     @cached_property
     def kernels(self) -> list[KernelInterval]:
         """Every kernel that was simulated, in order."""
@@ -161,13 +167,33 @@ class Result:
         is the latency. Of kernels that run side by side the one on the lower stream counts: what communication hides behind
         computation takes no time."""
         seconds: dict[str, float] = defaultdict(float)
-        for interval, times, duration_s in self.exposed():
-            seconds[self.rows[interval.operator][0].category] += duration_s * times
-            if interval.stream == MAIN:
-                gap = min(interval.start_s - interval.free_s, self.hardware.launch_s)
-                seconds[LAUNCH_GAP] += gap * times
+        for parts in self._ran_by_phase.values():
+            for category, spent_s in parts.items():
+                seconds[category] += spent_s
         seconds[HOST_IDLE] = max(0.0, self.latency_s - sum(seconds.values()))
         return dict(sorted(seconds.items(), key=lambda item: -item[1]))
+
+    @cached_property
+    def breakdown_by_phase(self) -> dict[str, dict[str, float]]:
+        """The same of each phase: the sum is the phase's latency, where phases do not overlap."""
+        found = {}
+        for phase in self.phases:
+            parts = dict(self._ran_by_phase.get(phase.name, {}))
+            parts[HOST_IDLE] = max(0.0, phase.latency_s - sum(parts.values()))
+            found[phase.name] = dict(sorted(parts.items(), key=lambda item: -item[1]))
+        return found
+
+    @cached_property
+    def _ran_by_phase(self) -> dict[str, dict[str, float]]:
+        """Seconds by phase and category of kernels and the gaps between them."""
+        found: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
+        for interval, times, duration_s in self.exposed():
+            operator = self.rows[interval.operator][0]
+            parts = found[operator.phase]
+            parts[operator.category] += duration_s * times
+            if interval.stream == MAIN:
+                parts[LAUNCH_GAP] += min(interval.start_s - interval.free_s, self.hardware.launch_s) * times
+        return found
 
     def exposed(self) -> Iterator[tuple[KernelInterval, int, float]]:
         """Each kernel interval with how many repetitions of its step it stands for and the seconds of it in which no kernel of a
@@ -265,8 +291,10 @@ class Result:
             "reserved_memory_bytes": self.memory.reserved_bytes if self.memory else None,
             "device_memory_bytes": self.memory.device_bytes if self.memory else None,
             "fits": self.fits,
+            "largest_batch": self.largest_batch,
             "host_bound_share": self.host_bound_share,
             **self.stages,
+            "step_s": self.step_s,
         }
 
     def __repr__(self) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from simtti.errors import InputError
+from simtti.hw_configs.changes import read as changes
 from simtti.hw_configs.devices import find_reported, load
 from simtti.hw_configs.engines import load_engine
 from simtti.hw_configs.hardware import Hardware, with_pytorch
@@ -28,6 +29,7 @@ def run(
     workload: str | os.PathLike[str] | Trace,
     hw: str | Hardware,
     *,
+    set: str | None = None,
     batch: int | None = None,
     steps: int | None = None,
     height: int | None = None,
@@ -72,6 +74,8 @@ def run(
         workload: a workload's name, or what may stand in its place: a Trace, the path of a trace file, FILE.py:FUNCTION (a
             function that returns a module and its inputs, a pipeline or a Trace: workloads.own).
         hw: a device's name, the path of a device YAML, or a Hardware.
+        set: numbers of the device that differ, FIELD=VALUE with ';' between: 'hbm_bytes_per_s=1.5x; l2_capacity_bytes=100 MB' (see
+            Hardware.replace).
         batch, steps, height, width, frames, prompt_tokens, dtype: what differs from the workload's default.
         guidance: classifier-free guidance: 'on', as the workload runs it; 'off'; 'in-turn', two passes instead of a batch of two;
             'interval:0.2-0.8', in these shares of the steps alone. All but 'on' are recorded, which needs torch.
@@ -132,6 +136,8 @@ def run(
         workload, trace = "", workload
     assert not isinstance(workload, os.PathLike)
     hardware = hw if isinstance(hw, Hardware) else load(hw)
+    if set is not None:
+        hardware = hardware.replace(**changes(set))
     chosen = load_engine(engine)
     pytorch = pytorch or chosen.pytorch
     if pytorch is not None:

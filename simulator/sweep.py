@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 OPTIONS = (
-    "workload", "hw", "gpus", "ulysses", "ring", "cfg_parallel", "tensor", "batch", "steps", "height", "width", "frames",
+    "workload", "hw", "set", "gpus", "ulysses", "ring", "cfg_parallel", "tensor", "batch", "steps", "height", "width", "frames",
     "prompt_tokens", "dtype", "vae", "guidance", "strength", "engine", "attention", "cross_attention", "mask", "quantization", "cache", "lora",
     "offload", "pinned", "pytorch", "launch", "compile", "layout", "host", "trace", "fidelity", "tf32",
 )  # fmt: skip
@@ -38,7 +38,8 @@ _NUMBERS = ("strength",)
 _FLAGS = ("tf32", "pinned")
 _TRUTH = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
 FIGURES = (
-    "latency_s", "energy_j", "peak_memory_bytes", "host_bound_share", "text_encoder_s", "denoising_s", "decoder_s", *COLUMNS, "error",
+    "latency_s", "energy_j", "peak_memory_bytes", "host_bound_share", "text_encoder_s", "denoising_s", "step_s", "decoder_s", "fits",
+    "largest_batch", *COLUMNS, "error",
 )  # fmt: skip
 
 

@@ -85,7 +85,9 @@ def test_sweep_runs_every_row_and_says_why_one_has_no_result(tmp_path):
     rows = pd.DataFrame({"workload": ["stable-diffusion", "sdxl", "sdxl"], "hw": ["a100-sxm", "h100-sxm", "h10-sxm"],
                          "steps": [2, 3, 4], "frames": [None, None, None], "gpus": 1})  # fmt: skip
     rows.to_csv(tmp_path / "in.csv", index=False)
-    assert simtti("sweep", tmp_path / "in.csv", "--out", tmp_path / "out.csv").returncode == 0
+    done = simtti("sweep", tmp_path / "in.csv", "--out", tmp_path / "out.csv")
+    assert done.returncode == 1
+    assert "2 of 3 runs\nrow 3: unknown device 'h10-sxm'" in done.stderr
     out = pd.read_csv(tmp_path / "out.csv")
     assert list(out.latency_s.notna()) == [True, True, False]
     assert "unknown device 'h10-sxm'" in out.error[2]

@@ -41,6 +41,9 @@ def test_every_number_has_a_source():
         content = devices.read(name)
         for section in ("datasheet", "calibration"):
             assert all(len(entry["source"]) > 3 for entry in content[section].values())
+            assert all("what-if" not in entry["source"] for entry in content[section].values()), (
+                "stands alone"
+            )
 
 
 def test_a_device_of_your_own_says_what_differs(tmp_path):

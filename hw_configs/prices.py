@@ -1,0 +1,44 @@
+"""What a GPU costs for an hour: hw_configs/prices.yaml, or a file of one's own like it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from simtti.errors import InputError
+from simtti.files import read_yaml
+from simtti.hw_configs.devices import DIRECTORY
+
+SHIPPED = DIRECTORY / "prices.yaml"
+_PRICE = "usd_per_gpu_hour"
+_KNOWN = (_PRICE, "source", "date")
+
+
+def load_prices(path: str | None = None) -> dict[str, float]:
+    """US dollars for a GPU-hour by device.
+
+    Args:
+        path: a YAML of a price a device's name, a number or {usd_per_gpu_hour, source, date}; what ships if None.
+
+    Raises:
+        InputError: the file cannot be read, or a price is none.
+    """
+    file = Path(path) if path is not None else SHIPPED
+    content = read_yaml(file)
+    if not isinstance(content, dict):
+        raise InputError(f"{file}: prices are a mapping of devices, not {type(content).__name__}")
+    return {str(name): _price(file, str(name), said) for name, said in content.items()}
+
+
+def _price(file: Path, name: str, said: Any) -> float:
+    if isinstance(said, dict):
+        if strange := [str(each) for each in said if each not in _KNOWN]:
+            raise InputError(
+                f"{file}: field '{name}.{strange[0]}' is unknown; it may be one of {', '.join(_KNOWN)}"
+            )
+        said = said.get(_PRICE)
+    if isinstance(said, bool) or not isinstance(said, (int, float)) or not 0 < said < float("inf"):
+        raise InputError(
+            f"{file}: field '{name}.{_PRICE}' should be US dollars above 0, as 2.99, not {said!r}"
+        )
+    return float(said)
