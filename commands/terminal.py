@@ -339,9 +339,7 @@ def print_comparison_of_devices(found: pd.DataFrame, workload: str) -> None:
             *([_between(row["latency_p05_s"], row["latency_p95_s"])] if intervals else []),
             *[Text(f"{row['outputs_per_s']:.3g}", style=_best(row["outputs_per_s"] == most))] * many,
             Text(
-                (f"{energy_j:,.0f}" if energy_j >= 100 else f"{energy_j:.3g}")
-                + _times(row["energy_x"], several),
-                style=_best(energy_j == least),
+                f"{energy_j:,.0f}" if energy_j >= 100 else f"{energy_j:.3g}", style=_best(energy_j == least)
             ),
             *[Text(_thousand(row["usd_per_output"]), style=_best(row["usd_per_output"] == cheapest))]
             * priced,
