@@ -148,7 +148,7 @@ class Keys:
             if isinstance(row.get(name), str)
         }
         if is_file(row.get("workload")):
-            files["workload"] = content_of(row["workload"])
+            files["workload"] = self._content("workload", row["workload"])
         return json.dumps({**row, "contents": files}, sort_keys=True, default=str)
 
     def _content(self, name: str, value: str) -> str:
@@ -164,6 +164,8 @@ def _content(name: str, value: str) -> str:
             return fingerprint(load(value))
         if name == "host":
             return repr(load_host(value))
+        if name == "workload":
+            return content_of(value)
         return hashlib.sha256(Path(value).read_bytes()).hexdigest()[:16]
     except (InputError, OSError, ValueError):
         return ""

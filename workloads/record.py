@@ -17,8 +17,12 @@ from simtti.workloads.recording import Recording
 from simtti.workloads.trace import Trace
 
 TRACES = Path(__file__).parent / "traces" / "recorded"
-# What recording needs, and the newest release of each that it was tried with. The oldest are setup.cfg's bounds.
-NEWEST_TRIED = {"torch": "2.13.0", "diffusers": "0.42.1", "transformers": "5.24.0"}
+# What recording needs: the oldest release of each that setup.cfg allows, and the newest that it was tried with.
+RELEASES = {
+    "torch": ("2.5", "2.13.0"),
+    "diffusers": ("0.37", "0.42.1"),
+    "transformers": ("5.6", "5.24.0"),
+}
 
 
 def workload_trace(name: str, *, kept_in: Path | None = None, **options: Any) -> Trace:
@@ -143,7 +147,7 @@ def recorded(
     name: str,
     options: dict[str, Any],
     all_steps: bool = False,
-    libraries: tuple[str, ...] = tuple(NEWEST_TRIED),
+    libraries: tuple[str, ...] = tuple(RELEASES),
 ) -> Trace:
     """The trace of what `builder` does when called with what is asked for and a recorder.
 
@@ -151,7 +155,7 @@ def recorded(
     needs.
 
     Raises:
-        InputError: torch or a library beside it is not there, or of a release newer than those tried, and the recording failed.
+        InputError: torch or a library beside it is not there, or of a release that is not known, and the recording failed.
     """
     with quiet():
         versions = _import_libraries(what, libraries)
@@ -160,12 +164,12 @@ def recorded(
 
             recorder = Recorder(all_steps=all_steps)
             builder(asked, recorder)
-        except (TypeError, AttributeError, ImportError, LookupError, ValueError) as error:
+        except (TypeError, AttributeError, ImportError, LookupError, ValueError, RuntimeError) as error:
             # What a renamed module, argument or result raises.
-            newer = [name for name, version in versions.items() if _is_newer(version, NEWEST_TRIED[name])]
-            if not newer:
+            strange = [name for name, version in versions.items() if not is_known(name, version)]
+            if not strange:
                 raise
-            raise _unknown_release(what, versions, newer, error) from error
+            raise _unknown_release(what, versions, strange, error) from error
     return Trace(
         workload=name,
         options=options,
@@ -196,19 +200,22 @@ def _import_libraries(what: str, libraries: tuple[str, ...]) -> dict[str, str]:
     return versions
 
 
-def _is_newer(version: str, tried: str) -> bool:
+def is_known(library: str, version: str) -> bool:
+    """Whether a release lies within those that recording is known to work with."""
+
     def numbers(text: str) -> list[int]:
         return [int(each) for each in re.findall(r"\d+", text)[:3]]
 
-    return numbers(version) > numbers(tried)
+    oldest, newest = RELEASES[library]
+    return numbers(oldest) <= numbers(version) <= numbers(newest)
 
 
-def _unknown_release(what: str, versions: dict[str, str], newer: list[str], error: Exception) -> InputError:
-    found = ", ".join(f"{name} {versions[name]}" for name in newer)
-    mend = " ".join(f"'{name}<={NEWEST_TRIED[name]}'" for name in newer)
+def _unknown_release(what: str, versions: dict[str, str], strange: list[str], error: Exception) -> InputError:
+    found = ", ".join(f"{name} {versions[name]}" for name in strange)
+    mend = " ".join(f"'{name}>={RELEASES[name][0]},<={RELEASES[name][1]}'" for name in strange)
     reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
     return InputError(
-        f"recording {what} failed with {found}, which simtti does not know yet ({reason}); run: pip install {mend}"
+        f"recording {what} failed with {found}, which simtti does not know ({reason}); run: pip install {mend}"
     )
 
 

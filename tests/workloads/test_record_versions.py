@@ -9,30 +9,32 @@ from simtti.errors import InputError
 from simtti.workloads import record
 
 ROOT = Path(__file__).parents[2]
-VERSIONS = dict(record.NEWEST_TRIED)
+VERSIONS = {name: newest for name, (_, newest) in record.RELEASES.items()}
 
 
 def recorded(monkeypatch, versions, error):
     def builder(asked, recorder):
         raise error
 
-    monkeypatch.setattr(record, "_import_libraries", lambda what: versions)
+    monkeypatch.setattr(record, "_import_libraries", lambda what, libraries: versions)
     return record.recorded(builder, None, what="a model", name="a-model", options={})
 
 
-def test_a_newer_release_that_fails_is_named_with_the_one_that_works(monkeypatch):
+@pytest.mark.parametrize("version", ["5.110.0", "4.57.1"])
+def test_an_unknown_release_that_fails_is_named_with_those_that_work(monkeypatch, version):
     pytest.importorskip("torch", reason="recording needs torch")
     error = TypeError("update() got an unexpected keyword argument 'kwargs'")
     with pytest.raises(InputError) as caught:
-        recorded(monkeypatch, {**VERSIONS, "transformers": "5.110.0"}, error)
+        recorded(monkeypatch, {**VERSIONS, "transformers": version}, error)
     text = str(caught.value)
-    assert "failed with transformers 5.110.0, which simtti does not know yet (TypeError: update() got" in text
-    assert f"pip install 'transformers<={VERSIONS['transformers']}'" in text
+    assert f"failed with transformers {version}, which simtti does not know (TypeError: update() got" in text
+    oldest, newest = record.RELEASES["transformers"]
+    assert f"pip install 'transformers>={oldest},<={newest}'" in text
     assert "\n" not in text
 
 
-@pytest.mark.parametrize("version", ["5.2.0", VERSIONS["transformers"], VERSIONS["transformers"] + ".dev0"])
-def test_a_bug_with_releases_that_were_tried_stays_one(monkeypatch, version):
+@pytest.mark.parametrize("version", ["5.20.0", VERSIONS["transformers"], VERSIONS["transformers"] + ".dev0"])
+def test_a_bug_with_a_known_release_stays_one(monkeypatch, version):
     pytest.importorskip("torch", reason="recording needs torch")
     with pytest.raises(TypeError, match="a bug"):
         recorded(monkeypatch, {**VERSIONS, "transformers": version}, TypeError("a bug"))
@@ -44,10 +46,13 @@ def test_a_mistake_of_the_users_stays_one_whatever_the_release(monkeypatch):
         recorded(monkeypatch, {**VERSIONS, "torch": "99.0"}, InputError("height is 7"))
 
 
-def test_what_is_tested_every_day_lies_within_what_was_tried():
+def test_known_releases_begin_at_the_bounds_and_hold_what_is_tested_every_day():
     pinned = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().split() if "==" in line)
     assert set(pinned) == set(VERSIONS)
-    assert not [name for name, version in pinned.items() if record._is_newer(version, VERSIONS[name])]
+    assert all(record.is_known(name, version) for name, version in pinned.items())
+    lowest = dict(line.split("==") for line in bounds.lowest())
+    oldest = {name: first for name, (first, _) in record.RELEASES.items() if name != "torch"}
+    assert oldest == {name: lowest[name] for name in oldest}
 
 
 def test_every_library_has_a_lower_bound():
