@@ -13,7 +13,7 @@ def test_the_bookkeeping_of_many_rows_is_a_small_part_of_their_simulation(tmp_pa
     """A row's simulation takes 0.1 s and more; what is done beside it, a hundredth of that. An interrupted one reads as fast."""
     simulated = []
 
-    def run_row(options):
+    def run_row(options, *more):
         simulated.append(options["steps"])
         return {
             "latency_s": 1.0 / options["steps"],
