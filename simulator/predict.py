@@ -95,33 +95,44 @@ def predict(
         once = in_chunks(
             predict_rows, records, hardware, size=_CHUNK_ROWS, workers=workers, progress=progress
         )
-        _fill(table, once, same, hardware if interval else None)
+        table = _with_columns(table, _figures(table, once, same, hardware if interval else None))
     else:
         journal = journal_of(out, _code(hardware))
         with journal.alone(out):
             once, foreign = _resumed(records, hardware, journal, workers, progress)
             if foreign:
                 say(said_of_foreign(out, foreign))
-            _fill(table, once, same, hardware if interval else None)
+            table = _with_columns(table, _figures(table, once, same, hardware if interval else None))
             write_table(table, out)
             journal.remove()
     raise_bugs(table["error"])
     return table
 
 
-def _fill(
+def _figures(
     table: pd.DataFrame, once: list[Predicted], same: list[int], hardware: Hardware | None = None
-) -> None:
-    """Add to the table what came out of the row of each number in `same`, and with a device its intervals."""
+) -> dict[str, Any]:
+    """The columns of what came out of the row of each number in `same`, and with a device its intervals."""
     import pandas as pd
 
     found = [once[number] for number in same]
-    for name in ("time_us", "kernel_us"):
-        table[name] = pd.Series([getattr(one, name) for one in found], table.index, dtype=float)
-    for name in ("kernels", "error"):
-        table[name] = [getattr(one, name) for one in found]
-    if hardware is not None:
-        _add_intervals(table, hardware)
+    columns: dict[str, Any] = {
+        name: pd.Series([getattr(one, name) for one in found], table.index, dtype=float)
+        for name in ("time_us", "kernel_us")
+    }
+    columns |= {
+        name: pd.Series([getattr(one, name) for one in found], table.index) for name in ("kernels", "error")
+    }
+    return columns | (_intervals(table, columns["time_us"], hardware) if hardware is not None else {})
+
+
+def _with_columns(table: pd.DataFrame, columns: dict[str, Any]) -> pd.DataFrame:
+    """The table with more columns, all at once; those that it has are replaced where they stand."""
+    import pandas as pd
+
+    there = {name: column for name, column in columns.items() if name in table}
+    new = {name: column for name, column in columns.items() if name not in table}
+    return pd.concat([table.assign(**there), pd.DataFrame(new, index=table.index)], axis=1)
 
 
 def _resumed(
@@ -167,22 +178,23 @@ def _key(row: dict[str, Any]) -> str:
     return hashlib.blake2b(repr(row).encode(), digest_size=16).hexdigest()
 
 
-def _add_intervals(table: pd.DataFrame, hardware: Hardware) -> None:
+def _intervals(table: pd.DataFrame, times_us: pd.Series[float], hardware: Hardware) -> dict[str, Any]:
     """INTERVAL_COLUMNS, empty where there is no time."""
     import pandas as pd
 
     known, found = shipped(), []
-    for op, dtype, time_us in zip(
-        table["op"], table.get("dtype", table["op"]), table["time_us"], strict=True
-    ):
+    for op, dtype, time_us in zip(table["op"], table.get("dtype", table["op"]), times_us, strict=True):
         if not time_us > 0:
             found.append((math.nan,) * 4 + ("",))
             continue
         family = family_of_row(str(op), str(dtype))
         factors = known.factors(hardware, family, time_us)
         found.append((*factors.times(time_us), of_operator(family, time_us, hardware, known)))
-    for name, cells in zip(INTERVAL_COLUMNS, zip(*found, strict=True) if found else [()] * 5, strict=True):
-        table[name] = pd.Series(list(cells), table.index, dtype=object if name == "warnings" else float)
+    columns = zip(*found, strict=True) if found else [()] * len(INTERVAL_COLUMNS)
+    return {
+        name: pd.Series(list(cells), table.index, dtype=object if name == "warnings" else float)
+        for name, cells in zip(INTERVAL_COLUMNS, columns, strict=True)
+    }
 
 
 def _unsaid(cell: Any) -> bool:

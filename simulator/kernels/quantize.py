@@ -44,7 +44,7 @@ THREADS = 256  # exact: of a CTA (vLLM, csrc/quantization/w8a8/fp8/common.cu)
 PIECE = THREADS * 8  # exact: of a row that a CTA takes at once: 16 bytes of halves a thread
 STRIDED_PIECE = THREADS * 16  # exact: the same of the two kernels above (vectorize_with_alignment<16>)
 REGISTERS = 32  # exact: of a thread, few enough that CTAs fill an SM's threads
-# judged: CTAs of two warps take an SM for as long as those of four, on H100, B200 and L40S
+# exact: a warp for each of an SM's four schedulers; that CTAs of two warps take an SM for as long is seen on H100, B200 and L40S
 FEWEST_THREADS = 128
 STRIDED = ("quantize_static", "quantize_token")  # exact: the groups of the two kernels above
 SCALE_BYTES = 4  # exact: an fp32 scale

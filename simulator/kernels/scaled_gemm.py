@@ -243,10 +243,15 @@ def fit_of(tile: Tile, dtype: str, hardware: Hardware) -> Fit:
 # ---- an operator of a trace
 
 
+LOW_RANK_OPERANDS = (
+    6  # exact: ours, of workloads/quantized_layers.py: products' two, their scales, the branch's two
+)
+
+
 def lower_low_rank(operator: Operator, target: Target) -> list[Kernel]:
     """nunchaku::gemm_w4a4: products of four bits, to which the up-projection of the low-rank branch is added before the results leave
     the CTA, 16-bit products on the same tensor cores."""
-    a, b, *_, low, _ = operator.inputs[:6]
+    a, b, *_, low, _ = operator.inputs[:LOW_RANK_OPERANDS]
     hardware, rank = target.hardware, low.shape[-1]
     m, k, n = a.shape[0], a.shape[1] * DTYPES[a.dtype].packed, b.shape[1]
     (product,) = scaled_gemm(
