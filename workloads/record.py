@@ -20,7 +20,7 @@ TRACES = Path(__file__).parent / "traces" / "recorded"
 # What recording needs: the oldest release of each that setup.cfg allows, and the newest that it was tried with.
 RELEASES = {
     "torch": ("2.5", "2.13.0"),
-    "diffusers": ("0.37", "0.42.1"),
+    "diffusers": ("0.38", "0.42.1"),
     "transformers": ("5.6", "5.24.0"),
 }
 
