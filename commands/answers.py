@@ -34,7 +34,7 @@ def diff(a: str, b: str, json_path: str | None) -> None:
     simtti run sdxl --hw a100-sxm --json a.json; simtti run sdxl --hw h100-sxm --json b.json
     simtti diff a.json b.json
     """
-    from simtti.commands.terminal import print_difference
+    from simtti.commands.terminal_answers import print_difference
     from simtti.simulator.difference import difference
 
     found, titles = difference(a, b)
@@ -84,7 +84,7 @@ def costs(
     \b
     simtti costs flux-dev --hw h100-sxm,l40s --gpus 1,2,4 --batch 1,2,4 --out flux.csv
     """
-    from simtti.commands.terminal import print_costs
+    from simtti.commands.terminal_answers import print_costs
     from simtti.simulator.costs import costs as table_of
 
     chosen = {name: value for name, value in options.items() if value not in (None, "")}

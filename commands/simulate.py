@@ -332,7 +332,7 @@ def compare(
     simtti compare wan2.1-14b --hw h100-sxm,h200-sxm --gpus 4 --fps 16 --json -
     """
     from simtti.commands.plots import plot_comparison_of_devices
-    from simtti.commands.terminal import print_comparison_of_devices
+    from simtti.commands.terminal_answers import print_comparison_of_devices
     from simtti.files import write_table
     from simtti.hw_configs.changes import joined as changed_name
     from simtti.simulator.compare import compare as compare_devices

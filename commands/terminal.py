@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from simtti.commands.options import records
-from simtti.hw_configs.changes import split
-from simtti.hw_configs.hardware import PYTORCH, Hardware
-from simtti.simulator.compare import certain
+from simtti.hw_configs.hardware import Hardware
 from simtti.simulator.result import Result
 from simtti.simulator.uncertainty.draws import RunIntervals
 from simtti.simulator.uncertainty.outside import of_run
-from simtti.words import gib, inference_shape, joules, number, percent, seconds, whole
+from simtti.words import gib, inference_shape, joules, number, percent, seconds
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from simtti.explore.exploration import Exploration
     from simtti.simulator.engine.replay import Replay
     from simtti.validation.fit.calibrate import Calibration
@@ -266,191 +260,6 @@ def print_comparison(comparison: Comparison) -> None:
     console.print(table)
     for reason, time_us in comparison.unmodelled_us.items():
         console.print(f"not compared: {seconds(time_us / 1e6)} of {escape(reason)}", style="yellow")
-
-
-def _best(is_best: bool) -> str:
-    return "bold green" if is_best else ""
-
-
-def _times(value: float | None, shown: bool) -> str:
-    """Over the first device's, behind the figure."""
-    return "" if value is None or not shown else f" {value:.2f}x"
-
-
-def _thousand(usd: float | None) -> str:
-    return "" if usd is None else number(1000 * usd)
-
-
-def _between(low_s: float, high_s: float) -> str:
-    """Two times, with the unit once where it is the same.
-
-    >>> _between(0.0912, 0.15)
-    '91.2-150 ms'
-    """
-    low, high = seconds(low_s), seconds(high_s)
-    (least, unit), (_, other) = low.split(), high.split()
-    return f"{least}-{high}" if unit == other else f"{low}-{high}"
-
-
-def _many(row: dict[str, Any], changed: Mapping[str, int]) -> str:
-    """A row's device, with how many of it, and a number for what is changed of it."""
-    name = str(row["hw"])
-    if name in changed:
-        name = f"{split(name)[0]} [{changed[name]}]"
-    return f"{row['gpus']} {name}" if row["gpus"] > 1 else name
-
-
-def print_comparison_of_devices(found: pd.DataFrame, workload: str) -> None:
-    """One row a device and batch; the fastest, the most efficient and what does not fit stand out."""
-    console = _console()
-    console.print(f"[bold]{workload}[/]\n")
-    rows = records(found)
-    marks = {
-        said: mark
-        for mark, said in enumerate(dict.fromkeys(filter(None, (split(name)[1] for name in found.hw))), 1)
-    }
-    changed = {name: marks[split(name)[1]] for name in found.hw if split(name)[1]}
-    several, priced = found.hw.nunique() > 1, bool(found.usd_per_output.notna().any())
-    by_second = bool(found.usd_per_video_s.notna().any())
-    priced = priced and not by_second
-    many = bool((found.batch > 1).any())  # alone, outputs a second say nothing beside the latency
-    intervals = "latency_p05_s" in found
-    many = many and not intervals  # there is no room for both
-    headings = ["Device", "Batch", "Latency", *["9 of 10"] * intervals, *["Out/s"] * many, "J/output"]
-    headings += [*["USD/1000"] * priced, *["USD/video s"] * by_second, "GiB", "Most", "Bottleneck"]
-    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
-    for heading in headings:
-        apart = heading in ("Device", "Bottleneck")
-        table.add_column(
-            heading, justify="left" if apart else "right", no_wrap=heading != "Device", overflow="fold"
-        )
-    fitting = [row for row in rows if not row["error"] and row["fits"] is not False]
-    most = max((row["outputs_per_s"] for row in fitting), default=None)
-    least = min((row["energy_per_output_j"] for row in fitting), default=None)
-    cheapest = min((row["usd_per_output"] for row in fitting if row["usd_per_output"]), default=None)
-    for row in rows:
-        if row["error"]:
-            continue
-        energy_j = row["energy_per_output_j"]
-        table.add_row(
-            escape(_many(row, changed)),
-            str(row["batch"]),
-            seconds(row["latency_s"]) + _times(row["latency_x"], several),
-            *([_between(row["latency_p05_s"], row["latency_p95_s"])] if intervals else []),
-            *[Text(f"{row['outputs_per_s']:.3g}", style=_best(row["outputs_per_s"] == most))] * many,
-            Text(
-                f"{energy_j:,.0f}" if energy_j >= 100 else f"{energy_j:.3g}", style=_best(energy_j == least)
-            ),
-            *[Text(_thousand(row["usd_per_output"]), style=_best(row["usd_per_output"] == cheapest))]
-            * priced,
-            *["" if row["usd_per_video_s"] is None else number(row["usd_per_video_s"])] * by_second,
-            Text(
-                ""
-                if row["peak_memory_bytes"] is None
-                else gib(row["peak_memory_bytes"]).removesuffix(" GiB"),
-                style="red" if row["fits"] is False else "",
-            ),
-            whole(row["largest_batch"]),
-            row["bottleneck"] if intervals else f"{row['bottleneck']} {row['bottleneck_share']:.0%}",
-        )
-    console.print(table)
-    notes = [
-        "9 of 10: such runs take so long" if intervals else "",
-        "x: over the first device, same batch" if several else "",
-        "USD/1000: of as many outputs" if priced else "",
-        "Most: the largest batch that fits",
-    ]
-    console.print("; ".join(filter(None, notes)), style="dim")
-    for said, mark in marks.items():
-        console.print(f"[{mark}] {said}", markup=False)
-    for row in rows:
-        if row["error"]:
-            console.print(
-                f"{_many(row, changed)} at batch {whole(row['batch']) or 'its own'}: {row['error']}",
-                style="yellow",
-                markup=False,
-            )
-        if row["fits"] is False:
-            needs = f"{gib(row['peak_memory_bytes'])} does not fit into memory"
-            console.print(
-                f"{_many(row, changed)} at batch {row['batch']}: {needs}", style="red", markup=False
-            )
-    if intervals:
-        for line in certain(found):
-            console.print(line, markup=False)
-    releases = sorted({str(row["pytorch"]) for row in rows if isinstance(row["pytorch"], str)})
-    if len(releases) > 1:
-        words = "; ".join(
-            f"{release} on {', '.join(dict.fromkeys(split(row['hw'])[0] for row in rows if row['pytorch'] == release))}"
-            for release in releases
-        )
-        console.print(
-            f"\nKernels of different releases of PyTorch: {words}. --pytorch {PYTORCH[0]} compares like with like."
-        )
-
-
-def _ratio(value: float) -> str:
-    if value != value:
-        return "new"
-    return f"{value:.2f}x" if value < 100 else f"{value:,.0f}x"
-
-
-def print_difference(found: pd.DataFrame, names: tuple[str, str]) -> None:
-    """By phase, by category, and by both: seconds of each, and the change."""
-    console = _console()
-    console.print(f"A  [bold]{escape(names[0])}[/]\nB  [bold]{escape(names[1])}[/]\n")
-    largest = max(found.a_s.max(), found.b_s.max())
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for heading in ("Phase", "Category", "A", "B", "Change", "B/A"):
-        table.add_column(
-            heading, justify="left" if heading in ("Phase", "Category") else "right", no_wrap=True
-        )
-    rows: list[dict[str, Any]] = found.to_dict("records")  # type: ignore[assignment]
-    before = None
-    for row in rows:
-        if max(row["a_s"], row["b_s"]) < _LEAST_SHARE * largest:
-            continue
-        if before is not None and (row["phase"] != before):
-            table.add_row()
-        sign = "-" if row["change_s"] < 0 else "+"
-        table.add_row(
-            escape(str(row["phase"])) if row["phase"] != before else "",
-            escape(str(row["category"])),
-            seconds(row["a_s"]),
-            seconds(row["b_s"]),
-            "0" if abs(row["change_s"]) < _SAME * row["a_s"] else sign + seconds(abs(row["change_s"])),
-            _ratio(row["ratio"]),
-        )
-        before = row["phase"]
-    console.print(table)
-
-
-def print_costs(table: pd.DataFrame, workload: str) -> None:
-    """A row a run."""
-    console = _console()
-    console.print(f"[bold]{escape(workload)}[/]\n")
-    shown = Table(box=None, pad_edge=False, header_style="dim")
-    for heading in ("Device", "GPUs", "Batch", "Size", "Text", "Step", "Decoder", "Latency", "Memory"):
-        shown.add_column(heading, justify="left" if heading == "Device" else "right")
-    rows = records(table)
-    for row in rows:
-        size = "" if row["height"] is None else f"{row['height']:.0f}x{row['width']:.0f}"
-        cells = [escape(str(row["hw"])), str(row["gpus"]), str(row["batch"]), size]
-        if row["latency_s"] is None:
-            continue
-        times = [row[name] for name in ("text_encoder_s", "step_s", "decoder_s", "latency_s")]
-        memory = "" if row["peak_memory_bytes"] is None else gib(row["peak_memory_bytes"])
-        style = "red" if row["fits"] is False else ""
-        shown.add_row(
-            *cells, *("" if each is None else seconds(each) for each in times), Text(memory, style=style)
-        )
-    console.print(shown)
-    for row in rows:
-        what = f"{row['gpus']} {row['hw']}, batch {row['batch']}"
-        if row["latency_s"] is None:
-            console.print(f"{what}: {row['error']}", style="yellow", markup=False)
-        elif row["fits"] is False:
-            console.print(f"{what}: does not fit into memory", style="red", markup=False)
 
 
 def print_calibration(calibration: Calibration) -> None:

@@ -128,7 +128,7 @@ class Hardware(Groups):
         Raises:
             InputError: an unknown field, or a value that no device file could have.
         """
-        from simtti.hw_configs.changes import changed  # pydantic, and a circle: changes makes Hardware
+        from simtti.hw_configs.changes import changed  # circle: it makes a Hardware; needs pydantic
 
         return changed(self, changes)
 

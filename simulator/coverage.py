@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from simtti.errors import InputError
-from simtti.simulator.lowering.lower import has_model
+from simtti.simulator.lowering.lower import Lowered, has_model
 from simtti.words import percent, seconds
 from simtti.workloads.trace import Operator, TimedKernel, Trace
 
@@ -108,3 +108,17 @@ def check_tied(trace: Trace) -> None:
             f"{percent(loose_us / measured_us, 0)} of the measured kernel time of {trace.workload} belongs to no operator; "
             "simtti run --trace FILE --timing measured replays all of it"
         )
+
+
+def without_model(rows: Sequence[tuple[Operator, Lowered]]) -> dict[str, float]:
+    """Operators without a kernel model, with their share of all bytes that operators touch."""
+    nbytes: dict[str, float] = defaultdict(float)
+    total = 0.0
+    for operator, lowered in rows:
+        touched = sum(use.nbytes for use in (*operator.inputs, *operator.outputs))
+        if lowered.is_view:
+            continue
+        total += touched
+        if lowered.unknown:
+            nbytes[operator.op] += touched
+    return {op: share / max(total, 1.0) for op, share in sorted(nbytes.items(), key=lambda item: -item[1])}

@@ -17,7 +17,7 @@ from simtti.hw_configs.hosts import Host
 from simtti.simulator.as_dict import as_dict
 from simtti.simulator.attention_of_run import AttentionKernels, attention_kernels, by_kind, sequence_lengths
 from simtti.simulator.closed_form import RESOURCES, bottleneck
-from simtti.simulator.coverage import Coverage
+from simtti.simulator.coverage import Coverage, without_model
 from simtti.simulator.engine import power
 from simtti.simulator.engine.intervals import overlap_s, union
 from simtti.simulator.engine.outcome import KernelInterval, OperatorInterval, Outcome, Repetition
@@ -360,18 +360,7 @@ class Result:
     def unlowered(self) -> dict[str, float]:
         """Operators without a kernel model, with their share of all bytes that operators touch. They are timed as
         a stream of those bytes."""
-        nbytes: dict[str, float] = defaultdict(float)
-        total = 0.0
-        for operator, lowered in self.rows:
-            touched = sum(use.nbytes for use in (*operator.inputs, *operator.outputs))
-            if lowered.is_view:
-                continue
-            total += touched
-            if lowered.unknown:
-                nbytes[operator.op] += touched
-        return {
-            op: share / max(total, 1.0) for op, share in sorted(nbytes.items(), key=lambda item: -item[1])
-        }
+        return without_model(self.rows)
 
     @property
     def warnings(self) -> list[str]:
