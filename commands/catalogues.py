@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from simtti.commands.console import plain_console
 from simtti.hw_configs.schema import DATASHEET, calibration
 from simtti.words import inference_shape, number
 
@@ -58,7 +58,7 @@ def print_workloads(
             number(work / 1e12) if work is not None else "",
             ", ".join(dict.fromkeys(each.device for each in captures if each.workload == name)),
         )
-    console = Console(highlight=False)
+    console = plain_console()
     console.print(table)
     console.print(
         "\nT2I, T2V, I2V: text to image, text to video, image to video. Size: height x\n"
@@ -75,7 +75,7 @@ def _size(options: Options) -> str:
 
 def print_workload(item: Workload, captures: Sequence[Capture], flops: int | None) -> None:
     """What a workload is, its default shape, for which shapes a measured trace ships, where its numbers come from."""
-    console = Console(highlight=False)
+    console = plain_console()
     also = "".join(f" ({alias})" for alias in item.aliases)
     console.print(f"[bold]{item.name}[/]{also}  {item.task}, {item.architecture}")
     parts = {"Default shape": inference_shape({**item.defaults.given(), "vae": item.own_vae})}
@@ -112,7 +112,7 @@ def print_devices(devices: Mapping[str, Hardware]) -> None:
             f"{device.l2_capacity_bytes / 2**20:.0f}",
             f"{device.power_limit_w:.0f}",
         )
-    console = Console(highlight=False)
+    console = plain_console()
     console.print(table)
     console.print(
         "\nTFLOP/s: dense FP16, FP32 accumulate, at that clock, which a power limit lowers.\n"
@@ -123,7 +123,7 @@ def print_devices(devices: Mapping[str, Hardware]) -> None:
 
 def print_device(content: dict[str, Any]) -> None:
     """Every number of a device with its meaning and source."""
-    console = Console(highlight=False)
+    console = plain_console()
     console.print(
         f"[bold]{content['name']}[/]  {content['architecture']}; attention {content['attention_kernel']}"
     )
@@ -146,7 +146,7 @@ def print_cache(place: Path, found: Sequence[Kept]) -> None:
     for each in found:
         stale = "stale" if each.stale else ""
         table.add_row(each.workload, inference_shape(each.options), f"{each.nbytes / 1024:,.0f}", stale)
-    console = Console(highlight=False)
+    console = plain_console()
     if found:
         console.print(table)
     total = sum(each.nbytes for each in found)

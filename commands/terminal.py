@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from simtti.commands.console import plain_console
 from simtti.hw_configs.hardware import Hardware
 from simtti.simulator.result import Result
 from simtti.simulator.uncertainty.draws import RunIntervals
@@ -25,13 +25,8 @@ if TYPE_CHECKING:
 _BAR = 32
 _HELD_WITHIN = 0.03  # of the power limit
 _LEAST_SHARE = 0.0005  # what would be printed as 0.0 % is not
-_SAME = 1e-6  # a change below this share is of rounding
 _LEAST_BYTES = 0.00005  # the same of 0.00 %
 _MOST_PARETO = 15  # rows of a Pareto set on the terminal
-
-
-def _console() -> Console:
-    return Console(highlight=False, soft_wrap=False)
 
 
 def _bar(share: float) -> Text:
@@ -69,7 +64,7 @@ def _kernels_of(hardware: Hardware) -> str:
 def print_result(result: Result, interval: bool = True) -> None:
     """Latency by phase, breakdown by category, attention's sequence lengths, memory, energy, speed; latency and energy with their
     intervals or without."""
-    console, options = _console(), result.trace.options
+    console, options = plain_console(), result.trace.options
     many = result.several_gpus
     gpus = f"{many.gpus} " if many else ""
     console.print(
@@ -218,7 +213,7 @@ def _memory(result: Result) -> str:
 
 def print_replay(result: Replay) -> None:
     """Replayed and measured span, and the time by category."""
-    console = _console()
+    console = plain_console()
     change = result.latency_s / result.measured_s
     console.print(
         f"[bold]{escape(result.trace.workload)}[/] on [bold]{result.hardware.name}[/], kernels {result.timing}"
@@ -241,7 +236,7 @@ def print_replay(result: Replay) -> None:
 
 def print_comparison(comparison: Comparison) -> None:
     """Predicted against measured by category, and what could not be compared."""
-    console = _console()
+    console = plain_console()
     console.print(
         f"[bold]{escape(comparison.trace.workload)}[/], predicted for [bold]{comparison.hardware.name}[/]\n"
     )
@@ -264,7 +259,7 @@ def print_comparison(comparison: Comparison) -> None:
 
 def print_calibration(calibration: Calibration) -> None:
     """Each family's parameters, before and after, its error on the held-out rows, and what to be careful about."""
-    console = _console()
+    console = plain_console()
     for fit in calibration.fits:
         console.print(
             f"[bold]{fit.family.name}[/] on [bold]{calibration.measured_on}[/]: MAPE {fit.test.mape:.1%} "
@@ -288,7 +283,7 @@ def print_calibration(calibration: Calibration) -> None:
 
 def print_exploration(result: Exploration) -> None:
     """The Pareto set, first rows, and what each parameter does to each objective."""
-    console, spec, table = _console(), result.spec, result.table
+    console, spec, table = plain_console(), result.spec, result.table
     console.print(f"[bold]{spec.question or 'Exploration'}[/]   base {spec.base}")
     failed = table[table.error != ""]
     console.print(

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from simtti.commands.console import plain_console
 from simtti.commands.options import records
 from simtti.hw_configs.changes import split
 from simtti.hw_configs.hardware import PYTORCH
@@ -20,16 +20,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-_BAR = 32
-_HELD_WITHIN = 0.03  # of the power limit
 _LEAST_SHARE = 0.0005  # what would be printed as 0.0 % is not
 _SAME = 1e-6  # a change below this share is of rounding
-_LEAST_BYTES = 0.00005  # the same of 0.00 %
-_MOST_PARETO = 15  # rows of a Pareto set on the terminal
-
-
-def _console() -> Console:
-    return Console(highlight=False, soft_wrap=False)
 
 
 def _best(is_best: bool) -> str:
@@ -66,7 +58,7 @@ def _many(row: dict[str, Any], changed: Mapping[str, int]) -> str:
 
 def print_comparison_of_devices(found: pd.DataFrame, workload: str) -> None:
     """One row a device and batch; the fastest, the most efficient and what does not fit stand out."""
-    console = _console()
+    console = plain_console()
     console.print(f"[bold]{workload}[/]\n")
     rows = records(found)
     marks = {
@@ -161,7 +153,7 @@ def _ratio(value: float) -> str:
 
 def print_difference(found: pd.DataFrame, names: tuple[str, str]) -> None:
     """By phase, by category, and by both: seconds of each, and the change."""
-    console = _console()
+    console = plain_console()
     console.print(f"A  [bold]{escape(names[0])}[/]\nB  [bold]{escape(names[1])}[/]\n")
     largest = max(found.a_s.max(), found.b_s.max())
     table = Table(box=None, pad_edge=False, header_style="dim")
@@ -191,7 +183,7 @@ def print_difference(found: pd.DataFrame, names: tuple[str, str]) -> None:
 
 def print_costs(table: pd.DataFrame, workload: str) -> None:
     """A row a run."""
-    console = _console()
+    console = plain_console()
     console.print(f"[bold]{escape(workload)}[/]\n")
     shown = Table(box=None, pad_edge=False, header_style="dim")
     for heading in ("Device", "GPUs", "Batch", "Size", "Text", "Step", "Decoder", "Latency", "Memory"):

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+
+from simtti.commands.console import plain_console
 
 
 def print_profile(found: dict[str, Any]) -> None:
     """The profile for people."""
-    console = Console(highlight=False)
+    console = plain_console()
     console.print(
         f"[bold]{escape(str(found['workload']))}[/]  {sum(found['parameters'].values()) / 1e6:,.0f} M parameters\n"
     )
@@ -54,7 +55,7 @@ def print_profile(found: dict[str, Any]) -> None:
 
 def print_scaling(found: dict[str, Any]) -> None:
     """What grows how, for people."""
-    console = Console(highlight=False)
+    console = plain_console()
     for name, rows in found["scaling"].items():
         table = Table(
             "Side" if name == "sizes" else "Frames", "Longest self-attention", "TFLOP a pass", "Spatial", "Temporal",

@@ -24,8 +24,14 @@ SIDES = (
     ("source", "collection"), ("model", "workload"), ("GPU", "hw"), ("GPUs", "gpus"), ("engine", "engine"), ("launch", "launch"),
     ("precision", "precision"), ("attention", "attention"), ("what was timed", "what_is_timed"), ("standing", "standing"),
 )  # fmt: skip
-# Collections whose rows set parameters of a device's power, as docs/accuracy.md says.
-SET_PARAMETERS = ("ml-energy v2", "ml-energy v3")
+# What rows decided, by what their collection begins with: parameters of a device's power (docs/accuracy.md), or what their engine is
+# taken to do (hw_configs/engines.yaml, sources/public_runs.py). All others set nothing but the width of intervals.
+STANDING = {
+    "ml-energy": "set power parameters",
+    "sayakpaul/diffusers-torchao": "set options of their engine",
+    "sgl-project/sglang": "set options of their engine",
+}
+FREE = "set nothing"
 
 
 def sided(found: pd.DataFrame) -> pd.DataFrame:
@@ -43,15 +49,18 @@ def sided(found: pd.DataFrame) -> pd.DataFrame:
     }
     dtype = _filled(found, "dtype", "default")
     precision = filled["quantization"].where(filled["quantization"] != "", dtype)
-    sets = collection.isin(SET_PARAMETERS)
     return found.assign(
         collection=collection,
         engine=filled["engine"],
         launch=filled["launch"],
         attention=filled["attention"],
         precision=precision,
-        standing=np.where(sets, "sets power parameters", "sets nothing"),
+        standing=collection.map(_standing),
     )
+
+
+def _standing(collection: str) -> str:
+    return next((what for start, what in STANDING.items() if collection.startswith(start)), FREE)
 
 
 def _filled(found: pd.DataFrame, name: str, usual: str) -> pd.Series[str]:
@@ -92,7 +101,7 @@ def report(found: pd.DataFrame, inputs: tuple[tuple[str, str], ...], others: tup
     sections.append(
         Section("Made from", blocks=(table(("Input", "Which"), inputs, text_columns=2),), folded=True)
     )
-    free = rows[rows.standing == "sets nothing"]
+    free = rows[rows.standing == FREE]
     every_row, unset = figures(rows[OURS], rows.latency_s), figures(free[OURS], free.latency_s)
     return Report(
         title="Scoreboard: whole runs and stages that others measured",
