@@ -156,6 +156,19 @@ class Result:
         """Every operator that was simulated and launches something, in order."""
         return [interval for repetition in self.repetitions for interval in repetition.operators()]
 
+    @cached_property
+    def operator_seconds(self) -> list[list[float]]:
+        """Of each repetition that was simulated, the seconds of each operator's kernels, gaps between them left out, in the order of its spans."""
+        known: dict[tuple[int, int], list[float]] = {}  # repetitions that are alike share their times
+        found = []
+        for item in self.repetitions:
+            key = (id(item.governed), id(item.spans))
+            if key not in known:
+                seconds = item.governed.seconds
+                known[key] = [sum(seconds[begin:end]) for _, begin, end in item.spans]
+            found.append(known[key])
+        return found
+
     def weighted_kernels(self) -> Iterator[tuple[KernelInterval, int]]:
         """Each kernel interval with how many repetitions of its step it stands for."""
         times = (itertools.repeat(item.times, len(item.launches)) for item in self.repetitions)

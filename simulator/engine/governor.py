@@ -47,13 +47,19 @@ class Governed(NamedTuple):
 
 
 def govern(
-    launches: Sequence[Launched], host_s: Sequence[float], hardware: Hardware, streams: Sequence[int] = ()
+    launches: Sequence[Launched],
+    host_s: Sequence[float],
+    hardware: Hardware,
+    streams: Sequence[int] = (),
+    known: dict[tuple[object, ...], float] | None = None,
 ) -> Governed:
     """Times, clocks and energy of a step's launches in order.
 
     host_s: what the host spends before each. streams: where each runs, where that is not the main stream for all: what runs
-    beside it spends energy, but no time of its own.
+    beside it spends energy, but no time of its own. known: the clocks of the windows met so far on this device, by their
+    launches' identities, which must not end before it: the blocks of a long video are the same windows again and again.
     """
+    known = {} if known is None else known
     timed = [not stream for stream in streams] if streams else [True] * len(launches)
     seconds: list[float] = []
     clocks: list[float] = []
@@ -63,14 +69,18 @@ def govern(
         window = launches[begin:end]
         spent = power.total(launch.energy for launch in window)
         in_turn = [launch for launch, counts in zip(window, timed[begin:end], strict=True) if counts]
-        clock = _window_clock(in_turn, spent, sum(host_s[begin:end]), hardware)
+        waited_s = sum(host_s[begin:end])
+        key = (tuple(map(id, window)), tuple(timed[begin:end]), waited_s)
+        clock = known.get(key)
+        if clock is None:
+            clock = known[key] = _window_clock(in_turn, spent, waited_s, hardware)
         energy_j += spent.at(clock)
         windows.append((end, spent.at(clock)))
         clocks += [clock] * len(window)
         if clock == 1.0:
             seconds += [launch.boost_s for launch in window]
         else:
-            slower = _at(window, clock, hardware)
+            slower = _Window(window, hardware).at(clock)
             seconds += [slower[id(launch)] for launch in window]
     return Governed(seconds, clocks, energy_j, windows)
 
@@ -106,13 +116,14 @@ def _window_clock(
     # Each kernel's time is nearly linear in the clock's period between boost and half of it; then between boost and the clock that
     # gave, until that clock's own times draw what the board is held at.
     clock, held_w = 0.5, power.held_power_w(hardware)
+    slowed = _Window(window, hardware)
+    at_clock = slowed.at(clock)
     for _ in range(_MOST_CORRECTIONS):
-        at_clock = _at(window, clock, hardware)
         busy_s = sum(at_clock[id(launch)] for launch in window)
         slope_s = (busy_s - boost_s) / (1 / clock - 1)  # a period more
         time_s = functools.partial(_time_s, boost_s, slope_s, gaps_s, host_s, hardware.clock_hz)
         clock = power.sustained_clock_hz(spent, time_s, hardware) / hardware.clock_hz
-        at_clock = _at(window, clock, hardware)
+        at_clock = slowed.at(clock)
         takes_s = max(sum(at_clock[id(launch)] for launch in window) + gaps_s, host_s)
         drawn_w = hardware.static_power_w + spent.at(clock) / takes_s
         if abs(drawn_w / held_w - 1) <= _HELD_WITHIN or clock <= power.LOWEST_CLOCK or clock >= 1.0:
@@ -127,17 +138,26 @@ def _time_s(
     return max(boost_s + slope_s * (boost_hz / clock_hz - 1) + gaps_s, host_s)
 
 
-def _at(window: Sequence[Launched], clock: float, hardware: Hardware) -> dict[int, float]:
-    """Seconds at `clock` of each launch, by its identity: those that are alike are one."""
-    distinct = {id(launch): launch for launch in window}
-    return {key: launch.boost_s * _stretch(launch, hardware, clock) for key, launch in distinct.items()}
+class _Window:
+    """A window's launches at other clocks than boost: those that are alike are one."""
 
+    def __init__(self, window: Sequence[Launched], hardware: Hardware) -> None:
+        self._hardware = hardware
+        self._distinct = {id(launch): launch for launch in window}
+        self._alone_s = {
+            key: lone_execution_s(launch.kernel, hardware, launch.hbm_bytes)
+            for key, launch in self._distinct.items()
+        }
 
-def _stretch(launch: Launched, hardware: Hardware, clock: float) -> float:
-    """How much longer a kernel takes at `clock`: the closed form's, with which the simulation agrees."""
-    slowed = lone_execution_s(
-        power.slowed(launch.kernel, clock),
-        power.at_clock(hardware, clock * hardware.clock_hz),
-        launch.hbm_bytes,
-    )
-    return slowed / lone_execution_s(launch.kernel, hardware, launch.hbm_bytes)
+    def at(self, clock: float) -> dict[int, float]:
+        """Seconds at `clock` of each launch, by its identity: longer by as much as the closed form's, with which the simulation
+        agrees."""
+        device = power.at_clock(self._hardware, clock * self._hardware.clock_hz)
+        return {
+            key: launch.boost_s
+            * (
+                lone_execution_s(power.slowed(launch.kernel, clock), device, launch.hbm_bytes)
+                / self._alone_s[key]
+            )
+            for key, launch in self._distinct.items()
+        }

@@ -68,6 +68,7 @@ class Preparation:
         self._l2 = L2(hardware.l2_usable_bytes)
         self._lowering = Lowering(hardware, policy)
         self._known: dict[tuple[int, int], Launched] = {}
+        self._clocks: dict[tuple[object, ...], float] = {}  # of windows of those launches
 
     def program(self, step: Step) -> Program:
         """Lower the step and add its operators to the rows."""
@@ -105,7 +106,8 @@ class Preparation:
         self._l2 = l2
         if before is not None and launches == before.launches:
             return before._replace(states=states, l2=l2)
-        governed = govern(launches, step.host_s, self.hardware, () if step.is_plain else step.streams)
+        streams = () if step.is_plain else step.streams
+        governed = govern(launches, step.host_s, self.hardware, streams, self._clocks)
         return Traffic(launches, governed, self._gaps_s(launches), states, l2)
 
     def _gaps_s(self, launches: list[Launched]) -> list[float] | None:

@@ -161,9 +161,8 @@ def worst_standing(result: Result, table: Residuals) -> str:
 def family_seconds(result: Result) -> dict[tuple[str, str], float]:
     """Seconds of kernels by family and size class over the whole inference."""
     found: dict[tuple[str, str], float] = {}
-    for item in result.repetitions:
-        for row, begin, end in item.spans:
-            time_s = sum(item.governed.seconds[begin:end])
+    for item, seconds in zip(result.repetitions, result.operator_seconds, strict=True):
+        for (row, _, _), time_s in zip(item.spans, seconds, strict=True):
             key = (family_of_operator(*result.rows[row]), size_class(time_s * 1e6))
             found[key] = found.get(key, 0.0) + time_s * item.times
     return found
@@ -209,9 +208,9 @@ def operator_factors(result: Result, table: Residuals, common: Shares, normal: N
     kinds: dict[tuple[int, str], int] = {}  # operators that are alike share one `Lowered`
     cells: list[tuple[str, str]] = []
     at: dict[tuple[int, str], int] = {}
-    for item in result.repetitions:
-        for row, begin, end in item.spans:
-            size = size_class(sum(item.governed.seconds[begin:end]) * 1e6)
+    for item, seconds in zip(result.repetitions, result.operator_seconds, strict=True):
+        for (row, _, _), time_s in zip(item.spans, seconds, strict=True):
+            size = size_class(time_s * 1e6)
             if (row, size) in at:
                 continue
             operator, lowered = result.rows[row]
@@ -260,10 +259,10 @@ def _walk(result: Result, factors: Factors, host: np.ndarray) -> np.ndarray:
     known: dict[tuple[int, int, int], list[_Stretch]] = {}
     ended_s = np.full(len(host), -gap_s)
     host_s = np.zeros(len(host))
-    for item in result.repetitions:
+    for item, operators_s in zip(result.repetitions, result.operator_seconds, strict=True):
         key = (id(item.governed), id(item.host_s), id(item.rows))
         if key not in known:
-            known[key] = _stretches(result, item, factors, host, gap_s)
+            known[key] = _stretches(result, item, operators_s, factors, host, gap_s)
         start_s, host_began_s = ended_s, host_s
         for stretch in known[key]:
             ended_s = np.maximum(ended_s + stretch.busy_s, host_s + stretch.late_s)
@@ -278,7 +277,12 @@ def _walk(result: Result, factors: Factors, host: np.ndarray) -> np.ndarray:
 
 
 def _stretches(
-    result: Result, item: Repetition, factors: Factors, host: np.ndarray, gap_s: float
+    result: Result,
+    item: Repetition,
+    operators_s: Sequence[float],
+    factors: Factors,
+    host: np.ndarray,
+    gap_s: float,
 ) -> list[_Stretch]:
     seconds = np.array(item.governed.seconds)
     if not item.is_plain:
@@ -286,8 +290,8 @@ def _stretches(
         took_s = item.ran.end_s[-1] - item.ran.start_s[0] + gap_s
         seconds = seconds * (max(took_s - gap_s * len(seconds), 0.0) / max(float(seconds.sum()), _LEAST_S))
     which = np.empty(len(seconds), int)
-    for row, begin, end in item.spans:
-        which[begin:end] = factors.at[row, size_class(sum(item.governed.seconds[begin:end]) * 1e6)]
+    for (row, begin, end), time_s in zip(item.spans, operators_s, strict=True):
+        which[begin:end] = factors.at[row, size_class(time_s * 1e6)]
     issue_s = np.array(item.host_s)
     found = []
     waits = _waits(result, item)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import bisect
+
 from simtti.hw_configs.hardware import Hardware
 from simtti.simulator.lowering.lower import Lowered
 from simtti.workloads.trace import Operator
@@ -79,7 +81,7 @@ SIZE_LIMITS_US = (10.0, 100.0)
 
 def size_class(time_us: float) -> str:
     """Which of SIZES a time is, in microseconds."""
-    return SIZES[sum(time_us >= limit for limit in SIZE_LIMITS_US)]
+    return SIZES[bisect.bisect_right(SIZE_LIMITS_US, time_us)]
 
 
 def family_of_row(op: str, dtype: str) -> str:

@@ -92,6 +92,10 @@ def test_questions_have_less():
     }  # fmt: skip
     (row,) = read_questions(pd.DataFrame([asked]), Counter())
     assert row.items() >= {"gpus": 2, "ring": 2, "engine": "xdit", "launch": "eager"}.items()
+    # A note of how others of the table were compiled says nothing of a row that was not.
+    for compiled, launch in (("no", "eager"), ("yes", "compiled-graph")):
+        rows = pd.DataFrame([asked | {"compile": compiled, "note": "2 GPUs, Ring-2; compile: max-autotune"}])
+        assert [row["launch"] for row in read_questions(rows, Counter())] == [launch]
 
 
 @pytest.fixture(scope="module")

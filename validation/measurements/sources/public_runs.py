@@ -145,7 +145,7 @@ def _question(cells: _Cells) -> Row:
     if "channels_last" in engine:
         row["layout"] = "channels-last"
     for mode in ("max-autotune", "reduce-overhead"):
-        if mode in note and row.get("launch"):
+        if mode in note and row.get("launch") == "compiled":
             row |= LAUNCH[mode]
     if cells.number("peak_memory_gib") and "reserved" not in note and "quantization" not in row:
         row["memory_bytes"] = float(cells.number("peak_memory_gib") or 0) * GIB
