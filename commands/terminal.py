@@ -293,10 +293,15 @@ def print_exploration(result: Exploration) -> None:
     )
     front = table[table.pareto].sort_values(spec.objectives[0])
     columns = ["design", *spec.varied, *spec.objectives]
-    shown = Table(*columns, box=None, pad_edge=False, header_style="dim")
+    shown = Table(*columns, "not sure with", box=None, pad_edge=False, header_style="dim")
     for _, row in front.head(_MOST_PARETO).iterrows():
-        shown.add_row(*(f"{row[name]:.4g}" for name in columns))
+        shown.add_row(*(f"{row[name]:.4g}" for name in columns), row.unsure)
     console.print(shown)
+    if (front.unsure != "").any():
+        console.print(
+            "Not sure with: designs whose order with this one in some objective the errors of predictions leave open.",
+            style="dim",
+        )
     if len(front) > _MOST_PARETO:
         console.print(f"[dim]... and {len(front) - _MOST_PARETO} more in pareto.csv[/]")
     console.print("\nChange of an objective, in % for each % of a parameter, about the middle of the space")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,8 @@ from simtti.explore.spec import OBJECTIVES, Spec
 if TYPE_CHECKING:
     import pandas as pd
 
+# Share of the draws in which one of two designs has to be the better for their order to be sure.
+SURE = 0.95
 _STEP = 1.1  # a parameter is moved by a tenth up and down for its elasticity
 
 
@@ -64,6 +67,32 @@ def mark(spec: Spec, rows: Sequence[Mapping[str, Any]]) -> list[tuple[bool, bool
     chosen = [index for index, good in enumerate(feasible) if good]
     front = {chosen[i] for i in pareto([values_to_minimise(spec, rows[index]) for index in chosen])}
     return [(good, index in front) for index, good in enumerate(feasible)]
+
+
+def unsure(
+    spec: Spec, figures: Mapping[int, Mapping[str, Any]], draws: Mapping[int, Mapping[str, Sequence[float]]]
+) -> dict[int, list[int]]:
+    """Of each design those whose order with it is not sure: there is an objective in which the one that is predicted to be better is so in
+    less than SURE of the draws.
+
+    figures, draws: by design, of each objective its prediction and its draws; one without draws is sure.
+    """
+    numbers = sorted(figures)
+    values = {number: values_to_minimise(spec, figures[number]) for number in numbers}
+    found: dict[int, list[int]] = {number: [] for number in numbers}
+    for first, second in itertools.combinations(numbers, 2):
+        for place, name in enumerate(spec.objectives):
+            if name not in draws[first] or name not in draws[second]:
+                continue
+            sign = -1 if better_is_more(name) else 1
+            ahead = sign * (np.asarray(draws[second][name]) - np.asarray(draws[first][name]))
+            if values[first][place] > values[second][place]:
+                ahead = -ahead
+            if values[first][place] != values[second][place] and (ahead > 0).mean() < SURE:
+                found[first].append(second)
+                found[second].append(first)
+                break
+    return found
 
 
 def neighbours(

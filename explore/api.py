@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import yaml
 
 from simtti.errors import InputError
@@ -17,13 +18,15 @@ from simtti.explore.exploration import Exploration
 from simtti.explore.journal import Study
 from simtti.explore.spec import Spec, read
 from simtti.files import write_table, write_text
+from simtti.simulator.uncertainty.draws import interval_of
+from simtti.simulator.uncertainty.residuals import Interval
 from simtti.words import plain
 
 if TYPE_CHECKING:
     import pandas as pd
 
 _MOST_FILES = 50  # device files written for the Pareto set
-_MOST_LIMITS = 12  # designs of the Pareto set whose limits are looked at
+_MOST_LIMITS = 50  # designs of the Pareto set whose limits and intervals are looked at
 
 
 def explore(
@@ -46,7 +49,7 @@ def explore(
         progress: called with (finished designs, designs).
         say: called with what is not as one might think: kept results that do not count, another process that is waited for.
 
-    Writes results.parquet, pareto.csv, sensitivity.csv, limits.parquet, designs/NUMBER.yaml of the Pareto set, report.html.
+    Writes results.parquet, pareto.csv (with the intervals of its first 50 designs, and which of them are not surely better than which), sensitivity.csv, limits.parquet, designs/NUMBER.yaml of the Pareto set, report.html.
     Interrupted, it keeps what is done; the same call goes on from there.
 
     Raises:
@@ -81,6 +84,9 @@ def explore(
         points = [middle, *(values for pair in around.values() for values in pair)]
         looked_at = [*(question.complete(values) for values in points), *front]
         figures = study.evaluate(looked_at, total, limits=True)
+    table = _with_intervals(
+        question, table, dict(zip(table.index[table.pareto], figures[len(points) :], strict=False))
+    )
     names = ["middle", *(f"{name} {sign}" for name in around for sign in ("-", "+"))]
     names += [f"design {number}" for number in table.index[table.pareto][:_MOST_LIMITS]]
     sensitivity = _sensitivity(question, table, looked_at, figures, list(around))
@@ -93,6 +99,23 @@ def explore(
     return result
 
 
+def _with_intervals(spec: Spec, table: pd.DataFrame, looked_at: dict[int, dict[str, Any]]) -> pd.DataFrame:
+    """The table with, for each objective that is not sure, the columns NAME.p05 to NAME.p95, and `unsure`: the designs whose order with this one
+    is not sure (`analysis.unsure`), with commas between. Only of the designs looked at."""
+    drawn = {number: figures["draws"] for number, figures in looked_at.items()}
+    columns = {f"{name}.{part}": float("nan") for name in spec.objectives for part in Interval._fields
+               if any(name in draws for draws in drawn.values())}  # fmt: skip
+    table = table.assign(**columns, unsure="")
+    for number, draws in drawn.items():
+        for name, values in draws.items():
+            interval = interval_of(np.array(values), float(looked_at[number][name]))
+            for part, value in interval._asdict().items():
+                table.loc[number, f"{name}.{part}"] = value
+    for number, others in analysis.unsure(spec, looked_at, drawn).items():
+        table.loc[number, "unsure"] = ",".join(map(str, others))
+    return table
+
+
 def _columns(spec: Spec, values: dict[str, float], figures: dict[str, Any]) -> dict[str, Any]:
     """A row: the parameters, those of the base where the design does not change them, then the figures."""
     names = list(
@@ -103,7 +126,7 @@ def _columns(spec: Spec, values: dict[str, float], figures: dict[str, Any]) -> d
         name: values.get(name, float(getattr(base.hardware, name, getattr(base, name, float("nan")))))
         for name in names
     }
-    kept = {name: value for name, value in figures.items() if name not in ("error", "limits")}
+    kept = {name: value for name, value in figures.items() if name not in ("error", "limits", "draws")}
     return {**parameters, **kept, "error": figures.get("error", "")}
 
 

@@ -8,6 +8,8 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from simtti.errors import InputError
 from simtti.explore.design import Design, make
 from simtti.explore.spec import Spec, Workload, parse
@@ -28,7 +30,8 @@ def evaluate(spec_json: str, values: Mapping[str, float], with_limits: bool = Fa
     """The figures of the design with `values`; `error`, the reason, where it has none.
 
     spec_json: the spec; what a process reads for it is kept, so that the next design of it costs the simulation only.
-    with_limits: add `limits`, seconds by (workload, category, what limits them).
+    with_limits: add `limits`, seconds by (workload, category, what limits them), and `draws`, what each objective may turn out as:
+    draws of designs of one spec go together (`simulator.uncertainty.draws`). An objective that is sure (area, cost) has none.
     """
     spec, traces = _prepared(spec_json)
     try:
@@ -43,6 +46,8 @@ def evaluate(spec_json: str, values: Mapping[str, float], with_limits: bool = Fa
             for item, result in zip(spec.workloads, results, strict=True)
             for (category, limit), seconds in sorted(limits(result).items())
         ]
+        drawn = _drawn(spec, results, found)
+        found["draws"] = {name: drawn[name].tolist() for name in spec.objectives if name in drawn}
     return found
 
 
@@ -105,6 +110,25 @@ def _figures(design: Design, spec: Spec, results: list[Result]) -> dict[str, Any
         **found,
         "fits_memory": fits,
     }
+
+
+def _drawn(spec: Spec, results: list[Result], figures: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """The figures of a design that are not sure, by draw. power_w: the prediction's, in proportion to energy over time."""
+    each = {
+        f"latency_s.{item.label}": result.draws.latency_s
+        for item, result in zip(spec.workloads, results, strict=True)
+    }
+    latency_s = sum(item.weight * each[f"latency_s.{item.label}"] for item in spec.workloads)
+    energy_j = sum(
+        item.weight * result.draws.energy_j for item, result in zip(spec.workloads, results, strict=True)
+    )
+    slower, hungrier = latency_s / figures["latency_s"], energy_j / figures["energy_j"]
+    hotter = hungrier / slower
+    by = {
+        "latency_s": slower, "energy_j": hungrier, "energy_j_per_output": hungrier, "power_w": hotter, "throughput_per_s": 1 / slower,
+        "perf_per_mm2": 1 / slower, "perf_per_usd": 1 / slower, "perf_per_w": 1 / (slower * hotter),
+    }  # fmt: skip
+    return each | {name: figures[name] * factor for name, factor in by.items()}
 
 
 def _outputs(item: Workload, trace: Trace) -> float:

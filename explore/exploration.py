@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 class Exploration(NamedTuple):
     """What `explore` wrote, in memory.
 
-    table: one row a design, in the order proposed: its number, every parameter and figure, `feasible`, `pareto`, `error`.
+    table: one row a design, in the order proposed: its number, every parameter and figure, `feasible`, `pareto`, `error`; of the Pareto
+    set between what each objective lies in half of such predictions and in 9 of 10 (NAME.p05 to NAME.p95), and `unsure`: the designs
+    whose order with it the errors leave open.
     sensitivity: elasticity of each objective to each parameter about the middle of the space, and importance over all.
     limits: seconds by design, workload, category and limit, of the designs around the middle and of the Pareto set.
     """

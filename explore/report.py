@@ -35,7 +35,8 @@ def html(result: Exploration) -> str:
         (
             "Pareto set",
             _pareto(result),
-            "Every feasible design, those that none beats in every objective marked.",
+            "Every feasible design, those that none beats in every objective marked; bars: what 9 of 10 such predictions lie between. "
+            "Errors that two designs share cancel between them: the table names those whose order is not sure all the same.",
         ),
         ("Parallel coordinates", _parallel(result), "Drag along an axis to keep the designs within a range."),
         (
@@ -63,10 +64,9 @@ def html(result: Exploration) -> str:
             )
             body.append(f"<h2>{title}</h2><p>{caption}</p>{plot}")
     front = table[table.pareto].head(_MOST_ROWS)
-    columns = [name for name in ("design", *spec.parameters, *spec.objectives) if name in front]
-    body.append(
-        "<h2>Designs of the Pareto set</h2>" + front[columns].to_html(index=False, float_format=_number)
-    )
+    columns = [name for name in ("design", *spec.parameters, *spec.objectives, "unsure") if name in front]
+    rows = front[columns].rename(columns={"unsure": "order not sure with"})
+    body.append("<h2>Designs of the Pareto set</h2>" + rows.to_html(index=False, float_format=_number))
     errors = table[table.error != ""]
     counts = (
         f"{len(table)} designs, {int(table.feasible.sum())} feasible, {int(table.pareto.sum())} in the Pareto set"
@@ -121,6 +121,8 @@ def _pareto(result: Exploration) -> Any:
                 name=name,
                 text=text,
                 marker={"color": colour},
+                error_x=_bars_of(rows, x, colour),
+                error_y=_bars_of(rows, y, colour),
             )
         )
     for number, name in enumerate(spec.compare):
@@ -130,9 +132,22 @@ def _pareto(result: Exploration) -> Any:
     return figure
 
 
+def _bars_of(rows: pd.DataFrame, objective: str, colour: str) -> dict[str, Any] | None:
+    """Error bars from p05 to p95; None for what is sure, and for designs whose intervals were not looked at."""
+    if f"{objective}.p05" not in rows or rows[f"{objective}.p05"].isna().all():
+        return None
+    up, down = rows[f"{objective}.p95"] - rows[objective], rows[objective] - rows[f"{objective}.p05"]
+    return {
+        "type": "data", "symmetric": False, "array": up.fillna(0).tolist(), "arrayminus": down.fillna(0).tolist(), "color": colour,
+        "thickness": 1, "width": 2,
+    }  # fmt: skip
+
+
 def _hover(row: pd.Series, spec: Any) -> str:
     parts = [f"design {row['design']}"]
     parts += [f"{name} {row[name]:.4g}" for name in (*spec.parameters, *spec.objectives)]
+    if row.get("unsure"):
+        parts.append(f"order not sure with {row['unsure']}")
     return "<br>".join(parts)
 
 

@@ -20,13 +20,20 @@ from simtti.simulator.closed_form import RESOURCES, bottleneck
 from simtti.simulator.coverage import Coverage, without_model
 from simtti.simulator.engine import power
 from simtti.simulator.engine.intervals import overlap_s, union
-from simtti.simulator.engine.outcome import KernelInterval, OperatorInterval, Outcome, Repetition
+from simtti.simulator.engine.outcome import (
+    KernelInterval,
+    OperatorInterval,
+    Outcome,
+    PhaseTime,
+    Repetition,
+    operator_seconds,
+)
 from simtti.simulator.engine.peak_memory import Memory
 from simtti.simulator.engine.program import MAIN
 from simtti.simulator.kernel_table import kernel_table
 from simtti.simulator.lowering.lower import Lowered
 from simtti.simulator.policy import Policy
-from simtti.simulator.uncertainty.draws import RunIntervals, run_intervals
+from simtti.simulator.uncertainty.draws import Draws, RunIntervals, run_draws, run_intervals
 from simtti.workloads.parallel.degrees import Degrees
 from simtti.workloads.trace import Operator, Trace
 
@@ -39,19 +46,6 @@ _PIXELS = 64  # every model's sizes are multiples of at most this
 # Time of the stream that no kernel fills.
 HOST_IDLE = "Host-idle"  # the GPU waited for the host
 LAUNCH_GAP = "Launch"  # between two kernels that were both ready
-
-
-@dataclass(frozen=True)
-class PhaseTime:
-    """A phase of the inference: its steps (count), its time and the time of one step, in seconds."""
-
-    name: str
-    steps: int
-    latency_s: float
-
-    @property
-    def step_s(self) -> float:
-        return self.latency_s / self.steps
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,16 +152,8 @@ class Result:
 
     @cached_property
     def operator_seconds(self) -> list[list[float]]:
-        """Of each repetition that was simulated, the seconds of each operator's kernels, gaps between them left out, in the order of its spans."""
-        known: dict[tuple[int, int], list[float]] = {}  # repetitions that are alike share their times
-        found = []
-        for item in self.repetitions:
-            key = (id(item.governed), id(item.spans))
-            if key not in known:
-                seconds = item.governed.seconds
-                known[key] = [sum(seconds[begin:end]) for _, begin, end in item.spans]
-            found.append(known[key])
-        return found
+        """Of each repetition that was simulated, the seconds of each operator's kernels, without gaps, in the order of its spans."""
+        return operator_seconds(self.repetitions)
 
     def weighted_kernels(self) -> Iterator[tuple[KernelInterval, int]]:
         """Each kernel interval with how many repetitions of its step it stands for."""
@@ -447,6 +433,11 @@ class Result:
 
         table = pd.DataFrame({"category": list(self.breakdown), "time_s": list(self.breakdown.values())})
         return table.assign(share=table.time_s / self.latency_s)
+
+    @cached_property
+    def draws(self) -> Draws:
+        """What such a prediction may turn out as; the same inference's on another device go with them, one by one."""
+        return run_draws(self)
 
     @cached_property
     def interval(self) -> RunIntervals:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from simtti.simulator.closed_form import Busy
@@ -102,3 +103,29 @@ class Outcome(NamedTuple):
     events: int
     processes: int
     contended: int
+
+
+@dataclass(frozen=True)
+class PhaseTime:
+    """A phase of the inference: its steps (count), its time and the time of one step, in seconds."""
+
+    name: str
+    steps: int
+    latency_s: float
+
+    @property
+    def step_s(self) -> float:
+        return self.latency_s / self.steps
+
+
+def operator_seconds(repetitions: Sequence[Repetition]) -> list[list[float]]:
+    """Of each repetition the seconds of each operator's kernels, gaps between them left out, in the order of its spans."""
+    known: dict[tuple[int, int], list[float]] = {}  # repetitions that are alike share their times
+    found = []
+    for item in repetitions:
+        key = (id(item.governed), id(item.spans))
+        if key not in known:
+            seconds = item.governed.seconds
+            known[key] = [sum(seconds[begin:end]) for _, begin, end in item.spans]
+        found.append(known[key])
+    return found

@@ -6,6 +6,10 @@ number decides it: the sum of one that all families of a run share, of one of th
 shares of the variance in draws.yaml. Each residual alone is then distributed as it was measured; how much of it an inference keeps in
 its sum depends on the shares.
 
+Draws go by what they are of, so that two runs of one inference share what they have in common: devices of one architecture and matrix
+unit the errors of a family, of the run and of the energy, all runs on one host those of the host. What the two have in common cancels
+in their ratio (`compare`, `explore`); a device's own part of each operator does not.
+
 The walk is the one of `engine.stream`, for all draws at once: a kernel starts when the host has issued it and the one before it has
 ended. It takes the launch queue's depth once a step, and kernels of several streams by the time in which each step has none beside it.
 """
@@ -26,7 +30,7 @@ import yaml
 
 from simtti.hw_configs.hardware import Hardware
 from simtti.simulator.engine.outcome import Repetition
-from simtti.simulator.uncertainty.families import STANDINGS, family_of_operator, size_class, standing
+from simtti.simulator.uncertainty.families import STANDINGS, family_of_operator, size_class, standing, unit
 from simtti.simulator.uncertainty.residuals import NORMAL, Interval, Residuals, shipped
 
 if TYPE_CHECKING:
@@ -50,6 +54,13 @@ class Shares:
     whole_scale: Mapping[str, float]
     energy_sd: Mapping[str, float]
     energy_units: tuple[str, ...] = ()
+
+
+class Draws(NamedTuple):
+    """What a run takes on all its GPUs, by draw, in seconds and joules."""
+
+    latency_s: np.ndarray
+    energy_j: np.ndarray
 
 
 class RunIntervals(NamedTuple):
@@ -89,11 +100,19 @@ def shares() -> Shares:
     return Shares(**values | {"energy_units": tuple(values["energy_units"])})
 
 
+def run_draws(result: Result) -> Draws:
+    """The draws of a run, by the tables that ship. The same run has the same; of two runs of one inference those in the same place
+    go together."""
+    return draws(result, shipped(), shares())
+
+
 def run_intervals(result: Result) -> RunIntervals:
     """The intervals of a run. The same run has the same."""
-    latency_s, energy_j = draws(result, shipped(), shares())
     whole = result.several_gpus or result
-    return RunIntervals(_interval(latency_s, whole.latency_s), _interval(energy_j, whole.energy_j))
+    return RunIntervals(
+        interval_of(result.draws.latency_s, whole.latency_s),
+        interval_of(result.draws.energy_j, whole.energy_j),
+    )
 
 
 def sum_interval(operators: Sequence[tuple[str, float]], hardware: Hardware, *content: object) -> Interval:
@@ -106,37 +125,37 @@ def sum_interval(operators: Sequence[tuple[str, float]], hardware: Hardware, *co
         kind = (family, float(f"{us:.6g}"))
         times[kind] = times.get(kind, 0.0) + us
     cells = [(family, size_class(us)) for family, us in times]
-    found = factors(cells, hardware, shipped(), shares(), Normals(seed(hardware.name, *content), DRAWS))
+    found = factors(cells, hardware, shipped(), shares(), Normals(DRAWS, *content))
     weights = np.array(list(times.values()))
-    return _interval(weights @ found / weights.sum(), 1.0)
+    return interval_of(weights @ found / weights.sum(), 1.0)
 
 
-def _interval(drawn: np.ndarray, value: float) -> Interval:
+def interval_of(drawn: np.ndarray, value: float) -> Interval:
+    """The interval of a figure that is predicted as `value`, by its draws."""
     found = np.quantile(drawn, (0.05, 0.25, 0.75, 0.95))
     return Interval(*(float(each) for each in found)).around(value)
 
 
-def draws(
-    result: Result, table: Residuals, common: Shares, count: int = DRAWS
-) -> tuple[np.ndarray, np.ndarray]:
+def draws(result: Result, table: Residuals, common: Shares, count: int = DRAWS) -> Draws:
     """Seconds and joules of `count` draws of a run, on all its GPUs."""
-    normal = Normals(
-        seed(result.trace.workload, sorted(result.trace.options.items()), result.hardware.name), count
-    )
+    normal = Normals(count, result.trace.workload, sorted(result.trace.options.items()))
+    hardware = result.hardware
     found = operator_factors(result, table, common, normal)
-    host = np.exp(common.host_sd * normal.next())
-    whole = np.exp(common.whole_scale[worst_standing(result, table)] * heavy(normal.next()))
+    host = np.exp(common.host_sd * normal.of("host"))
+    whole = np.exp(
+        common.whole_scale[worst_standing(result, table)] * heavy(normal.of("whole", unit(hardware)))
+    )
     # The prediction itself, walked beside the draws, ties them to what the simulation found with contention.
     with_own = np.hstack([np.ones((len(found.factors), 1)), found.factors])
     own_s, *drawn_s = _walk(result, found._replace(factors=with_own), np.hstack([1.0, host]))
     on_all = result.several_gpus or result
     latency_s = np.array(drawn_s) * whole * (on_all.latency_s / own_s)
     gpus = result.several_gpus.gpus if result.several_gpus else 1
-    static_j = result.hardware.static_power_w * latency_s * gpus
-    static_of_value_j = result.hardware.static_power_w * on_all.latency_s * gpus
+    static_j = hardware.static_power_w * latency_s * gpus
+    static_of_value_j = hardware.static_power_w * on_all.latency_s * gpus
     energy_j = static_j + max(on_all.energy_j - static_of_value_j, 0.0)
-    stands = standing(result.hardware, "energy", common.energy_units)
-    return latency_s, energy_j * np.exp(common.energy_sd[stands] * normal.next())
+    stands = standing(hardware, "energy", common.energy_units)
+    return Draws(latency_s, energy_j * np.exp(common.energy_sd[stands] * normal.of("energy", unit(hardware))))
 
 
 def heavy(normal: np.ndarray) -> np.ndarray:
@@ -170,30 +189,28 @@ def family_seconds(result: Result) -> dict[tuple[str, str], float]:
 
 class Normals:
     """Standard normal draws, `count` at a time: the middles of as many equal slices of the distribution, shuffled, so that each variable's
-    quantiles are exact. RandomState's stream does not change with numpy's version (numpy's compatibility policy)."""
+    quantiles are exact. A variable's draws follow from its name and from `content`, what all are of, and from nothing else.
+    RandomState's stream does not change with numpy's version (numpy's compatibility policy)."""
 
-    def __init__(self, seed: int, count: int) -> None:
-        self.random = np.random.RandomState(seed)
-        self.count = count
-        self.slices = _slices(count)
+    def __init__(self, count: int, *content: object) -> None:
+        self.count, self._content, self._slices = count, content, _slices(count)
 
-    def next(self) -> np.ndarray:
-        return self.random.permutation(self.slices)
+    def of(self, *name: object) -> np.ndarray:
+        return self._random(name).permutation(self._slices)
 
-    def many(self, rows: int) -> np.ndarray:
+    def many(self, rows: int, *name: object) -> np.ndarray:
         """rows x count, independent."""
-        return self.random.standard_normal((rows, self.count))
+        return self._random(name).standard_normal((rows, self.count))
+
+    def _random(self, name: tuple[object, ...]) -> np.random.RandomState:
+        digest = hashlib.sha256(repr((self._content, name)).encode()).digest()
+        return np.random.RandomState(int.from_bytes(digest[:4], "big"))
 
 
 @functools.cache
 def _slices(count: int) -> np.ndarray:
     normal = NormalDist()
     return np.array([normal.inv_cdf((number + 0.5) / count) for number in range(count)])
-
-
-def seed(*content: object) -> int:
-    """Of what is predicted, so that its draws are its own and always the same."""
-    return int.from_bytes(hashlib.sha256(repr(content).encode()).digest()[:4], "big")
 
 
 class Factors(NamedTuple):
@@ -228,11 +245,12 @@ def factors(
     cells: Sequence[tuple[str, str]], hardware: Hardware, table: Residuals, common: Shares, normal: Normals
 ) -> np.ndarray:
     """Measured over predicted time of operators that differ, a row each, by draw. cells: the family and size class of each."""
-    shared = normal.next() * common.run**0.5
+    shared = normal.of("run", unit(hardware)) * common.run**0.5
     of_family = {
-        family: normal.next() * common.family**0.5 for family in dict.fromkeys(family for family, _ in cells)
+        family: normal.of("family", family, unit(hardware)) * common.family**0.5
+        for family in dict.fromkeys(family for family, _ in cells)
     }
-    own = normal.many(len(cells)) * max(0.0, 1 - common.run - common.family) ** 0.5
+    own = normal.many(len(cells), "own", hardware) * max(0.0, 1 - common.run - common.family) ** 0.5
     found = np.ones((len(cells), normal.count))
     numbers: dict[tuple[str, str], list[int]] = {}
     for number, cell in enumerate(cells):

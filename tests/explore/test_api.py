@@ -7,11 +7,13 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
 from explored import SPEC
 
+from simtti.explore.analysis import unsure
 from simtti.explore.api import explore
 from simtti.explore.spec import parse
 from simtti.hw_configs.devices import load
@@ -55,6 +57,41 @@ def test_a_study_writes_its_results_and_devices_to_run(finished):
     assert acts["sm_count", "latency_s"] < -0.2
     assert acts["sm_count", "area_mm2"] > 0.2
     assert set(result.limits.workload) == {"stable-diffusion-1.5"}
+
+
+def test_the_front_has_intervals_and_says_whose_order_is_not_sure(finished):
+    result, folder = finished
+    table = result.table
+    front = table[table.pareto]
+    assert (front["latency_s.p05"] < front.latency_s).all()
+    assert (front.latency_s < front["latency_s.p95"]).all()
+    assert table[~table.pareto]["latency_s.p05"].isna().all()
+    assert "area_mm2.p05" not in table  # what silicon takes is no prediction of a time
+    kept = pd.read_csv(folder / "pareto.csv")
+    assert {"latency_s.p25", "unsure"} <= set(kept.columns)
+    # Errors in common cancel: bars of neighbours overlap, and yet the order of most is sure.
+    ordered = front.sort_values("latency_s")
+    assert (ordered["latency_s.p95"].to_numpy()[:-1] > ordered["latency_s.p05"].to_numpy()[1:]).any()
+    pairs = {
+        tuple(sorted((number, int(other))))
+        for number, row in front.iterrows()
+        for other in filter(None, row.unsure.split(","))
+    }
+    assert len(pairs) < len(front) * (len(front) - 1) / 4
+
+
+def test_designs_are_unsure_where_an_objective_is():
+    asked = parse(SPEC)
+    figures = {
+        0: {"latency_s": 1.0, "area_mm2": 9.0},
+        3: {"latency_s": 1.1, "area_mm2": 8.0},
+        5: {"latency_s": 2.0, "area_mm2": 7.0},
+    }
+    swing = np.linspace(0.8, 1.2, 50)
+    draws = {0: {"latency_s": swing}, 3: {"latency_s": 1.1 * swing[::-1]}, 5: {"latency_s": 2 * swing}}
+    assert unsure(asked, figures, draws) == {0: [3], 3: [0], 5: []}
+    together = draws | {3: {"latency_s": 1.1 * swing}}
+    assert unsure(asked, figures, together) == {0: [], 3: [], 5: []}
 
 
 def test_a_finished_study_is_not_evaluated_again_and_a_new_question_is(finished, tmp_path):

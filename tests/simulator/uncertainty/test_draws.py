@@ -11,7 +11,7 @@ from click.testing import CliRunner
 import simtti
 from simtti.commands.simulate import run
 from simtti.hw_configs.devices import load
-from simtti.simulator.compare import certain
+from simtti.simulator.compare import certain, compare
 from simtti.simulator.sweep import sweep
 from simtti.simulator.uncertainty.draws import (
     COLUMNS,
@@ -76,7 +76,7 @@ def test_correlated_residuals_make_a_wider_sum_than_independent_ones():
     width = {}
     for shared, family in ((0.0, 0.0), (0.0, 0.3), (0.3, 0.3), (1.0, 0.0)):
         drawn = factors(
-            cells, load("h100-sxm"), table(0.1 * NORMAL), Shares(shared, family, 0, {}, {}), Normals(5, 400)
+            cells, load("h100-sxm"), table(0.1 * NORMAL), Shares(shared, family, 0, {}, {}), Normals(400, 5)
         )
         low, high = np.quantile(np.log(drawn.mean(axis=0)), (0.05, 0.95))
         width[shared, family] = high - low
@@ -94,7 +94,7 @@ def test_each_residual_alone_is_distributed_as_it_was_measured(shared):
             load("h100-sxm"),
             table(quantiles),
             Shares(*shared, 0, {}, {}),
-            Normals(3, 2000),
+            Normals(2000, 3),
         )
     )
     for level, quantile in list(zip(LEVELS, quantiles, strict=True))[
@@ -167,20 +167,39 @@ def test_a_sweep_has_them_as_columns(tmp_path):
     assert without.latency_s.iloc[0] == done.latency_s.iloc[0]
 
 
-def test_a_comparison_says_whether_the_fastest_is_so_for_sure():
-    def rows(**intervals):
-        return pd.DataFrame(
-            [
-                {"hw": name, "batch": 1, "latency_s": middle, "latency_p05_s": low, "latency_p95_s": high}
-                for name, (low, middle, high) in intervals.items()
-            ]
-        )
+def test_what_two_devices_have_in_common_cancels_in_their_ratio():
+    base = simtti.run("stable-diffusion", "h100-sxm", **FEW)
+    faster = load("h100-sxm").replace(hbm_bytes_per_s="1.2x")
+    near = simtti.run("stable-diffusion", faster, **FEW)
+    far = simtti.run("stable-diffusion", "a100-sxm", **FEW)
 
-    assert certain(rows(a=(0.9, 1.0, 1.1), b=(1.2, 1.3, 1.4))) == [
-        "a is fastest for sure: its interval overlaps with no other"
-    ]
-    assert certain(rows(a=(0.9, 1.0, 1.25), b=(1.2, 1.3, 1.4))) == [
-        "a is fastest, but its interval overlaps with that of b"
+    def width(latency_s):
+        return np.ptp(np.quantile(np.log(latency_s), (0.05, 0.95)))
+
+    own, ratio = width(near.draws.latency_s), width(near.draws.latency_s / base.draws.latency_s)
+    assert 0 < ratio < own / 3
+    # Of devices of other kinds only the host is common.
+    assert own / 2 < width(far.draws.latency_s / base.draws.latency_s) < 2 * own
+    assert np.array_equal(
+        base.draws.latency_s, simtti.run("stable-diffusion", "h100-sxm", **FEW).draws.latency_s
+    )
+
+
+def test_a_comparison_says_in_how_many_draws_the_fastest_is_so():
+    found = compare(
+        "stable-diffusion", ["a100-sxm", "h100-sxm", "a100-sxm+hbm_bytes_per_s=0.99x"], workers=1, **FEW
+    )
+    assert found.fastest_in.sum() == pytest.approx(1)
+    assert (found.latency_x_p05 <= found.latency_x).all()
+    assert (found.latency_x <= found.latency_x_p95).all()
+    assert (found.latency_x_p05[0], found.latency_x_p95[0]) == (1, 1)
+    nearly = found.iloc[2]
+    assert nearly.latency_x_p95 - nearly.latency_x_p05 < 0.05
+    assert nearly.latency_p95_s / nearly.latency_p05_s > 1.3
+    told = found.assign(fastest_in=[0.02, 0.98, 0.0])
+    assert certain(told) == ["h100-sxm is fastest for sure: in 98 of 100 draws"]
+    assert certain(told.assign(fastest_in=[0.3, 0.7, 0.0])) == [
+        "h100-sxm is fastest in 70 of 100 draws: not for sure"
     ]
 
 
