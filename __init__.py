@@ -1,6 +1,7 @@
 """simtti: how fast, and at what energy, a GPU or a chip that does not exist yet runs text-to-image and text-to-video.
 
     run, sweep, compare, explore    one inference, many, devices side by side, hardware that does not exist
+    advise                          which of all ways is the cheapest, the fastest, the most efficient
     predict                         single operators
     record, record_pipeline         what an inference does, without a GPU: a workload, any module of PyTorch, any pipeline of diffusers'
     capture, register               what one does on a GPU; a workload of one's own
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from simtti.explore.api import explore
     from simtti.hw_configs.devices import load
     from simtti.hw_configs.hardware import Hardware
+    from simtti.simulator.advise import advise
     from simtti.simulator.compare import compare
     from simtti.simulator.predict import predict
     from simtti.simulator.result import Result
@@ -39,6 +41,7 @@ _PUBLIC = {
     "predict": "simtti.simulator.predict",
     "sweep": "simtti.simulator.sweep",
     "compare": "simtti.simulator.compare",
+    "advise": "simtti.simulator.advise",
     "explore": "simtti.explore.api",
     "record": "simtti.workloads.record",
     "record_pipeline": "simtti.workloads.own",
@@ -56,6 +59,7 @@ __all__ = [
     "InputError",
     "Result",
     "Trace",
+    "advise",
     "calibrate",
     "capture",
     "compare",

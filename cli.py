@@ -112,6 +112,7 @@ for _command in (
     simulate.predict,
     simulate.sweep,
     simulate.compare,
+    answers.advise,
     answers.costs,
     answers.diff,
     simulate.explore,

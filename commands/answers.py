@@ -9,6 +9,7 @@ import click
 from simtti.commands.options import (
     attention_option,
     cache_option,
+    check_outputs,
     engine_option,
     host_option,
     json_option,
@@ -104,6 +105,116 @@ def costs(
     print_costs(table, workload)
     failed = int(table["latency_s"].isna().sum())
     click.echo(f"{out}: {len(table) - failed} of {len(table)} runs", err=True)
+
+
+@click.command()
+@click.argument("workload")
+@click.option(
+    "--hw", help="Devices: names or YAML files with commas between; those with a price if not given."
+)
+@click.option(
+    "--gpus", default="1", show_default=True, help="Numbers of GPUs that share an inference, as 1,2,4."
+)
+@click.option(
+    "--ways",
+    default="ulysses,cfg",
+    show_default=True,
+    help="How several GPUs share it: ulysses, ring, cfg (with Ulysses or ring for the rest), tensor.",
+)
+@click.option("--batch", help="Batches, as 1,2,4; the workload's own if not given.")
+@click.option(
+    "--launch",
+    "launches",
+    default="eager,compiled",
+    show_default=True,
+    help="Ways to launch, as for `simtti run`.",
+)
+@click.option(
+    "--quantization",
+    "quantizations",
+    default="none",
+    show_default=True,
+    help="Formats to try, as none,fp8 (see `simtti run`).",
+)
+@click.option("--latency", help="What an inference may take at most: 3s, 800ms, 2min.")
+@click.option("--memory", help="What it may hold on each GPU at most: 24GiB, 40GB.")
+@click.option(
+    "--prices", type=click.Path(), help="US dollars a GPU-hour by device, instead of hw_configs/prices.yaml."
+)
+@click.option("--most", default=3, show_default=True, help="How many to name for each aim.")
+@click.option("--steps", type=int, help="Denoising steps the sampler is asked for.")
+@engine_option
+@cache_option
+@host_option
+@click.option("--out", type=click.Path(), help="Also write every candidate: .csv or .parquet.")
+@json_option("every candidate")
+@workers_option
+def advise(
+    workload: str,
+    hw: str | None,
+    gpus: str,
+    ways: str,
+    batch: str | None,
+    launches: str,
+    quantizations: str,
+    latency: str | None,
+    memory: str | None,
+    json_path: str | None,
+    **options: Any,
+) -> None:
+    """Which GPU, how many, and how: the cheapest, the fastest and the most efficient way to run WORKLOAD within the limits.
+
+    Each candidate is simulated; the best of each aim come with the interval that 9 of 10 such runs lie in. Exit code 1 if none
+    keeps the limits. Prices are of hw_configs/prices.yaml: give your own.
+
+    \b
+    simtti advise sdxl --latency 3s
+    simtti advise flux-dev --hw h100-sxm,l40s,rtx-4090 --quantization none,fp8 --latency 5s --prices mine.yaml
+    simtti advise wan2.1-14b --hw h100-sxm,h200-sxm --gpus 1,2,4,8 --latency 5min --out wan.csv
+    """
+    from simtti.commands.terminal_answers import print_advice
+    from simtti.simulator.advise import MEETS
+    from simtti.simulator.advise import advise as advice_on
+
+    check_outputs(options["out"], json_path)
+    limits = {
+        "latency_s": None
+        if latency is None
+        else _limit("--latency", "latency_s", latency, "3s, 800ms or 2min"),
+        "memory_bytes": None
+        if memory is None
+        else _limit("--memory", "memory_bytes", memory, "24GiB or 40GB"),
+    }
+    chosen = {name: value for name, value in options.items() if value not in (None, "")}
+    with progress("advise", "candidates") as advance:
+        found = advice_on(
+            workload,
+            names(hw),
+            gpus=whole_numbers("--gpus", gpus),
+            ways=names(ways),
+            batches=whole_numbers("--batch", batch),
+            launches=names(launches),
+            quantizations=[None if name == "none" else name for name in names(quantizations)],
+            progress=advance,
+            say=lambda text: click.echo(text, err=True),
+            **limits,
+            **chosen,
+        )
+    if not (json_path and print_json(records(found.table), json_path)):
+        print_advice(found, workload, limits)
+    if not (found.table.verdict == MEETS).any():
+        raise click.exceptions.Exit(1)
+
+
+def _limit(option: str, field: str, text: str, examples: str) -> float:
+    """A limit, as people write it, in the unit that `field` ends with."""
+    from simtti.hw_configs.quantities import quantity
+
+    minutes = text.removesuffix("min").strip() if field.endswith("_s") and text.endswith("min") else None
+    try:
+        return quantity(field, text) if minutes is None else 60 * float(minutes)
+    except (InputError, ValueError):
+        raise InputError(f"{option} is {text!r}; it must be as {examples}") from None
 
 
 def _shapes(text: str | None) -> list[tuple[int, int]]:

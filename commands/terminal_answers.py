@@ -13,14 +13,18 @@ from simtti.commands.console import plain_console
 from simtti.commands.options import records
 from simtti.hw_configs.changes import split
 from simtti.hw_configs.hardware import PYTORCH
+from simtti.simulator.advise import MEETS
 from simtti.simulator.compare import certain
 from simtti.words import gib, number, seconds, whole
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from simtti.simulator.advise import Advice
+
 
 _LEAST_SHARE = 0.0005  # what would be printed as 0.0 % is not
+_VERDICTS = (MEETS, "does not fit", "too slow", "over the limit of memory")
 _SAME = 1e-6  # a change below this share is of rounding
 
 
@@ -179,6 +183,77 @@ def print_difference(found: pd.DataFrame, names: tuple[str, str]) -> None:
         )
         before = row["phase"]
     console.print(table)
+
+
+_LIMITS = {"latency_s": "an inference takes at most", "memory_bytes": "each GPU holds at most"}
+
+
+def print_advice(found: Advice, workload: str, limits: Mapping[str, float | None]) -> None:
+    """The best few for each aim, and what became of the others."""
+    console = plain_console()
+    kept = [
+        f"{words} {gib(limit) if name == 'memory_bytes' else seconds(limit)}"
+        for name, words in _LIMITS.items()
+        if (limit := limits.get(name)) is not None
+    ]
+    console.print(f"[bold]{escape(workload)}[/]{'   ' if kept else ''}{', '.join(kept)}")
+    counts = found.table.verdict.where(
+        found.table.verdict.isin(_VERDICTS), "cannot be simulated"
+    ).value_counts()
+    console.print(
+        f"{len(found.table)} candidates: "
+        + ", ".join(
+            f"{count} {'meet the limits' if name == MEETS else name}" for name, count in counts.items()
+        )
+    )
+    if not (found.table.verdict == MEETS).any():
+        fitting = found.table[found.table.fits.eq(True)].sort_values("latency_s", kind="stable")
+        if len(fitting):
+            near = records(fitting.head(1))[0]
+            console.print(
+                f"None keeps the limits. The fastest that fits its device: {_way(near)}, {seconds(near['latency_s'])}, "
+                f"{gib(near['peak_memory_bytes'])}",
+                style="yellow",
+                markup=False,
+            )
+    quantized, batched = bool(found.table.quantization.notna().any()), found.table.batch.nunique() > 1
+    limit_s = limits.get("latency_s")
+    for aim, best in found.best.items():
+        if best.empty:
+            continue
+        table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
+        headings = ["Batch"] * batched + ["Latency", "9 of 10", "J/output", "USD/1000", "GiB"]
+        for heading in (aim.capitalize(), "Launch", *["Precision"] * quantized, *headings):
+            table.add_column(heading, justify="right" if heading in headings else "left", overflow="fold")
+        for row in records(best):
+            late = limit_s is not None and row["latency_p95_s"] is not None and row["latency_p95_s"] > limit_s
+            table.add_row(
+                escape(_way(row)),
+                row["launch"],
+                *[row["quantization"] or "-"] * quantized,
+                *[whole(row["batch"])] * batched,
+                seconds(row["latency_s"]),
+                ""
+                if row["latency_p05_s"] is None
+                else _between(row["latency_p05_s"], row["latency_p95_s"]) + "*" * late,
+                number(row["energy_per_output_j"]),
+                _thousand(row["usd_per_output"]),
+                ""
+                if row["peak_memory_bytes"] is None
+                else gib(row["peak_memory_bytes"]).removesuffix(" GiB"),
+            )
+        console.print()
+        console.print(table)
+    if any(not best.empty for best in found.best.values()):
+        notes = "9 of 10: such runs take so long; USD/1000: of as many outputs"
+        console.print(
+            "\n" + notes + ("; *: may be over the limit" if limit_s is not None else ""), style="dim"
+        )
+
+
+def _way(row: dict[str, Any]) -> str:
+    """A candidate's GPUs: '4 h100-sxm, ulysses'."""
+    return f"{row['gpus']} {row['hw']}, {row['way']}" if row["gpus"] > 1 else str(row["hw"])
 
 
 def print_costs(table: pd.DataFrame, workload: str) -> None:
