@@ -51,6 +51,16 @@ def test_a_row_becomes_options():
             {"engine": "sglang"},
         ),
         ({"engine": "vLLM-Omni", "compile": "eager"}, {"engine": "vllm-omni", "launch": "eager"}),
+        (
+            {
+                "engine": "cosmos-predict2 repo",
+                "model": "Cosmos-Predict2-14B-Video2World",
+                "height": 480,
+                "width": 832,
+            },
+            {"engine": "cosmos", "height": 432, "width": 768},
+        ),
+        ({"engine": "SGLang", "model": "Wan2.2-T2V-A14B", "frames": 24}, {"frames": 21}),
         ({"n_gpus": 4, "parallelism": "Ulysses-2 x Ring-2"}, {"gpus": 4, "ulysses": 2, "ring": 2}),
         ({"scope": "stage: VAE decode"}, {"what_is_timed": "decoder"}),
         (
@@ -75,6 +85,7 @@ def test_what_words_are(change, wanted):
         ({"scope": "seconds a video"}, "times of seconds a video"),
         ({"latency_s": None}, "rows without a time"),
         ({"steps": None}, "steps are not stated"),
+        ({"engine": "SGLang", "scope": "denoise step (median)", "steps": 4}, "does not wait"),
         ({"height": None}, "size that is not stated"),
     ],
 )

@@ -65,6 +65,10 @@ SCOPES = {
     "denoise step (median)": "step", "denoise step (from it/s)": "step", "denoise step (CFG)": "step",
 }  # fmt: skip
 MEMORY = {"allocated": "allocated", "torch peak allocated": "allocated", "peak reserved": "reserved"}
+# Sizes that an engine makes of what is asked of it: cosmos-predict2's "480p" (imaginaire's VIDEO_RES_SIZE_INFO, 16:9).
+SIZES = {("cosmos", 480, 832): (432, 768)}
+# A step's median says what the device takes only where the host has to wait for it: not in so few steps.
+FEW_STEPS = 4
 # Degrees as sources write them; a plain SP is taken as Ulysses.
 DEGREES = (
     ("ulysses", r"(?:ulysses|usp|sp)-?(\d+)"), ("ring", r"ring-?(\d+)"), ("cfg_parallel", r"cfg-?(\d+)"),
@@ -181,6 +185,12 @@ def _common(cells: _Cells, engine: str, gpu: str) -> Row:
         value = cells.number(name)
         if value is not None and not (name == "frames" and value == 1):
             row[name] = int(value)
+    shape = (known, row.get("height", 0), row.get("width", 0))
+    if shape in SIZES:
+        row["height"], row["width"] = SIZES[shape]
+    if known == "sglang" and row.get("frames"):
+        # Frames are made into latents of four, (frames - 1) // 4 + 1 of them, before anything runs.
+        row["frames"] = (row["frames"] - 1) // 4 * 4 + 1
     return row
 
 
@@ -198,6 +208,8 @@ def _timed(cells: _Cells, scope: str, row: Row) -> Row:
     if timed == "decoder" and row["engine"] == "sglang":
         # 10 ms for FLUX's 1024 x 1024 on H100 would be 1e15 FLOP/s of convolutions.
         raise UnfitError("decoders timed on the host, which does not wait for the device")
+    if timed == "step" and row["engine"] == "sglang" and row.get("steps", 20) <= FEW_STEPS:
+        raise UnfitError("steps timed on the host, which does not wait for the device")
     if timed != "step":
         return {"latency_s": latency_s, "what_is_timed": timed}
     # A step's time is held against that of a loop of as many steps.
