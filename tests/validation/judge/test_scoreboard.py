@@ -60,6 +60,19 @@ def test_a_row_becomes_options():
             },
             {"engine": "cosmos", "height": 432, "width": 768},
         ),
+        (
+            {"engine": "SGLang", "n_gpus": 2, "parallelism": "engine default for 2 GPUs"},
+            {"cfg_parallel": 2, "ulysses": 1},
+        ),
+        (
+            {
+                "engine": "SGLang",
+                "n_gpus": 2,
+                "parallelism": "engine default for 2 GPUs",
+                "guidance": "embedded",
+            },
+            {"cfg_parallel": 1, "ulysses": 2},
+        ),
         ({"engine": "SGLang", "model": "Wan2.2-T2V-A14B", "frames": 24}, {"frames": 21}),
         ({"n_gpus": 4, "parallelism": "Ulysses-2 x Ring-2"}, {"gpus": 4, "ulysses": 2, "ring": 2}),
         ({"scope": "stage: VAE decode"}, {"what_is_timed": "decoder"}),

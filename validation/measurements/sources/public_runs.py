@@ -125,7 +125,10 @@ def _end_to_end(cells: _Cells) -> Row:
     elif attention and attention != "FA3 (Hopper), cuDNN (Blackwell)":
         raise UnfitError(f"runs with attention by {attention}")
     gpus = int(cells.number("n_gpus") or 1)
-    row |= _degrees(cells.text("parallelism"), gpus) | {"gpus": gpus}
+    parallelism = cells.text("parallelism")
+    if row["engine"] == "sglang" and parallelism.startswith("engine default"):
+        parallelism = _sglang_default(gpus, cells.text("guidance").startswith("CFG"))
+    row |= _degrees(parallelism, gpus) | {"gpus": gpus}
     metric = MEMORY.get(cells.text("mem_metric"))
     # Weights are quantised on the device: the most is allocated then, not in the run.
     if metric == "allocated" and "quantization" not in row and cells.number("peak_mem_gib"):
@@ -218,6 +221,14 @@ def _timed(cells: _Cells, scope: str, row: Row) -> Row:
         "latency_s": latency_s * steps,
         "what_is_timed": "denoising",
     }
+
+
+def _sglang_default(gpus: int, guided: bool) -> str:
+    """What SGLang makes of several GPUs if nothing is said (multimodal_gen/runtime/server_args.py, 2026): the two passes of guidance on two
+    halves of them, and their tokens shared by the rest. For two GPUs it gathers keys and values in place of Ulysses' exchange, as many
+    bytes."""
+    ways = 2 if guided and gpus % 2 == 0 else 1
+    return f"cfg{ways} ulysses{gpus // ways}"
 
 
 def _degrees(text: str, gpus: int) -> Row:
