@@ -53,6 +53,8 @@ def test_what_has_more_of_everything_is_faster():
         ("h20", "h100-pcie"),
         ("h100-pcie", "h100-nvl"),
         ("h100-nvl", "h100-sxm"),
+        ("h200-nvl", "h200-sxm"),
+        ("rtx-6000-ada", "l40s"),
     ):
         assert tflops(slower, 4096) < tflops(faster, 4096) * 1.001, (slower, faster)
 

@@ -108,6 +108,7 @@ DATASHEETS = {
     "a800-sxm": (312.0, 1.41, 19.5, 2.039e12),
     "h100-pcie": (756.0, 1.62, 51.2 * 1.62 / 1.755, 2.039e12),  # FP32: 51.2 at 1.755 GHz
     "h100-nvl": (835.5, 1.545, 60.3 * 1.545 / 1.785, 3.938e12),  # FP32: 60 at 1.785 GHz
+    "h200-nvl": (835.5, 1.545, 60.3 * 1.545 / 1.785, 4.8e12),
     "h800-sxm": (989.4, 1.83, 66.9 * 1.83 / 1.98, 3.35e12),
     "h20": (148.0, 1.853, 39.5 * 1.853 / 1.98, 4.0e12),  # FP32: 44 in the datasheet, more than 78 SMs have
     "gh200": (989.4, 1.83, 66.9 * 1.83 / 1.98, 4.0e12),
@@ -120,6 +121,7 @@ DATASHEETS = {
     "l20": (119.5, 2.52, 59.35, 8.64e11),
     "l40": (181.05, 2.49, 90.5, 8.64e11),
     "l40s": (366.5, 2.52, 91.6, 8.64e11),  # 733 sparse; 362.05 in the dense column
+    "rtx-6000-ada": (364.2, 2.505, 91.1, 9.6e11),
     "rtx-3090": (71.2, 1.695, 35.6, 9.36e11),
     "rtx-4090": (165.2, 2.52, 82.6, 1.008e12),
     "rtx-5080": (112.6, 2.617, 56.3, 9.6e11),
@@ -252,8 +254,8 @@ def test_stable_diffusion_runs_on_every_device_and_the_order_is_sensible():
 UNITS = {
     "mma_registers": {"t4", "v100-sxm"},
     "mma": {"a10", "a10g", "a100-pcie", "a100-pcie-40gb", "a100-sxm", "a100-sxm-40gb", "a800-sxm", "l4", "l20", "l40", "l40s",
-            "rtx-3090", "rtx-4090", "rtx-5080", "rtx-5090", "rtx-a6000", "rtx-pro-6000", "rtx-pro-6000-workstation"},
-    "wgmma": {"gh200", "gh200-144gb", "h20", "h100-nvl", "h100-pcie", "h100-sxm", "h200-sxm", "h800-sxm"},
+            "rtx-3090", "rtx-4090", "rtx-5080", "rtx-5090", "rtx-6000-ada", "rtx-a6000", "rtx-pro-6000", "rtx-pro-6000-workstation"},
+    "wgmma": {"gh200", "gh200-144gb", "h20", "h100-nvl", "h100-pcie", "h100-sxm", "h200-nvl", "h200-sxm", "h800-sxm"},
     "tcgen05": {"b200-sxm", "b300-sxm", "gb200", "gb300"},
 }  # fmt: skip
 

@@ -20,6 +20,8 @@ REPORTED = {
     "NVIDIA H100": "h100-sxm",
     "NVIDIA H100 80GB HBM3": "h100-sxm",
     "NVIDIA H100 NVL": "h100-nvl",
+    "NVIDIA H200 NVL": "h200-nvl",
+    "NVIDIA RTX 6000 Ada Generation": "rtx-6000-ada",
     "NVIDIA H800": "h800-sxm",
     "NVIDIA H20": "h20",
     "NVIDIA GH200 480GB": "gh200",
