@@ -19,9 +19,7 @@ from simtti.commands.options import (
     whole_numbers,
 )
 from simtti.commands.progress import progress
-from simtti.commands.terminal import capture_line
 from simtti.errors import InputError, unknown
-from simtti.jobs import Failure
 
 
 @click.command()
@@ -175,6 +173,8 @@ def _capture_workloads(
     workloads: tuple[str, ...], out: str, device: str, budget_s: float | None, attention: str, repeats: int,
     all_steps: bool, longest_s: float, workers: int | None, **shape: Any,
 ) -> None:  # fmt: skip
+    from simtti.commands.terminal import capture_line
+    from simtti.jobs import Failure
     from simtti.workloads.capture import capture as capture_workload
     from simtti.workloads.capture_many import Job, capture_many, captured, is_taken
     from simtti.workloads.catalogue import WORKLOADS, find

@@ -40,5 +40,6 @@ def _latency_s(result: Result, host: Host, measured: Measured | None) -> float:
         lambda done: None,
         measured,
         result.trace.libraries,
+        None if measured else [lowered for _, lowered in result.rows],  # kernels know no host
     )
     return run_in_one_go(result.trace, prepared).latency_s

@@ -6,7 +6,7 @@ L2 is gone through in the order in which the host issues, whatever the streams.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -47,7 +47,9 @@ class Traffic(NamedTuple):
 
 
 class Preparation:
-    """Lowers steps and runs them through L2, in order. rows: the trace's operators so far, each with its kernels."""
+    """Lowers steps and runs them through L2, in order. rows: the trace's operators so far, each with its kernels.
+
+    lowered: the kernels of all the trace's operators in order, where they are known."""
 
     def __init__(
         self,
@@ -59,7 +61,9 @@ class Preparation:
         report: Callable[[int], None] = lambda done: None,
         measured: Measured | None = None,
         libraries: Mapping[str, str] | None = None,
+        lowered: Sequence[Lowered] | None = None,
     ) -> None:
+        self._lowered = lowered
         self.hardware, self.host, self.policy, self.alone_s = hardware, host, policy, alone_s
         self.measured, self.libraries = measured, libraries
         self._measured_s: dict[int, float] = {}  # of a measured kernel, by its identity
@@ -73,7 +77,10 @@ class Preparation:
     def program(self, step: Step) -> Program:
         """Lower the step and add its operators to the rows."""
         first = len(self.rows)
-        lowered = self._lowering.lower_all(step.operators)
+        if self._lowered is None:
+            lowered = self._lowering.lower_all(step.operators)
+        else:
+            lowered = list(self._lowered[first : first + len(step.operators)])
         if self.measured is not None:
             lowered = [
                 self._as_measured(self.measured, row, one) for row, one in enumerate(lowered, start=first)
