@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import click
@@ -203,7 +204,7 @@ def advise(
     if not (json_path and print_json(records(found.table), json_path)):
         print_advice(found, workload, limits)
     if not (found.table.verdict == MEETS).any():
-        raise click.exceptions.Exit(1)
+        sys.exit(1)
 
 
 def _limit(option: str, field: str, text: str, examples: str) -> float:

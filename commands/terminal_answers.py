@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 
 _LEAST_SHARE = 0.0005  # what would be printed as 0.0 % is not
+_MOST_REASONS = 3  # why candidates have no figures
 _VERDICTS = (MEETS, "does not fit", "too slow", "over the limit of memory")
 _SAME = 1e-6  # a change below this share is of rounding
 
@@ -206,6 +207,9 @@ def print_advice(found: Advice, workload: str, limits: Mapping[str, float | None
             f"{count} {'meet the limits' if name == MEETS else name}" for name, count in counts.items()
         )
     )
+    failed = found.table[~found.table.verdict.isin(_VERDICTS)]
+    for reason, count in failed.verdict.value_counts(sort=True).head(_MOST_REASONS).items():
+        console.print(f"  {count}: {reason}", style="dim", markup=False)
     if not (found.table.verdict == MEETS).any():
         fitting = found.table[found.table.fits.eq(True)].sort_values("latency_s", kind="stable")
         if len(fitting):

@@ -46,7 +46,7 @@ MEETS = "meets"
 class Advice(NamedTuple):
     """What was found.
 
-    table: COLUMNS, a row a candidate. verdict: 'meets', or why it does not stand to choice. cheapest, fastest, most efficient: its place by
+    table: COLUMNS, a row a candidate. way: how several GPUs share, '' for one. verdict: 'meets', or why it does not stand to choice. cheapest, fastest, most efficient: its place by
     that aim among those that do, 1 the best; the intervals are of the best of each.
     best: by aim, rows of the table, best first.
     """
@@ -103,7 +103,7 @@ def advise(
         for hw, count, batch, launch, quantization in itertools.product(
             hws, gpus, batches or own, launches, quantizations
         )
-        for way in (ways if count > 1 else (None,))
+        for way in (ways if count > 1 else ("",))
     ]
     rows = [_options(workload, candidate) | options for candidate in candidates]
     if out is not None:
