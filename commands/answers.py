@@ -178,7 +178,7 @@ def advise(
     from simtti.simulator.advise import advise as advice_on
 
     check_outputs(options["out"], json_path)
-    limits = {
+    limits: dict[str, Any] = {
         "latency_s": None
         if latency is None
         else _limit("--latency", "latency_s", latency, "3s, 800ms or 2min"),

@@ -109,11 +109,18 @@ def advise(
     if out is not None:
         check_table(out)
     with _journal(out) as journal:
-        kept = {"workers": workers, "foreign": lambda count: say(said_of_foreign(out or "", count))}
-        figures = figures_of(rows, journal, interval=False, progress=progress, **kept)
+        figures = figures_of(
+            rows,
+            journal,
+            interval=False,
+            workers=workers,
+            progress=progress,
+            foreign=lambda count: say(said_of_foreign(out or "", count)),
+        )
         table = pd.DataFrame(
             [
-                candidate | _figures(candidate, found, price_of[candidate["hw"]], latency_s, memory_bytes)
+                candidate
+                | _figures(candidate, found, price_of[str(candidate["hw"])], latency_s, memory_bytes)
                 for candidate, found in zip(candidates, figures, strict=True)
             ]
         )
