@@ -3,13 +3,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test test-every check golden bench fuzz kill-test test-bounds traces clean help
+.PHONY: run test test-every check golden figures bench fuzz kill-test test-bounds traces clean help
 help:
 	@echo "make run     create .venv, install, simulate Stable Diffusion on an A100"
 	@echo "make test    install the development extras, lint, type-check, run every test"
 	@echo "make test-every  the same with every workload built anew, not one of each model's file"
 	@echo "make check   ruff and mypy only"
 	@echo "make golden  work the golden figures of tests/golden.csv out anew, and say which moved"
+	@echo "make figures  run the commands whose outputs stand in README and docs again, and put in what they print"
 	@echo "make fuzz    1,000 odd inputs to each reader: every one answered or refused"
 	@echo "make kill-test  runs killed 50 times: nothing lost, doubled, stale or left running"
 	@echo "make test-bounds  the tests that meet other libraries, with the oldest releases that setup.cfg allows and with today's newest"
@@ -43,6 +44,9 @@ check: $(VENV)/dev.stamp
 
 golden: $(VENV)/dev.stamp
 	$(BIN)/python tests/test_golden.py
+
+figures: $(VENV)/dev.stamp
+	$(BIN)/python tests/figures.py
 
 bench: $(VENV)/dev.stamp
 	$(BIN)/python benchmarks/speed.py
