@@ -24,7 +24,7 @@ $(BIN)/simtti: setup.cfg pyproject.toml
 	@touch $@
 
 $(VENV)/dev.stamp: $(BIN)/simtti constraints.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,torch,report,explore,ray,dask]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,torch,report,explore,fit,ray,dask]'
 	@touch $@
 
 run: $(BIN)/simtti

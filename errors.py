@@ -1,8 +1,10 @@
 """The one error a user's mistake becomes: a line that names the file, the field, the value and the mend."""
 
 import difflib
+import importlib
 from collections.abc import Iterable, Mapping
 from itertools import takewhile
+from typing import Any
 
 _LONGEST = 1200  # characters of a message
 _MOST_NEAR = 5  # names that a message suggests
@@ -99,3 +101,17 @@ def unknown(kind: str, given: str, known: Iterable[str]) -> InputError:
     hint = f"; did you mean {', '.join(map(repr, near))}?" if near else ";"
     listed = f" (known: {', '.join(names)})" if len(names) <= _MOST_KNOWN or not near else ""
     return InputError(f"unknown {kind} {given!r}{hint}{listed}")
+
+
+def library(module: str, extra: str) -> Any:
+    """An optional library, or the command that installs it.
+
+    Raises:
+        InputError: it is not installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        raise InputError(
+            f"this needs {module}, which is not installed; run: pip install 'simtti[{extra}]'"
+        ) from None

@@ -6,12 +6,11 @@ again by another. A task twice done gives the same figures, so nothing is lost a
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
-from simtti.errors import InputError
+from simtti.errors import InputError, library
 from simtti.explore.evaluate import evaluate
 from simtti.jobs import Pool, cores
 
@@ -102,17 +101,3 @@ def engine(
     if name in ("ray", "dask"):
         return (ray if name == "ray" else dask)(address, cores(workers))
     raise InputError(f"engine is {name!r}; it must be one of local, ray, dask")
-
-
-def library(module: str, extra: str) -> Any:
-    """An optional library, or the command that installs it.
-
-    Raises:
-        InputError: it is not installed.
-    """
-    try:
-        return importlib.import_module(module)
-    except ImportError:
-        raise InputError(
-            f"this needs {module}, which is not installed; run: pip install 'simtti[{extra}]'"
-        ) from None

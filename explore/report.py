@@ -5,7 +5,7 @@ from __future__ import annotations
 import html as escaping
 from typing import TYPE_CHECKING, Any
 
-from simtti.explore.engines import library
+from simtti.errors import library
 from simtti.explore.evaluate import LIMITS
 
 if TYPE_CHECKING:

@@ -8,9 +8,8 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from simtti.errors import InputError
+from simtti.errors import InputError, library
 from simtti.explore.analysis import values_to_minimise, violation
-from simtti.explore.engines import library
 from simtti.explore.spec import Spec
 
 # Evaluates a batch: figures by design, in order.
@@ -65,9 +64,7 @@ def _proposals(spec: Spec) -> list[Chosen]:
             middle,
             *({**middle, name: value} for name, item in free.items() for value in item.grid or []),
         ]
-    from scipy.stats import qmc
-
-    sampler = qmc.Sobol(len(free), seed=spec.search.seed)
+    sampler = library("scipy.stats", "explore").qmc.Sobol(len(free), seed=spec.search.seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that their number is no power of two
         points = sampler.random(spec.search.designs)
@@ -115,10 +112,12 @@ def check(spec: Spec) -> None:
     """Fail before the work when the search lacks its library.
 
     Raises:
-        InputError: optuna is not installed, or a grid is beyond reason.
+        InputError: optuna or scipy is not installed, or a grid is beyond reason.
     """
     if spec.search.method == "nsga2":
         library("optuna", "explore")
+    if spec.search.method == "sobol":
+        library("scipy.stats", "explore")
     if size(spec) > 10_000_000:
         raise InputError(
             f"the grid has {size(spec):,} designs; use search.method sobol or nsga2, or fewer steps"

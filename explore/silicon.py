@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from simtti.errors import library
 from simtti.hw_configs.hardware import Hardware
 
 FILE = Path(__file__).with_name("silicon.yaml")
@@ -174,7 +175,8 @@ def die_mm2(die: Die, area: Area) -> float:
 def fit(dies: Sequence[Die]) -> Area:
     """The areas that explain `dies` best: least squares on log ratios, with the priors as weak observations."""
     import numpy as np
-    from scipy.optimize import least_squares
+
+    least_squares = library("scipy.optimize", "fit").least_squares
 
     low, prior, high = (np.array([_BOUNDS[name][i] for name in Area._fields]) for i in range(3))
 

@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from simtti.errors import library
 from simtti.hw_configs.hardware import Hardware, parameter, with_parameters
 from simtti.hw_configs.schema import calibration
 from simtti.validation.fit.families import FitFamily
@@ -57,7 +58,7 @@ def solve(
     A row that has no prediction with those is left out. One that loses its prediction on the way counts as off by
     UNPREDICTED_LOG_RATIO: to make rows unpredictable never pays.
     """
-    from scipy.optimize import least_squares
+    least_squares = library("scipy.optimize", "fit").least_squares
 
     values = {name: parameter(hardware, name) for name in wanted}
     start = model.log_ratios(hardware)
