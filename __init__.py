@@ -74,9 +74,17 @@ __all__ = [
 ]
 
 
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])
+
+
 def __getattr__(name: str) -> Any:
     import importlib
 
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("simtti")
     if name not in _PUBLIC:
         raise AttributeError(f"module 'simtti' has no attribute {name!r}")
     return getattr(importlib.import_module(_PUBLIC[name]), name)

@@ -28,6 +28,16 @@ def refused(*arguments):
     return lines[0]
 
 
+def test_the_package_says_what_it_is_and_is_a_command():
+    import simtti as package
+
+    done = subprocess.run([sys.executable, "-m", "simtti"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0
+    assert "advise" in done.stdout
+    assert package.__version__.split(".")[0].isdecimal()
+    assert {*package.__all__, "__version__"} == set(dir(package))
+
+
 def test_run_prints_a_breakdown_a_person_can_read():
     done = simtti("run", "stable-diffusion", "--hw", "a100-sxm")
     assert done.returncode == 0, done.stderr

@@ -1,0 +1,5 @@
+"""`python -m simtti`: the command line."""
+
+from simtti.cli import main
+
+main()
