@@ -21,7 +21,7 @@ from simtti.workloads.parallel.guidance import HALVES
 from simtti.workloads.parallel.shard import shard
 from simtti.workloads.trace import Trace
 
-ON_ONE_GPU = ("decoder",)
+ON_ONE_GPU = ("decoder", "audio_decoder")
 
 
 def degrees_of(

@@ -7,6 +7,8 @@ from simtti.workloads.recording import Recording
 BLOCKS = ("num_layers", "num_single_layers", "n_layers", "num_refiner_layers", "n_refiner_layers")
 # Of text encoders, as many as their pipelines ask the states of.
 STATES = {"Qwen3ForCausalLM": 28, "Mistral3ForConditionalGeneration": 31}
+# What says which of a text encoder's states a model takes: of three layers.
+OF_TEXT = {"llama_layers": [0, 1], "text_proj_in_factor": 4}
 
 
 def make_shallow(patch):
@@ -14,9 +16,11 @@ def make_shallow(patch):
     build = Recording.build
 
     def few(self, factory, *args, dtype, **kwargs):
-        if "Transformer" in factory.__name__ and factory.__module__.startswith("diffusers"):
+        if factory.__module__.startswith("diffusers"):
             taken = inspect.signature(factory.__init__).parameters
-            kwargs |= {name: 1 for name in BLOCKS if name in taken}
+            if "Transformer" in factory.__name__:
+                kwargs |= {name: 1 for name in BLOCKS if name in taken}
+            kwargs |= {name: states for name, states in OF_TEXT.items() if name in taken}
         for config in args:
             for part in (config, getattr(config, "text_config", None)):
                 for name in ("num_hidden_layers", "num_layers"):

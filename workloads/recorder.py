@@ -79,6 +79,8 @@ class Recorder(Recording):
 
     def copy_to_host(self, tensor: torch.Tensor) -> None:
         """Record `tensor.cpu()`, which a meta tensor cannot do."""
+        if self._paused:
+            return
         attributes = {"dtype": dtype_name(tensor.dtype), "transfer": "device_to_host", "synchronizes": True}
         self._append("aten::_to_copy", "Memory", (self._use(tensor, "input"),), (), attributes, False)
 

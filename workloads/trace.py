@@ -223,6 +223,14 @@ class Trace:
                 f"the trace of {self.workload} stores {len(phase.steps)} steps one by one in phase {phase.name}, "
                 "so their number is fixed; record it anew with the number wanted"
             )
+        stored = sum(step.count for step in phase.steps)
+        if turns is None and stored > evaluations(
+            self.options.get("steps", stored), self.schedule[phase.name]
+        ):
+            raise InputError(
+                f"the trace of {self.workload} counts {stored} evaluations in phase {phase.name} for {self.options['steps']} steps; "
+                "record it anew with the number wanted"
+            )
         steps = (replace(step, count=count) for step, count in zip(phase.steps, counts, strict=False))
         return replace(phase, steps=tuple(steps))
 

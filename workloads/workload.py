@@ -119,7 +119,7 @@ class Workload:
     image_to_image: it can start from an image (the option strength).
     decoding: how its VAE decodes; None where it has none.
     turns: where several models take turns in denoising, how many of so many evaluations each has: the counts of the steps that
-        its trace stores of them, without those that have none.
+        its trace stores of them, without those that have none. Where a loop is run several times, the count of all of them.
     group, place: where it stands in lists: by group, in the order of GROUPS, then by place; the workloads of a file have
         the same two and follow each other as in their file.
     """

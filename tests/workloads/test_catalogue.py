@@ -40,6 +40,8 @@ PUBLISHED = {
     ("wan2.1-i2v-14b-480p", "transformer"): "16.4", ("wan2.2-t2v-a14b", "transformer_2"): "14.3",
     ("wan2.2-ti2v-5b", "transformer"): "5.0", ("wan2.2-ti2v-5b", "vae"): "0.70",
     ("cosmos-predict2-2b-text2image", "transformer"): "2.0", ("cosmos-predict2-14b-video2world", "transformer"): "14",
+    ("hidream-i1-full", "transformer"): "17.1", ("hidream-i1-full", "text_encoder_4"): "8.03", ("ltx-2", "transformer"): "18.9",
+    ("ltx-2", "text_encoder"): "12.2", ("janus-pro-7b", "janus"): "7.4", ("helios-14b", "transformer"): "14",
 }  # fmt: skip
 
 

@@ -35,6 +35,12 @@ FLAN_UL2: dict[str, Any] = {
     "d_model": 4096, "d_kv": 256, "d_ff": 16384, "num_layers": 32, "num_heads": 16, "vocab_size": 32128,
     "feed_forward_proj": "gated-gelu",
 }  # fmt: skip
+# meta-llama/Meta-Llama-3.1-8B-Instruct, 8.03 B.
+LLAMA_3_1_8B: dict[str, Any] = {
+    "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32,
+    "num_key_value_heads": 8, "vocab_size": 128256, "max_position_embeddings": 131072, "rms_norm_eps": 1e-5,
+}  # fmt: skip
+LLAMA_3_1_8B_PARAMETERS = 8_030_261_248
 # Qwen/Qwen3-4B, 4.02 B, its output projection the embeddings again.
 QWEN3_4B: dict[str, Any] = {
     "hidden_size": 2560, "intermediate_size": 9728, "num_hidden_layers": 36, "num_attention_heads": 32,
@@ -67,6 +73,17 @@ PIXTRAL_24B_VISION: dict[str, Any] = {
     "num_attention_heads": 16, "head_dim": 64, "patch_size": 14, "image_size": 1540,
 }  # fmt: skip
 MISTRAL_SMALL_24B_PARAMETERS = 24_011_361_280
+
+# google/gemma-3-12b-it, 12.2 B with the vision tower, which a prompt alone does not use.
+GEMMA_3_12B: dict[str, Any] = {
+    "hidden_size": 3840, "intermediate_size": 15360, "num_hidden_layers": 48, "num_attention_heads": 16,
+    "num_key_value_heads": 8, "head_dim": 256, "sliding_window": 1024,
+}  # fmt: skip
+GEMMA_3_VISION: dict[str, Any] = {
+    "hidden_size": 1152, "intermediate_size": 4304, "num_hidden_layers": 27, "num_attention_heads": 16,
+    "image_size": 896, "patch_size": 14, "vision_use_head": False,
+}  # fmt: skip
+GEMMA_3_12B_PARAMETERS = 12_187_325_040
 
 
 def add_t5(recording: Recording, name: str, config: dict[str, Any], dtype: str) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 # Phases that no GPU gets a share of.
-WHOLE = ("text_encoder", "image_encoder", "decoder")
+WHOLE = ("text_encoder", "image_encoder", "decoder", "audio_decoder")
 
 
 class Degrees(NamedTuple):

@@ -1,5 +1,7 @@
 """Models too large to build in a test: what their shipped traces hold, and where two experts take turns."""
 
+import copy
+
 import pytest
 from recorded_traces import LARGE, denoising, shipped
 
@@ -47,6 +49,71 @@ def test_experts_are_two_steps_with_other_weights():
         trace.with_steps(10)
 
 
+def test_a_scheduler_that_is_copied_counts_its_own_steps():
+    """As LTX-2's pipeline does, for what is heard beside what is seen."""
+    torch = pytest.importorskip("torch")
+    diffusers = pytest.importorskip("diffusers")
+    from simtti.workloads.models.pipelines.diffusers_run import Run
+    from simtti.workloads.recorder import Recorder
+
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler()
+    Run(Recorder(), WORKLOADS["ltx-2"].defaults)._steer_scheduler(scheduler)
+    other = copy.deepcopy(scheduler)
+    for each in (scheduler, other):
+        each.set_timesteps(40)
+    other.step(torch.zeros(1), other.timesteps[0], torch.zeros(1))
+    assert (scheduler.step_index, other.step_index) == (None, 1)
+
+
+def test_experts_of_a_mixture_share_the_tokens():
+    """Two of four for each: of two samples' image tokens in double blocks, of all in single ones; the host asks how many in each."""
+    operators = denoising(shipped("hidream-i1-full")).operators
+    tokens = {"double": 2 * 4096, "single": 2 * (4096 + 256 + 128)}
+    for kind, count in tokens.items():
+        experts = [
+            op
+            for op in operators
+            if op.module.startswith(f"transformer.{kind}")
+            and ".experts." in op.module
+            and op.category == "Linear"
+        ]
+        assert {op.inputs[-2].shape for op in experts if op.module.endswith("w1")} <= {
+            (count // 2, 2560),
+            (2560, 6912),
+        }
+        assert len({op.module for op in experts}) == 4 * 3 * {"double": 16, "single": 32}[kind]
+    asked = [op for op in operators if op.attributes.get("transfer") == "device_to_host"]
+    assert [op.inputs[0].shape for op in asked] == [(4,)] * 48
+
+
+def test_a_stored_step_stands_for_those_of_all_chunks():
+    trace = record.workload_trace("helios-14b", steps=10)
+    assert denoising(shipped("helios-14b")).count == 4 * 50
+    assert denoising(trace).count == 4 * 10
+    with pytest.raises(InputError, match="counts 40 evaluations in phase denoising for 10 steps"):
+        trace.with_steps(20)
+
+
+def test_tokens_of_an_image_are_decoded_one_by_one():
+    """The first of 576 comes from the prompt's pass; each reads the cache as far as it is full."""
+    trace = shipped("janus-pro-7b")
+    steps = next(phase.steps for phase in trace.phases if phase.name == "decode")
+    assert sum(step.count for step in steps) == 575
+    width, mlp, layers = 4096, 11008, 30
+    for step in steps:
+        attended = attention(step.operators)
+        (keys,) = {op.inputs[1].shape for op in attended}
+        assert len(attended) == layers
+        assert keys[:2] == (2, 32), "two streams are one batch"
+        weights = layers * (4 * width**2 + 3 * width * mlp) + width**2 + width * 16384
+        by_hand = 2 * (2 * weights + layers * 4 * keys[2] * width)
+        # What takes a token in again is done once for each stream.
+        by_hand += 2 * 2 * (8 * width + width**2)
+        assert sum(map(flops, step.operators)) == pytest.approx(by_hand, rel=1e-3)
+    # Of 64 tokens the one in the middle.
+    assert attention(steps[0].operators)[0].inputs[1].shape[2] == 40 + 32
+
+
 @pytest.mark.parametrize(
     ("name", "lengths"),
     [
@@ -60,6 +127,11 @@ def test_experts_are_two_steps_with_other_weights():
         ("wan2.2-ti2v-5b", {31 * 22 * 40}),
         ("hunyuan-video-1.5", {31 * 30 * 52 + 1000 + 256 + 729, 1000}),
         ("ltx-video", {21 * 16 * 22}),
+        # A chunk, two frames, two in patches of twice the side, 16 in patches of four times: in time as well.
+        ("helios-14b", {9 * 960 + 2 * 960 + 240 + 4 * 60}),
+        ("hidream-i1-full", {4096 + 128 + 2 * 128}),
+        # 121 frames are five seconds, of 25 tokens of sound.
+        ("ltx-2", {16 * 16 * 24, 126}),
     ],
 )
 def test_what_attends_to_itself(name, lengths):
@@ -84,6 +156,31 @@ def attended(blocks, tokens, width):
             (30 * 4128 + 2 * 4096 + 2 * 32) * 2 * (4 * 3840**2 + 3 * 3840 * 10240)
             + attended(30, 4128, 3840)
             + attended(2, 4096, 3840),
+        ),
+        # Two samples. Of a token four squares, two of four experts and a smaller one that all share; the text of double blocks has an
+        # MLP like one expert.
+        (
+            "hidream-i1-full",
+            2 * (16 * 4096 + 32 * 4480) * 2 * (4 * 2560**2 + 2 * 3 * 2560 * 6912 + 3 * 2560 * 3584)
+            + 2 * 16 * 384 * 2 * (4 * 2560**2 + 3 * 2560 * 6912)
+            + 2 * attended(48, 4480, 2560),
+        ),
+        # Two samples; a block's video has self- and cross-attention of four squares each and an MLP of eight; to sound it asks with half
+        # of its width and is asked with all.
+        (
+            "ltx-2",
+            2
+            * 48
+            * (
+                6144 * 2 * (6 * 4096**2 + 8 * 4096**2 + 2 * 4096 * 2048 + 2 * 4096 * 2048)
+                + 1024 * 2 * 2 * (4096**2 + 2048**2)
+                + 126 * 2 * (14 * 2048**2 + 4 * 2048**2)
+                + 4 * 6144 * 1024 * 4096
+                + 4 * 126 * 1024 * 2048
+                + 2 * 4 * 6144 * 126 * 2048
+            )
+            + 2 * attended(48, 6144, 4096)
+            + 2 * attended(48, 126, 2048),
         ),
         # Two samples; 12 squares a token and stream.
         (

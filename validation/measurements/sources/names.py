@@ -81,6 +81,12 @@ WORKLOADS = {
     "Cosmos-Predict2-14B-Text2Image": "cosmos-predict2-14b-text2image",
     "Cosmos-Predict2-2B-Video2World": "cosmos-predict2-2b-video2world",
     "Cosmos-Predict2-14B-Video2World": "cosmos-predict2-14b-video2world",
+    "LTX-2 19B": "ltx-2",
+    "HiDream-ai/HiDream-I1-Full": "hidream-i1-full",
+    "HiDream-ai/HiDream-I1-Dev": "hidream-i1-dev",
+    "HiDream-ai/HiDream-I1-Fast": "hidream-i1-fast",
+    "deepseek-community/Janus-Pro-7B": "janus-pro-7b",
+    "BestWishYsh/Helios-Base": "helios-14b",
     "SANA-Video_2B_480p": "sana-video-2b",
     "Efficient-Large-Model/SANA-Video_2B_480p_diffusers": "sana-video-2b",
 }

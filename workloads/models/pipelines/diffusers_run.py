@@ -46,8 +46,11 @@ class Run:
     before: the phase up to the first denoising step; `denoising` the loop's; `after` what follows it. `domain` is
     what attention in the loop runs over, `before_domain` before it. channel_dim: where a latent's channels are; None
     where the model returns as many as it is given, whatever its configuration says.
+    beside: the keyword of what the model denoises beside the first, of which it returns as much.
     strided_patches: the model's patch embedding and the module that it calls next, by name: see `_keep_patches_strided`.
     turns: where several models take turns in the loop, how many of so many evaluations each has (`Workload.turns`).
+    rounds: how often the pipeline goes through its loop, at the same cost each time: where one step stands for many, it stands for those
+    of all rounds.
     ends: how many timesteps at the end of a schedule the pipeline takes off before it begins.
     looks_first: what the model returns is not known: it is run once before the steps, to see.
     noise_levels_there: the pipeline computes with the noise levels of a whole batch: on the meta device they lie there too, without
@@ -66,8 +69,10 @@ class Run:
         domain: str = "spatial",
         channel_dim: int | None = 1,
         steps: int | None = None,
+        beside: str | None = None,
         strided_patches: tuple[str, str] | None = None,
         turns: Callable[[int], tuple[int, ...]] | None = None,
+        rounds: int = 1,
         ends: int = 0,
         noise_levels_there: bool = False,
         looks_first: bool = False,
@@ -78,11 +83,15 @@ class Run:
         self.domain, self.before_domain = domain, before_domain
         self.channel_dim = channel_dim
         self.steps = steps or options.steps or 1
+        self.beside = beside
         self.strided_patches = strided_patches
         # What a pipeline that reads a truth value from the GPU finds there.
         self.reads_true = False
         # How many tokens a pipeline keeps of a prompt that it masks; None: as many as there are.
         self.kept_tokens: int | None = None
+        # Among how many experts a mixture divides its tokens, which it counts on the GPU: evenly, where nothing is known of them.
+        self.experts = 0
+        self.rounds = rounds
         self.ends = ends
         self.noise_levels_there = noise_levels_there
         self.looks_first = looks_first
@@ -92,6 +101,7 @@ class Run:
         self._open: ExitStack | None = None
         self._at: tuple[str, str] = ("", "")
         self._iteration: int | None = None
+        self._rounds_done = 0
 
     def __call__(self, pipeline: Any, denoiser: Any, *others: Any, **arguments: Any) -> Any:
         """Call the pipeline, whose model in the loop is `denoiser` (and then `others`), with what it is asked for."""
@@ -124,10 +134,11 @@ class Run:
             yield
             return
         values = {torch.bool: self.reads_true, torch.int64: PROMPT_TOKENS}
-        read_values = ReadValues(values, self.kept_tokens)
+        read_values = ReadValues(values, self.kept_tokens, self.experts)
+        host_copies = HostCopies(self.recording, self.kept_tokens, read_values.counts)
         # A mask as an index selects as much as it can.
         selected = fx_config.patch(meta_nonzero_assume_all_nonzero=True)
-        with no_autocast(), read_values, selected, HostCopies(self.recording, self.kept_tokens):
+        with no_autocast(), read_values, selected, host_copies:
             yield
 
     # ---- phases
@@ -267,6 +278,13 @@ class Run:
 
             return called
 
+        def copied(_: Any) -> Any:
+            """Where a pipeline copies its scheduler, to sample something else beside: what was put here is the first's."""
+            other = type(scheduler).from_config(scheduler.config)
+            self._steer_scheduler(other)
+            return other
+
+        scheduler.__deepcopy__ = copied
         scheduler.set_timesteps = shortened
         scheduler.step = whole(scheduler.step)
         if hasattr(scheduler, "scale_model_input"):
@@ -274,6 +292,8 @@ class Run:
 
     def _seen(self, timesteps: torch.Tensor) -> torch.Tensor:
         """The first of a schedule's timesteps; where a second model takes its turn, then those near its end."""
+        if self._stands_for_this():
+            return timesteps[: WARM_UP_STEPS + self.ends]
         first, *others = (self.recording.runs(count) for count in self.counts)
         if not others:
             return timesteps[: WARM_UP_STEPS + first + self.ends]
@@ -282,6 +302,10 @@ class Run:
         seen = [timesteps[:WARM_UP_STEPS], high.repeat(first), *(low.repeat(runs) for runs in others)]
         with self.recording.paused():
             return self.recording.on_device(torch.cat(seen))
+
+    def _stands_for_this(self) -> bool:
+        """Whether this round's steps were counted with those of the first."""
+        return self._rounds_done > 0 and not self.recording.reruns
 
     def _steer_denoiser(self, denoiser: Any) -> None:
         """Before the iterations that are steps, return noise of the right shape."""
@@ -299,7 +323,8 @@ class Run:
             if self._open is None:
                 sample = args[0] if args else kwargs.get("sample", kwargs.get("hidden_states"))
                 if not self.looks_first:
-                    return Prediction([self._noise_prediction(denoiser, sample)])
+                    beside = [torch.randn_like(kwargs[self.beside])] if self.beside else []
+                    return Prediction([self._noise_prediction(denoiser, sample), *beside])
                 if (key := _signature((args, kwargs))) not in returned:
                     returned[key] = run(args, kwargs)
                 return returned[key]
@@ -334,6 +359,7 @@ class Run:
         self._iteration = 0
         yield self
         self._iteration = None
+        self._rounds_done += 1
 
     def update(self) -> None:
         """One denoising step is done."""
@@ -342,8 +368,11 @@ class Run:
         if self._iteration < WARM_UP_STEPS:
             return
         if self._iteration == WARM_UP_STEPS:
+            counts = () if self._stands_for_this() else self.counts
+            rounds = 1 if self.recording.reruns else self.rounds
             self._turns = itertools.chain.from_iterable(
-                self.recording.times(self.denoising, domain=self.domain, count=count) for count in self.counts
+                self.recording.times(self.denoising, domain=self.domain, count=rounds * count)
+                for count in counts
             )
         self.leave()
         step = next(self._turns, None)

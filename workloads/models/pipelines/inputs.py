@@ -29,6 +29,7 @@ class Tokenizer:
     """
 
     padding_side = "right"
+    pad_token = eos_token = ""
     pad_token_id = 0
 
     def __init__(self, model_max_length: int = 77, *, template: int | None = None):

@@ -15,20 +15,24 @@ from simtti.workloads.recording import Recording
 class HostCopies(TorchFunctionMode):
     """Records `tensor.cpu()`, which a meta tensor cannot do, and returns a tensor of as many dimensions.
 
-    Lengths that a pipeline asks for as a list are `kept`.
+    Lengths that a pipeline asks for as a list are `kept`. counts: where what is asked for was counted, how much of it there was:
+    each number gets the same share.
     """
 
-    def __init__(self, recording: Recording, kept: int | None):
+    def __init__(self, recording: Recording, kept: int | None, counts: WeakTensorKeyDictionary):
         super().__init__()
         self.recording = recording
         self.kept = kept
+        self.counts = counts
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch.Tensor.cpu and args[0].device.type == "meta":
             self.recording.copy_to_host(args[0])
             with self.recording.paused():
-                counts = None if args[0].is_floating_point() else args[0].dtype
-                return torch.zeros([1] * args[0].dim(), dtype=counts)
+                if args[0] in self.counts:
+                    return _evenly(self.counts[args[0]], args[0].numel())
+                whole = None if args[0].is_floating_point() else args[0].dtype
+                return torch.zeros([1] * args[0].dim(), dtype=whole)
         if func is torch.Tensor.tolist and args[0].device.type == "meta" and self.kept is not None:
             self.recording.copy_to_host(args[0])
             return [self.kept] * args[0].numel()
@@ -49,14 +53,17 @@ def no_autocast() -> Iterator[None]:
 class ReadValues(TorchDispatchMode):
     """Answers `tensor.item()` by dtype, since meta tensors have no values: 0 for those not named.
 
-    kept: how many rows the mask of one prompt selects; its complement selects the others.
+    kept: how many rows the mask of one prompt selects; its complement selects the others. experts: how many numbers are counted
+    where a mixture of experts asks how often it chose each.
     """
 
-    def __init__(self, values: dict[torch.dtype, Any], kept: int | None = None):
+    def __init__(self, values: dict[torch.dtype, Any], kept: int | None = None, experts: int = 0):
         super().__init__()
         self.values = values
         self.kept = kept
+        self.experts = experts
         self.complements = WeakTensorKeyDictionary()
+        self.counts = WeakTensorKeyDictionary()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch.ops.aten._local_scalar_dense.default and args[0].device.type == "meta":
@@ -69,7 +76,17 @@ class ReadValues(TorchDispatchMode):
             result = func(*args, **(kwargs or {}))
             self.complements[result] = True
             return result
+        if func is torch.ops.aten.bincount.default and args[0].device.type == "meta":
+            result = args[0].new_empty((self.experts,))
+            self.counts[result] = args[0].numel()
+            return result
         return func(*args, **(kwargs or {}))
+
+
+def _evenly(count: int, shares: int) -> torch.Tensor:
+    """So many whole numbers, as alike as can be, whose sum is the count."""
+    each, left = divmod(count, shares)
+    return torch.tensor([each + (number < left) for number in range(shares)])
 
 
 def _is_mask(indices: Any) -> bool:
