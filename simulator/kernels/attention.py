@@ -19,6 +19,7 @@ from simtti.simulator.kernel import Access, Kernel
 from simtti.simulator.kernels.attention_choice import choose
 from simtti.simulator.kernels.attention_fused import fused
 from simtti.simulator.kernels.attention_math import MATH, math_attention
+from simtti.simulator.kernels.attention_packed import packed
 from simtti.simulator.kernels.attention_problem import Attention, work
 from simtti.simulator.kernels.data_movement import copy, memcpy
 from simtti.simulator.kernels.family import Cells, Column, Family, Target, lowered_by, needed
@@ -32,9 +33,14 @@ from simtti.simulator.kernels.libraries import (
     KERNELS,
     LIBRARIES,
     Library,
+    add,
 )
+from simtti.simulator.kernels.sage import SAGE, SAGE_1
 from simtti.simulator.kernels.softmax import Softmax, softmax
 from simtti.workloads.trace import Operator, TensorUse
+
+for _library in (SAGE, SAGE_1):
+    add(_library)
 
 
 def attention(problem: Attention, hardware: Hardware) -> list[Kernel]:
@@ -43,6 +49,8 @@ def attention(problem: Attention, hardware: Hardware) -> list[Kernel]:
     Raises:
         InputError: no such kernel.
     """
+    if problem.packed:
+        return packed(problem, hardware, attention)
     ran = choose(problem, hardware).ran
     if ran == MATH:
         return math_attention(problem, hardware)
