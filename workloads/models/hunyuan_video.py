@@ -18,6 +18,8 @@ LLAMA_3_8B: dict[str, Any] = {
     "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32,
     "num_key_value_heads": 8, "vocab_size": 128320, "max_position_embeddings": 8192,
 }  # fmt: skip
+# Tokens of the instruction before the prompt (pipeline_hunyuan_video.py, DEFAULT_PROMPT_TEMPLATE: crop_start).
+TEMPLATE = 95
 
 
 def record_hunyuan_video(options: Options, recording: Recording) -> None:
@@ -41,10 +43,11 @@ def record_hunyuan_video(options: Options, recording: Recording) -> None:
         transformer=recording.add("transformer", HunyuanVideoTransformer3DModel, dtype=dtype),
         vae=recording.add("vae", AutoencoderKLHunyuanVideo, dtype=dtype),
         scheduler=FlowMatchEulerDiscreteScheduler(shift=7.0),
-        tokenizer=Tokenizer(),
+        tokenizer=Tokenizer(template=TEMPLATE),
         tokenizer_2=Tokenizer(),
     )
     recording.notes["mask"] = "drop"
+    recording.counts_padding = True
     run = Run(recording, options, domain="joint")
     run.decode_with(pipeline.vae, VIDEO_VAE.own, repeats=True)
     run(
