@@ -111,7 +111,6 @@ def record_pipeline(pipe: Any, *, name: str | None = None, domain: str | None = 
     def build(_: None, recorder: Recording) -> None:
         from simtti.workloads.models.pipelines.any_pipeline import run_pipeline
 
-        recorder.counts_padding = True
         with _explained(called, "a pipeline"):
             options.update(run_pipeline(recorder, pipe, domain, call))
 

@@ -48,9 +48,9 @@ def hidden_keys(tensor: Any) -> float:
 
     Ones come first or last in a row, as padding has it; token ids, images and schedules are none.
     """
-    if tensor.device.type == "meta" or not 1 <= tensor.dim() <= 2 or not 1 < tensor.numel() <= _MOST_ELEMENTS:
-        return 0.0
-    if tensor.is_complex():
+    if type(tensor).__name__ != "Tensor" or tensor.device.type == "meta" or tensor.is_complex():
+        return 0.0  # a fake tensor's values cannot be asked for
+    if not 1 <= tensor.dim() <= 2 or not 1 < tensor.numel() <= _MOST_ELEMENTS:
         return 0.0
     rows = tensor.detach().reshape(-1, tensor.shape[-1])
     ones = rows == 1

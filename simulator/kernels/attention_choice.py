@@ -90,8 +90,11 @@ def _eight_bit(
         reason = "it takes no sliding window"
     if not reason:
         return library, ""
-    found, because = _available(LIBRARIES[hardware.attention_kernel], problem, hardware)
-    return found, reason if because in ("", reason) else f"{reason}; {hardware.attention_kernel}: {because}"
+    usual = LIBRARIES[hardware.attention_kernel]
+    if usual.on(hardware).value_bytes:
+        usual = FLASH_2
+    found, because = _available(usual, problem, hardware)
+    return found, reason if because in ("", reason) else f"{reason}; {usual.name}: {because}"
 
 
 def _lacking(library: Library, problem: Attention, hardware: Hardware) -> str:
