@@ -114,7 +114,8 @@ def _attention(
     values = (
         [text if isinstance(text, str) else "" for text in concrete] if isinstance(concrete, list) else []
     )
-    layout, sequences = kind.layout, []
+    layout = kind.layout
+    sequences: list[list[int]] = []
     if layout == BY_TOKEN and len(uses[0].shape) == _ATTENTION_RANK - 1:
         layout = PACKED
     if kind.library == "sage":

@@ -271,7 +271,7 @@ class Recorder(Recording):
         ]
         concrete = ["" if value is None or tensors(value) else str(value) for value in given]
         custom = recognised(found.op, [each for each in positions if each[1]], concrete)
-        if custom is None or not made:
+        if custom is None or isinstance(custom.output, TensorUse) or not made:
             return False
         output = self._use(made[0], "activation")
         shape, strides, _ = custom.output

@@ -69,7 +69,7 @@ def fused(library: Library, problem: Attention, hardware: Hardware) -> list[Kern
     before: list[Kernel] = []
     if library.prepare and not problem.quantized:
         before, problem = library.prepare(library, problem, hardware)
-    reads = problem.reads
+    reads: tuple[Access, ...] = problem.reads
     if library.value_bytes:
         bytes_of_three = (1, 1, library.value_bytes)
         reads = tuple(

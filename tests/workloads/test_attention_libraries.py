@@ -3,6 +3,7 @@
 import importlib.util
 import sys
 import textwrap
+from dataclasses import replace
 
 import pytest
 from kineto_files import imported, kernel, launch, op
@@ -257,4 +258,31 @@ def test_varlen_says_where_padding_is_not_known():
     assert (row.ran, row.mask) == (
         "flash-attention-2",
         "mask dropped; how much padding it hides is not known",
+    )
+
+
+def with_attributes(trace, **attributes):
+    """The trace with its one call of attention so."""
+    (phase,) = trace.phases
+    operators = tuple(
+        replace(each, attributes={**each.attributes, **attributes}) if each.op == OP else each
+        for each in phase.steps[0].operators
+    )
+    step = replace(phase.steps[0], operators=operators)
+    return replace(trace, phases=(replace(phase, steps=(step,)),))
+
+
+def test_a_ring_shares_padding_and_refuses_what_its_parts_see_unlike(masked):
+    whole = simtti.run(masked, "h100-sxm", mask="varlen", gpus=2, ring=2, steps=2)
+    problems = [
+        problem_of(operator, Target(whole.hardware, whole.policy))
+        for operator, *_ in whole.rows
+        if operator.op == OP
+    ]
+    assert [(each.q_len, each.kv_len) for each in problems] == [(512 - 128, 512 - 128)] * 2
+    with pytest.raises(simtti.InputError, match="attends with window, of which each part of a ring"):
+        simtti.run(with_attributes(masked, window=[64, 64]), "h100-sxm", gpus=2, ring=2, steps=2)
+    assert (
+        simtti.run(with_attributes(masked, window=[64, 64]), "h100-sxm", gpus=2, ulysses=2, steps=2).latency_s
+        > 0
     )
