@@ -4,7 +4,8 @@ Configurations are those released with the weights (tencent/HunyuanVideo), the t
 defaults. Text comes from a Llama-3-8B (LLaVA's language model; 256 tokens after 95 of a template) and CLIP ViT-L.
 Guidance is embedded, so each step evaluates the model once. Text and video attend in one sequence. Diffusers hides the text's
 padding with a mask, which leaves only memory-efficient kernels; the model's own code, xDiT and SGLang pack the sequences instead
-(flash_attn_varlen), and so does a simulation unless asked to keep the mask.
+(flash_attn_varlen). A simulation drops the mask unless asked to keep it, and with --mask varlen leaves the padding out: of 256 text
+tokens, a prompt's are 32.
 """
 
 from typing import Any
