@@ -44,7 +44,7 @@ def attention_option(command: Command) -> Command:
         "--attention",
         default="",
         help="As the engine has it; flash (what PyTorch takes on the device), efficient, baseline (unfused, in the model's dtype), math (PyTorch's unfused "
-        "backend, in fp32), or a library: flash-attention-1, -2, -3, -4, cudnn, trtllm-fmha. What cannot take a call is replaced, "
+        "backend, in fp32), or a library: flash-attention-1, -2, -3, -4, cudnn, sage (SageAttention 2.2), sage-1 (1.0.6), flex-attention, trtllm-fmha. What cannot take a call is replaced, "
         "as the library's dispatch does, and the result says so.",
     )(command)
 
@@ -59,8 +59,8 @@ engine_option = click.option(
 mask_option = click.option(
     "--mask",
     default="",
-    help="keep: masks that hide padding are added to the scores (diffusers; only the memory-efficient kernel can); drop: sequences "
-    "are packed without padding (varlen). If not given, as the workload is mostly run.",
+    help="keep: masks that hide padding are added to the scores (diffusers; only the memory-efficient kernel can); drop: they are not, and "
+    "padding is attended to; varlen: nor are padded tokens computed (flash_attn_varlen_func). If not given, as the workload is mostly run.",
 )
 quantization_option = click.option(
     "--quantization",

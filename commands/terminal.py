@@ -171,7 +171,7 @@ def _attention(result: Result) -> str:
     for row in found:
         of = "" if row.calls == calls else f" in {row.calls:,} of {calls:,} calls"
         instead = f" ({row.asked} asked: {row.because})" if row.because else ""
-        parts.append(f"{row.ran}{of}{instead}")
+        parts.append(f"{row.ran}{of}{instead}{row.mask and f', {row.mask}'}")
     return "; ".join(parts) or "none"
 
 

@@ -6,7 +6,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from simtti.simulator.kernels.attention import problem_of
+from simtti.simulator.kernels.attention import problem_of, said_of_mask
 from simtti.simulator.kernels.attention_choice import Choice, choose
 from simtti.simulator.kernels.family import Target
 from simtti.workloads.trace import Trace
@@ -18,13 +18,14 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, slots=True)
 class AttentionKernels:
     """Calls of attention that one library answered: how many over the inference, and the seconds of their kernels. `because` says why
-    it is not the one asked for, '' where it is."""
+    it is not the one asked for, '' where it is; `mask` what became of their masks: dropped, a window, a share of the blocks."""
 
     asked: str
     ran: str
     because: str
     calls: int
     time_s: float
+    mask: str = ""
 
 
 def attention_kernels(result: Result) -> list[AttentionKernels]:
@@ -38,13 +39,18 @@ def attention_kernels(result: Result) -> list[AttentionKernels]:
     for interval, times in result.weighted_kernels():
         if interval.operator in calls:
             seconds[interval.operator] += interval.duration_s * times
-    found: dict[Choice, list[float]] = defaultdict(lambda: [0, 0.0])
+    found: dict[tuple[Choice, str], list[float]] = defaultdict(lambda: [0, 0.0])
     target = Target(result.hardware, result.policy)
     for row in sorted(calls):
-        choice = choose(problem_of(result.rows[row][0], target), result.hardware)
-        found[choice][0] += calls[row]
-        found[choice][1] += seconds[row]
-    rows = [AttentionKernels(*choice, int(times), spent_s) for choice, (times, spent_s) in found.items()]
+        operator = result.rows[row][0]
+        choice = choose(problem_of(operator, target), result.hardware)
+        told = choice, said_of_mask(operator, target)
+        found[told][0] += calls[row]
+        found[told][1] += seconds[row]
+    rows = [
+        AttentionKernels(*choice, int(times), spent_s, mask)
+        for (choice, mask), (times, spent_s) in found.items()
+    ]
     return sorted(rows, key=lambda row: -row.time_s)
 
 

@@ -14,7 +14,7 @@ COMPILED = ("compiled", "compiled-graph")  # ways of launching that go through t
 GRAPHS = ("graph", "compiled-graph")  # and through CUDA graphs
 COMPILE = ("denoiser", "all")
 LAYOUT = ("recorded", "channels-last")
-MASK = ("keep", "drop")
+MASK = ("keep", "drop", "varlen")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +33,9 @@ class Policy:
     denoiser: those phases, found by `settled`.
     tf32: whether fp32 matrix products may be rounded to TF32 (torch.backends.cuda.matmul.allow_tf32, off by default).
         Convolutions always may (torch.backends.cudnn.allow_tf32, on by default).
-    mask: 'keep': masks are added to the scores, which few kernels can; 'drop': those that only hide padding are not, as where the
-    sequences are packed one after another (varlen) or have no padding; '': what the trace's own code does (see `settled`).
+    mask: 'keep': masks are added to the scores, which few kernels can; 'drop': those that only hide padding are not, and padding is
+    attended to; 'varlen': nor are padded tokens computed, as where sequences are packed one after another (flash_attn_varlen_func), as
+    far as the trace says how many there are; '': what the trace's own code does (see `settled`).
     dependent_launch: programmatic dependent launch: a kernel is set up while the one before it on the stream drains.
     """
 

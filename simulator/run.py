@@ -104,8 +104,9 @@ def run(
             PyTorch has it.
         partial: time what the model covers of a measured trace, however little it is.
         dependent_launch: programmatic dependent launch: a kernel is set up while the one before it drains.
-        mask: 'keep': masks that hide padding are added to the scores, which leaves only the memory-efficient kernel; 'drop': sequences
-            are packed without padding; '': as the workload is mostly run.
+        mask: 'keep': masks that hide padding are added to the scores, which leaves only the memory-efficient kernel; 'drop': they are
+            not, and padding is attended to; 'varlen': nor are padded tokens computed, where the trace says how many there are; '': as
+            the workload is mostly run.
         quantization: the denoiser's linear layers in fewer bits: fp8, fp8-row, fp8-block, mxfp8, nvfp4, int8, fp8-weight-only,
             int8-weight-only, int4-weight-only, svdq-int4 or svdq-nvfp4 (see workloads.quantization).
         cache: a cache of transformer blocks between steps and the share of the steps that hit, 'fbcache:0.6', 'teacache:0.5',

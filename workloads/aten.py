@@ -238,7 +238,10 @@ def operator(name: str) -> AtenOperator:
         return OPERATORS[base]
     if "convolution" in base:
         return AtenOperator(base, "Convolution")
-    attends = re.search(r"attention|flash_attn|::fmha", name) is not None
+    attends = (
+        re.search(r"attention|flash_attn|::fmha|sage\w*::.*attn|xformers\w*::.*(fwd|forward)", name)
+        is not None
+    )
     return AtenOperator(base, "Attention" if attends else "Other")
 
 

@@ -11,8 +11,8 @@ _CONVOLUTIONS = {"aten::convolution", "aten::_convolution", "aten::cudnn_convolu
 def flops(operator: Operator) -> int:
     """FLOPs of a matrix product, convolution or attention, a multiply-add being two; 0 for everything else.
 
-    Causal attention counts in full, as torch.utils.flop_counter does, and so does padding: what a kernel skips
-    or adds is the kernel's business. An operator whose operands a profile did not record counts nothing.
+    Causal attention counts in full, as torch.utils.flop_counter does, and so do sliding windows, sparse masks and padding: what a kernel
+    skips or adds is the kernel's business. Packed sequences count each by itself. An operator whose operands a profile did not record counts nothing.
     """
     if not operator.inputs or not operator.outputs:
         return 0
@@ -31,5 +31,9 @@ def flops(operator: Operator) -> int:
     if operator.op == "aten::scaled_dot_product_attention":
         query, key, value = operator.inputs[:3]
         pairs = math.prod(query.shape[:-1]) * key.shape[-2]
+        if packed := operator.attributes.get("sequences"):
+            pairs = math.prod(query.shape[:-2]) * sum(
+                queries * keys * count for queries, keys, count in packed
+            )
         return 2 * pairs * (query.shape[-1] + value.shape[-1])
     return 0

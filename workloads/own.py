@@ -6,7 +6,8 @@
 
 All run on torch's meta device, on copies: what is given stays as it is, and its weights are not needed. Operators that are not
 torch's own (torch.library.custom_op) are recorded by their names, with their operands; they need what torch calls a fake
-implementation (torch.library.register_fake), which says what they return. What has no kernel model is timed as a stream of its bytes
+implementation (torch.library.register_fake), which says what they return. Those of attention libraries are recorded as attention, and
+where a library is not installed a stand-in records its calls (attention_stand_ins.py). What has no kernel model is timed as a stream of its bytes
 and named in the result. Importable without torch.
 """
 
@@ -73,6 +74,7 @@ def record_module(
             )
         model = copied_on_meta(module, [module]).eval()
         recorder.adopt(_COMPONENT, model)
+        recorder.counts_padding = True
         recorder.schedule[phase] = 0
         args, kwargs = tensors_on_meta(inputs), tensors_on_meta(keywords)
         held.extend((args, kwargs))
@@ -129,8 +131,12 @@ def record_file(what: str, *, steps: int | None = None, **options: Any) -> Trace
     Raises:
         InputError: no such file or function, one that fails or returns something else, an option that it does not take.
     """
+    with _libraries():
+        return _record_file(what, steps, _given(options))
+
+
+def _record_file(what: str, steps: int | None, given: dict[str, Any]) -> Trace:
     function = _function(what)
-    given = _given(options)
     takes = inspect.signature(function).parameters
     takes_any = any(each.kind is inspect.Parameter.VAR_KEYWORD for each in takes.values())
     if steps is not None and "steps" in takes:
@@ -144,6 +150,18 @@ def record_file(what: str, *, steps: int | None = None, **options: Any) -> Trace
         found = function(**given)
     trace = _recorded_as_returned(what, found, steps, given)
     return trace if steps is None or trace.options.get("steps") == steps else trace.with_steps(steps)
+
+
+@contextmanager
+def _libraries() -> Iterator[None]:
+    """Attention libraries that are not installed, as far as a file's functions call them."""
+    try:
+        from simtti.workloads.attention_stand_ins import stood_in_for
+    except ModuleNotFoundError:  # no torch: a file may return a trace all the same
+        yield
+        return
+    with stood_in_for():
+        yield
 
 
 def is_function_of_file(what: object) -> bool:

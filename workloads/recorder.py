@@ -14,6 +14,7 @@ mode, because on `meta` torch would decompose it into the matrix products that a
 import math
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -25,8 +26,11 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from simtti.workloads.aten import ATTENTION, OPERATORS
+from simtti.workloads.attention_stand_ins import stood_in_for
+from simtti.workloads.kineto_custom import recognised
+from simtti.workloads.padding import Padding
 from simtti.workloads.recording import Recording
-from simtti.workloads.torch_calls import bind, dtype_name, signature, tensors
+from simtti.workloads.torch_calls import Signature, bind, dtype_name, signature, tensors
 from simtti.workloads.trace import Operator, Phase, Step, TensorUse
 
 # Modules of video models that attend along time, in the diffusers naming.
@@ -56,6 +60,7 @@ class Recorder(Recording):
         self._roles: dict[int, str] = {}
         self._on_device: set[int] = set()
         self._uses: dict[tuple[Any, ...], TensorUse] = {}
+        self._padding = Padding()
 
     # ---- what a caller sees
 
@@ -117,6 +122,7 @@ class Recorder(Recording):
         try:
             with ExitStack() as stack:
                 stack.enter_context(torch.no_grad())
+                stack.enter_context(stood_in_for())
                 for handle in (
                     register_module_forward_pre_hook(self._enter_module),
                     register_module_forward_hook(self._leave_module),
@@ -155,6 +161,9 @@ class Recorder(Recording):
             self._alive[address] = reference
         return address
 
+    def _addressed(self, given: list[torch.Tensor]) -> list[tuple[int, torch.Tensor]]:
+        return [(self._address(tensor), tensor) for tensor in given]
+
     def _identity(self, tensor: torch.Tensor, role: str) -> int:
         address = self._address(tensor)
         if self._identities[address] < 0:
@@ -182,6 +191,7 @@ class Recorder(Recording):
             return
         for address in gone:
             del self._alive[address]
+            self._padding.forget(address)
         held = {self._identities[address] for address in self._alive}
         released = sorted({self._identities[address] for address in gone} - held - {-1})
         if released and self._last is not None:
@@ -213,6 +223,8 @@ class Recorder(Recording):
         found = signature(func)
         read, attributes = bind(found, args, kwargs)
         made = tensors(result)
+        if self.counts_padding:
+            self._padding.carry(found.op, found.category, self._addressed(read), self._addressed(made))
         on_device = [tensor for tensor in read if self._is_on_device(tensor)]
         for tensor in made if on_device else ():
             if tensor.device.type == "cpu":
@@ -233,6 +245,8 @@ class Recorder(Recording):
                 attributes["transfer"] = "host_to_device"
         if found.op == "aten::_local_scalar_dense":
             attributes["synchronizes"] = True
+        if found.category == "Attention" and self._custom_attention(found, args, kwargs, made):
+            return
         # CUDA kernels take CPU scalars by value, as an argument of the launch.
         if len(on_device) < len(read):
             attributes["cpu_scalars"] = len(read) - len(on_device)
@@ -243,6 +257,32 @@ class Recorder(Recording):
             bool(outputs) and not found.mutates and all(use.tensor in viewed for use in outputs)
         )
         self._append(found.op, "View" if is_view else found.category, inputs, outputs, attributes, is_view)
+
+    def _custom_attention(
+        self, found: Signature, args: tuple[Any, ...], kwargs: dict[str, Any], made: list[torch.Tensor]
+    ) -> bool:
+        """Record a call of another library's attention as attention; False where it is not known (kineto_custom.py)."""
+        given = [
+            args[at] if at < len(args) else kwargs.get(name, default)
+            for at, (name, default) in enumerate(found.arguments)
+        ]
+        positions = [
+            (at, [self._use(tensor, "input") for tensor in tensors(value)]) for at, value in enumerate(given)
+        ]
+        concrete = ["" if value is None or tensors(value) else str(value) for value in given]
+        custom = recognised(found.op, [each for each in positions if each[1]], concrete)
+        if custom is None or isinstance(custom.output, TensorUse) or not made:
+            return False
+        output = self._use(made[0], "activation")
+        shape, strides, _ = custom.output
+        if len(output.shape) == len(shape):  # as the library lays it out, or by head
+            by_head = output.shape == shape
+            strides = output.strides if by_head else tuple(output.strides[at] for at in (0, 2, 1, 3))
+        output = replace(output, shape=shape, strides=strides)
+        attributes = {**custom.attributes, "domain": self._attention_domain()}
+        attributes["kind"] = self._attention_kind(custom.inputs[0].shape[-2], custom.inputs[1].shape[-2])
+        self._append(custom.op, custom.category, custom.inputs, (output,), attributes, False)
+        return True
 
     def _attention(
         self,
@@ -277,6 +317,9 @@ class Recorder(Recording):
             "enable_gqa": enable_gqa,
             "has_mask": attn_mask is not None,
         }
+        counted = attn_mask if self.counts_padding else None
+        if counted is not None and (hidden := self._padding.of(self._address(counted), counted)):
+            attributes["hidden_keys"] = hidden
         operands = (query, key, value) if attn_mask is None else (query, key, value, attn_mask)
         inputs = tuple(self._use(tensor, "input") for tensor in operands)
         outputs = (self._use(output, "activation"),)

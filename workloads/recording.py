@@ -29,6 +29,8 @@ class Recording(ABC):
     all_steps: what is done again and again is a step each time, instead of one step with its count.
     reruns: and is run each time. A recording need not: the later steps are what the first was.
     schedule: by phase, how many evaluations it does beyond the option `steps`; a builder fills it (see `Trace`).
+    counts_padding: whether attention says how many keys its mask hides (padding.py): where the prompt is somebody's own, or the
+    workload stands for code that leaves padding out.
     notes: what else the trace's provenance says; `mask`: what simulator.policy does of masks where nobody says.
     parameters, parameter_bytes: weights by component as they were when added.
     libraries: by component the package that its class is of: what a call of a module costs the host depends on it.
@@ -41,6 +43,7 @@ class Recording(ABC):
         self.all_steps, self.reruns = all_steps, reruns
         self.schedule: dict[str, int] = {}
         self.notes: dict[str, str] = {}
+        self.counts_padding = False
         self.parameters: dict[str, int] = {}
         self.libraries: dict[str, str] = {}
         self.parameter_bytes: dict[str, int] = {}

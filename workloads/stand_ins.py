@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from simtti.errors import InputError
+from simtti.workloads.padding import remember
 
 META = torch.device("meta")
 
@@ -40,7 +41,7 @@ def copied_on_meta(thing: Any, modules: Iterable[torch.nn.Module]) -> Any:
 def tensors_on_meta(value: Any) -> Any:
     """An argument of a call with its tensors, however deep in lists, tuples and dicts, on meta."""
     if isinstance(value, torch.Tensor):
-        return _on_meta(value)
+        return remember(value, _on_meta(value))
     if isinstance(value, dict):
         return {name: tensors_on_meta(each) for name, each in value.items()}
     if isinstance(value, tuple) and hasattr(value, "_fields"):

@@ -19,7 +19,9 @@ from simtti.simulator.kernel import Access, Kernel
 from simtti.simulator.kernels.attention_choice import choose
 from simtti.simulator.kernels.attention_fused import fused
 from simtti.simulator.kernels.attention_math import MATH, math_attention
+from simtti.simulator.kernels.attention_packed import packed
 from simtti.simulator.kernels.attention_problem import Attention, work
+from simtti.simulator.kernels.attention_visible import WHOLE
 from simtti.simulator.kernels.data_movement import copy, memcpy
 from simtti.simulator.kernels.family import Cells, Column, Family, Target, lowered_by, needed
 from simtti.simulator.kernels.gemm import Gemm, for_products, gemm
@@ -32,9 +34,14 @@ from simtti.simulator.kernels.libraries import (
     KERNELS,
     LIBRARIES,
     Library,
+    add,
 )
+from simtti.simulator.kernels.sage import SAGE, SAGE_1
 from simtti.simulator.kernels.softmax import Softmax, softmax
 from simtti.workloads.trace import Operator, TensorUse
+
+for _library in (SAGE, SAGE_1):
+    add(_library)
 
 
 def attention(problem: Attention, hardware: Hardware) -> list[Kernel]:
@@ -43,6 +50,8 @@ def attention(problem: Attention, hardware: Hardware) -> list[Kernel]:
     Raises:
         InputError: no such kernel.
     """
+    if problem.packed:
+        return packed(problem, hardware, attention)
     ran = choose(problem, hardware).ran
     if ran == MATH:
         return math_attention(problem, hardware)
@@ -103,19 +112,56 @@ def problem_of(operator: Operator, target: Target) -> Attention:
     query, key, *_ = operator.inputs
     *outer, q_len, head_dim = query.shape
     heads = outer.pop() if outer else 1
-    hardware = target.hardware
-    policy = target.policy.attention_of(str(operator.attributes.get("kind", "")))
+    hardware, known, kv_len = target.hardware, operator.attributes, key.shape[-2]
+    policy = target.policy.attention_of(str(known.get("kind", "")))
     # The library that was called, where a trace says so, unless another is asked for.
-    fused_by = str(operator.attributes.get("library", hardware.attention_kernel))
+    fused_by = str(known.get("library", hardware.attention_kernel))
     kernel = fused_by if policy == "flash" else policy
-    dtype = query.dtype if ITEM_BYTES[query.dtype] > 1 or hardware.multiplies(query.dtype) else "fp16"
-    mask, masked = _mask(operator), bool(operator.attributes.get("has_mask"))
-    if target.policy.mask == "drop" and mask is not None and not mask.strides[QUERIES]:
+    quantized = bool(known.get("quantized"))
+    dtype = operator.outputs[0].dtype if quantized and operator.outputs else query.dtype
+    if ITEM_BYTES[dtype] == 1 and not hardware.multiplies(dtype):
+        dtype = "fp16"
+    mask, masked = _mask(operator), bool(known.get("has_mask"))
+    if hides_padding(operator, mask) and target.policy.mask in ("drop", "varlen"):
         mask, masked = None, False
+        hidden = round(float(known.get("hidden_keys", 0.0)))
+        if target.policy.mask == "varlen" and 0 < hidden < kv_len:
+            q_len = q_len - hidden if q_len == kv_len else q_len
+            kv_len -= hidden
+    left, right = known.get("window") or WHOLE
+    kinds = tuple(
+        (int(queries), int(keys), int(count)) for queries, keys, count in known.get("sequences") or ()
+    )
     return Attention(
-        math.prod(outer), heads, q_len, key.shape[-2], head_dim, bool(operator.attributes.get("causal")), dtype, kernel,
-        masked, mask, q=0, k=1, v=2, out=len(operator.inputs),
+        math.prod(outer), heads, q_len, kv_len, head_dim, bool(known.get("causal")), dtype, kernel, masked, mask,
+        window=(int(left), int(right)), block_share=float(known.get("block_share", 1.0)), packed=kinds, quantized=quantized,
+        q=0, k=1, v=2, out=len(operator.inputs),
     )  # fmt: skip
+
+
+def hides_padding(operator: Operator, mask: Operand | None) -> bool:
+    """Whether the mask is the same for all queries, so that it hides keys alone."""
+    return mask is not None and not mask.strides[QUERIES]
+
+
+def said_of_mask(operator: Operator, target: Target) -> str:
+    """What became of an operator's mask, '' where there is none or it is added to the scores."""
+    known, said = operator.attributes, []
+    if hides_padding(operator, _mask(operator)) and target.policy.mask in ("drop", "varlen"):
+        hidden = round(float(known.get("hidden_keys", 0.0)))
+        if target.policy.mask == "drop":
+            said.append("mask dropped, padding attended to")
+        elif hidden:
+            said.append(f"{hidden:,} padded tokens not computed")
+        else:
+            said.append("mask dropped; how much padding it hides is not known")
+    if known.get("sequences"):
+        said.append("packed sequences of several lengths")
+    if known.get("window") and problem_of(operator, target).sliding is not None:
+        said.append(f"sliding window of {known['window'][0]:,} keys")
+    if float(known.get("block_share", 1.0)) < 1:
+        said.append(f"{known['block_share']:.0%} of the blocks")
+    return ", ".join(said)
 
 
 def _lower(operator: Operator, target: Target) -> list[Kernel]:

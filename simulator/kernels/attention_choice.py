@@ -12,6 +12,7 @@ from simtti.simulator.kernels.libraries import (
     BASELINE,
     EFFICIENT,
     FLASH_2,
+    FLEX,
     KERNELS,
     LIBRARIES,
     Library,
@@ -53,8 +54,17 @@ def choose(problem: Attention, hardware: Hardware) -> Choice:
 
 
 def _available(library: Library, problem: Attention, hardware: Hardware) -> tuple[Library, str]:
+    asked = library.on(hardware)
+    if asked.value_bytes:
+        return _eight_bit(library, asked, problem, hardware)
+    if problem.block_share < 1 and not library.sparse:
+        library, because = _available(FLEX, problem, hardware)
+        return library, because or "it takes no mask of blocks"
     if problem.masked and not library.takes_masks:
         return EFFICIENT, "it takes no mask"
+    if problem.sliding is not None and not library.windows:
+        library, because = _available(FLASH_2, problem, hardware)
+        return library, because or "it takes no sliding window"
     because = ""
     if library.on_tcgen05 and hardware.matrix_unit == "tcgen05":
         library, because = LIBRARIES[library.on_tcgen05], "the tensor cores are tcgen05"
@@ -66,16 +76,37 @@ def _available(library: Library, problem: Attention, hardware: Hardware) -> tupl
         library, because = FLASH_2, "the device has no wgmma"
     if library is EFFICIENT:
         return library, because
-    for lacking, reason in (
-        (hardware.matrix_unit == "mma_registers", "the device is older than Ampere"),
-        (problem.dtype == "fp32", "it takes no fp32"),
-        (problem.head_dim > library.blocks[-1].head_dim, f"it has no head dim {problem.head_dim}"),
-        (
-            shared_memory_bytes(library, block_of(library, problem, hardware), 2)
-            >= hardware.shared_memory_per_sm_bytes,
-            "its blocks do not fit in shared memory",
-        ),
-    ):
-        if lacking:
-            return EFFICIENT, reason
-    return library, because
+    reason = _lacking(library, problem, hardware)
+    return (EFFICIENT, reason) if reason else (library, because)
+
+
+def _eight_bit(
+    library: Library, kernels: Library, problem: Attention, hardware: Hardware
+) -> tuple[Library, str]:
+    """A library of eight-bit attention, or what PyTorch takes for a call that it does not: only the model's own code that calls it decides
+    what it is called for, and leaves the rest as it is."""
+    reason = "it takes no mask" if problem.masked else _lacking(kernels, problem, hardware)
+    if problem.sliding is not None:
+        reason = "it takes no sliding window"
+    if not reason:
+        return library, ""
+    usual = LIBRARIES[hardware.attention_kernel]
+    if usual.on(hardware).value_bytes:
+        usual = FLASH_2
+    found, because = _available(usual, problem, hardware)
+    return found, reason if because in ("", reason) else f"{reason}; {usual.name}: {because}"
+
+
+def _lacking(library: Library, problem: Attention, hardware: Hardware) -> str:
+    """Why a library's kernels do not take a call, '' where they do."""
+    if hardware.matrix_unit == "mma_registers":
+        return "the device is older than Ampere"
+    if problem.dtype == "fp32":
+        return "it takes no fp32"
+    if problem.head_dim > library.blocks[-1].head_dim:
+        return f"it has no head dim {problem.head_dim}"
+    block = block_of(library, problem, hardware)
+    needed = shared_memory_bytes(library, block, library.bytes_of(problem))
+    if needed >= hardware.shared_memory_per_sm_bytes:
+        return "its blocks do not fit in shared memory"
+    return ""

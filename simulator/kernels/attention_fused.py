@@ -29,14 +29,14 @@ from simtti.hw_configs.hardware import Hardware
 from simtti.hw_configs.parameters import AttentionStyle
 from simtti.simulator.kernel import Access, Kernel
 from simtti.simulator.kernels.attention_problem import Attention
+from simtti.simulator.kernels.attention_splits import dynamic_splits, key_splits
+from simtti.simulator.kernels.attention_visible import causal_blocks, window_blocks
 from simtti.simulator.kernels.data_movement import memset
 from simtti.simulator.kernels.libraries import (
     SLICE,
     Block,
     Library,
     block_of,
-    dynamic_splits,
-    key_splits,
     shared_memory_bytes,
 )
 from simtti.simulator.kernels.machine import (
@@ -50,7 +50,6 @@ from simtti.simulator.kernels.machine import (
 
 TF32_PASSES = 3  # exact: products in TF32 for one in fp32 (CUTLASS's OpMultiplyAddFastF32)
 WARP_TILE = 32  # exact: rows and columns of a warp's tile in CUTLASS's chained products (kernel_forward.h)
-SUMMED_BLOCKS = 64  # exact: our own: up to so many blocks of queries are summed one by one
 COMBINE = {
     "static": (128, 1, 54),
     "dynamic": (256, 64, 40),
@@ -65,19 +64,31 @@ COPY_REGISTERS = 40  # exact: of a thread that copies, few enough that CTAs fill
 
 def fused(library: Library, problem: Attention, hardware: Hardware) -> list[Kernel]:
     """The kernels of a library: those around it, the kernel itself, and what combines the parts of split keys."""
-    reads, writes, parts = problem.reads, problem.writes, hardware.attention_parts
+    library, parts = library.on(hardware), hardware.attention_parts
+    writes, useful = problem.writes, problem.flops
+    before: list[Kernel] = []
+    if library.prepare and not problem.quantized:
+        before, problem = library.prepare(library, problem, hardware)
+    reads: tuple[Access, ...] = problem.reads
+    if library.value_bytes:
+        bytes_of_three = (1, 1, library.value_bytes)
+        reads = tuple(
+            Access(each.tensor, each.nbytes / problem.item_bytes * size)
+            for each, size in zip(reads, bytes_of_three, strict=True)
+        )
     cut = _divide(library, problem, hardware)
     partial_bytes = (
         float(FP32_BYTES) * problem.sequences * problem.q_len * (problem.head_dim + 1) * cut.splits
     )
     partial = (Access(problem.workspace, partial_bytes),)
     helper_s = library.style_of_helpers_on(hardware).helper_latency_s
-    kernels = [_helper(library, helper_s, problem.family) for _ in range(library.helpers)]
+    kernels = [*before, *(_helper(library, helper_s, problem.family) for _ in range(library.helpers))]
     if library.counter:
         kernels.append(memset(problem.workspace, COUNTER_BYTES, hardware))
     if library.repacks:
         kernels.append(_repack(library, reads, parts.repack_latency_s, problem.family, hardware))
-    kernels.append(_main(library, problem, cut, writes if cut.splits == 1 else partial, hardware))
+    main = _main(library, problem, cut, reads, writes if cut.splits == 1 else partial, hardware)
+    kernels.append(dataclasses.replace(main, flops=useful))
     if cut.combines:
         kernels.append(_combine(library, problem, cut, partial, hardware))
     return [_held(kernel, problem, hardware) for kernel in kernels]
@@ -121,48 +132,57 @@ def _divide(library: Library, problem: Attention, hardware: Hardware) -> _Divisi
     whole = -(-problem.kv_len // block.keys)
     if library.splits == "dynamic":
         splits, combines = dynamic_splits(problem.batch, problem.heads, q_blocks, whole, hardware.sm_count)
-    if problem.causal:
-        walked = _visible_blocks(problem.q_len, problem.kv_len, block, q_blocks) / splits
+    sizes = problem.q_len, problem.kv_len, block.queries, block.keys
+    if problem.sliding is not None and library.windows:
+        walked = window_blocks(*sizes, problem.sliding) / splits
+    elif problem.causal:
+        walked = causal_blocks(*sizes) / splits
     else:
         walked = float(-(-whole // splits))
+    if library.sparse:
+        walked *= problem.block_share
     return _Division(block, q_blocks, walked, splits, combines)
 
 
 def _main(
-    library: Library, problem: Attention, cut: _Division, writes: tuple[Access, ...], hardware: Hardware
+    library: Library,
+    problem: Attention,
+    cut: _Division,
+    reads: tuple[Access, ...],
+    writes: tuple[Access, ...],
+    hardware: Hardware,
 ) -> Kernel:
     style, block, splits = library.style_on(hardware), cut.block, cut.splits
-    size, head_dim, sequences, reads = problem.item_bytes, problem.head_dim, problem.sequences, problem.reads
+    head_dim, sequences = problem.head_dim, problem.sequences
+    each, dtype = library.bytes_of(problem), library.dtype_of(problem)
     ctas = sequences * cut.q_blocks * splits
     keys = cut.key_blocks * block.keys
     real_keys = min(keys, problem.kv_len / splits)
     rows = problem.q_len / cut.q_blocks
     exponentials = block.queries * keys
     flops = exponentials * _flops_a_score(library, cut, problem, hardware)
-    cuda_cores = not hardware.multiplies(problem.dtype)
-    shared_bytes = cut.key_blocks * size * _shared_elements(library, cut, problem, hardware)
+    cuda_cores = not hardware.multiplies(dtype)
+    shared_bytes = cut.key_blocks * each.pair / 2 * _shared_elements(library, cut, problem, hardware)
     tensor_share = 1.0
     if not cuda_cores:
         rest = _edge_cycles(library, style, cut, problem)
         if library.streams:  # between barriers, products wait for shared memory
             rest += shared_bytes / hardware.shared_memory_bytes_per_cycle_sm
-        tensor_share = _tensor_share(library, flops, exponentials, rest, problem.dtype, hardware)
+        tensor_share = _tensor_share(library, flops, exponentials, rest, dtype, hardware)
     walked_again = cut.key_blocks * rows if library.streams else rows  # queries that L2 is asked for
-    active = hardware.sm_count / cut.q_blocks * 2.0 * problem.kv_len * head_dim * size
+    active = hardware.sm_count / cut.q_blocks * problem.kv_len * head_dim * each.pair
     in_flight = 1 if library.streams else block.stages  # slices of one block, or whole blocks
     l2_bytes = head_dim * (
-        walked_again * size + rows * (FP32_BYTES if splits > 1 else size) + 2.0 * real_keys * size
+        walked_again * each.query + rows * (FP32_BYTES if splits > 1 else each.result) + real_keys * each.pair
     )
     if (
         library.streams and head_dim > block.keys
     ):  # results do not fit in registers: in fp32, from block to block of keys
         l2_bytes += FP32_BYTES * rows * head_dim * (2 * cut.key_blocks - 1)
-    bytes_in_flight = float((block.queries + 2 * in_flight * block.keys) * head_dim * size)
+    bytes_in_flight = float((block.queries * each.query + in_flight * block.keys * each.pair) * head_dim)
     waits_s = _waits_s(library, problem, cut, hardware)
     if waits_s:  # no faster than its own waits and products let it fetch
-        busy_s = (
-            0.0 if cuda_cores else flops / tensor_share / hardware.tensor_flops_per_cycle_sm(problem.dtype)
-        )
+        busy_s = 0.0 if cuda_cores else flops / tensor_share / hardware.tensor_flops_per_cycle_sm(dtype)
         pace_s = waits_s + busy_s / hardware.clock_hz
         bytes_in_flight = min(bytes_in_flight, l2_bytes * hardware.hbm_latency_s / pace_s)
     return Kernel(
@@ -172,12 +192,12 @@ def _main(
         grid=ctas,
         threads=block.threads,
         registers=block.registers,
-        shared_memory_bytes=shared_memory_bytes(library, block, size),
+        shared_memory_bytes=shared_memory_bytes(library, block, each),
         tensor_flops=0.0 if cuda_cores else flops,
         # An instruction of the softmax counts as a fused multiply-add.
         fp32_flops=2.0 * style.softmax_slots * exponentials + (flops if cuda_cores else 0.0),
         issue_slots=style.softmax_slots * exponentials + (flops / 2 if cuda_cores else 0.0),
-        tensor_dtype="fp16" if cuda_cores else problem.dtype,
+        tensor_dtype="fp16" if cuda_cores else dtype,
         tensor_efficiency=tensor_share,
         sfu_ops=exponentials,
         shared_bytes=shared_bytes,
@@ -189,7 +209,6 @@ def _main(
         hbm_reread_bytes=(-(-cut.q_blocks // hardware.sm_count) - 1) * (reads[1].nbytes + reads[2].nbytes)
         if active > hardware.l2_usable_bytes
         else 0.0,
-        flops=2 * 2.0 * sequences * problem.q_len * problem.kv_len * head_dim * problem.visible_share,
     )
 
 
@@ -200,8 +219,9 @@ def _edge_cycles(library: Library, style: AttentionStyle, cut: _Division, proble
     edge = rows * problem.head_dim
     if library.whole_tiles:
         edge = cut.block.queries * cut.block.head_dim
-    cycles = 2 * edge * problem.item_bytes / style.edge_bytes_per_cycle
-    if problem.head_dim * problem.item_bytes % SECTOR_BYTES:
+    each = library.bytes_of(problem)
+    cycles = edge * (each.query + each.result) / style.edge_bytes_per_cycle
+    if problem.head_dim * each.query % SECTOR_BYTES:
         keys = min(cut.key_blocks * cut.block.keys, problem.kv_len / cut.splits)
         cycles += 2 * (style.ragged_row_cycles * rows + style.ragged_key_cycles * keys)
     return cycles
@@ -221,10 +241,12 @@ def _weighed_share(cut: _Division, problem: Attention) -> float:
 def _flops_a_score(library: Library, cut: _Division, problem: Attention, hardware: Hardware) -> float:
     """FLOPs of both products for one query and key, with the head dim's padding.
 
-    Chained GEMMs pad it to slices of 32 in the first and whole tiles in the second; in fp32 they make each product of
+    Where queries and keys are multiplied in INT8, the second product counts for as many INT8 FLOPs as it takes the time of. Chained GEMMs pad it to slices of 32 in the first and whole tiles in the second; in fp32 they make each product of
     three in TF32.
     """
     block = cut.block
+    if library.value_bytes:
+        return 2.0 * block.head_dim * (1 + library.second_product(hardware))
     if not library.streams:
         return 2 * 2.0 * block.head_dim
     passes = TF32_PASSES if problem.dtype == "fp32" and hardware.tensor_tf32_flops_per_cycle_sm else 1
@@ -235,7 +257,7 @@ def _flops_a_score(library: Library, cut: _Division, problem: Attention, hardwar
 def _latency_s(library: Library, problem: Attention, cut: _Division, ctas: int, hardware: Hardware) -> float:
     """What a CTA waits for: its prologue and epilogue, its first loads, its part of split keys; on warpgroups, each block
     of keys."""
-    style, block, size = library.style_on(hardware), cut.block, problem.item_bytes
+    style, block, each = library.style_on(hardware), cut.block, library.bytes_of(problem)
     rows = problem.q_len / cut.q_blocks
     own_rows = (
         block.queries * library.row_warps * LANES / block.threads if library.row_warps else block.queries
@@ -246,7 +268,7 @@ def _latency_s(library: Library, problem: Attention, cut: _Division, ctas: int, 
     if cut.splits > 1:
         cycles += FP32_BYTES * rows * problem.head_dim / hardware.attention_parts.partial_bytes_per_cycle
     keys = min(min(block.stages, cut.key_blocks) * block.keys, problem.kv_len / cut.splits)
-    first_bytes = size * problem.head_dim * (rows + 2 * keys)
+    first_bytes = problem.head_dim * (rows * each.query + keys * each.pair)
     contended_s = first_bytes * min(ctas, hardware.sm_count) / hardware.hbm_attained_bytes_per_s
     return cycles / hardware.clock_hz + style.exposed_loads * max(contended_s, hardware.hbm_latency_s)
 
@@ -265,9 +287,11 @@ def _waits_s(library: Library, problem: Attention, cut: _Division, hardware: Har
     cycles = style.step_cycles * steps
     if not library.streams and hardware.tensor_flops_per_cycle_sm("fp16"):
         # A warp alone on its sub-core waits for each of its products.
-        flops = 2 * 2.0 * block.queries * block.keys * cut.key_blocks * block.head_dim
-        alone = hardware.attention_mma.flops_per_warp_cycle * block.threads / LANES
-        cycles += max(flops / alone - flops / _product_rate(library, "fp16", hardware), 0.0)
+        dtype = "int8" if library.value_bytes else "fp16"
+        flops = block.queries * block.keys * cut.key_blocks * _flops_a_score(library, cut, problem, hardware)
+        faster = hardware.tensor_flops_per_cycle_sm(dtype) / hardware.tensor_flops_per_cycle_sm("fp16")
+        alone = hardware.attention_mma.flops_per_warp_cycle * faster * block.threads / LANES
+        cycles += max(flops / alone - flops / _product_rate(library, dtype, hardware), 0.0)
     return cycles / hardware.clock_hz
 
 
@@ -306,18 +330,6 @@ def _shared_elements(library: Library, cut: _Division, problem: Attention, hardw
     rows = TCGEN05_ROWS if hardware.matrix_unit == "tcgen05" else WGMMA_ROWS
     readers = max(queries // rows, 1) if library.wgmma else warps
     return block.head_dim * (readers * 2 * keys + queries + 2 * style.fill_cost * keys)
-
-
-def _visible_blocks(q_len: int, kv_len: int, block: Block, q_blocks: int) -> float:
-    """Blocks of keys that a block of queries walks over under a causal mask, on average."""
-    if q_blocks > SUMMED_BLOCKS:  # the sum's closed form without the rounding at the ends
-        first, last = kv_len - q_len + block.queries, kv_len
-        return max((max(first, 0) + last) / 2 / block.keys + 0.5, 1.0)
-    total = 0
-    for index in range(q_blocks):
-        seen = min(kv_len - q_len + (index + 1) * block.queries, kv_len)
-        total += max(-(-seen // block.keys), 1)
-    return total / q_blocks
 
 
 def _combine(

@@ -25,7 +25,6 @@ least squares on log ratios:
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -33,11 +32,13 @@ from simtti.errors import InputError
 from simtti.hw_configs import devices
 from simtti.hw_configs.hardware import Hardware
 from simtti.hw_configs.parameters import AttentionStyle
+from simtti.simulator.kernel import Kernel
 from simtti.simulator.kernels.attention_problem import Attention
 from simtti.simulator.kernels.machine import RESERVED_SHARED_BYTES
 
 MOST_REMEMBERED = 4096  # exact: answers kept; the results are the same with any other number
 HEAD_DIM_STEP = 64  # exact: what head dims beyond a library's last block are padded to (CUTLASS's kernels)
+HALF_BYTES = 2  # exact: of fp16 and bf16
 SLICE = 32  # exact: of the head dim and of keys, in CUTLASS's chained products (kernel_forward.h)
 
 
@@ -51,6 +52,14 @@ class Block(NamedTuple):
     threads: int
     registers: int
     stages: int
+
+
+class Bytes(NamedTuple):
+    """Of an element of queries, of a key and its value together, of the result."""
+
+    query: int
+    pair: int
+    result: int
 
 
 class Library(NamedTuple):
@@ -67,7 +76,11 @@ class Library(NamedTuple):
     beyond the ends of sequence and head. counter: a memset before it zeroes what its CTAs take their tiles from. row_warps: warps for
     which its parameters are, where more of them share the rows of a block. most_batch: sequences beyond it go to further launches,
     whose results are copied into place. on_tcgen05: the library that stands in for it on a device with tcgen05 and no wgmma. on_mma:
-    the one where the tensor cores have neither, and for head dims that are no multiple of dim_step.
+    the one where the tensor cores have neither, and for head dims that are no multiple of dim_step. windows: it skips the blocks of
+    keys that a sliding window hides. sparse: those that a mask of blocks hides. value_bytes: of an element of the values where
+    queries and keys are multiplied as INT8 (0: they are not). value_products: for how many INT8 products one of the second product
+    counts; 0: as the tensor cores' rates for its type say. by_device: the record for a device, where kernels differ by it.
+    prepare: kernels before its own that quantise, and the problem as its own finds it.
     """
 
     name: str
@@ -90,6 +103,37 @@ class Library(NamedTuple):
     on_tcgen05: str = ""
     on_mma: str = ""
     dim_step: int = 1
+    windows: bool = False
+    sparse: bool = False
+    value_bytes: int = 0
+    value_products: float = 0.0
+    by_device: Callable[[Hardware], Library] | None = None
+    prepare: Callable[[Library, Attention, Hardware], tuple[list[Kernel], Attention]] | None = None
+
+    def on(self, hardware: Hardware) -> Library:
+        """Its kernels for a device, which may be another record of the same name.
+
+        Raises:
+            InputError: it has none for it.
+        """
+        return self.by_device(hardware) if self.by_device else self
+
+    def bytes_of(self, problem: Attention) -> Bytes:
+        """Of the elements that its kernels read and write: queries and keys in INT8 are of one byte."""
+        if self.value_bytes:
+            return Bytes(1, 1 + self.value_bytes, HALF_BYTES)
+        return Bytes(problem.item_bytes, 2 * problem.item_bytes, problem.item_bytes)
+
+    def dtype_of(self, problem: Attention) -> str:
+        """The type whose products its FLOPs are counted in."""
+        return "int8" if self.value_bytes else problem.dtype
+
+    def second_product(self, hardware: Hardware) -> float:
+        """For how many INT8 products one of attention weights and values counts, by the tensor cores' rates."""
+        if self.value_products:
+            return self.value_products
+        dtype = "fp8" if self.value_bytes == 1 else "fp16"
+        return hardware.tensor_flops_per_cycle_sm("int8") / hardware.tensor_flops_per_cycle_sm(dtype)
 
     def style_on(self, hardware: Hardware) -> AttentionStyle:
         """The library's parameters on a device."""
@@ -104,6 +148,8 @@ class Library(NamedTuple):
 
 # ---- blocks
 
+HALVES = Bytes(HALF_BYTES, 2 * HALF_BYTES, HALF_BYTES)  # exact: fp16 and bf16
+
 
 def block_of(library: Library, problem: Attention, hardware: Hardware) -> Block:
     """The smallest blocking for the head dim and the elements' bytes, or the library's own rule."""
@@ -117,7 +163,7 @@ def block_of(library: Library, problem: Attention, hardware: Hardware) -> Block:
         for block in library.blocks:
             for stages in range(block.stages, 1, -1):
                 cut = block._replace(stages=stages)
-                fits = shared_memory_bytes(library, cut, problem.item_bytes) <= room
+                fits = shared_memory_bytes(library, cut, library.bytes_of(problem)) <= room
                 if head_dim <= block.head_dim and fits:
                     return cut._replace(head_dim=min(block.head_dim, _padded(head_dim)))
     return _smallest(library.blocks, head_dim)
@@ -135,12 +181,13 @@ def _padded(head_dim: int) -> int:
     return -(-head_dim // HEAD_DIM_STEP) * HEAD_DIM_STEP
 
 
-def shared_memory_bytes(library: Library, block: Block, size: int) -> int:
-    """Queries and the ring of keys and values; or a ring of slices of 32 of two operands, and the scores. size: bytes of an
+def shared_memory_bytes(library: Library, block: Block, each: Bytes) -> int:
+    """Queries and the ring of keys and values; or a ring of slices of 32 of two operands, and the scores. each: bytes of an
     element."""
     if library.streams:
-        return block.stages * (block.queries + block.keys) * SLICE * size + block.queries * block.keys * size
-    return (block.queries + 2 * block.stages * block.keys) * block.head_dim * size
+        ring = block.stages * (block.queries + block.keys) * SLICE
+        return (ring + block.queries * block.keys) * each.query
+    return (block.queries * each.query + block.stages * block.keys * each.pair) * block.head_dim
 
 
 # exact: flash_fwd_launch_template.h; head dims 160 and 224 have no kernels of their own since 2.6 (HEADDIM_SWITCH)
@@ -179,7 +226,7 @@ def flash_2_block(head_dim: int, causal: bool, hardware: Hardware) -> Block:
             return square
         if dim in SM8X_BLOCKS:
             return SM8X_BLOCKS[dim]
-    two_fit = room >= 2 * shared_memory_bytes(FLASH_2, square, size=2)
+    two_fit = room >= 2 * shared_memory_bytes(FLASH_2, square, HALVES)
     if (small and dim >= NARROW_DIM) or (dim >= WIDEST_DIM and two_fit):
         return square
     return block
@@ -191,48 +238,12 @@ def flash_2_split_block(head_dim: int) -> Block:
     return SQUARE_BLOCK._replace(head_dim=dim, keys=next(keys for most, keys in SPLIT_KEYS if dim <= most))
 
 
-# ---- split keys
-
-FULL_SHARE = 0.8  # exact: num_splits_heuristic: CTAs that fill this share of the slots are not split
-BEST_SHARE = 0.85  # exact: the same: of the fullest last wave, what the fewest splits must attain
-MOST_SPLITS = 128  # exact: the same
-WHOLE_KEY_BLOCKS = 4  # exact: hopper/heuristics.h: up to so many blocks of keys are not split
-SPARE_SHARE = 1.1  # exact: prepare_varlen_num_blocks: a tenth to spare
-
-
-@functools.lru_cache(MOST_REMEMBERED)
-def key_splits(ctas: int, slots: int, key_blocks: int) -> int:
-    """In how many parts flash-attention walks the keys (num_splits_heuristic): the fewest that fill the last wave to 85 %
-    of the best, one where the CTAs fill four fifths of the slots."""
-    if ctas >= FULL_SHARE * slots:
-        return 1
-    filled = {}
-    for splits in range(1, min(MOST_SPLITS, slots, key_blocks) + 1):
-        if splits == 1 or -(-key_blocks // splits) != -(-key_blocks // (splits - 1)):
-            waves = ctas * splits / slots
-            filled[splits] = waves / -(-ctas * splits // slots)
-    best = max(filled.values())
-    return next(splits for splits, share in filled.items() if share >= BEST_SHARE * best)
-
-
-def dynamic_splits(batch: int, heads: int, q_blocks: int, key_blocks: int, sms: int) -> tuple[int, bool]:
-    """In how many parts flash-attention 3 walks the keys, and whether its combining kernel is launched.
-
-    The host takes an upper bound by the rule above, as if the batch were one sequence and not for up to four blocks, and
-    launches the combining kernel where that exceeds one. A kernel on the device then divides the blocks of all sequences
-    among the SMs with a tenth to spare (`prepare_varlen_num_blocks`).
-    """
-    most = key_splits(heads * q_blocks, sms, key_blocks) if key_blocks > WHOLE_KEY_BLOCKS else 1
-    blocks_an_sm = math.ceil(SPARE_SHARE * batch * heads * q_blocks * key_blocks / sms)
-    splits = max(min(-(-key_blocks // blocks_an_sm), most), 1)
-    return -(-key_blocks // -(-key_blocks // splits)), most > 1
-
-
 # ---- the libraries
 
 WARPS = 4  # exact: of the kernels that most of the measurements are of, kNWarps in their names
 FLASH_2 = Library(
     "flash-attention-2",
+    windows=True,
     style="flash_2",
     wgmma=False,
     blocks=FLASH_2_BLOCKS,
@@ -259,6 +270,7 @@ FLASH_1 = Library(
 # exact: hopper/tile_size.h
 FLASH_3 = Library(
     "flash-attention-3",
+    windows=True,
     style="flash_3",
     wgmma=True,
     blocks=(
@@ -314,6 +326,7 @@ TRTLLM_MMA = Library(
 # exact: flash-attention's kernels for compute capability 10
 FLASH_4 = Library(
     "flash-attention-4",
+    windows=True,
     style="flash_4",
     wgmma=True,
     blocks=(
@@ -344,6 +357,7 @@ CUDNN = Library(
 # exact: mem_eff_attention/kernel_forward.h; a grid's third dimension counts batches (attention.cu)
 EFFICIENT = Library(
     "efficient",
+    windows=True,
     style="efficient",
     wgmma=False,
     blocks=(
@@ -357,11 +371,27 @@ EFFICIENT = Library(
     most_batch=65535,
     row_warps=WARPS,
 )
+# torch.nn.attention.flex_attention, compiled: a Triton kernel in flash-attention 2's form that walks over a list of blocks (BlockMask).
+# exact: a100_default_flex_config in torch/_inductor/template_heuristics, for halves, of four and eight warps; its three stages keep two
+# blocks in shared memory
+FLEX = Library(
+    "flex-attention",
+    style="flex",
+    wgmma=False,
+    blocks=(
+        Block(64, 128, 64, 128, 255, 2),
+        Block(128, 128, 64, 256, 255, 2),
+        Block(256, 32, 64, 128, 255, 2),
+    ),
+    windows=True,
+    sparse=True,
+)
 # TensorRT-LLM's kernels for Blackwell (trtllm-gen) are not public; they work on the same tcgen05 instructions as
 # flash-attention 4 and are taken to be like it, with the helpers of fmha_v2 around them. On B200 head dim 72 runs at a quarter of
 # the rate of 64 and 80, at what mma.sync reaches: there are no kernels of it.
 TRTLLM_GEN = FLASH_4._replace(
     name="trtllm-gen",
+    windows=False,
     style="trtllm_gen",
     helpers=TRTLLM.helpers,
     repacks=True,
@@ -397,5 +427,5 @@ def remove(library: Library, values: str = "") -> None:
         devices.remove_values(values)
 
 
-for _library in (FLASH_1, FLASH_2, FLASH_3, FLASH_4, TRTLLM, TRTLLM_MMA, TRTLLM_GEN, CUDNN, EFFICIENT):
+for _library in (FLASH_1, FLASH_2, FLASH_3, FLASH_4, TRTLLM, TRTLLM_MMA, TRTLLM_GEN, CUDNN, EFFICIENT, FLEX):
     add(_library)

@@ -4,7 +4,8 @@ Configurations are those released with the weights (tencent/HunyuanVideo), the t
 defaults. Text comes from a Llama-3-8B (LLaVA's language model; 256 tokens after 95 of a template) and CLIP ViT-L.
 Guidance is embedded, so each step evaluates the model once. Text and video attend in one sequence. Diffusers hides the text's
 padding with a mask, which leaves only memory-efficient kernels; the model's own code, xDiT and SGLang pack the sequences instead
-(flash_attn_varlen), and so does a simulation unless asked to keep the mask.
+(flash_attn_varlen). A simulation drops the mask unless asked to keep it, and with --mask varlen leaves the padding out: of 256 text
+tokens, a prompt's are 32.
 """
 
 from typing import Any
@@ -18,6 +19,8 @@ LLAMA_3_8B: dict[str, Any] = {
     "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32,
     "num_key_value_heads": 8, "vocab_size": 128320, "max_position_embeddings": 8192,
 }  # fmt: skip
+# Tokens of the instruction before the prompt (pipeline_hunyuan_video.py, DEFAULT_PROMPT_TEMPLATE: crop_start).
+TEMPLATE = 95
 
 
 def record_hunyuan_video(options: Options, recording: Recording) -> None:
@@ -41,10 +44,11 @@ def record_hunyuan_video(options: Options, recording: Recording) -> None:
         transformer=recording.add("transformer", HunyuanVideoTransformer3DModel, dtype=dtype),
         vae=recording.add("vae", AutoencoderKLHunyuanVideo, dtype=dtype),
         scheduler=FlowMatchEulerDiscreteScheduler(shift=7.0),
-        tokenizer=Tokenizer(),
+        tokenizer=Tokenizer(template=TEMPLATE),
         tokenizer_2=Tokenizer(),
     )
     recording.notes["mask"] = "drop"
+    recording.counts_padding = True
     run = Run(recording, options, domain="joint")
     run.decode_with(pipeline.vae, VIDEO_VAE.own, repeats=True)
     run(

@@ -28,6 +28,9 @@ from simtti.workloads.parallel.operands import (
 )
 from simtti.workloads.trace import Operator, Phase, Step, TensorUse, Trace
 
+# Of attention: what each part of a ring has another share of.
+_PARTS_UNLIKE = frozenset(("sequences", "window", "block_share"))
+
 
 def divided(trace: Trace, degrees: Degrees) -> Trace:
     """What one of the GPUs that share the tokens runs of `trace`.
@@ -196,6 +199,10 @@ class _Exchange:
     ) -> None:
         self.attention, self.degrees, self.fresh, self.repeated = attention, degrees, fresh, repeated
         heads = attention.inputs[0].shape[-3]
+        if degrees.ring > 1 and (unlike := _PARTS_UNLIKE & attention.attributes.keys()):
+            raise InputError(
+                f"{workload} attends with {', '.join(sorted(unlike))}, of which each part of a ring sees another share: give the degree as ulysses"
+            )
         if heads < degrees.ulysses:
             raise InputError(
                 f"{workload} has {heads} attention heads on a GPU, fewer than ulysses {degrees.ulysses}; give the rest as ring"
@@ -227,10 +234,12 @@ class _Exchange:
                 operators, (key, value) = self._with_repeated((key, value))
                 found += operators
             part = self._made(query.shape, query.dtype)
+            attributes = self.attention.attributes
+            if self.degrees.ring > 1 and "hidden_keys" in attributes:  # of all parts' keys together
+                attributes = {**attributes, "hidden_keys": attributes["hidden_keys"] / self.degrees.ring}
+            inputs = (query, key, value, *self.attention.inputs[3:])
             found.append(
-                dataclasses.replace(
-                    self.attention, inputs=(query, key, value, *self.attention.inputs[3:]), outputs=(part,)
-                )
+                dataclasses.replace(self.attention, inputs=inputs, outputs=(part,), attributes=attributes)
             )
             if received is not None:
                 key, value = received

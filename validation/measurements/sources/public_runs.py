@@ -44,7 +44,7 @@ RELEASES: tuple[tuple[str, Row], ...] = (
 )
 ATTENTION = {
     "torch SDPA": "flash", "SDPA": "flash", "FA3": FLASH_3, "cuDNN": "cudnn", "cuDNN attention": "cudnn", "flash-attn": FLASH_2,
-    "xformers": "efficient", "no flash-attn": "flash",
+    "xformers": "efficient", "no flash-attn": "flash", "SageAttention2": "sage",
 }  # fmt: skip
 LAUNCH: dict[str, Row] = {
     "": {}, "engine default (eager)": {}, "eager": {"launch": "eager"}, "no": {"launch": "eager"},

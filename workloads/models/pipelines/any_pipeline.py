@@ -48,7 +48,7 @@ def run_pipeline(
         recording.adopt(name, module)
     # One made within torch.device("meta") has no values, and the steps follow from them.
     pipe.scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config)
-    _complete(pipe)
+    recording.counts_padding = _complete(pipe)  # a stand-in's prompt is nobody's
 
     denoisers = _denoisers(modules)
     domain = domain or ("spatial" if any("unet" in name for name in denoisers) else "joint")
@@ -121,13 +121,16 @@ def _denoisers(modules: dict[str, torch.nn.Module]) -> dict[str, Any]:
     return {}
 
 
-def _complete(pipe: Any) -> None:
-    """Stand in for tokenizers that are missing, for text encoders that are there."""
+def _complete(pipe: Any) -> bool:
+    """Stand in for tokenizers that are missing, for text encoders that are there; whether none was."""
+    complete = True
     for name, part in list(pipe.components.items()):
         encoder = getattr(pipe, name.replace("tokenizer", "text_encoder"), None)
         if "tokenizer" in name and part is None and encoder is not None:
             longest = getattr(encoder.config, "max_position_embeddings", None) or _LONGEST_PROMPT
             setattr(pipe, name, Tokenizer(min(longest, _LONGEST_PROMPT)))
+            complete = False
+    return complete
 
 
 def _defaults(takes: dict[str, Any], call: dict[str, Any]) -> dict[str, Any]:

@@ -24,8 +24,8 @@ class Tensors(dict[str, torch.Tensor]):
 class Tokenizer:
     """Token ids of as many prompts as given, padded to the length asked for: no operator depends on their values.
 
-    template: where given, a pipeline that pads to the longest prompt only (padding=True) finds so many tokens of its template
-    and PROMPT_TOKENS of the prompt.
+    template: so many tokens of a template come before the PROMPT_TOKENS of the prompt; where given, a pipeline that pads to the longest
+    prompt only (padding=True) finds no others.
     """
 
     padding_side = "right"
@@ -38,9 +38,9 @@ class Tokenizer:
         self.added_tokens_encoder: dict[str, int] = {}
 
     def __call__(self, text: Any, *, max_length: int | None = None, padding: Any = None, **_: Any) -> Tensors:
-        length, real = max_length or self.model_max_length, PROMPT_TOKENS
+        length, real = max_length or self.model_max_length, (self.template or 0) + PROMPT_TOKENS
         if self.template is not None and padding is True:
-            length = real = self.template + PROMPT_TOKENS
+            length = real
         shape = (1 if isinstance(text, str) else len(text), length)
         mask = torch.zeros(shape, dtype=torch.int64)
         mask[:, :real] = 1
