@@ -19,13 +19,11 @@ from simtti.workloads.parallel.operands import (
     ALL_TO_ALL,
     SEND_RECEIVE,
     collective,
-    dense,
     made,
     operator_like,
-    resized,
-    stored,
     unused_tensors,
 )
+from simtti.workloads.parallel.tokens import attends, local, tokens_of
 from simtti.workloads.trace import Operator, Phase, Step, TensorUse, Trace
 
 # Of attention: what each part of a ring has another share of.
@@ -67,18 +65,7 @@ def is_shared(phase: Phase) -> bool:
     return (
         several
         and phase.name not in WHOLE
-        and any(_attends(op) for step in phase.steps for op in step.operators)
-    )
-
-
-def _attends(operator: Operator) -> bool:
-    """Self-attention over the tokens that GPUs share: all of them attend to all, not the last one to a cache."""
-    attributes = operator.attributes
-    return (
-        operator.category == "Attention"
-        and attributes.get("kind") == "self"
-        and attributes.get("domain") != "text"
-        and operator.inputs[0].shape[-2] == operator.inputs[1].shape[-2]
+        and any(attends(op) for step in phase.steps for op in step.operators)
     )
 
 
@@ -87,24 +74,24 @@ def _shard_step(
     operators: Sequence[Operator],
     degrees: Degrees,
     fresh: Iterator[int],
-    local: tuple[dict[int, int], dict[int, int]],
+    shares: tuple[dict[int, int], dict[int, int]],
 ) -> tuple[Operator, ...]:
-    """fresh: identities that no tensor of the trace has. local: of the phase (`_local_lengths`)."""
+    """fresh: identities that no tensor of the trace has. shares: of the phase (`_local_lengths`)."""
     for operator in operators:
         if operator.category == "Convolution" and _overlaps(operator):
             raise InputError(
                 f"{workload}: a convolution of {operator.module} reaches over the borders between GPUs; only the tokens of "
                 "a transformer can be shared"
             )
-    lengths, repeated = local
+    lengths, repeated = shares
     found: list[Operator] = []
     for operator in operators:
         share = dataclasses.replace(
             operator,
-            inputs=tuple(_local(use, lengths) for use in operator.inputs),
-            outputs=tuple(_local(use, lengths) for use in operator.outputs),
+            inputs=tuple(local(use, lengths) for use in operator.inputs),
+            outputs=tuple(local(use, lengths) for use in operator.outputs),
         )
-        if _attends(operator):
+        if attends(operator):
             of_text = repeated.get(operator.inputs[0].shape[-2], 0)
             found += _Exchange(workload, share, degrees, fresh, of_text).operators()
         else:
@@ -127,59 +114,15 @@ def _local_lengths(operators: Sequence[Operator], gpus: int) -> tuple[dict[int, 
     those both, the text's where every GPU has all of it."""
     found: dict[int, int] = {}
     repeated: dict[int, int] = {}
-    for length in {op.inputs[0].shape[-2] for op in operators if _attends(op)}:
-        image, text = length, 0
-        for operator in operators:
-            if operator.op == "aten::cat" and (parts := _parts(operator, length)):
-                image, text = max(parts), min(parts)
-                break
+    for image, text in tokens_of(operators):
         own_text = text // gpus if text % gpus == 0 else text
         found[image] = -(-image // gpus)
         if text:
             found[text] = own_text
-            found[length] = found[image] + own_text
+            found[image + text] = found[image] + own_text
             if own_text == text:
-                repeated[length] = text
+                repeated[image + text] = text
     return found, repeated
-
-
-def _parts(cat: Operator, length: int) -> tuple[int, ...]:
-    """The two lengths that a concatenation to `length` tokens is of; none if it is another."""
-    shapes = [use.shape for use in cat.inputs]
-    whole = cat.outputs[0].shape
-    for axis, size in enumerate(whole):
-        if size == length and len(shapes) == 2 and all(len(shape) == len(whole) for shape in shapes):
-            parts = tuple(shape[axis] for shape in shapes)
-            if sum(parts) == length:
-                return parts
-    return ()
-
-
-def _local_size(size: int, lengths: dict[int, int]) -> int:
-    """A dimension's share: of the tokens, or of the tokens of several images in one dimension."""
-    for length in sorted(lengths, reverse=True):
-        if size % length == 0:
-            return size // length * lengths[length]
-    return size
-
-
-def _local(use: TensorUse, lengths: dict[int, int]) -> TensorUse:
-    """The share of a tensor whose tokens are divided. The dimension that lies dense holds channels, not tokens, but where an
-    image's patches come channel by channel: their shares are copied token by token."""
-    if use.role == "parameter" or len(use.shape) < 2:
-        return use
-    shape = list(use.shape)
-    by_channel = False
-    for axis, (size, stride) in enumerate(zip(use.shape, use.strides, strict=True)):
-        if stride == 1 and axis == len(use.shape) - 1:
-            continue
-        shape[axis] = _local_size(size, lengths)
-        by_channel |= stride == 1 and shape[axis] != size
-    if tuple(shape) == use.shape:
-        return use
-    if by_channel:
-        return stored(dataclasses.replace(use, strides=tuple(dense(shape))), shape)
-    return resized(use, shape)
 
 
 # ---- attention
