@@ -51,7 +51,8 @@ LAUNCH_GAP = "Launch"  # between two kernels that were both ready
 @dataclass(frozen=True, slots=True)
 class SeveralGPUs:
     """What several GPUs make of an inference: seconds, joules of all of them, bytes on each, how long of the latency is
-    communication, and the seconds of one GPU alone. ulysses, ring, cfg_parallel, tensor: the degrees, whose product is gpus."""
+    communication, and the seconds of one GPU alone. ulysses, ring, cfg_parallel, tensor, pipefusion: the degrees, whose product is gpus.
+    pipefusion_patches, warmup_steps: of a pipeline."""
 
     gpus: int
     ulysses: int
@@ -63,11 +64,14 @@ class SeveralGPUs:
     one_gpu_s: float
     cfg_parallel: int = 1
     tensor: int = 1
+    pipefusion: int = 1
+    pipefusion_patches: int = 1
+    warmup_steps: int = 1
 
     @property
     def degrees(self) -> str:
         """The degrees in words, as 'cfg 2, ulysses 4'."""
-        return Degrees(self.ulysses, self.ring, self.cfg_parallel, self.tensor).words()
+        return Degrees(self.ulysses, self.ring, self.cfg_parallel, self.tensor, self.pipefusion).words()
 
     def to_dict(self) -> dict[str, Any]:
         """As `simtti run --gpus N --json` adds it."""
@@ -115,7 +119,7 @@ class Result:
         """Latency of each phase, from the end of the one before it on the device."""
         times, before = [], 0.0
         steps = {
-            phase.name: sum(step.count for step in phase.steps if not step.only_moves_weights)
+            phase.name: sum(step.count for step in phase.steps if step.is_of_the_model)
             for phase in self.trace.phases
         }
         for name, end_s in self.outcome.phase_ends_s:

@@ -21,7 +21,7 @@ from simtti.journal import Journal, resumed
 from simtti.simulator.engine import power
 from simtti.simulator.sweep import Keys
 from simtti.validation.judge.recordings import SHAPE
-from simtti.validation.measurements.table import options
+from simtti.validation.measurements.table import DEGREES, options
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -74,11 +74,7 @@ def simulate_one(asked: dict[str, Any], hardware: Hardware) -> Result:
     """The run of those options of `simtti run` on `hardware`, whatever device and number of GPUs they name."""
     from simtti.simulator.run import run
 
-    chosen = {
-        name: value
-        for name, value in asked.items()
-        if name not in ("hw", "gpus", "ulysses", "ring", "cfg_parallel", "tensor")
-    }
+    chosen = {name: value for name, value in asked.items() if name not in ("hw", "gpus", *DEGREES)}
     return run(chosen.pop("workload"), hardware, **{"fidelity": "closed", **chosen})
 
 

@@ -72,7 +72,7 @@ FEW_STEPS = 4
 # Degrees as sources write them; a plain SP is taken as Ulysses.
 DEGREES = (
     ("ulysses", r"(?:ulysses|usp|sp)-?(\d+)"), ("ring", r"ring-?(\d+)"), ("cfg_parallel", r"cfg-?(\d+)"),
-    ("tensor", r"\btp-?(\d+)"),
+    ("tensor", r"\btp-?(\d+)"), ("pipefusion", r"(?:pipefusion|\bpp)-?(\d+)"),
 )  # fmt: skip
 
 

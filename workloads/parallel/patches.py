@@ -1,0 +1,267 @@
+"""A step for one patch of the image: what a stage of PipeFusion's pipeline does while the others work on other patches.
+
+As xDiT does it: everything that works on each token alone works on the patch's. Attention's queries are the patch's; its keys and
+values are copied into those that were kept of the step before, of all tokens, and it attends to all (core/cache_manager); a text that
+is attended to jointly goes along with each patch, and is put before the keys that were kept. Linear attention sums over all keys and
+values that were kept. A convolution that reaches over a patch's borders has the rows beyond them from what was kept likewise
+(layers/conv.py). Ring attention passes on what was kept of a GPU's tokens.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from simtti.errors import InputError
+from simtti.workloads.parallel.degrees import Degrees
+from simtti.workloads.parallel.operands import SEND_RECEIVE, made, operator_like, resized
+from simtti.workloads.parallel.stages import contracts_tokens
+from simtti.workloads.parallel.tokens import Tokens, local
+from simtti.workloads.trace import Operator, TensorUse
+
+
+class Cut(NamedTuple):
+    """How the image is cut into patches.
+
+    lengths: tokens of the largest patch, with the text's beside them, by the number of all that a GPU has. texts: of those, the
+    text's. grids: heights and widths of images that are cut along their height, of so many rows and columns as there are tokens or
+    elements that become one. patches: their number.
+    """
+
+    lengths: Mapping[int, int]
+    texts: Mapping[int, int]
+    grids: frozenset[tuple[int, int]]
+    patches: int
+
+    def use(self, use: TensorUse, dense_tokens: bool = False) -> TensorUse:
+        """A patch's part of a tensor. dense_tokens: tokens may lie dense, as linear attention's do."""
+        if use.role in ("parameter", "buffer"):
+            return use
+        if dense_tokens and use.shape and use.strides[-1] == 1 and use.shape[-1] in self.lengths:
+            return resized(use, (*use.shape[:-1], self.lengths[use.shape[-1]]))
+        found = local(use, self.lengths)
+        if found is use and self.is_image(use):
+            return resized(use, (*use.shape[:-2], -(-use.shape[-2] // self.patches), use.shape[-1]))
+        return found
+
+    def is_image(self, use: TensorUse) -> bool:
+        return len(use.shape) == 4 and use.shape[-2:] in self.grids
+
+    def has_tokens(self, use: TensorUse) -> bool:
+        """Whether a tensor is cut."""
+        return self.use(use).shape != use.shape
+
+
+def cut_of(operators: Sequence[Operator], kinds: Sequence[Tokens], degrees: Degrees) -> Cut:
+    """How what a GPU has of a phase is cut. kinds: of the phase's attention on one GPU; degrees: GPUs that share the tokens, and
+    patches."""
+    lengths: dict[int, int] = {}
+    texts: dict[int, int] = {}
+    for image, text in kinds:
+        own = -(-image // degrees.sequence)
+        own_text = text // degrees.sequence if text % degrees.sequence == 0 else text
+        patch = -(-own // degrees.patches)
+        for gathered in {1, degrees.ulysses}:
+            beside = gathered * own_text
+            for words in {0, beside, own_text}:
+                lengths[gathered * own + words] = gathered * patch + words
+                texts[gathered * own + words] = words
+    images = {image for image, _ in kinds}
+    grids = set()
+    for operator in operators:
+        if operator.category == "Convolution" and len(operator.outputs[0].shape) == 4:
+            height, width = operator.outputs[0].shape[-2:]
+            if height * width in images:
+                grids |= {(height, width), operator.inputs[0].shape[-2:]}
+    return Cut(lengths, texts, frozenset(grids), degrees.patches)
+
+
+class Patch:
+    """The operators of a stage for one patch. fresh: identities that no tensor has.
+
+    What is kept between steps has the role of a buffer, and the same identity for each patch of a step.
+    """
+
+    def __init__(self, workload: str, operators: Sequence[Operator], cut: Cut, fresh: Iterator[int]) -> None:
+        self.workload, self.cut, self.fresh = workload, cut, fresh
+        self.whole: dict[int, int] = {}  # tensors of all tokens, by that of the patch's
+        self.summed = _summed(operators)
+        self.found: list[Operator] = []
+        for at, operator in enumerate(operators):
+            self._add(at, operator)
+
+    def _add(self, at: int, operator: Operator) -> None:
+        if at in self.summed.operators:
+            self._sum(at, operator)
+        elif operator.op == SEND_RECEIVE:
+            self._send_kept(operator)
+        elif _self_attention(operator) and operator.inputs[1].shape[-2] in self.cut.lengths:
+            self._attend(operator)
+        elif operator.category == "Convolution" and overlaps(operator):
+            self._convolve(operator)
+        elif any(use.tensor in self.whole for use in operator.inputs):  # a text beside what a ring passes on
+            self.found.append(dataclasses.replace(operator, inputs=self._kept(operator.inputs)))
+            self.whole.update((use.tensor, use.tensor) for use in operator.outputs)
+        else:
+            dense = operator.module in self.summed.modules
+            self.found.append(
+                dataclasses.replace(
+                    operator,
+                    inputs=tuple(self.cut.use(use, dense) for use in operator.inputs),
+                    outputs=tuple(self.cut.use(use, dense) for use in operator.outputs),
+                )
+            )
+
+    def _attend(self, operator: Operator) -> None:
+        query, *pair = operator.inputs[:3]
+        masks = [
+            self.cut.use(use) if use.shape[-2:-1] == query.shape[-2:-1] else use
+            for use in operator.inputs[3:]
+        ]
+        kept = [
+            dataclasses.replace(use, tensor=self.whole[use.tensor])
+            if use.tensor in self.whole
+            else self._keep(operator, use)
+            for use in pair
+        ]
+        outputs = tuple(self.cut.use(use) for use in operator.outputs)
+        inputs = (self.cut.use(query), *kept, *masks)
+        self.found.append(dataclasses.replace(operator, inputs=inputs, outputs=outputs))
+
+    def _send_kept(self, operator: Operator) -> None:
+        """A ring passes on the keys and values of all its GPU's tokens."""
+        self._keep_all(operator, operator.inputs)
+        self.found.append(dataclasses.replace(operator, inputs=self._kept(operator.inputs)))
+        self.whole.update((use.tensor, use.tensor) for use in operator.outputs)
+
+    def _sum(self, at: int, operator: Operator) -> None:
+        """Linear attention on all keys and values: what was made outside of it is kept."""
+        self._keep_all(operator, [use for use in operator.inputs if use.tensor in self.summed.sources])
+        inputs, outputs = self._kept(operator.inputs), operator.outputs
+        if operator.is_view:
+            outputs = self._kept(outputs)
+        self.found.append(dataclasses.replace(operator, inputs=inputs, outputs=outputs))
+
+    def _convolve(self, operator: Operator) -> None:
+        """With the rows beyond the patch's borders, and zeros beyond the image's."""
+        image, weight, *rest = operator.inputs
+        if not self.cut.is_image(image) or not self.cut.is_image(operator.outputs[0]):
+            raise InputError(
+                f"{self.workload}: a convolution of {operator.module} reaches over the borders between patches of what is no image "
+                "of a transformer's tokens; pipefusion must be 1"
+            )
+        padding = operator.attributes["padding"]
+        own = self.cut.use(image)
+        kept = dataclasses.replace(_dense_like(image, image.shape, next(self.fresh)), role="buffer")
+        rows = _seen(kept, (*image.shape[:-2], own.shape[-2], image.shape[-1]))
+        taps, stride = weight.shape[-2], operator.attributes["stride"][0]
+        height = (self.cut.use(operator.outputs[0]).shape[-2] - 1) * stride + taps
+        reach = (*image.shape[:-2], height, image.shape[-1] + 2 * padding[-1])
+        padded = made(next(self.fresh), reach, image.dtype)
+        seen = _seen(kept, (*image.shape[:-2], min(height, image.shape[-2]), image.shape[-1]))
+        self.found += [
+            operator_like(operator, "aten::copy_", "Memory", (rows, own), (rows,)),
+            operator_like(operator, "aten::constant_pad_nd", "Memory", (seen,), (padded,)),
+            dataclasses.replace(
+                operator,
+                inputs=(padded, weight, *rest),
+                outputs=tuple(self.cut.use(use) for use in operator.outputs),
+                attributes={**operator.attributes, "padding": [0] * len(padding)},
+            ),
+        ]
+
+    def _keep_all(self, like: Operator, uses: Sequence[TensorUse]) -> None:
+        for use in uses:
+            if use.tensor not in self.whole and use.role == "activation":
+                self.whole[use.tensor] = self._keep(like, use).tensor
+
+    def _keep(self, like: Operator, use: TensorUse) -> TensorUse:
+        """Copy the patch's part into what is kept, and put a text before that."""
+        axis = next(axis for axis, size in enumerate(use.shape) if size in self.cut.lengths)
+        own, words = self.cut.use(use), self.cut.texts[use.shape[axis]]
+        image = [size - words if here == axis else size for here, size in enumerate(use.shape)]
+        kept = dataclasses.replace(_dense_like(use, image, next(self.fresh)), role="buffer")
+        rows = _with_size(kept, axis, own.shape[axis] - words)
+        part = _with_size(own, axis, own.shape[axis] - words)
+        self.found.append(operator_like(like, "aten::copy_", "Memory", (rows, part), (rows,)))
+        if not words:
+            return kept
+        both = _dense_like(use, use.shape, next(self.fresh))
+        text = _with_size(own, axis, words)
+        self.found.append(operator_like(like, "aten::cat", "Memory", (text, kept), (both,)))
+        return both
+
+    def _kept(self, uses: Sequence[TensorUse]) -> tuple[TensorUse, ...]:
+        """Those of all tokens in place of the patch's."""
+        return tuple(
+            dataclasses.replace(use, tensor=self.whole[use.tensor]) if use.tensor in self.whole else use
+            for use in uses
+        )
+
+
+def _with_size(use: TensorUse, axis: int, size: int) -> TensorUse:
+    return _seen(use, [size if here == axis else each for here, each in enumerate(use.shape)])
+
+
+def _seen(use: TensorUse, shape: Sequence[int]) -> TensorUse:
+    """A part of a tensor, in its storage."""
+    return dataclasses.replace(use, shape=tuple(shape))
+
+
+def _dense_like(use: TensorUse, shape: Sequence[int], tensor: int) -> TensorUse:
+    """A tensor without gaps, its dimensions in memory in the order of another's."""
+    strides, step = [0] * len(shape), 1
+    for axis in sorted(range(len(shape)), key=lambda axis: (use.strides[axis], -axis)):
+        strides[axis] = step
+        step *= shape[axis]
+    return dataclasses.replace(made(tensor, shape, use.dtype), strides=tuple(strides))
+
+
+def overlaps(operator: Operator) -> bool:
+    """Whether a convolution's results share what they read."""
+    taps = operator.inputs[1].shape[2:]
+    strides = operator.attributes.get("stride", [1] * len(taps))
+    return any(tap > stride for tap, stride in zip(taps, strides, strict=True))
+
+
+def _self_attention(operator: Operator) -> bool:
+    attributes = operator.attributes
+    return (
+        operator.category == "Attention"
+        and attributes.get("kind") == "self"
+        and attributes.get("domain") != "text"
+    )
+
+
+class _Summed(NamedTuple):
+    """Linear attention's operators on all keys and values, by position; what they read that was made outside of it; its modules."""
+
+    operators: frozenset[int]
+    sources: frozenset[int]
+    modules: frozenset[str]
+
+
+def _summed(operators: Sequence[Operator]) -> _Summed:
+    found: set[int] = set()
+    sources: set[int] = set()
+    sums = [at for at, operator in enumerate(operators) if contracts_tokens(operator)]
+    for at in sums:
+        module = operators[at].module
+        wanted = {use.tensor for use in operators[at].inputs}
+        for before in range(at - 1, -1, -1):
+            operator = operators[before]
+            outputs = {use.tensor for use in operator.outputs}
+            if not wanted & outputs:
+                continue
+            if operator.module != module:
+                sources |= wanted & outputs
+                wanted -= outputs
+            else:
+                found.add(before)
+                read = {use.tensor for use in operator.inputs if use.role != "parameter"}
+                wanted = wanted - (outputs - read) | read
+            if not wanted:
+                break
+        found.add(at)
+    return _Summed(frozenset(found), frozenset(sources), frozenset(operators[at].module for at in sums))
