@@ -134,6 +134,11 @@ from simtti.words import plain
 )
 @click.option("--pipefusion-patches", type=int, help="Patches of the image; as many as stages if not given.")
 @click.option("--warmup-steps", type=int, help="Steps of PipeFusion before it has patches; 1 if not given.")
+@click.option(
+    "--parallel-vae",
+    is_flag=True,
+    help="All GPUs share the VAE's decoder: its rows, or its tiles where it is tiled.",
+)
 @interval_option
 @json_option("the result")
 @click.option("--timeline", help="Write a timeline that ui.perfetto.dev and chrome://tracing open.")

@@ -52,7 +52,7 @@ LAUNCH_GAP = "Launch"  # between two kernels that were both ready
 class SeveralGPUs:
     """What several GPUs make of an inference: seconds, joules of all of them, bytes on each, how long of the latency is
     communication, and the seconds of one GPU alone. ulysses, ring, cfg_parallel, tensor, pipefusion: the degrees, whose product is gpus.
-    pipefusion_patches, warmup_steps: of a pipeline."""
+    pipefusion_patches, warmup_steps: of a pipeline. parallel_vae: whether all share the VAE's decoder."""
 
     gpus: int
     ulysses: int
@@ -67,11 +67,15 @@ class SeveralGPUs:
     pipefusion: int = 1
     pipefusion_patches: int = 1
     warmup_steps: int = 1
+    parallel_vae: bool = False
 
     @property
     def degrees(self) -> str:
         """The degrees in words, as 'cfg 2, ulysses 4'."""
-        return Degrees(self.ulysses, self.ring, self.cfg_parallel, self.tensor, self.pipefusion).words()
+        return Degrees(
+            self.ulysses, self.ring, self.cfg_parallel, self.tensor, self.pipefusion,
+            decoder=self.gpus if self.parallel_vae else 1,
+        ).words()  # fmt: skip
 
     def to_dict(self) -> dict[str, Any]:
         """As `simtti run --gpus N --json` adds it."""

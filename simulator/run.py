@@ -57,6 +57,7 @@ def run(
     pipefusion: int = 1,
     pipefusion_patches: int | None = None,
     warmup_steps: int | None = None,
+    parallel_vae: bool = False,
     dependent_launch: bool = False,
     pytorch: str | None = None,
     mask: str = "",
@@ -104,6 +105,7 @@ def run(
         pipefusion: degree of PipeFusion: GPUs that have a part of a transformer's blocks each, which the image passes in patches.
         pipefusion_patches: how many; as many as GPUs if None.
         warmup_steps: steps before that, which the image passes in one piece, stage by stage; 1 if None.
+        parallel_vae: all GPUs share the VAE's decoder: each decodes a part of the rows, or of the tiles of one that is tiled.
         timing: 'model'; 'measured': the kernel times of the capture that ships for this workload and shape, under the host model;
             'hybrid': those scaled to `hw` by the model's ratio between the two devices.
         tf32: fp32 matrix products may be rounded to TF32 (torch.backends.cuda.matmul.allow_tf32); convolutions always are, as
@@ -164,7 +166,16 @@ def run(
     shape |= {"prompt_tokens": prompt_tokens, "strength": strength, "vae": vae}
     _check_offload(offload, gpus, policy)
     degrees = degrees_of(
-        gpus, ulysses, ring, hardware, cfg_parallel, tensor, pipefusion, pipefusion_patches, warmup_steps
+        gpus,
+        ulysses,
+        ring,
+        hardware,
+        cfg_parallel,
+        tensor,
+        pipefusion,
+        pipefusion_patches,
+        warmup_steps,
+        parallel_vae,
     )
     machine, measured = load_host(host), None
     if timing == "model":

@@ -1,7 +1,7 @@
 """Several GPUs that share one inference: the simulation of one of them, which waits for the others' data.
 
 `workloads.parallel` says what it runs. All do the same, or no more, so one is simulated, with what it sends and receives. Text
-encoders run on every GPU, the VAE on one, while the others wait.
+encoders run on every GPU, the VAE on one, while the others wait, unless they share it.
 
 Of a pipeline it is the GPU of the slowest stage, and how long it waits for the others follows from its own seconds: they take as
 long, or less. With N stages, M patches, g_w and g_p seconds of a stage on the GPU for the whole image and for a patch, h_w and h_p
@@ -47,22 +47,26 @@ def degrees_of(
     pipefusion: int = 1,
     pipefusion_patches: int | None = None,
     warmup_steps: int | None = None,
+    parallel_vae: bool = False,
 ) -> Degrees:
     """Degrees of parallelism for `gpus` GPUs; with neither ulysses nor ring given, ulysses is what the others leave.
 
     Raises:
         InputError: degrees that do not multiply to gpus, groups that guidance has no halves for, a pipeline's patches or warm-up
-            without a pipeline, or a device without a link.
+            without a pipeline, a VAE to share on one GPU, or a device without a link.
     """
     patches = _patches(pipefusion, pipefusion_patches, warmup_steps)
     if cfg_parallel not in (1, HALVES):
         raise InputError(f"cfg-parallel is {cfg_parallel}; guidance has {HALVES} halves: give 1 or {HALVES}")
+    if parallel_vae and gpus == 1:
+        raise InputError("parallel-vae is given, but gpus is 1; give 2 or more")
     left = gpus // max(cfg_parallel * tensor * pipefusion, 1)
     ring = ring if ring is not None else (left // ulysses if ulysses else 1)
     ulysses = ulysses if ulysses is not None else max(left // max(ring, 1), 1)
     found = Degrees(
-        ulysses, ring, cfg_parallel, tensor, pipefusion, patches, 1 if warmup_steps is None else warmup_steps
-    )
+        ulysses, ring, cfg_parallel, tensor, pipefusion, patches, 1 if warmup_steps is None else warmup_steps,
+        gpus if parallel_vae else 1,
+    )  # fmt: skip
     if min(gpus, ulysses, ring, cfg_parallel, tensor, pipefusion) < 1 or found.gpus != gpus:
         others = "".join(
             f"{name} {degree} times "
@@ -120,12 +124,12 @@ def simulate_on(
     if degrees.pipefusion > 1:
         shared = pipeline.waiting(shared, _waits(shared, degrees, hardware, host, policy))
     share = simulate(shared, hardware, host, policy, fidelity)
-    alone_j = sum(phase_energy_j(share, name) for name in ON_ONE_GPU)
+    alone_j = sum(phase_energy_j(share, name) for name in ON_ONE_GPU) if degrees.decoder == 1 else 0.0
     energy_j = degrees.gpus * (share.energy_j - alone_j) + alone_j
     share.several_gpus = SeveralGPUs(
         degrees.gpus, degrees.ulysses, degrees.ring, share.latency_s, energy_j, share.peak_memory_bytes,
         share.breakdown.get("Communication", 0.0), one.latency_s, degrees.cfg, degrees.tensor, degrees.pipefusion,
-        degrees.patches, degrees.warmup_steps,
+        degrees.patches, degrees.warmup_steps, degrees.decoder > 1,
     )  # fmt: skip
     return share
 

@@ -74,7 +74,9 @@ def simulate_one(asked: dict[str, Any], hardware: Hardware) -> Result:
     """The run of those options of `simtti run` on `hardware`, whatever device and number of GPUs they name."""
     from simtti.simulator.run import run
 
-    chosen = {name: value for name, value in asked.items() if name not in ("hw", "gpus", *DEGREES)}
+    chosen = {
+        name: value for name, value in asked.items() if name not in ("hw", "gpus", "parallel_vae", *DEGREES)
+    }
     return run(chosen.pop("workload"), hardware, **{"fidelity": "closed", **chosen})
 
 

@@ -13,7 +13,8 @@ class Degrees(NamedTuple):
 
     ulysses, ring: of those that share the tokens. cfg: groups that share the halves of classifier-free guidance, 1 or 2.
     tensor: GPUs that share the weights of the denoiser's blocks. pipefusion: GPUs that have a part of the blocks each, stages that the
-    image passes in `patches`, after `warmup_steps` steps that it passes whole.
+    image passes in `patches`, after `warmup_steps` steps that it passes whole. decoder: of all those GPUs, how many share the VAE's
+    decoder; not a factor.
     """
 
     ulysses: int = 1
@@ -23,6 +24,7 @@ class Degrees(NamedTuple):
     pipefusion: int = 1
     patches: int = 1
     warmup_steps: int = 1
+    decoder: int = 1
 
     @property
     def sequence(self) -> int:
@@ -37,7 +39,7 @@ class Degrees(NamedTuple):
         """Those above one, as 'cfg 2, ulysses 4'; the sequence's where there is no other."""
         named = {"cfg": self.cfg, "tensor": self.tensor, "pipefusion": self.pipefusion}
         alone = max(named.values()) == 1
-        named |= {"ulysses": self.ulysses, "ring": self.ring}
+        named |= {"ulysses": self.ulysses, "ring": self.ring, "VAE": self.decoder}
         return ", ".join(
             f"{name} {degree}"
             for name, degree in named.items()

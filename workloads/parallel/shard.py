@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from simtti.workloads.parallel import guidance, pipeline, sequence, tensor
+from simtti.workloads.catalogue import decoded
+from simtti.workloads.parallel import guidance, pipeline, sequence, tensor, vae
 from simtti.workloads.parallel.degrees import Degrees
 from simtti.workloads.trace import Trace
 
@@ -25,4 +26,7 @@ def shard(trace: Trace, degrees: Degrees, stage: int | None = None) -> Trace:
         trace = sequence.divided(trace, degrees)
     if degrees.pipefusion > 1:
         trace = pipeline.divided(trace, degrees, kinds, stage)
+    if degrees.decoder > 1:
+        tiled = str(decoded(trace.workload, trace.options) or "").startswith("tiled")
+        trace = vae.divided(trace, degrees.decoder, tiled)
     return trace
