@@ -72,10 +72,8 @@ class SeveralGPUs:
     @property
     def degrees(self) -> str:
         """The degrees in words, as 'cfg 2, ulysses 4'."""
-        return Degrees(
-            self.ulysses, self.ring, self.cfg_parallel, self.tensor, self.pipefusion,
-            decoder=self.gpus if self.parallel_vae else 1,
-        ).words()  # fmt: skip
+        found = Degrees(self.ulysses, self.ring, self.cfg_parallel, self.tensor, self.pipefusion)
+        return found._replace(decoder=self.gpus if self.parallel_vae else 1).words()
 
     def to_dict(self) -> dict[str, Any]:
         """As `simtti run --gpus N --json` adds it."""

@@ -3,8 +3,8 @@
 As xDiT does it: everything that works on each token alone works on the patch's. Attention's queries are the patch's; its keys and
 values are copied into those that were kept of the step before, of all tokens, and it attends to all (core/cache_manager); a text that
 is attended to jointly goes along with each patch, and is put before the keys that were kept. Linear attention sums over all keys and
-values that were kept. A convolution that reaches over a patch's borders has the rows beyond them from what was kept likewise
-(layers/conv.py). Ring attention passes on what was kept of a GPU's tokens.
+values that were kept. Of a convolution that reaches over a patch's borders the rows at them are kept, and convolved by themselves
+(layers/conv.py, GLUMBConv). Ring attention passes on what was kept of a GPU's tokens.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Cut(NamedTuple):
 
     lengths: Mapping[int, int]
     texts: Mapping[int, int]
-    grids: frozenset[tuple[int, int]]
+    grids: frozenset[tuple[int, ...]]
     patches: int
 
     def use(self, use: TensorUse, dense_tokens: bool = False) -> TensorUse:
@@ -68,7 +68,7 @@ def cut_of(operators: Sequence[Operator], kinds: Sequence[Tokens], degrees: Degr
                 lengths[gathered * own + words] = gathered * patch + words
                 texts[gathered * own + words] = words
     images = {image for image, _ in kinds}
-    grids = set()
+    grids: set[tuple[int, ...]] = set()
     for operator in operators:
         if operator.category == "Convolution" and len(operator.outputs[0].shape) == 4:
             height, width = operator.outputs[0].shape[-2:]
@@ -144,32 +144,41 @@ class Patch:
         self.found.append(dataclasses.replace(operator, inputs=inputs, outputs=outputs))
 
     def _convolve(self, operator: Operator) -> None:
-        """With the rows beyond the patch's borders, and zeros beyond the image's."""
-        image, weight, *rest = operator.inputs
-        if not self.cut.is_image(image) or not self.cut.is_image(operator.outputs[0]):
+        """On the patch as if there were zeros around it; then what the rows beyond its borders add to the rows at them."""
+        image, weight = operator.inputs[:2]
+        result = operator.outputs[0]
+        strides = operator.attributes["stride"]
+        if not self.cut.is_image(image) or image.shape[-2:] != result.shape[-2:] or strides[-2] != 1:
             raise InputError(
-                f"{self.workload}: a convolution of {operator.module} reaches over the borders between patches of what is no image "
-                "of a transformer's tokens; pipefusion must be 1"
+                f"{self.workload}: a convolution of {operator.module} reaches over the borders between patches in a way that is not "
+                "known; pipefusion must be 1"
             )
-        padding = operator.attributes["padding"]
-        own = self.cut.use(image)
-        kept = dataclasses.replace(_dense_like(image, image.shape, next(self.fresh)), role="buffer")
-        rows = _seen(kept, (*image.shape[:-2], own.shape[-2], image.shape[-1]))
-        taps, stride = weight.shape[-2], operator.attributes["stride"][0]
-        height = (self.cut.use(operator.outputs[0]).shape[-2] - 1) * stride + taps
-        reach = (*image.shape[:-2], height, image.shape[-1] + 2 * padding[-1])
-        padded = made(next(self.fresh), reach, image.dtype)
-        seen = _seen(kept, (*image.shape[:-2], min(height, image.shape[-2]), image.shape[-1]))
-        self.found += [
-            operator_like(operator, "aten::copy_", "Memory", (rows, own), (rows,)),
-            operator_like(operator, "aten::constant_pad_nd", "Memory", (seen,), (padded,)),
+        own, made_of_it = self.cut.use(image), self.cut.use(result)
+        self.found.append(
             dataclasses.replace(
-                operator,
-                inputs=(padded, weight, *rest),
-                outputs=tuple(self.cut.use(use) for use in operator.outputs),
-                attributes={**operator.attributes, "padding": [0] * len(padding)},
-            ),
-        ]
+                operator, inputs=(own, *map(self.cut.use, operator.inputs[1:])), outputs=(made_of_it,)
+            )
+        )
+        reach = weight.shape[-2] // 2
+        for _ in ("above", "below"):
+            kept = dataclasses.replace(
+                self._rows(image, reach * self.cut.patches, next(self.fresh)), role="buffer"
+            )
+            row = _with_size(kept, 2, reach)
+            wide = self._rows(image, 3 * reach, next(self.fresh))
+            added = self._rows(result, 3 * reach, next(self.fresh))
+            border = _with_size(made_of_it, 2, reach)
+            self.found += [
+                operator_like(operator, "aten::copy_", "Memory", (row, _with_size(own, 2, reach)), (row,)),
+                operator_like(operator, "aten::constant_pad_nd", "Memory", (row,), (wide,)),
+                dataclasses.replace(operator, inputs=(wide, weight), outputs=(added,)),
+                operator_like(
+                    operator, "aten::add_", "Elementwise", (border, _with_size(added, 2, reach)), (border,)
+                ),
+            ]
+
+    def _rows(self, like: TensorUse, rows: int, tensor: int) -> TensorUse:
+        return made(tensor, (*like.shape[:-2], rows, like.shape[-1]), like.dtype)
 
     def _keep_all(self, like: Operator, uses: Sequence[TensorUse]) -> None:
         for use in uses:

@@ -55,7 +55,7 @@ def blocks_of(workload: str, operators: Sequence[Operator], ranks: int) -> dict[
         block = block_of(operator)
         if block and block.rpartition(".")[0] in attending:
             found.setdefault(block.partition(".")[0], {})[block] = None
-    stages = {}
+    stages: dict[str, int] = {}
     for blocks in found.values():
         each = -(-len(blocks) // ranks)
         if -(-len(blocks) // each) < ranks:
