@@ -26,7 +26,8 @@ from simtti.simulator.engine.measured_kernels import Measured
 from simtti.simulator.engine.preparation import Progress, no_progress
 from simtti.simulator.engine.simulation import simulate
 from simtti.simulator.policy import COMPILED, Policy
-from simtti.simulator.result import Result, SeveralGPUs
+from simtti.simulator.result import Result
+from simtti.simulator.share import SeveralGPUs
 from simtti.workloads.parallel import pipeline
 from simtti.workloads.parallel.degrees import Degrees
 from simtti.workloads.parallel.guidance import HALVES

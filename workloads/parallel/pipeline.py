@@ -245,8 +245,14 @@ def _passes(
             if at == degrees.patches - 1 or cut.has_tokens(use)
         ]
         there = known | set(before.values()) | set(after.values())
-        found.append(_exchange(own[0], leaves, comes, degrees, fresh, there, overlapped=True))
-        found += [_renamed(operator, renames) for operator in patch]
+        exchange = _exchange(own[0], leaves, comes, degrees, fresh, there, overlapped=True)
+        works = [_renamed(operator, renames) for operator in patch]
+        begin = 0 if at else next(number for number, op in enumerate(works) if op.category == "Linear") + 1
+        if not at:  # what it sends is of the step before: not until the GPU is through with that
+            begun = works[begin - 1].outputs[0]
+            mark = dataclasses.replace(begun, shape=(0,), strides=(1,))
+            exchange = dataclasses.replace(exchange, inputs=(*exchange.inputs, mark))
+        found += [*works[:begin], exchange, *works[begin:]]
     return found
 
 

@@ -150,13 +150,21 @@ def _embedding(
 
 
 def _sent(operators: Sequence[Operator], of: Sequence[int], last: int) -> list[list[TensorUse]]:
-    made: dict[int, int] = {}  # by tensor, the stage that makes it
-    sent: list[dict[int, TensorUse]] = [{} for _ in range(last)]
+    """What crosses each boundary, by the parts that are read of it: the image and the text where they lie in one tensor."""
+    made: dict[
+        int, tuple[int, int]
+    ] = {}  # by tensor, the stage that makes it, EVERY of what is everywhere; its elements
+    sent: list[dict[tuple[int, tuple[int, ...]], TensorUse]] = [{} for _ in range(last)]
     for operator, stage in zip(operators, of, strict=True):
         for use in operator.inputs:
-            for boundary in range(made.get(use.tensor, stage), stage if stage != EVERY else 0):
-                sent[boundary].setdefault(use.tensor, use)
+            maker, elements = made.setdefault(use.tensor, (EVERY, 0))
+            if EVERY in (maker, stage):
+                continue
+            for boundary in range(maker, stage):
+                parts = sent[boundary]
+                before = sum(part.numel for (tensor, _), part in parts.items() if tensor == use.tensor)
+                if (use.tensor, use.shape) not in parts and before + use.numel <= elements:
+                    parts[use.tensor, use.shape] = use
         for use in operator.outputs:
-            if stage != EVERY:
-                made.setdefault(use.tensor, stage)
+            made.setdefault(use.tensor, (stage, use.numel))
     return [list(each.values()) for each in sent]
