@@ -14,9 +14,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from simtti.errors import InputError
+from simtti.workloads.parallel.borders import BORDER, convolved, keeps_size, overlaps, part_of, with_rows
 from simtti.workloads.parallel.degrees import Degrees
+from simtti.workloads.parallel.linear import summed
 from simtti.workloads.parallel.operands import SEND_RECEIVE, made, operator_like, resized
-from simtti.workloads.parallel.stages import contracts_tokens
 from simtti.workloads.parallel.tokens import Tokens, local
 from simtti.workloads.trace import Operator, TensorUse
 
@@ -67,7 +68,7 @@ def cut_of(operators: Sequence[Operator], kinds: Sequence[Tokens], degrees: Degr
             for words in {0, beside, own_text}:
                 lengths[gathered * own + words] = gathered * patch + words
                 texts[gathered * own + words] = words
-    images = {image for image, _ in kinds}
+    images = {length for image, _ in kinds for length in (image, -(-image // degrees.sequence))}
     grids: set[tuple[int, ...]] = set()
     for operator in operators:
         if operator.category == "Convolution" and len(operator.outputs[0].shape) == 4:
@@ -86,7 +87,7 @@ class Patch:
     def __init__(self, workload: str, operators: Sequence[Operator], cut: Cut, fresh: Iterator[int]) -> None:
         self.workload, self.cut, self.fresh = workload, cut, fresh
         self.whole: dict[int, int] = {}  # tensors of all tokens, by that of the patch's
-        self.summed = _summed(operators)
+        self.summed = summed(operators)
         self.found: list[Operator] = []
         for at, operator in enumerate(operators):
             self._add(at, operator)
@@ -94,11 +95,11 @@ class Patch:
     def _add(self, at: int, operator: Operator) -> None:
         if at in self.summed.operators:
             self._sum(at, operator)
-        elif operator.op == SEND_RECEIVE:
+        elif operator.op == SEND_RECEIVE and all(map(self._has_tokens, operator.inputs)):
             self._send_kept(operator)
         elif _self_attention(operator) and operator.inputs[1].shape[-2] in self.cut.lengths:
             self._attend(operator)
-        elif operator.category == "Convolution" and overlaps(operator):
+        elif operator.category == "Convolution" and overlaps(operator) and BORDER not in operator.attributes:
             self._convolve(operator)
         elif any(use.tensor in self.whole for use in operator.inputs):  # a text beside what a ring passes on
             self.found.append(dataclasses.replace(operator, inputs=self._kept(operator.inputs)))
@@ -112,6 +113,9 @@ class Patch:
                     outputs=tuple(self.cut.use(use, dense) for use in operator.outputs),
                 )
             )
+
+    def _has_tokens(self, use: TensorUse) -> bool:
+        return any(size in self.cut.lengths for size in use.shape)
 
     def _attend(self, operator: Operator) -> None:
         query, *pair = operator.inputs[:3]
@@ -144,41 +148,20 @@ class Patch:
         self.found.append(dataclasses.replace(operator, inputs=inputs, outputs=outputs))
 
     def _convolve(self, operator: Operator) -> None:
-        """On the patch as if there were zeros around it; then what the rows beyond its borders add to the rows at them."""
-        image, weight = operator.inputs[:2]
-        result = operator.outputs[0]
-        strides = operator.attributes["stride"]
-        if not self.cut.is_image(image) or image.shape[-2:] != result.shape[-2:] or strides[-2] != 1:
+        """With what is kept of the rows beyond the patch's borders."""
+        image, result = operator.inputs[0], operator.outputs[0]
+        if not self.cut.is_image(image) or not keeps_size(operator):
             raise InputError(
                 f"{self.workload}: a convolution of {operator.module} reaches over the borders between patches in a way that is not "
                 "known; pipefusion must be 1"
             )
-        own, made_of_it = self.cut.use(image), self.cut.use(result)
-        self.found.append(
-            dataclasses.replace(
-                operator, inputs=(own, *map(self.cut.use, operator.inputs[1:])), outputs=(made_of_it,)
-            )
-        )
-        reach = weight.shape[-2] // 2
-        for _ in ("above", "below"):
-            kept = dataclasses.replace(
-                self._rows(image, reach * self.cut.patches, next(self.fresh)), role="buffer"
-            )
-            row = _with_size(kept, 2, reach)
-            wide = self._rows(image, 3 * reach, next(self.fresh))
-            added = self._rows(result, 3 * reach, next(self.fresh))
-            border = _with_size(made_of_it, 2, reach)
-            self.found += [
-                operator_like(operator, "aten::copy_", "Memory", (row, _with_size(own, 2, reach)), (row,)),
-                operator_like(operator, "aten::constant_pad_nd", "Memory", (row,), (wide,)),
-                dataclasses.replace(operator, inputs=(wide, weight), outputs=(added,)),
-                operator_like(
-                    operator, "aten::add_", "Elementwise", (border, _with_size(added, 2, reach)), (border,)
-                ),
-            ]
 
-    def _rows(self, like: TensorUse, rows: int, tensor: int) -> TensorUse:
-        return made(tensor, (*like.shape[:-2], rows, like.shape[-1]), like.dtype)
+        def kept(rows: TensorUse) -> tuple[list[Operator], TensorUse]:
+            every = with_rows(rows, rows.shape[-2] * self.cut.patches, next(self.fresh))
+            row = part_of(dataclasses.replace(every, role="buffer"), 2, rows.shape[-2])
+            return [operator_like(operator, "aten::copy_", "Memory", (row, rows), (row,))], row
+
+        self.found += convolved(operator, self.cut.use(image), self.cut.use(result), kept, self.fresh)
 
     def _keep_all(self, like: Operator, uses: Sequence[TensorUse]) -> None:
         for use in uses:
@@ -191,13 +174,13 @@ class Patch:
         own, words = self.cut.use(use), self.cut.texts[use.shape[axis]]
         image = [size - words if here == axis else size for here, size in enumerate(use.shape)]
         kept = dataclasses.replace(_dense_like(use, image, next(self.fresh)), role="buffer")
-        rows = _with_size(kept, axis, own.shape[axis] - words)
-        part = _with_size(own, axis, own.shape[axis] - words)
+        rows = part_of(kept, axis, own.shape[axis] - words)
+        part = part_of(own, axis, own.shape[axis] - words)
         self.found.append(operator_like(like, "aten::copy_", "Memory", (rows, part), (rows,)))
         if not words:
             return kept
         both = _dense_like(use, use.shape, next(self.fresh))
-        text = _with_size(own, axis, words)
+        text = part_of(own, axis, words)
         self.found.append(operator_like(like, "aten::cat", "Memory", (text, kept), (both,)))
         return both
 
@@ -209,15 +192,6 @@ class Patch:
         )
 
 
-def _with_size(use: TensorUse, axis: int, size: int) -> TensorUse:
-    return _seen(use, [size if here == axis else each for here, each in enumerate(use.shape)])
-
-
-def _seen(use: TensorUse, shape: Sequence[int]) -> TensorUse:
-    """A part of a tensor, in its storage."""
-    return dataclasses.replace(use, shape=tuple(shape))
-
-
 def _dense_like(use: TensorUse, shape: Sequence[int], tensor: int) -> TensorUse:
     """A tensor without gaps, its dimensions in memory in the order of another's."""
     strides, step = [0] * len(shape), 1
@@ -227,13 +201,6 @@ def _dense_like(use: TensorUse, shape: Sequence[int], tensor: int) -> TensorUse:
     return dataclasses.replace(made(tensor, shape, use.dtype), strides=tuple(strides))
 
 
-def overlaps(operator: Operator) -> bool:
-    """Whether a convolution's results share what they read."""
-    taps = operator.inputs[1].shape[2:]
-    strides = operator.attributes.get("stride", [1] * len(taps))
-    return any(tap > stride for tap, stride in zip(taps, strides, strict=True))
-
-
 def _self_attention(operator: Operator) -> bool:
     attributes = operator.attributes
     return (
@@ -241,36 +208,3 @@ def _self_attention(operator: Operator) -> bool:
         and attributes.get("kind") == "self"
         and attributes.get("domain") != "text"
     )
-
-
-class _Summed(NamedTuple):
-    """Linear attention's operators on all keys and values, by position; what they read that was made outside of it; its modules."""
-
-    operators: frozenset[int]
-    sources: frozenset[int]
-    modules: frozenset[str]
-
-
-def _summed(operators: Sequence[Operator]) -> _Summed:
-    found: set[int] = set()
-    sources: set[int] = set()
-    sums = [at for at, operator in enumerate(operators) if contracts_tokens(operator)]
-    for at in sums:
-        module = operators[at].module
-        wanted = {use.tensor for use in operators[at].inputs}
-        for before in range(at - 1, -1, -1):
-            operator = operators[before]
-            outputs = {use.tensor for use in operator.outputs}
-            if not wanted & outputs:
-                continue
-            if operator.module != module:
-                sources |= wanted & outputs
-                wanted -= outputs
-            else:
-                found.add(before)
-                read = {use.tensor for use in operator.inputs if use.role != "parameter"}
-                wanted = wanted - (outputs - read) | read
-            if not wanted:
-                break
-        found.add(at)
-    return _Summed(frozenset(found), frozenset(sources), frozenset(operators[at].module for at in sums))

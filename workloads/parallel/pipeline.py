@@ -20,6 +20,7 @@ from typing import NamedTuple
 from simtti.errors import InputError
 from simtti.workloads.flops import flops
 from simtti.workloads.parallel.degrees import WHOLE, Degrees
+from simtti.workloads.parallel.linear import sums_of
 from simtti.workloads.parallel.operands import (
     RECEIVE,
     SEND_RECEIVE,
@@ -29,7 +30,7 @@ from simtti.workloads.parallel.operands import (
     unused_tensors,
 )
 from simtti.workloads.parallel.patches import Cut, Patch, cut_of
-from simtti.workloads.parallel.stages import EVERY, Staged, block_of, blocks_of, contracts_tokens, staged
+from simtti.workloads.parallel.stages import EVERY, Staged, block_of, blocks_of, staged
 from simtti.workloads.parallel.tokens import Tokens, tokens_of
 from simtti.workloads.trace import Operator, Phase, Step, TensorUse, Trace
 
@@ -41,8 +42,7 @@ def kinds_of(trace: Trace) -> list[list[Tokens]]:
     found = []
     for phase in trace.phases:
         operators = [] if phase.name in WHOLE else [op for step in phase.steps for op in step.operators]
-        sums = {op.inputs[0].shape[-1] for op in operators if contracts_tokens(op) and block_of(op)}
-        found.append([*tokens_of(operators), *map(Tokens, sorted(sums))])
+        found.append([*tokens_of(operators), *map(Tokens, sorted(sums_of(operators)))])
     return found
 
 

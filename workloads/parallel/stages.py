@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from simtti.errors import InputError
+from simtti.workloads.parallel.linear import contracts_tokens
 from simtti.workloads.trace import Operator, TensorUse
 
 EVERY = -1  # the stage of what every GPU does
@@ -29,14 +30,6 @@ class Staged(NamedTuple):
     of: list[int]
     sent: list[list[TensorUse]]
     latents: list[TensorUse]
-
-
-def contracts_tokens(operator: Operator) -> bool:
-    """A product that sums over all tokens, of keys and values in linear attention: the dimension that goes is the longest."""
-    if operator.op != "aten::bmm" or any(use.role == "parameter" for use in operator.inputs):
-        return False
-    left, right = operator.inputs
-    return left.shape[-1] > max(left.shape[-2], right.shape[-1])
 
 
 def blocks_of(workload: str, operators: Sequence[Operator], ranks: int) -> dict[str, int]:

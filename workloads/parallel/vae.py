@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from simtti.errors import InputError
+from simtti.workloads.parallel.linear import contracts_tokens
 from simtti.workloads.parallel.operands import (
     ALL_GATHER,
     ALL_REDUCE,
@@ -29,7 +30,6 @@ from simtti.workloads.parallel.operands import (
     resized,
     unused_tensors,
 )
-from simtti.workloads.parallel.stages import contracts_tokens
 from simtti.workloads.trace import Operator, Phase, Step, TensorUse, Trace
 
 DECODER = "decoder"
