@@ -93,7 +93,7 @@ class _Share:
     def _attend(self, begin: int, end: int) -> None:
         """Linear attention, from its first operator to its last."""
         operators = self.operators[begin : end + 1]
-        inner = _Inner(operators, self.tokens, self.degrees)
+        inner = _Inner(self.workload, operators, self.tokens, self.degrees)
         made_here = {
             use.tensor
             for op in operators
@@ -197,11 +197,14 @@ class _Inner:
     """Sizes of what one GPU has within an attention: `ring` tokens, of so many GPUs as share the heads, which have `local` each; a part of
     the heads."""
 
-    def __init__(self, operators: Sequence[Operator], tokens: int, degrees: Degrees) -> None:
+    def __init__(self, workload: str, operators: Sequence[Operator], tokens: int, degrees: Degrees) -> None:
         (total,) = {use.shape[0] for op in operators if op.op == "aten::bmm" for use in op.outputs}
         seen = [use.shape for op in operators for use in op.inputs if len(use.shape) == 4]
         self.batch, self.heads = seen[0][0], seen[0][1]
-        assert total == self.batch * self.heads
+        if total != self.batch * self.heads:
+            raise InputError(
+                f"{workload}: linear attention in {operators[0].module} in a form that is not known; ulysses and ring must be 1"
+            )
         width = next(
             size
             for op in operators

@@ -98,6 +98,8 @@ def _plan(workload: str, phase: Phase, kinds: Sequence[Tokens], degrees: Degrees
     operators = [op for step in phase.steps for op in step.operators]
     if not kinds or sum(step.count for step in phase.steps) < 2:
         return None
+    # What refines a text by itself attends to no more tokens than stand beside the image.
+    kinds = [kind for kind in kinds if kind.image > max(text for _, text in kinds)]
     images = {image for image, _ in kinds}
     if len(images) > 1:
         sizes = ", ".join(map(str, sorted(images)))
@@ -105,9 +107,6 @@ def _plan(workload: str, phase: Phase, kinds: Sequence[Tokens], degrees: Degrees
             f"{workload} attends to images of {sizes} tokens, as a UNet does; pipefusion cuts the blocks of a transformer, whose "
             "tokens are as many in each: it must be 1"
         )
-    blocks = blocks_of(workload, operators, degrees.pipefusion)
-    if not blocks:
-        return None
     (tokens,) = images
     if degrees.patches > -(-tokens // degrees.sequence):
         raise InputError(
@@ -115,6 +114,9 @@ def _plan(workload: str, phase: Phase, kinds: Sequence[Tokens], degrees: Degrees
             f"{degrees.patches}"
         )
     cut = cut_of(operators, kinds, degrees)
+    blocks = blocks_of(workload, operators, degrees.pipefusion, cut.lengths)
+    if not blocks:
+        return None
     return _Plan(
         phase,
         cut,

@@ -10,7 +10,7 @@ after them, the guidance and the sampler's step included, is the last stage's.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import NamedTuple
 
 from simtti.errors import InputError
@@ -32,8 +32,12 @@ class Staged(NamedTuple):
     latents: list[TensorUse]
 
 
-def blocks_of(workload: str, operators: Sequence[Operator], ranks: int) -> dict[str, int]:
+def blocks_of(
+    workload: str, operators: Sequence[Operator], ranks: int, lengths: Container[int]
+) -> dict[str, int]:
     """The stage of each block by its module's path; empty if nothing attends to an image in a list of modules.
+
+    lengths: tokens of the image, with a text's beside them or without.
 
     Raises:
         InputError: fewer blocks than leave each stage some.
@@ -41,7 +45,7 @@ def blocks_of(workload: str, operators: Sequence[Operator], ranks: int) -> dict[
     attending = {
         block.rpartition(".")[0]
         for operator in operators
-        if (block := block_of(operator)) and (_attends(operator) or contracts_tokens(operator))
+        if (block := block_of(operator)) and _attends(operator, lengths)
     }
     found: dict[str, dict[str, None]] = {}  # by component
     for operator in operators:
@@ -67,12 +71,15 @@ def block_of(operator: Operator) -> str:
     return "" if at is None else ".".join(parts[: at + 1])
 
 
-def _attends(operator: Operator) -> bool:
+def _attends(operator: Operator, lengths: Container[int]) -> bool:
+    if contracts_tokens(operator):
+        return operator.inputs[0].shape[-1] in lengths
     attributes = operator.attributes
     return (
         operator.category == "Attention"
         and attributes.get("kind") == "self"
         and attributes.get("domain") != "text"
+        and operator.inputs[0].shape[-2] in lengths
     )
 
 
