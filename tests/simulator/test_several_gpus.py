@@ -294,7 +294,7 @@ def test_a_share_is_simulated_in_the_fidelity_that_was_asked_for(wan, fidelity, 
     assert set(asked) == ({fidelity} if fidelity != "closed" else set())
 
 
-@pytest.mark.parametrize("options", [{}, {"pipefusion_patches": 8}, {"pipefusion_patches": 2}])
+@pytest.mark.parametrize("options", [{}, {"pipefusion_patches": 2}])
 def test_a_pipeline_takes_its_work_and_its_bubbles(options):
     """Over links without end: a fourth of the blocks for each patch, the warm-up stage by stage, the pipeline's filling, and with few
     patches the way of each through all stages."""
@@ -309,19 +309,12 @@ def test_a_pipeline_takes_its_work_and_its_bubbles(options):
     bubbles_s = 3 / 4 * alone.step_s + 3 * patch_s + 11 * max(4 - patches, 0) * patch_s
     assert communication_s == pytest.approx(bubbles_s, rel=0.05, abs=1e-3)
     assert {phase.name: phase.steps for phase in run.phases}["denoising"] == 12
-    if patches == 4:
-        assert alone.stages["denoising_s"] / 4 < run.stages["denoising_s"] < alone.stages["denoising_s"] / 2
     # A gap between two kernels beside which a send goes on counts as both.
     assert sum(run.breakdown.values()) == pytest.approx(run.latency_s, rel=1e-3)
-    slow = simtti.run(
-        "pixart-sigma",
-        dataclasses.replace(H100, link_bytes_per_s=1e9),
-        gpus=4,
-        pipefusion=4,
-        **how,
-        **options,
-    )
-    assert slow.latency_s > 1.3 * run.latency_s
+    if patches == 4:
+        assert alone.stages["denoising_s"] / 4 < run.stages["denoising_s"] < alone.stages["denoising_s"] / 2
+        slow = dataclasses.replace(H100, link_bytes_per_s=1e9)
+        assert simtti.run("pixart-sigma", slow, gpus=4, pipefusion=4, **how).latency_s > 1.3 * run.latency_s
 
 
 def test_a_pipelines_weights_fall():
