@@ -17,8 +17,8 @@ from simtti.workloads.parallel.operands import (
 )
 from simtti.workloads.trace import Operator, TensorUse
 
-# Of attention: what each part of a ring has another share of.
-_PARTS_UNLIKE = frozenset(("sequences", "window", "block_share"))
+# Of attention: what each part of a ring, and each patch, has another share of.
+PARTS_UNLIKE = frozenset(("sequences", "window", "block_share"))
 
 
 class Exchange:
@@ -35,7 +35,7 @@ class Exchange:
     ) -> None:
         self.attention, self.degrees, self.fresh, self.repeated = attention, degrees, fresh, repeated
         heads = attention.inputs[0].shape[-3]
-        if degrees.ring > 1 and (unlike := _PARTS_UNLIKE & attention.attributes.keys()):
+        if degrees.ring > 1 and (unlike := PARTS_UNLIKE & attention.attributes.keys()):
             raise InputError(
                 f"{workload} attends with {', '.join(sorted(unlike))}, of which each part of a ring sees another share: give the degree as ulysses"
             )

@@ -16,6 +16,7 @@ from typing import NamedTuple
 from simtti.errors import InputError
 from simtti.workloads.parallel.borders import BORDER, convolved, keeps_size, overlaps, part_of, with_rows
 from simtti.workloads.parallel.degrees import Degrees
+from simtti.workloads.parallel.exchange import PARTS_UNLIKE
 from simtti.workloads.parallel.linear import summed
 from simtti.workloads.parallel.operands import SEND_RECEIVE, made, operator_like, resized
 from simtti.workloads.parallel.tokens import Tokens, local
@@ -118,6 +119,10 @@ class Patch:
         return any(size in self.cut.lengths for size in use.shape)
 
     def _attend(self, operator: Operator) -> None:
+        if unlike := PARTS_UNLIKE & operator.attributes.keys():
+            raise InputError(
+                f"{self.workload} attends with {', '.join(sorted(unlike))}, of which each patch sees another share: pipefusion must be 1"
+            )
         query, *pair = operator.inputs[:3]
         masks = [
             self.cut.use(use) if use.shape[-2:-1] == query.shape[-2:-1] else use
