@@ -106,7 +106,7 @@ from simtti.words import plain
     "--gpus",
     default=1,
     show_default=True,
-    help="GPUs that share the inference: ulysses x ring x cfg-parallel x tensor.",
+    help="GPUs that share the inference: ulysses x ring x cfg-parallel x tensor x pipefusion.",
 )
 @click.option(
     "--ulysses",
@@ -125,6 +125,19 @@ from simtti.words import plain
     default=1,
     show_default=True,
     help="Degree of tensor parallelism: of the weights of a transformer's blocks.",
+)
+@click.option(
+    "--pipefusion",
+    default=1,
+    show_default=True,
+    help="Degree of PipeFusion: stages of a transformer's blocks, which the image passes in patches.",
+)
+@click.option("--pipefusion-patches", type=int, help="Patches of the image; as many as stages if not given.")
+@click.option("--warmup-steps", type=int, help="Steps of PipeFusion before it has patches; 1 if not given.")
+@click.option(
+    "--parallel-vae",
+    is_flag=True,
+    help="All GPUs share the VAE's decoder: its rows, or its tiles where it is tiled.",
 )
 @interval_option
 @json_option("the result")

@@ -73,7 +73,7 @@ def sequence_lengths(trace: Trace) -> list[int]:
     lengths: dict[str, list[int]] = {}
     queries: dict[str, int] = {}
     for phase in trace.phases:
-        step = next(step for step in phase.steps if not step.only_moves_weights)
+        step = next(step for step in phase.steps if step.is_of_the_model)
         lengths[phase.name] = [
             operator.inputs[0].shape[-2]
             for operator in step.operators

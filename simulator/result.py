@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -33,8 +33,8 @@ from simtti.simulator.engine.program import MAIN
 from simtti.simulator.kernel_table import kernel_table
 from simtti.simulator.lowering.lower import Lowered
 from simtti.simulator.policy import Policy
+from simtti.simulator.share import SeveralGPUs
 from simtti.simulator.uncertainty.draws import Draws, RunIntervals, run_draws, run_intervals
-from simtti.workloads.parallel.degrees import Degrees
 from simtti.workloads.trace import Operator, Trace
 
 if TYPE_CHECKING:
@@ -46,32 +46,6 @@ _PIXELS = 64  # every model's sizes are multiples of at most this
 # Time of the stream that no kernel fills.
 HOST_IDLE = "Host-idle"  # the GPU waited for the host
 LAUNCH_GAP = "Launch"  # between two kernels that were both ready
-
-
-@dataclass(frozen=True, slots=True)
-class SeveralGPUs:
-    """What several GPUs make of an inference: seconds, joules of all of them, bytes on each, how long of the latency is
-    communication, and the seconds of one GPU alone. ulysses, ring, cfg_parallel, tensor: the degrees, whose product is gpus."""
-
-    gpus: int
-    ulysses: int
-    ring: int
-    latency_s: float
-    energy_j: float
-    peak_memory_bytes: int | None
-    communication_s: float
-    one_gpu_s: float
-    cfg_parallel: int = 1
-    tensor: int = 1
-
-    @property
-    def degrees(self) -> str:
-        """The degrees in words, as 'cfg 2, ulysses 4'."""
-        return Degrees(self.ulysses, self.ring, self.cfg_parallel, self.tensor).words()
-
-    def to_dict(self) -> dict[str, Any]:
-        """As `simtti run --gpus N --json` adds it."""
-        return asdict(self)
 
 
 @dataclass(eq=False, repr=False)
@@ -115,7 +89,7 @@ class Result:
         """Latency of each phase, from the end of the one before it on the device."""
         times, before = [], 0.0
         steps = {
-            phase.name: sum(step.count for step in phase.steps if not step.only_moves_weights)
+            phase.name: sum(step.count for step in phase.steps if step.is_of_the_model)
             for phase in self.trace.phases
         }
         for name, end_s in self.outcome.phase_ends_s:

@@ -54,6 +54,10 @@ def run(
     ring: int | None = None,
     cfg_parallel: int = 1,
     tensor: int = 1,
+    pipefusion: int = 1,
+    pipefusion_patches: int | None = None,
+    warmup_steps: int | None = None,
+    parallel_vae: bool = False,
     dependent_launch: bool = False,
     pytorch: str | None = None,
     mask: str = "",
@@ -93,11 +97,15 @@ def run(
         host: the host machine: a name in hw_configs/hosts.yaml, or the path of a file like it (`simtti capture host`).
         trace: a trace file to run instead of the workload's own.
         fidelity: 'wave'; 'cta' to simulate every CTA; 'closed' for the closed form, in which kernels do not contend.
-        gpus: GPUs that share the inference, ulysses x ring x cfg_parallel x tensor of them. The Result is that of one of them,
+        gpus: GPUs that share the inference, ulysses x ring x cfg_parallel x tensor x pipefusion of them. The Result is that of one of them,
             with what it sends and receives; its `several_gpus` holds what all of them make of it.
         ulysses, ring: degrees of sequence parallelism: GPUs that share the tokens; ulysses takes what the others leave.
         cfg_parallel: 2 for two groups of GPUs, one for each half of classifier-free guidance.
         tensor: degree of tensor parallelism: GPUs that share the weights of the denoiser's blocks.
+        pipefusion: degree of PipeFusion: GPUs that have a part of a transformer's blocks each, which the image passes in patches.
+        pipefusion_patches: how many; as many as GPUs if None.
+        warmup_steps: steps before that, which the image passes in one piece, stage by stage; 1 if None.
+        parallel_vae: all GPUs share the VAE's decoder: each decodes a part of the rows, or of the tiles of one that is tiled.
         timing: 'model'; 'measured': the kernel times of the capture that ships for this workload and shape, under the host model;
             'hybrid': those scaled to `hw` by the model's ratio between the two devices.
         tf32: fp32 matrix products may be rounded to TF32 (torch.backends.cuda.matmul.allow_tf32); convolutions always are, as
@@ -157,7 +165,18 @@ def run(
     }
     shape |= {"prompt_tokens": prompt_tokens, "strength": strength, "vae": vae}
     _check_offload(offload, gpus, policy)
-    degrees = degrees_of(gpus, ulysses, ring, hardware, cfg_parallel, tensor)
+    degrees = degrees_of(
+        gpus,
+        ulysses,
+        ring,
+        hardware,
+        cfg_parallel,
+        tensor,
+        pipefusion,
+        pipefusion_patches,
+        warmup_steps,
+        parallel_vae,
+    )
     machine, measured = load_host(host), None
     if timing == "model":
         found = _trace(workload, trace, steps, shape, guidance)

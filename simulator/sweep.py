@@ -27,15 +27,15 @@ if TYPE_CHECKING:
     import pandas as pd
 
 OPTIONS = (
-    "workload", "hw", "set", "gpus", "ulysses", "ring", "cfg_parallel", "tensor", "batch", "steps", "height", "width", "frames",
-    "prompt_tokens", "dtype", "vae", "guidance", "strength", "engine", "attention", "cross_attention", "mask", "quantization", "cache", "lora",
+    "workload", "hw", "set", "gpus", "ulysses", "ring", "cfg_parallel", "tensor", "pipefusion", "pipefusion_patches", "warmup_steps",
+    "parallel_vae", "batch", "steps", "height", "width", "frames", "prompt_tokens", "dtype", "vae", "guidance", "strength", "engine", "attention", "cross_attention", "mask", "quantization", "cache", "lora",
     "offload", "pinned", "pytorch", "launch", "compile", "layout", "host", "trace", "fidelity", "tf32",
 )  # fmt: skip
 _WHOLE = (
-    "gpus", "ulysses", "ring", "cfg_parallel", "tensor", "batch", "steps", "height", "width", "frames", "prompt_tokens", "lora",
+    "gpus", "ulysses", "ring", "cfg_parallel", "tensor", "pipefusion", "pipefusion_patches", "warmup_steps", "batch", "steps", "height", "width", "frames", "prompt_tokens", "lora",
 )  # fmt: skip
 _NUMBERS = ("strength",)
-_FLAGS = ("tf32", "pinned")
+_FLAGS = ("tf32", "pinned", "parallel_vae")
 _TRUTH = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
 FIGURES = (
     "latency_s", "energy_j", "peak_memory_bytes", "host_bound_share", "text_encoder_s", "denoising_s", "step_s", "decoder_s", "fits",

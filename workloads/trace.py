@@ -155,6 +155,13 @@ class Step:
         """Whether it is no step of the model's, but the copies before one."""
         return bool(self.operators) and all(one.category == OFFLOAD for one in self.operators)
 
+    @property
+    def is_of_the_model(self) -> bool:
+        """Whether it is a step of the model's: not only copies of weights, nor a wait for other GPUs."""
+        return not self.operators or any(
+            one.category not in (OFFLOAD, "Communication") for one in self.operators
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Phase:

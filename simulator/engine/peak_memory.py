@@ -79,7 +79,7 @@ class Memory:
 class Ledger:
     """What a trace makes and lets go of on any device.
 
-    weights: bytes of each that is there throughout, by tensor; made: (tensor, bytes) by operator, before it runs; freed: tensors,
+    weights: bytes of each that is there throughout, by tensor; kept: of those, what the trace itself writes; made: (tensor, bytes) by operator, before it runs; freed: tensors,
     after it. offloaded: weights that come and go, which are made and freed again and again.
     """
 
@@ -87,6 +87,7 @@ class Ledger:
     made: list[tuple[tuple[int, int], ...]]
     freed: list[tuple[int, ...]]
     offloaded: frozenset[int] = frozenset()
+    kept: frozenset[int] = frozenset()
 
 
 def memory(trace: Trace, rows: list[tuple[Operator, Lowered]], hardware: Hardware) -> Memory:
@@ -160,7 +161,8 @@ def _run(trace: Trace, workspaces: tuple[int, ...], cublas_bytes: int, room_byte
 
 
 def _unseen(trace: Trace, ledger: Ledger) -> list[int]:
-    left = sum(trace.parameter_bytes.values()) - sum(ledger.weights.values())
+    seen = sum(nbytes for tensor, nbytes in ledger.weights.items() if tensor not in ledger.kept)
+    left = sum(trace.parameter_bytes.values()) - seen
     return [left] if left > 0 else []
 
 
@@ -220,7 +222,10 @@ def _ledger(phases: tuple[Phase, ...]) -> Ledger:
     for tensor, index in made_at.items():
         if tensor not in released and not told[index]:
             freed[last_use[tensor]].append(tensor)
-    return Ledger(weights, made, [tuple(each) for each in freed], offloaded)
+    written = {
+        use.tensor for one in operators if not one.is_view for use in one.outputs if use.role == "buffer"
+    }
+    return Ledger(weights, made, [tuple(each) for each in freed], offloaded, frozenset(written))
 
 
 def _goes_to_host(operator: Operator) -> bool:

@@ -123,7 +123,8 @@ def all_to_all(problem: AllToAll, hardware: Hardware) -> list[Kernel]:
 
 def send_receive(problem: SendReceive, hardware: Hardware) -> list[Kernel]:
     """NCCL's kernel for it, on a stream of its own, beside whatever computes."""
-    nbytes = sum(access.nbytes for access in problem.received)
+    # Both directions of a link go on at once.
+    nbytes = max(sum(access.nbytes for access in each) for each in (problem.sent, problem.received))
     return [_exchange(problem.sent, problem.received, nbytes, 1, problem.ranks, hardware)]
 
 
@@ -198,6 +199,15 @@ def _lower_send_receive(operator: Operator, target: Target) -> list[Kernel]:
     return _in_a_run(send_receive(problem, target.hardware), target)
 
 
+def _lower_receive(operator: Operator, target: Target) -> list[Kernel]:
+    """NCCL's kernel that is there from the receive's launch and spins until the sender is ready, `wait_s` of it; what then comes is in
+    operators of its own."""
+    wait_s = float(operator.attributes.get("wait_s", 0.0))
+    if not wait_s:
+        return []
+    return [_kernel("ncclDevKernel_SendRecv", (), (), 0.0, Path("SIMPLE", wait_s, 1.0))]
+
+
 def _in_a_run(kernels: list[Kernel], target: Target) -> list[Kernel]:
     """Collectives of an eager run take longer than in a benchmark that does nothing else: the ranks' hosts launch apart, and the
     first to arrive waits; what is measured of it grows with the bytes."""
@@ -260,5 +270,9 @@ ALL_TO_ALL = _family(
     "each of `gpus` GPUs sends every other its part of numel elements",
     _all_to_all,
     also=("alltoall",),
-    aten={operands.ALL_TO_ALL: _lower_all_to_all, operands.SEND_RECEIVE: _lower_send_receive},
+    aten={
+        operands.ALL_TO_ALL: _lower_all_to_all,
+        operands.SEND_RECEIVE: _lower_send_receive,
+        operands.RECEIVE: _lower_receive,
+    },
 )

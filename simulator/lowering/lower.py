@@ -229,5 +229,6 @@ def has_model(operator: Operator) -> bool:
 
 
 def _without_result(operator: Operator) -> bool:
-    """Whether it leaves nothing on the device by its nature: a copy to the host, a number read by it."""
-    return bool(operator.attributes.get("transfer") or operator.attributes.get("synchronizes"))
+    """Whether it leaves nothing on the device by its nature: a copy to the host, a number read by it, a wait for
+    another GPU."""
+    return any(operator.attributes.get(name) for name in ("transfer", "synchronizes", "waits_for"))

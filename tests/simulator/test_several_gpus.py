@@ -292,3 +292,54 @@ def test_a_share_is_simulated_in_the_fidelity_that_was_asked_for(wan, fidelity, 
     assert result.fidelity == fidelity
     assert result.several_gpus.gpus == 2
     assert set(asked) == ({fidelity} if fidelity != "closed" else set())
+
+
+@pytest.mark.parametrize("options", [{}, {"pipefusion_patches": 2}])
+def test_a_pipeline_takes_its_work_and_its_bubbles(options):
+    """Over links without end: a fourth of the blocks for each patch, the warm-up stage by stage, the pipeline's filling, and with few
+    patches the way of each through all stages."""
+    device = dataclasses.replace(H100, link_bytes_per_s=math.inf)
+    how = {"steps": 12, "launch": "graph", "fidelity": "closed"}
+    alone = simtti.run("pixart-sigma", device, **how)
+    run = simtti.run("pixart-sigma", device, gpus=4, pipefusion=4, **how, **options)
+    patches = options.get("pipefusion_patches", 4)
+    communication_s = run.breakdown_by_phase["denoising"]["Communication"]
+    patch_s = (run.stages["denoising_s"] - communication_s - alone.step_s / 4) / (11 * patches)
+    assert patch_s > alone.step_s / (4 * patches)
+    bubbles_s = 3 / 4 * alone.step_s + 3 * patch_s + 11 * max(4 - patches, 0) * patch_s
+    assert communication_s == pytest.approx(bubbles_s, rel=0.05, abs=1e-3)
+    assert {phase.name: phase.steps for phase in run.phases}["denoising"] == 12
+    # A gap between two kernels beside which a send goes on counts as both.
+    assert sum(run.breakdown.values()) == pytest.approx(run.latency_s, rel=1e-3)
+    if patches == 4:
+        assert alone.stages["denoising_s"] / 4 < run.stages["denoising_s"] < alone.stages["denoising_s"] / 2
+        slow = dataclasses.replace(H100, link_bytes_per_s=1e9)
+        assert simtti.run("pixart-sigma", slow, gpus=4, pipefusion=4, **how).latency_s > 1.3 * run.latency_s
+
+
+def test_a_pipelines_weights_fall():
+    how = {"steps": 2, "fidelity": "closed"}
+    alone = simtti.run("pixart-sigma", "h100-sxm", **how).memory.fixed_bytes
+    shared = simtti.run("pixart-sigma", "h100-sxm", gpus=2, pipefusion=2, **how)
+    transformer = workload_trace("pixart-sigma").parameter_bytes["transformer"]
+    kept = 14 * 2 * 2 * 4096 * 1152 * 2  # blocks, keys and values, halves of guidance, tokens, width, bytes
+    assert 0.4 * transformer < alone + kept - shared.memory.fixed_bytes < 0.5 * transformer
+    assert shared.several_gpus.degrees == "pipefusion 2"
+
+
+def test_a_pipelines_sends_and_waits_are_events_and_in_the_breakdown():
+    run = simtti.run(
+        "pixart-sigma", "h100-sxm", steps=3, gpus=2, pipefusion=2, parallel_vae=True, fidelity="closed"
+    )
+    written = run.to_dict()
+    assert sum(run.breakdown.values()) == pytest.approx(run.latency_s)
+    assert (
+        written["several_gpus"] | {"pipefusion": 2, "pipefusion_patches": 2, "parallel_vae": True}
+        == written["several_gpus"]
+    )
+    events = [event for event in json.loads(chrome_trace(run))["traceEvents"] if "args" in event]
+    sent = [event["args"] for event in events if event["args"].get("category") == "Communication"]
+    moved = [event["link_bytes"] for event in sent]
+    assert max(moved) == 2 * 4096 * 1152 * 2  # the image of both halves of guidance, in the warm-up
+    assert moved.count(0.0) >= 2  # what it waits for in the warm-up and as the pipeline fills
+    assert not any(op.startswith("c10d") for op in run.unlowered)

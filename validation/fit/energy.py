@@ -21,7 +21,7 @@ from simtti.journal import Journal, resumed
 from simtti.simulator.engine import power
 from simtti.simulator.sweep import Keys
 from simtti.validation.judge.recordings import SHAPE
-from simtti.validation.measurements.table import options
+from simtti.validation.measurements.table import DEGREES, options
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -75,9 +75,7 @@ def simulate_one(asked: dict[str, Any], hardware: Hardware) -> Result:
     from simtti.simulator.run import run
 
     chosen = {
-        name: value
-        for name, value in asked.items()
-        if name not in ("hw", "gpus", "ulysses", "ring", "cfg_parallel", "tensor")
+        name: value for name, value in asked.items() if name not in ("hw", "gpus", "parallel_vae", *DEGREES)
     }
     return run(chosen.pop("workload"), hardware, **{"fidelity": "closed", **chosen})
 

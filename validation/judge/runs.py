@@ -16,7 +16,7 @@ from simtti.simulator.uncertainty.residuals import Interval
 from simtti.validation.fit.energy import simulate_one
 from simtti.validation.fit.leave_out import left_out
 from simtti.validation.judge.recordings import record_all, with_trace
-from simtti.validation.measurements.table import RUN_COLUMNS, STAGES, options, points, runs
+from simtti.validation.measurements.table import DEGREES, RUN_COLUMNS, STAGES, options, points, runs
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -116,7 +116,7 @@ def _beside(asked: pd.DataFrame, measured: pd.DataFrame, found: list[dict[str, A
     if "gpus" not in table:
         table.insert(2, "gpus", 1)
     table["gpus"] = table.gpus.fillna(1).astype(int)
-    for name in ("batch", "steps", "height", "width", "frames", "ulysses", "ring", "cfg_parallel", "tensor"):
+    for name in ("batch", "steps", "height", "width", "frames", *DEGREES):
         if name in table:
             table[name] = table[name].astype(float if table[name].isna().any() else int)
     table["ratio"] = table.predicted_s / table.latency_s

@@ -9,7 +9,8 @@ A row is either one operator, as a row of `simtti predict`, or one whole inferen
     time_us         measured time of the operator, microseconds
     power_w         mean board power meanwhile, watts; may be empty
     workload        a workload's name; empty for a single operator. Then the options of `simtti sweep`: batch steps
-                    height width frames prompt_tokens gpus ulysses ring cfg_parallel tensor attention launch host
+                    height width frames prompt_tokens gpus ulysses ring cfg_parallel tensor pipefusion pipefusion_patches warmup_steps
+                    parallel_vae attention launch host
     latency_s       measured latency of the whole batch, seconds
     energy_j        energy of the whole batch on all GPUs, joules; may be empty
     memory_bytes    the most that was allocated meanwhile, as torch.cuda.max_memory_allocated counts; may be empty
@@ -58,6 +59,8 @@ class Shape(NamedTuple):
         return self.needed + self.optional
 
 
+# Degrees of parallelism, as `simtti run` names them, and what goes with them.
+DEGREES = ("ulysses", "ring", "cfg_parallel", "tensor", "pipefusion", "pipefusion_patches", "warmup_steps")
 RUN_COLUMNS = tuple(name for name in OPTIONS if name not in ("trace", "fidelity"))
 _RUN_WHOLE = (
     "batch",
@@ -67,10 +70,7 @@ _RUN_WHOLE = (
     "frames",
     "prompt_tokens",
     "gpus",
-    "ulysses",
-    "ring",
-    "cfg_parallel",
-    "tensor",
+    *DEGREES,
 )
 
 
@@ -113,7 +113,7 @@ def flags() -> tuple[str, ...]:
 def whole() -> dict[str, int]:
     """The columns that hold whole numbers, and the least of each."""
     shapes = {name: column.least for name, column in shape_columns().items() if column.kind is int}
-    return shapes | dict.fromkeys(_RUN_WHOLE, 1)
+    return shapes | dict.fromkeys(_RUN_WHOLE, 1) | {"warmup_steps": 0}
 
 
 def columns() -> tuple[str, ...]:

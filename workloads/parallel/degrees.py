@@ -9,16 +9,22 @@ WHOLE = ("text_encoder", "image_encoder", "decoder", "audio_decoder")
 
 
 class Degrees(NamedTuple):
-    """ulysses x ring x cfg x tensor GPUs.
+    """ulysses x ring x cfg x tensor x pipefusion GPUs.
 
     ulysses, ring: of those that share the tokens. cfg: groups that share the halves of classifier-free guidance, 1 or 2.
-    tensor: GPUs that share the weights of the denoiser's blocks.
+    tensor: GPUs that share the weights of the denoiser's blocks. pipefusion: GPUs that have a part of the blocks each, stages that the
+    image passes in `patches`, after `warmup_steps` steps that it passes whole. decoder: of all those GPUs, how many share the VAE's
+    decoder; not a factor.
     """
 
     ulysses: int = 1
     ring: int = 1
     cfg: int = 1
     tensor: int = 1
+    pipefusion: int = 1
+    patches: int = 1
+    warmup_steps: int = 1
+    decoder: int = 1
 
     @property
     def sequence(self) -> int:
@@ -27,12 +33,13 @@ class Degrees(NamedTuple):
 
     @property
     def gpus(self) -> int:
-        return self.sequence * self.cfg * self.tensor
+        return self.sequence * self.cfg * self.tensor * self.pipefusion
 
     def words(self) -> str:
         """Those above one, as 'cfg 2, ulysses 4'; the sequence's where there is no other."""
-        named = {"cfg": self.cfg, "tensor": self.tensor, "ulysses": self.ulysses, "ring": self.ring}
-        alone = self.cfg == self.tensor == 1
+        named = {"cfg": self.cfg, "tensor": self.tensor, "pipefusion": self.pipefusion}
+        alone = max(named.values()) == 1
+        named |= {"ulysses": self.ulysses, "ring": self.ring, "VAE": self.decoder}
         return ", ".join(
             f"{name} {degree}"
             for name, degree in named.items()

@@ -13,6 +13,7 @@ from simtti.workloads.trace import ITEM_BYTES, Operator, TensorUse, Trace
 # Of torch.distributed, by their names in traces.
 ALL_TO_ALL = "c10d::alltoall_base_"
 SEND_RECEIVE = "c10d::batch_isend_irecv"
+RECEIVE = "c10d::recv_"
 ALL_GATHER = "c10d::_allgather_base_"
 ALL_REDUCE = "c10d::allreduce_"
 

@@ -4,32 +4,24 @@ As xDiT does it (xfuser/model_executor/layers/usp.py): every GPU holds all weigh
 elementwise, normalised or multiplied by weights; around self-attention Ulysses exchanges heads for tokens, an all-to-all of
 queries, keys, values and result with a copy on either side of each, and a ring passes keys and values on while the scores
 with those at hand are computed, merging partial results in fp32. Tokens of a text that are attended to jointly are shared
-where their number divides, else every GPU has all of them. Text encoders and the VAE run as on one GPU.
+where their number divides, else every GPU has all of them. Text encoders and the VAE run as on one GPU. `exchange` has what goes on
+around attention, `linear_sequence` transformers with linear attention.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from simtti.errors import InputError
+from simtti.workloads.parallel import linear_sequence
+from simtti.workloads.parallel.borders import overlaps
 from simtti.workloads.parallel.degrees import WHOLE, Degrees
-from simtti.workloads.parallel.operands import (
-    ALL_TO_ALL,
-    SEND_RECEIVE,
-    collective,
-    dense,
-    made,
-    operator_like,
-    resized,
-    stored,
-    unused_tensors,
-)
-from simtti.workloads.trace import Operator, Phase, Step, TensorUse, Trace
-
-# Of attention: what each part of a ring has another share of.
-_PARTS_UNLIKE = frozenset(("sequences", "window", "block_share"))
+from simtti.workloads.parallel.exchange import Exchange
+from simtti.workloads.parallel.linear import sums_of
+from simtti.workloads.parallel.operands import numbered, unused_tensors
+from simtti.workloads.parallel.tokens import attends, local, tokens_of
+from simtti.workloads.trace import Operator, Phase, Step, Trace
 
 
 def divided(trace: Trace, degrees: Degrees) -> Trace:
@@ -45,12 +37,7 @@ def divided(trace: Trace, degrees: Degrees) -> Trace:
     for phase in trace.phases:
         steps = phase.steps
         if is_shared(phase):
-            # Of the whole phase: a step that skips its attention has the same tokens.
-            lengths = _local_lengths([op for step in steps for op in step.operators], degrees.sequence)
-            steps = tuple(
-                Step(step.count, _shard_step(trace.workload, step.operators, degrees, fresh, lengths))
-                for step in steps
-            )
+            steps = _shard_steps(trace.workload, steps, degrees, fresh)
             shared = True
         phases.append(Phase(phase.name, steps))
     if not shared:
@@ -63,23 +50,27 @@ def divided(trace: Trace, degrees: Degrees) -> Trace:
 
 def is_shared(phase: Phase) -> bool:
     """Whether GPUs share the tokens of a phase: it has several steps, and attends to an image or a video."""
-    several = sum(step.count for step in phase.steps) > 1
-    return (
-        several
-        and phase.name not in WHOLE
-        and any(_attends(op) for step in phase.steps for op in step.operators)
-    )
+    if phase.name in WHOLE or sum(step.count for step in phase.steps) < 2:
+        return False
+    operators = [op for step in phase.steps for op in step.operators]
+    return any(map(attends, operators)) or len(sums_of(operators)) == 1
 
 
-def _attends(operator: Operator) -> bool:
-    """Self-attention over the tokens that GPUs share: all of them attend to all, not the last one to a cache."""
-    attributes = operator.attributes
-    return (
-        operator.category == "Attention"
-        and attributes.get("kind") == "self"
-        and attributes.get("domain") != "text"
-        and operator.inputs[0].shape[-2] == operator.inputs[1].shape[-2]
-    )
+def _shard_steps(
+    workload: str, steps: Sequence[Step], degrees: Degrees, fresh: Iterator[int]
+) -> tuple[Step, ...]:
+    # Of the whole phase: a step that skips its attention has the same tokens.
+    operators = [op for step in steps for op in step.operators]
+    if any(map(attends, operators)):
+        lengths = _local_lengths(operators, degrees.sequence)
+        shares = [_shard_step(workload, step.operators, degrees, fresh, lengths) for step in steps]
+    else:
+        (tokens,) = sums_of(operators)
+        shares = [
+            numbered(linear_sequence.shared(workload, step.operators, tokens, degrees, fresh))
+            for step in steps
+        ]
+    return tuple(Step(step.count, share) for step, share in zip(steps, shares, strict=True))
 
 
 def _shard_step(
@@ -87,36 +78,30 @@ def _shard_step(
     operators: Sequence[Operator],
     degrees: Degrees,
     fresh: Iterator[int],
-    local: tuple[dict[int, int], dict[int, int]],
+    shares: tuple[dict[int, int], dict[int, int]],
 ) -> tuple[Operator, ...]:
-    """fresh: identities that no tensor of the trace has. local: of the phase (`_local_lengths`)."""
+    """fresh: identities that no tensor of the trace has. shares: of the phase (`_local_lengths`)."""
     for operator in operators:
-        if operator.category == "Convolution" and _overlaps(operator):
+        if operator.category == "Convolution" and overlaps(operator):
             raise InputError(
                 f"{workload}: a convolution of {operator.module} reaches over the borders between GPUs; only the tokens of "
                 "a transformer can be shared"
             )
-    lengths, repeated = local
+    lengths, repeated = shares
     found: list[Operator] = []
     for operator in operators:
         share = dataclasses.replace(
             operator,
-            inputs=tuple(_local(use, lengths) for use in operator.inputs),
-            outputs=tuple(_local(use, lengths) for use in operator.outputs),
+            inputs=tuple(local(use, lengths) for use in operator.inputs),
+            outputs=tuple(local(use, lengths) for use in operator.outputs),
         )
-        if _attends(operator):
+        if attends(operator):
             of_text = repeated.get(operator.inputs[0].shape[-2], 0)
-            found += _Exchange(workload, share, degrees, fresh, of_text).operators()
+            found += Exchange(workload, share, degrees, fresh, of_text).operators()
         else:
             found.append(share)
     # What the program lets go of is not known of the exchanges.
     return tuple(dataclasses.replace(op, position=at, released=()) for at, op in enumerate(found))
-
-
-def _overlaps(operator: Operator) -> bool:
-    taps = operator.inputs[1].shape[2:]
-    strides = operator.attributes.get("stride", [1] * len(taps))
-    return any(tap > stride for tap, stride in zip(taps, strides, strict=True))
 
 
 # ---- shapes
@@ -127,251 +112,12 @@ def _local_lengths(operators: Sequence[Operator], gpus: int) -> tuple[dict[int, 
     those both, the text's where every GPU has all of it."""
     found: dict[int, int] = {}
     repeated: dict[int, int] = {}
-    for length in {op.inputs[0].shape[-2] for op in operators if _attends(op)}:
-        image, text = length, 0
-        for operator in operators:
-            if operator.op == "aten::cat" and (parts := _parts(operator, length)):
-                image, text = max(parts), min(parts)
-                break
+    for image, text in tokens_of(operators):
         own_text = text // gpus if text % gpus == 0 else text
         found[image] = -(-image // gpus)
         if text:
             found[text] = own_text
-            found[length] = found[image] + own_text
+            found[image + text] = found[image] + own_text
             if own_text == text:
-                repeated[length] = text
+                repeated[image + text] = text
     return found, repeated
-
-
-def _parts(cat: Operator, length: int) -> tuple[int, ...]:
-    """The two lengths that a concatenation to `length` tokens is of; none if it is another."""
-    shapes = [use.shape for use in cat.inputs]
-    whole = cat.outputs[0].shape
-    for axis, size in enumerate(whole):
-        if size == length and len(shapes) == 2 and all(len(shape) == len(whole) for shape in shapes):
-            parts = tuple(shape[axis] for shape in shapes)
-            if sum(parts) == length:
-                return parts
-    return ()
-
-
-def _local_size(size: int, lengths: dict[int, int]) -> int:
-    """A dimension's share: of the tokens, or of the tokens of several images in one dimension."""
-    for length in sorted(lengths, reverse=True):
-        if size % length == 0:
-            return size // length * lengths[length]
-    return size
-
-
-def _local(use: TensorUse, lengths: dict[int, int]) -> TensorUse:
-    """The share of a tensor whose tokens are divided. The dimension that lies dense holds channels, not tokens, but where an
-    image's patches come channel by channel: their shares are copied token by token."""
-    if use.role == "parameter" or len(use.shape) < 2:
-        return use
-    shape = list(use.shape)
-    by_channel = False
-    for axis, (size, stride) in enumerate(zip(use.shape, use.strides, strict=True)):
-        if stride == 1 and axis == len(use.shape) - 1:
-            continue
-        shape[axis] = _local_size(size, lengths)
-        by_channel |= stride == 1 and shape[axis] != size
-    if tuple(shape) == use.shape:
-        return use
-    if by_channel:
-        return stored(dataclasses.replace(use, strides=tuple(dense(shape))), shape)
-    return resized(use, shape)
-
-
-# ---- attention
-
-
-class _Exchange:
-    """The operators around and of one self-attention whose tokens are shared. Shapes are (batch, heads, tokens, width).
-
-    Where the Ulysses degree does not divide the heads, some GPUs get one more than others, as all-to-all with sizes of its own
-    for each rank does it; what is given is the share of one that has more, for which the others wait.
-
-    repeated: of its tokens, those that every GPU has; their keys and values are attended to once, in the ring's last step.
-    """
-
-    def __init__(
-        self, workload: str, attention: Operator, degrees: Degrees, fresh: Iterator[int], repeated: int
-    ) -> None:
-        self.attention, self.degrees, self.fresh, self.repeated = attention, degrees, fresh, repeated
-        heads = attention.inputs[0].shape[-3]
-        if degrees.ring > 1 and (unlike := _PARTS_UNLIKE & attention.attributes.keys()):
-            raise InputError(
-                f"{workload} attends with {', '.join(sorted(unlike))}, of which each part of a ring sees another share: give the degree as ulysses"
-            )
-        if heads < degrees.ulysses:
-            raise InputError(
-                f"{workload} has {heads} attention heads on a GPU, fewer than ulysses {degrees.ulysses}; give the rest as ring"
-            )
-
-    def operators(self) -> list[Operator]:
-        found: list[Operator] = []
-        gathered = []
-        for use, without in zip(self.attention.inputs[:3], (0, self.repeated, self.repeated), strict=True):
-            operators, own = self._gather(_shorter(use, without))
-            found += operators
-            gathered.append(own)
-        query, key, value = gathered
-        result = self._made(query.shape, query.dtype)
-        for step in range(self.degrees.ring):
-            received = None
-            if step + 1 < self.degrees.ring:
-                received = tuple(self._made(use.shape, use.dtype) for use in (key, value))
-                found.append(
-                    self._operator(
-                        SEND_RECEIVE,
-                        "Communication",
-                        (key, value),
-                        received,
-                        {"overlapped": True, "ranks": self.degrees.gpus},
-                    )
-                )
-            elif self.repeated:
-                operators, (key, value) = self._with_repeated((key, value))
-                found += operators
-            part = self._made(query.shape, query.dtype)
-            attributes = self.attention.attributes
-            if self.degrees.ring > 1 and "hidden_keys" in attributes:  # of all parts' keys together
-                attributes = {**attributes, "hidden_keys": attributes["hidden_keys"] / self.degrees.ring}
-            inputs = (query, key, value, *self.attention.inputs[3:])
-            found.append(
-                dataclasses.replace(self.attention, inputs=inputs, outputs=(part,), attributes=attributes)
-            )
-            if received is not None:
-                key, value = received
-            if self.degrees.ring == 1:
-                result = part
-            else:
-                operators, result = self._merge(part, result if step else None)
-                found += operators
-        if self.degrees.ring > 1:
-            whole = self._made(query.shape, query.dtype)
-            found.append(self._operator("aten::_to_copy", "Memory", (result,), (whole,)))
-            result = whole
-        return found + self._scatter(result)
-
-    def _with_repeated(self, uses: tuple[TensorUse, ...]) -> tuple[list[Operator], list[TensorUse]]:
-        """Keys and values with those that every GPU has."""
-        operators, found = [], []
-        for use in uses:
-            text = self._made((*use.shape[:-2], self.repeated, use.shape[-1]), use.dtype)
-            both = self._made((*use.shape[:-2], use.shape[-2] + self.repeated, use.shape[-1]), use.dtype)
-            operators.append(self._operator("aten::cat", "Memory", (use, text), (both,)))
-            found.append(both)
-        return operators, found
-
-    def _gather(self, use: TensorUse) -> tuple[list[Operator], TensorUse]:
-        """All tokens of the group, of a part of the heads."""
-        ranks = self.degrees.ulysses
-        if ranks == 1:
-            return [], use
-        batch, heads, tokens, width = _four(use.shape)
-        by_batch, by_head, by_token, by_width = _four(use.strides)
-        own = -(-heads // ranks)
-        # What goes to each is of one size or, where it is not, written in one piece.
-        parts, of_part = (ranks, own) if heads % ranks == 0 else (1, heads)
-        sent = self._made((parts, tokens, batch, of_part, width), use.dtype)
-        source = dataclasses.replace(
-            use, shape=sent.shape, strides=(by_head * of_part, by_token, by_batch, by_head, by_width)
-        )
-        arrived = self._made((ranks, tokens, batch, own, width), use.dtype)
-        return self._all_to_all(
-            source,
-            sent,
-            arrived,
-            (batch, own, ranks * tokens, width),
-            (own * width, width, batch * own * width, 1),
-        )
-
-    def _scatter(self, use: TensorUse) -> list[Operator]:
-        """The tokens of one GPU again, of all heads, into the attention's own result."""
-        ranks = self.degrees.ulysses
-        target = self.attention.outputs[0]
-        if ranks == 1:
-            return [self._operator("aten::view", "View", (use,), (target,), is_view=True)]
-        batch, own, tokens, width = _four(use.shape)
-        by_batch, by_head, by_token, by_width = _four(use.strides)
-        heads = _four(target.shape)[1]
-        local = tokens // ranks
-        sent = self._made((ranks, own, local, batch, width), use.dtype)
-        source = dataclasses.replace(
-            use, shape=sent.shape, strides=(by_token * local, by_head, by_token, by_batch, by_width)
-        )
-        arrived = self._made((heads, local, batch, width), use.dtype)
-        operators, received = self._all_to_all(
-            source,
-            sent,
-            arrived,
-            (batch, heads, local, width),
-            (width, local * batch * width, batch * width, 1),
-        )
-        return [*operators, self._operator("aten::view", "View", (received,), (target,), is_view=True)]
-
-    def _all_to_all(
-        self,
-        source: TensorUse,
-        sent: TensorUse,
-        arrived: TensorUse,
-        shape: tuple[int, ...],
-        strides: tuple[int, ...],
-    ) -> tuple[list[Operator], TensorUse]:
-        """Copy what goes to one rank together, exchange, copy into order."""
-        ordered = self._made(shape, sent.dtype)
-        seen = dataclasses.replace(arrived, shape=shape, strides=strides)
-        return [
-            self._operator("aten::view", "View", (source,), (source,), is_view=True),
-            self._operator("aten::clone", "Memory", (source,), (sent,)),
-            collective(self.attention, ALL_TO_ALL, self.degrees.ulysses, (sent,), (arrived,)),
-            self._operator("aten::view", "View", (arrived,), (seen,), is_view=True),
-            self._operator("aten::clone", "Memory", (seen,), (ordered,)),
-        ], ordered
-
-    def _merge(self, part: TensorUse, before: TensorUse | None) -> tuple[list[Operator], TensorUse]:
-        """Add a part of the keys to the result so far, both in fp32: out - sigmoid(lse - lse') (out - part)."""
-        single = self._made(part.shape, "fp32")
-        operators = [self._operator("aten::_to_copy", "Memory", (part,), (single,))]
-        if before is None:
-            return operators, single
-        row = (*part.shape[:-1], 1)
-        logs = [self._made(row, "fp32") for _ in range(6)]
-        difference, scaled, merged = (self._made(part.shape, "fp32") for _ in range(3))
-        operators += [
-            self._operator("aten::sub", "Elementwise", (logs[0], logs[1]), (logs[2],)),
-            self._operator("aten::sigmoid", "Elementwise", (logs[2],), (logs[3],)),
-            self._operator("aten::sub", "Elementwise", (before, single), (difference,)),
-            self._operator("aten::mul", "Elementwise", (logs[3], difference), (scaled,)),
-            self._operator("aten::sub", "Elementwise", (before, scaled), (merged,)),
-            self._operator("aten::log_sigmoid_forward", "Elementwise", (logs[2],), (logs[4],)),
-            self._operator("aten::sub", "Elementwise", (logs[0], logs[4]), (logs[5],)),
-        ]
-        return operators, merged
-
-    def _made(self, shape: Sequence[int], dtype: str) -> TensorUse:
-        return made(next(self.fresh), shape, dtype)
-
-    def _operator(
-        self,
-        op: str,
-        category: str,
-        inputs: tuple[TensorUse, ...],
-        outputs: tuple[TensorUse, ...],
-        attributes: dict[str, Any] | None = None,
-        is_view: bool = False,
-    ) -> Operator:
-        return operator_like(self.attention, op, category, inputs, outputs, attributes, is_view)
-
-
-def _shorter(use: TensorUse, tokens: int) -> TensorUse:
-    """Without the last `tokens` tokens."""
-    shape = (*use.shape[:-2], use.shape[-2] - tokens, use.shape[-1])
-    return dataclasses.replace(use, shape=shape)
-
-
-def _four(sizes: Sequence[int]) -> tuple[int, int, int, int]:
-    """(batch, heads, tokens, width) of attention's operands, where there is one image or one head."""
-    found = (*(1,) * (4 - len(sizes)), *sizes)
-    return found[0], found[1], found[2], found[3]

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from simtti.workloads.parallel import guidance, sequence, tensor
+from simtti.workloads.catalogue import decoded
+from simtti.workloads.parallel import guidance, pipeline, sequence, tensor, vae
 from simtti.workloads.parallel.degrees import Degrees
 from simtti.workloads.trace import Trace
 
 
-def shard(trace: Trace, degrees: Degrees) -> Trace:
+def shard(trace: Trace, degrees: Degrees, stage: int | None = None) -> Trace:
     """What one GPU runs of `trace`, the busiest where they differ.
+
+    stage: of a pipeline, whose GPU it is, from 0; the busiest if None.
 
     Raises:
         InputError: what the degrees would share, the workload does not have: a second half of classifier-free guidance, blocks
@@ -18,6 +21,12 @@ def shard(trace: Trace, degrees: Degrees) -> Trace:
         trace = guidance.halved(trace)
     if degrees.tensor > 1:
         trace = tensor.divided(trace, degrees.tensor)
+    kinds = pipeline.kinds_of(trace) if degrees.pipefusion > 1 else []
     if degrees.sequence > 1:
         trace = sequence.divided(trace, degrees)
+    if degrees.pipefusion > 1:
+        trace = pipeline.divided(trace, degrees, kinds, stage)
+    if degrees.decoder > 1:
+        tiled = str(decoded(trace.workload, trace.options) or "").startswith("tiled")
+        trace = vae.divided(trace, degrees.decoder, tiled)
     return trace

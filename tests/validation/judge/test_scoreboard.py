@@ -75,6 +75,11 @@ def test_a_row_becomes_options():
         ),
         ({"engine": "SGLang", "model": "Wan2.2-T2V-A14B", "frames": 24}, {"frames": 21}),
         ({"n_gpus": 4, "parallelism": "Ulysses-2 x Ring-2"}, {"gpus": 4, "ulysses": 2, "ring": 2}),
+        (
+            {"n_gpus": 8, "parallelism": "cfg2 ulysses1 ring1 pipefusion4"},
+            {"gpus": 8, "cfg_parallel": 2, "ulysses": 1, "ring": 1, "pipefusion": 4},
+        ),
+        ({"n_gpus": 4, "parallelism": "tp4 vae-patch4"}, {"tensor": 4, "parallel_vae": "true"}),
         ({"scope": "stage: VAE decode"}, {"what_is_timed": "decoder"}),
         (
             {"scope": "denoise step (median)", "latency_s": 0.03},
@@ -94,6 +99,7 @@ def test_what_words_are(change, wanted):
         ({"gpu": "MI350X"}, "no device for MI350X"),
         ({"modified_algo": 1}, "another algorithm"),
         ({"n_gpus": 2, "parallelism": "engine default for 2 GPUs"}, "several GPUs by"),
+        ({"n_gpus": 4, "parallelism": "tp4 vae-patch2"}, "whose VAE some of the GPUs share"),
         ({"quantisation": "fp6"}, "runs in fp6"),
         ({"scope": "seconds a video"}, "times of seconds a video"),
         ({"latency_s": None}, "rows without a time"),

@@ -72,7 +72,7 @@ FEW_STEPS = 4
 # Degrees as sources write them; a plain SP is taken as Ulysses.
 DEGREES = (
     ("ulysses", r"(?:ulysses|usp|sp)-?(\d+)"), ("ring", r"ring-?(\d+)"), ("cfg_parallel", r"cfg-?(\d+)"),
-    ("tensor", r"\btp-?(\d+)"),
+    ("tensor", r"\btp-?(\d+)"), ("pipefusion", r"(?:pipefusion|\bpp)-?(\d+)"),
 )  # fmt: skip
 
 
@@ -234,13 +234,19 @@ def _sglang_default(gpus: int, guided: bool) -> str:
 def _degrees(text: str, gpus: int) -> Row:
     if gpus == 1:
         return {}
-    words, found = text.lower(), {}
+    words = text.lower()
+    found: Row = {}
+    if match := re.search(r"\bvae-(?:patch|pp)-?(\d+)", words):
+        if int(match[1]) != gpus:
+            raise UnfitError("runs whose VAE some of the GPUs share")
+        found["parallel_vae"] = "true"
+        words = words.replace(match[0], "")
     for name, pattern in DEGREES:
         if match := re.search(pattern, words):
             found[name] = int(match[1])
             words = words.replace(match[0], "")
     words = re.sub(r"pipefusion1\b|nvlink|[x\s,]+", "", words)
-    if words or not found:
+    if words or not any(name in found for name, _ in DEGREES):
         raise UnfitError(f"several GPUs by {text or 'means that are not stated'}")
     return found
 
