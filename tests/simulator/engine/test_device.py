@@ -39,6 +39,7 @@ kernels = st.builds(
     latency_s=st.sampled_from([0.0, 1e-6, 3e-6]),
     bytes_in_flight=st.sampled_from([float("inf"), 8192.0, 32768.0]),
     reads=st.sampled_from([(), (Access(1, 1e4),), (Access(1, 1e7),)]),
+    start_s=st.sampled_from([None, 0.0, 4e-6]),
 )
 
 
@@ -199,6 +200,7 @@ def test_kinds_that_do_not_add_up_are_a_bug(kinds):
 
 def test_an_empty_kernel_takes_its_start():
     assert execution_time_s(kernel(), H100) == pytest.approx(H100.start_s + H100.dispatch_s)
+    assert execution_time_s(kernel(start_s=3e-6), H100) == pytest.approx(3e-6 + H100.dispatch_s)
 
 
 def test_one_cta_takes_its_floor():
