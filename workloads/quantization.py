@@ -164,13 +164,19 @@ def _nvfp4(maker: Maker, linear: Linear) -> list[Operator]:
 
 
 def _int8(maker: Maker, linear: Linear) -> list[Operator]:
-    """`int_scaled_matmul`: the int32 results in fp, times the tokens' scales, times the outputs' (torchao)."""
+    """`int_scaled_matmul`: the int32 results in fp, times the tokens' scales, times the outputs' (torchao).
+
+    Compiled, the product is Inductor's own, which multiplies by the tokens' scales before results leave it: `quantize_` sets
+    force_fuse_int_mm_with_mul (torchao/quantization/utils.py, recommended_inductor_config_setter).
+    """
     before, (numbers, scale) = maker.once(linear, lambda: _scaled_by_magnitude(maker, linear, "int8", [1]))
     calls = Calls(maker, linear)
-    shape = (linear.m, linear.n)
-    summed = calls.call("_int_mm", (numbers, maker.weights[linear.weight.tensor]), maker.made(shape, "int32"))
-    half = linear.x.dtype
-    scaled = calls.each("mul", calls.each("_to_copy", summed, half), half, scale)
+    shape, half, matrices = (linear.m, linear.n), linear.x.dtype, (numbers, maker.weights[linear.weight.tensor])
+    if maker.compiled:
+        scaled = calls.call("_int_mm", (*matrices, scale), maker.made(shape, half))
+    else:
+        summed = calls.call("_int_mm", matrices, maker.made(shape, "int32"))
+        scaled = calls.each("mul", calls.each("_to_copy", summed, half), half, scale)
     _finish(calls, "mul", scaled, maker.scales[linear.weight.tensor])
     return [*before, *calls.operators]
 
