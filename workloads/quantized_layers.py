@@ -234,7 +234,7 @@ class Calls:
         category = category if "::" in name else known_operator(full).category
         made = replace(self.linear.operator, op=full, category=category, is_view=False, released=())
         self.operators.append(replace(made, inputs=tuple(inputs), outputs=outputs, attributes=attributes))
-        return outputs[0]
+        return outputs[0] if outputs else inputs[0]
 
     def each(self, name: str, x: TensorUse, dtype: str = "", *others: TensorUse) -> TensorUse:
         """An elementwise operator on all of x."""

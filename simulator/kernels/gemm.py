@@ -37,6 +37,7 @@ from simtti.dtypes import DTYPES, ITEM_BYTES, predicted
 from simtti.hw_configs.hardware import PYTORCH, Hardware, with_pytorch
 from simtti.simulator.kernel import Access, Kernel
 from simtti.simulator.kernels.data_movement import memset
+from simtti.simulator.kernels.dot_products import WORD, of_words
 from simtti.simulator.kernels.family import (
     Cells,
     Column,
@@ -387,6 +388,9 @@ def _lower_integer(operator: Operator, target: Target) -> list[Kernel]:
     reads, writes = reads_of(operator), writes_of(operator)
     if operator.outputs[0].dtype != "int32":
         return scaled_gemm(ScaledGemm(m, n, k, "int8", reads, writes, name="triton_mm"), target.hardware)
+    if operator.inputs[1].strides[0] != 1:
+        words = Gemm(m, n, -(-k // WORD), dtype="fp32", reads=reads, writes=writes, name="igemm_dp4a")
+        return of_words(gemm(words, for_products(target.hardware, False)), target.hardware)
     return gemm(Gemm(m, n, k, dtype="int8", reads=reads, writes=writes), target.hardware)
 
 
@@ -396,8 +400,7 @@ WEIGHT_ROWS = 16  # exact: rows of the input that share an unpacked weight: m16n
 
 
 def _lower_int4(operator: Operator, target: Target) -> list[Kernel]:
-    """aten::_weight_int4pack_mm (tinygemm): weights of four bits that each CTA unpacks for its tile, products in 16 bits by
-    instructions of one warp."""
+    """aten::_weight_int4pack_mm (tinygemm): weights that each CTA unpacks for its tile, 16-bit products by instructions of a warp."""
     x, writes = operator.inputs[0], writes_of(operator)
     m, n, k = x.shape[0], operator.outputs[0].shape[-1], x.shape[1]
     problem = Gemm(m, n, k, dtype=x.dtype, reads=reads_of(operator), writes=writes)

@@ -68,7 +68,9 @@ class _Scheduler:
             self._reader.update((use.tensor, number) for use in node.reads if use.role != "parameter")
             self._maker.update((use.tensor, number) for use in node.writes)
         self._move_to_readers()
-        return sorted({group for group in self._groups.values() if group.members}, key=lambda group: group.place)
+        return sorted(
+            {group for group in self._groups.values() if group.members}, key=lambda group: group.place
+        )
 
     def _move_to_readers(self) -> None:
         """Give pointwise nodes to the only kernel that reads them, where that is another one and moves no more bytes for it."""
