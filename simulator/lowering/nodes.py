@@ -184,16 +184,17 @@ def _worked_out_again(nodes: list[Node]) -> list[Node]:
 
 
 def _inlined(node: Node, maker: Mapping[int, Node]) -> Node:
-    """A node with the pointwise ones that make its input as part of it, as far as they read few tensors."""
+    """A node with the pointwise ones that make its input as part of it; the same node where they read more tensors than that."""
+    found = node
     while True:
-        at = next((use for use in node.reads if _is_pointwise(maker.get(use.tensor))), None)
+        at = next((use for use in found.reads if _is_pointwise(maker.get(use.tensor))), None)
         if at is None:
-            return node
+            return found
         made = maker[at.tensor]
-        reads = (*(use for use in node.reads if use is not at), *made.reads)
+        reads = (*(use for use in found.reads if use is not at), *made.reads)
         if sum(_loads(use, maker) for use in reads) > MOST_LOADS:
             return node
-        node = replace(node, reads=reads, functions=(*made.functions, *node.functions))
+        found = replace(found, reads=reads, functions=(*made.functions, *found.functions))
 
 
 def _is_pointwise(node: Node | None) -> bool:
