@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from simtti.workloads.aten import operator as known_operator
+from simtti.workloads.parallel.degrees import CONTROL
 from simtti.workloads.trace import ITEM_BYTES, Operator, Step, TensorUse, Trace, row_major
 
 PRODUCTS = ("aten::mm", "aten::addmm", "aten::linear")
@@ -62,6 +63,8 @@ class Scheme:
 
     def takes(self, linear: Linear) -> bool:
         """Whether the library quantises this layer."""
+        if linear.operator.module.partition(".")[0] == CONTROL:
+            return False
         fits = linear.n % self.divides == 0 and linear.k % self.divides == 0
         if self.in_blocks and not any(part.isdigit() for part in linear.operator.module.split(".")):
             return False

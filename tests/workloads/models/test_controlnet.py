@@ -7,6 +7,8 @@ from recorded_traces import denoising, shipped
 
 from simtti.workloads.catalogue import WORKLOADS
 from simtti.workloads.flops import flops
+from simtti.workloads.lora import with_lora
+from simtti.workloads.quantization import quantized
 
 # A workload, the same without, and the zero convolutions beside the middle's: a convolution, then two blocks and the halving of a level.
 PAIRS = [("stable-diffusion-1.5-controlnet", "stable-diffusion-1.5", 12), ("sdxl-controlnet", "sdxl", 9)]
@@ -52,6 +54,16 @@ def test_zero_convolutions_and_what_they_are_added_to(name, without, zeros):
     assert (
         len([one for one in operators if one.op == "aten::mul" and one.module == "controlnet"]) == zeros + 1
     )
+
+
+def test_what_is_done_to_the_denoiser_is_not_done_to_the_control():
+    trace = shipped("sdxl-controlnet")
+    for made in (quantized(trace, "fp8-weight-only"), with_lora(trace, 16)):
+        saved = {
+            name: trace.parameter_bytes[name] - made.parameter_bytes[name] for name in ("unet", "controlnet")
+        }
+        assert saved["unet"] != 0
+        assert saved["controlnet"] == 0
 
 
 @pytest.mark.parametrize(("name", "without", "zeros"), PAIRS)
