@@ -189,13 +189,14 @@ def _int8(maker: Maker, linear: Linear) -> list[Operator]:
 
 
 def _safe_int_mm(calls: Calls, linear: Linear, numbers: TensorUse, weight: TensorUse) -> TensorUse:
-    """The int32 results. Of what the host does, only the copies are in the trace, not its products."""
+    """The int32 results."""
     result = calls.maker.made((linear.m, linear.n), "int32")
     if linear.m > HOST_ROWS:
         turned = calls.maker.made(weight.shape, weight.dtype)
         return calls.call("_int_mm", (numbers, calls.call("clone", (weight,), turned)), result)
     for moved in (numbers, weight):
         calls.call("_to_copy", (moved,), (), "Memory", transfer=TO_HOST, synchronizes=True)
+    calls.call("_int_mm", (numbers, weight), (), on_host=True, device="cpu")
     return calls.call("_to_copy", (), result, "Memory", transfer=TO_DEVICE, synchronizes=True)
 
 

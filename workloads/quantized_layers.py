@@ -229,13 +229,14 @@ class Calls:
         inputs: Sequence[TensorUse],
         out: TensorUse | tuple[TensorUse, ...],
         category: str = "Elementwise",
+        on_host: bool = False,
         **attributes: object,
     ) -> TensorUse:
-        """One more; its (first) result. category: of an operator that is not aten's."""
+        """One more; its (first) result. category: of an operator that is not aten's. on_host: it asks nothing of the device."""
         outputs = out if isinstance(out, tuple) else (out,)
         full = name if "::" in name else f"aten::{name}"
         category = category if "::" in name else known_operator(full).category
-        made = replace(self.linear.operator, op=full, category=category, is_view=False, released=())
+        made = replace(self.linear.operator, op=full, category=category, is_view=on_host, released=())
         self.operators.append(replace(made, inputs=tuple(inputs), outputs=outputs, attributes=attributes))
         return outputs[0] if outputs else inputs[0]
 
