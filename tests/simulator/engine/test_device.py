@@ -39,8 +39,19 @@ kernels = st.builds(
     latency_s=st.sampled_from([0.0, 1e-6, 3e-6]),
     bytes_in_flight=st.sampled_from([float("inf"), 8192.0, 32768.0]),
     reads=st.sampled_from([(), (Access(1, 1e4),), (Access(1, 1e7),)]),
-    start_s=st.sampled_from([None, 0.0, 4e-6]),
 )
+
+
+@given(kernels, st.sampled_from([0.0, 4e-6]))
+@settings(max_examples=30, deadline=None)
+def test_a_kernel_may_start_sooner_or_later_than_the_device_says(k, start_s):
+    other = dataclasses.replace(k, start_s=start_s)
+    for fidelity in ("wave", "cta"):
+        took, as_ever = (run_mix([[(0.0, each)]], fidelity)[0] for each in (other, k))
+        assert took - as_ever == pytest.approx(start_s - SMALL.start_s, abs=1e-12)
+    assert lone_time_s(other, SMALL) - lone_time_s(k, SMALL) == pytest.approx(
+        start_s - SMALL.start_s, abs=1e-12
+    )
 
 
 @given(kernels)
