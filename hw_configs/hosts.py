@@ -29,6 +29,7 @@ class Host:
     convolution_s       a convolution, with cuDNN's search for a plan among those it keeps
     collective_s        a collective, or a send or a receive of a batch: torch.distributed's Python, work objects, events
     launch_s            each kernel launch, beside the operator that it belongs to
+    integer_weight_s    a weight of a product of integers that the host does itself, for up to 16 rows; nothing where a file does not say
     queue_depth         kernel launches that may be outstanding before the host waits
     """
 
@@ -44,6 +45,7 @@ class Host:
     collective_s: float
     launch_s: float
     queue_depth: int
+    integer_weight_s: float = 0.0
 
     def faster(self, speed: float) -> Host:
         """The host that does everything `speed` times as fast, with the same queue."""
@@ -70,6 +72,7 @@ class _HostFields(BaseModel):
     convolution_s: float | None = Field(default=None, ge=0, le=1)
     collective_s: float | None = Field(default=None, ge=0, le=1)
     launch_s: float | None = Field(default=None, ge=0, le=1)
+    integer_weight_s: float | None = Field(default=None, ge=0, le=1)
     queue_depth: int | None = Field(default=None, ge=1, le=1 << 20)
     source: str = Field(min_length=3)
 
@@ -135,7 +138,7 @@ def _host(place: str, name: str, stated: Any, known: Mapping[str, Host]) -> Host
         if checked.base not in known:
             raise InputError(f"{place}: {unknown('base', checked.base, known)}")
         return replace(known[checked.base].faster(checked.speed), name=name, **given)
-    missing = [field.name for field in fields(Host) if field.name != "name" and field.name not in given]
+    missing = [field.name for field in fields(Host) if field.name not in ("name", "integer_weight_s", *given)]
     if missing:
         raise InputError(f"{place}: {missing[0]} is missing; state it, or a `base:` that does")
     return Host(name, **given)

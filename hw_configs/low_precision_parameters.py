@@ -28,7 +28,7 @@ class QuantizeStyle(NamedTuple):
     number_slots: float
     latency_s: float
     trip_s: float
-    scale_s: float
+    start_share: float
     efficiency: float
     kept: float
     loss_power: float

@@ -119,7 +119,7 @@ def lone_execution_s(kernel: Kernel, hardware: Hardware, hbm_bytes: float | None
     """`lone_time_s` without the launch: from the kernel's start to its end."""
     need = demand(kernel, hardware, repeated_hbm_bytes(kernel) if hbm_bytes is None else hbm_bytes)
     if kernel.copy_bytes:
-        return hardware.start_s + max(
+        return kernel.started_s(hardware) + max(
             copy_s(kernel, hardware),
             need.hbm_bytes / hardware.hbm_attained_bytes_per_s,
         )
@@ -128,8 +128,8 @@ def lone_execution_s(kernel: Kernel, hardware: Hardware, hbm_bytes: float | None
     if kernel.kinds:
         in_flight_s = max(need.l2_bytes, need.hbm_bytes) / need.own_bytes_per_s
         times = CtaTimes(
-            need.local_s, spread_s(need, hardware), in_flight_s, need.own_s, need.latency_s, hardware.start_s,
-            hardware.dispatch_s,
+            need.local_s, spread_s(need, hardware), in_flight_s, need.own_s, need.latency_s,
+            kernel.started_s(hardware), hardware.dispatch_s,
         )  # fmt: skip
         time_s = list_schedule_s(kernel.kinds, times, sms, per_sm)
     else:
@@ -137,7 +137,7 @@ def lone_execution_s(kernel: Kernel, hardware: Hardware, hbm_bytes: float | None
         waves, rest = divmod(kernel.grid, slots)
         local, spread = need.local_s, spread_s(need, hardware)
         own_s = need.own_s
-        time_s = hardware.start_s + need.latency_s
+        time_s = kernel.started_s(hardware) + need.latency_s
         if waves:
             full_s = max(local * per_sm, spread * slots)
             time_s += (
@@ -165,13 +165,13 @@ def tail_s(kernel: Kernel, hardware: Hardware, hbm_bytes: float) -> float:
     sms, per_sm = hardware.sm_count, ctas_per_sm(kernel, hardware)
     waves, rest = divmod(kernel.grid, per_sm * sms)
     last = rest or per_sm * sms
-    least_s = need.floor_s if waves and (rest or waves > 1) else hardware.start_s + need.floor_s
+    least_s = need.floor_s if waves and (rest or waves > 1) else kernel.started_s(hardware) + need.floor_s
     return max(least_s, need.local_s * -(-last // sms), spread_s(need, hardware) * last)
 
 
 def link_s(kernel: Kernel, hardware: Hardware) -> float:
     """Seconds from the start of `kernel` until what comes over the link has arrived."""
-    return hardware.start_s + kernel.latency_s + kernel.wire_bytes / hardware.link_bytes_per_s
+    return kernel.started_s(hardware) + kernel.latency_s + kernel.wire_bytes / hardware.link_bytes_per_s
 
 
 def copy_s(kernel: Kernel, hardware: Hardware) -> float:

@@ -65,6 +65,7 @@ class Kernel:
                         with other weights, so that L2 holds some of it already; None: nothing is known, L2 is cold
       host_s            what the library's own code on the host takes to launch it, where a benchmark calls it without a graph, so
                         that no shorter time is seen; whole inferences have a host of their own
+      start_s           what passes before its first CTAs work, once a launch; None: the device's start_s
       flops             useful FLOPs, without padding: for reports
       tensor_efficiency attained share of the tensor cores' peak while the pipeline is full
       memory_efficiency attained share of the attainable HBM and L2 bandwidth, below 1 for uncoalesced access
@@ -102,6 +103,7 @@ class Kernel:
     flops: float = 0.0
     kinds: tuple[CtaKind, ...] = ()
     host_s: float = 0.0
+    start_s: float | None = None
 
     def __post_init__(self) -> None:
         if self.grid < 1:
@@ -138,6 +140,10 @@ class Kernel:
         """What `link_bytes` occupy the link for, in bytes at its full rate."""
         return self.link_bytes / self.link_efficiency
 
+    def started_s(self, hardware: Hardware) -> float:
+        """Seconds from its start on the device to the work of its first CTAs, their latency apart."""
+        return hardware.start_s if self.start_s is None else self.start_s
+
     @property
     def unique_bytes(self) -> float:
         """Bytes that a cold L2 must fetch once, plus bytes written."""
@@ -154,7 +160,7 @@ def check(kernel: Kernel, hardware: Hardware) -> None:
     amounts = (
         kernel.tensor_flops, kernel.fp32_flops, kernel.issue_slots, kernel.sfu_ops, kernel.shared_bytes, kernel.l2_bytes,
         kernel.latency_s, kernel.link_bytes, kernel.copy_bytes, kernel.copy_bytes_per_s, kernel.hbm_reread_bytes,
-        kernel.unique_bytes, kernel.flops,
+        kernel.unique_bytes, kernel.flops, kernel.started_s(hardware),
     )  # fmt: skip
     if not all(0 <= amount < math.inf for amount in amounts):
         raise ValueError(f"kernel {kernel.name}: an amount of work below nought or without end: {amounts}")

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from simtti.errors import InputError
+from simtti.workloads.parallel.degrees import CONTROL
 from simtti.workloads.rewriting import (
     Writer,
     let_go_after_last_use,
@@ -149,4 +150,5 @@ class _Adapters:
 
 
 def _is_target(module: str) -> bool:
-    return any(module.endswith(f".{target}") for target in TARGETS)
+    denoises = module.partition(".")[0] != CONTROL
+    return denoises and any(module.endswith(f".{target}") for target in TARGETS)

@@ -27,6 +27,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from simtti.errors import InputError, unknown
+from simtti.workloads.offload import TO_DEVICE, TO_HOST
 from simtti.workloads.parallel.degrees import WHOLE
 from simtti.workloads.quantized_layers import RANK, Calls, Linear, Maker, Scheme
 from simtti.workloads.trace import Operator, Phase, TensorUse, Trace
@@ -35,6 +36,7 @@ BLOCK = 128  # exact: numbers that share a scale in fp8-block and int4
 NVFP4_GROUP = 16  # exact: the same in nvfp4
 INT4_GROUP = 64  # exact: in nunchaku's int4
 GEMV_ROWS = 8  # exact: rows of the input up to which nunchaku leaves activations as they are (gemv_awq)
+HOST_ROWS = 16  # exact: rows up to which torchao multiplies integers on the host (safe_int_mm)
 MXFP8_GROUP = 32  # exact: and in mxfp8 (OCP Microscaling Formats 1.0)
 
 
@@ -164,15 +166,38 @@ def _nvfp4(maker: Maker, linear: Linear) -> list[Operator]:
 
 
 def _int8(maker: Maker, linear: Linear) -> list[Operator]:
-    """`int_scaled_matmul`: the int32 results in fp, times the tokens' scales, times the outputs' (torchao)."""
+    """`int_scaled_matmul`: the int32 results in fp, times the tokens' scales, times the outputs' (torchao).
+
+    Compiled, the product is Inductor's own, which multiplies by the tokens' scales before results leave it: `quantize_` sets
+    force_fuse_int_mm_with_mul (torchao/quantization/utils.py, recommended_inductor_config_setter). Else it is safe_int_mm's
+    (torchao/kernel/intmm.py), which turns the weight round before each product, and takes weights of layers of few rows to the host.
+    """
     before, (numbers, scale) = maker.once(linear, lambda: _scaled_by_magnitude(maker, linear, "int8", [1]))
     calls = Calls(maker, linear)
-    shape = (linear.m, linear.n)
-    summed = calls.call("_int_mm", (numbers, maker.weights[linear.weight.tensor]), maker.made(shape, "int32"))
-    half = linear.x.dtype
-    scaled = calls.each("mul", calls.each("_to_copy", summed, half), half, scale)
+    shape, half, matrices = (
+        (linear.m, linear.n),
+        linear.x.dtype,
+        (numbers, maker.weights[linear.weight.tensor]),
+    )
+    if maker.compiled:
+        scaled = calls.call("_int_mm", (*matrices, scale), maker.made(shape, half))
+    else:
+        summed = _safe_int_mm(calls, linear, *matrices)
+        scaled = calls.each("mul", calls.each("_to_copy", summed, half), half, scale)
     _finish(calls, "mul", scaled, maker.scales[linear.weight.tensor])
     return [*before, *calls.operators]
+
+
+def _safe_int_mm(calls: Calls, linear: Linear, numbers: TensorUse, weight: TensorUse) -> TensorUse:
+    """The int32 results."""
+    result = calls.maker.made((linear.m, linear.n), "int32")
+    if linear.m > HOST_ROWS:
+        turned = calls.maker.made(weight.shape, weight.dtype)
+        return calls.call("_int_mm", (numbers, calls.call("clone", (weight,), turned)), result)
+    for moved in (numbers, weight):
+        calls.call("_to_copy", (moved,), (), "Memory", transfer=TO_HOST, synchronizes=True)
+    calls.call("_int_mm", (numbers, weight), (), on_host=True, device="cpu")
+    return calls.call("_to_copy", (), result, "Memory", transfer=TO_DEVICE, synchronizes=True)
 
 
 def _finish(calls: Calls, name: str, result: TensorUse, factor: TensorUse) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from simtti.workloads.aten import operator as known_operator
+from simtti.workloads.parallel.degrees import CONTROL
 from simtti.workloads.trace import ITEM_BYTES, Operator, Step, TensorUse, Trace, row_major
 
 PRODUCTS = ("aten::mm", "aten::addmm", "aten::linear")
@@ -62,6 +63,8 @@ class Scheme:
 
     def takes(self, linear: Linear) -> bool:
         """Whether the library quantises this layer."""
+        if linear.operator.module.partition(".")[0] == CONTROL:
+            return False
         fits = linear.n % self.divides == 0 and linear.k % self.divides == 0
         if self.in_blocks and not any(part.isdigit() for part in linear.operator.module.split(".")):
             return False
@@ -226,15 +229,16 @@ class Calls:
         inputs: Sequence[TensorUse],
         out: TensorUse | tuple[TensorUse, ...],
         category: str = "Elementwise",
+        on_host: bool = False,
         **attributes: object,
     ) -> TensorUse:
-        """One more; its (first) result. category: of an operator that is not aten's."""
+        """One more; its (first) result. category: of an operator that is not aten's. on_host: it asks nothing of the device."""
         outputs = out if isinstance(out, tuple) else (out,)
         full = name if "::" in name else f"aten::{name}"
         category = category if "::" in name else known_operator(full).category
-        made = replace(self.linear.operator, op=full, category=category, is_view=False, released=())
+        made = replace(self.linear.operator, op=full, category=category, is_view=on_host, released=())
         self.operators.append(replace(made, inputs=tuple(inputs), outputs=outputs, attributes=attributes))
-        return outputs[0]
+        return outputs[0] if outputs else inputs[0]
 
     def each(self, name: str, x: TensorUse, dtype: str = "", *others: TensorUse) -> TensorUse:
         """An elementwise operator on all of x."""

@@ -60,7 +60,8 @@ class BlockScheduler:
             InputError: one of its CTAs does not fit on an SM.
         """
         self.running += 1
-        kernel, need, start_s = run.kernel, run.need, self.now + self.hardware.start_s
+        kernel, need = run.kernel, run.need
+        start_s = self.now + kernel.started_s(self.hardware)
         if kernel.copy_bytes:  # a copy engine's; no CTA works
             run.unplaced = run.unfinished = 0
             run.placed_s = self.now
@@ -275,7 +276,7 @@ class BlockScheduler:
         begin_s, latency_s = self.now, run.need.latency_s * kind.latency
         floor_s = run.need.own_s * kind.work
         if first:
-            begin_s += self.hardware.start_s + latency_s
+            begin_s += run.kernel.started_s(self.hardware) + latency_s
         else:
             floor_s += latency_s
         for ctas in [1] * per_sm if self.each_cta else [per_sm]:

@@ -11,6 +11,7 @@ from simtti.workloads.trace import Operator
 
 # The library whose modules cost the host more than bare ones (see `Host`).
 PIPELINES = "diffusers"
+INTEGER_PRODUCT = "aten::_int_mm"
 
 
 def issue_s(host: Host, operators: Sequence[Operator], libraries: Mapping[str, str]) -> list[float]:
@@ -33,6 +34,8 @@ def issue_s(host: Host, operators: Sequence[Operator], libraries: Mapping[str, s
             cost = host.collective_s * _nccl_calls(operator)
         else:
             cost = host.view_s if operator.is_view else kinds.get(operator.category, host.operator_s)
+        if operator.op == INTEGER_PRODUCT and operator.attributes.get("device") == "cpu":
+            cost += host.integer_weight_s * operator.inputs[1].numel
         if operator.module != module:
             component = operator.module.partition(".")[0]
             call_s = host.diffusers_module_s if libraries.get(component) == PIPELINES else host.module_s

@@ -37,6 +37,7 @@ from simtti.dtypes import DTYPES, ITEM_BYTES, predicted
 from simtti.hw_configs.hardware import PYTORCH, Hardware, with_pytorch
 from simtti.simulator.kernel import Access, Kernel
 from simtti.simulator.kernels.data_movement import memset
+from simtti.simulator.kernels.dot_products import WORD, of_words
 from simtti.simulator.kernels.family import (
     Cells,
     Column,
@@ -381,12 +382,16 @@ def _lower_scaled(operator: Operator, target: Target) -> list[Kernel]:
 
 
 def _lower_integer(operator: Operator, target: Target) -> list[Kernel]:
-    """aten::_int_mm: int8 by int8, results in int32."""
+    """aten::_int_mm: int8 by int8, results in int32, by cuBLAS; scaled results in 16 bits are those of torch.compile's own kernel."""
     check_format("int8", target.hardware)
     (m, k), n = operator.inputs[0].shape, operator.inputs[1].shape[1]
-    return gemm(
-        Gemm(m, n, k, dtype="int8", reads=reads_of(operator), writes=writes_of(operator)), target.hardware
-    )
+    reads, writes = reads_of(operator), writes_of(operator)
+    if operator.outputs[0].dtype != "int32":
+        return scaled_gemm(ScaledGemm(m, n, k, "int8", reads, writes, name="triton_mm"), target.hardware)
+    if operator.inputs[1].strides[0] != 1:
+        words = Gemm(m, n, -(-k // WORD), dtype="fp32", reads=reads, writes=writes, name="igemm_dp4a")
+        return of_words(gemm(words, for_products(target.hardware, False)), target.hardware)
+    return gemm(Gemm(m, n, k, dtype="int8", reads=reads, writes=writes), target.hardware)
 
 
 # exact: instructions that make a half of four bits: lop3 and fma of pairs, tinygemm's I4 layouts
@@ -395,8 +400,7 @@ WEIGHT_ROWS = 16  # exact: rows of the input that share an unpacked weight: m16n
 
 
 def _lower_int4(operator: Operator, target: Target) -> list[Kernel]:
-    """aten::_weight_int4pack_mm (tinygemm): weights of four bits that each CTA unpacks for its tile, products in 16 bits by
-    instructions of one warp."""
+    """aten::_weight_int4pack_mm (tinygemm): weights that each CTA unpacks for its tile, 16-bit products by instructions of a warp."""
     x, writes = operator.inputs[0], writes_of(operator)
     m, n, k = x.shape[0], operator.outputs[0].shape[-1], x.shape[1]
     problem = Gemm(m, n, k, dtype=x.dtype, reads=reads_of(operator), writes=writes)
@@ -411,7 +415,7 @@ def _lower_int4(operator: Operator, target: Target) -> list[Kernel]:
 def _kernels(cells: Cells, hardware: Hardware) -> list[Kernel]:
     m, n, k, batch = (cells.whole(name) for name in ("m", "n", "k", "batch"))
     launched = COLD if cells.text("layout") else REPLAYED
-    if cells.dtype in FORMATS and cells.text("pytorch") is None:
+    if cells.dtype in FORMATS and cells.dtype != "int8" and cells.text("pytorch") is None:
         return scaled_gemm(ScaledGemm(m, n, k, cells.dtype, linear=True), hardware)
     problem = Gemm(m, n, k, batch, cells.dtype, launched=launched, bias=cells.flag("bias"))
     release = cells.text("pytorch") or PYTORCH[0]
@@ -436,7 +440,7 @@ GEMM = Family(
     note="C[m,n] = A[m,k] B[k,n]; layout: of a product launched by itself on a cold L2; without, of one repeated from a graph",
     kernels=_kernels,
     work=_roofline_work,
-    dtypes=(*predicted(), *FORMATS, "int8"),
+    dtypes=(*predicted(), *FORMATS),
     aten=lowered_by(_lower_product, "mm bmm addmm baddbmm addbmm")
     | lowered_by(_lower_linear, "linear")
     | lowered_by(_lower_scaled, "_scaled_mm")

@@ -2,14 +2,19 @@
 
 A CTA takes a row (vLLM, csrc/quantization/w8a8/fp8/common.cu: `scaled_fp8_quant_kernel_strided`,
 `dynamic_per_token_scaled_fp8_quant_kernel_strided`), goes over it in pieces and writes it in the format. With a scale that is known
-before (static) once; with one of each row's own (dynamic) twice, the largest magnitude first, so that the row is read again from L2, or
-from HBM where the rows under way do not fit in L2. The two differ in more than the pass:
+before (static) once; with one of each row's own (dynamic) twice, the largest magnitude first, so that the row is read again: from L1
+where the rows of an SM's CTAs fit in it, else from L2, or from HBM where the rows under way do not fit in L2. The two differ in more
+than the pass:
 
 - the static kernel multiplies by the inverse of the scale, the dynamic one divides each number by it, some twenty instructions, so
   that long rows are bound by instructions where L2 or HBM would be faster;
+- the first wave's CTAs are all in their first pass, then all in their second: what HBM gives in the first and what instructions take in the
+  second do not overlap, as they do later when CTAs are anywhere;
 - the dynamic CTA's warps wait for each other's largest magnitude twice, and the SM holds so many CTAs as its threads allow: a short row
   costs its share of an SM's threads for that time. A row shorter than a CTA has no more threads than numbers (`min(hidden_size, 256)`),
   where the static kernel has 256 always; down there both take what the device needs to place a CTA.
+
+Both start sooner than products, whose first loads go through descriptors and a ring (start_share).
 
 Benchmarks repeat it on one input from a CUDA graph, so that L2 holds what fits, nearly to its last byte: one matrix is gone over in
 order, by both kernels alike. `computescale` of aiconfigurator is the dynamic kernel's time less the static one's. What is fitted stands in
@@ -111,15 +116,20 @@ def quantize(problem: Quantize, style: QuantizeStyle, hardware: Hardware) -> Ker
     """The kernel of `problem`, a CTA a row."""
     source, target = problem.source_bytes, problem.target_bytes
     read_again = (problem.passes - 1) * source
-    resident = hardware.sm_count * hardware.max_threads_per_sm // THREADS
-    under_way = min(resident, problem.rows) / problem.rows * source
-    again = read_again * _lost(under_way, style, hardware)
+    resident = min(hardware.max_threads_per_sm // max(problem.threads, LANES), hardware.max_ctas_per_sm)
+    first = min(hardware.sm_count * resident, problem.rows)  # rows of the first wave
+    under_way = first / problem.rows * source
+    lost = _lost(under_way, style, hardware)
+    again = read_again * lost
+    in_l1 = resident * source / problem.rows <= hardware.l1_per_sm_bytes
     placing = hardware.quantize_static if problem.strided else style
     gone = _lost(source + target, placing, hardware)
     trips = problem.passes * problem.pieces
     own_slots = style.row_slots * problem.share_of_sm + (trips - 1) * style.piece_slots
-    # Alone on its SM a row waits as long, however few its threads.
-    alone_s = style.row_slots * (1 - problem.share_of_sm) / (ISSUE_LANES * hardware.clock_hz)
+    number_slots = problem.columns * style.number_slots
+    ctas = -(-first // hardware.sm_count)
+    second_s = ctas * number_slots * (1 - 1 / problem.passes) / (ISSUE_LANES * hardware.clock_hz)
+    apart_s = min(under_way * gone / hardware.hbm_attained_bytes_per_s, second_s * (1 - lost))
     least_slots = placing.row_slots if problem.strided else 0.0
     return Kernel(
         name=problem.name,
@@ -127,12 +137,10 @@ def quantize(problem: Quantize, style: QuantizeStyle, hardware: Hardware) -> Ker
         grid=problem.rows,
         threads=problem.threads,
         registers=REGISTERS,
-        issue_slots=max(own_slots + problem.columns * style.number_slots, least_slots),
-        l2_bytes=(source + read_again + target) / problem.rows,
-        latency_s=style.latency_s
-        + alone_s
-        + (problem.passes - 1) * style.scale_s
-        + (trips - 1) * style.trip_s,
+        issue_slots=max(own_slots + number_slots, least_slots),
+        l2_bytes=(source + (0.0 if in_l1 else read_again) + target) / problem.rows,
+        start_s=style.start_share * hardware.start_s + apart_s,
+        latency_s=style.latency_s + (trips - 1) * style.trip_s,
         memory_efficiency=placing.efficiency,
         reads=problem.reads or (Access(SOURCE_TENSOR, source),),
         writes=problem.writes or (Access(QUANTIZED, target),),

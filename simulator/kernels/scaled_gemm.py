@@ -9,6 +9,8 @@ the numbers their scales. What differs:
   is scaled and added in fp32 on the CUDA cores (DeepGEMM: promotion). Blackwell's tensor cores take scales of blocks themselves.
 - int4 is nunchaku's (SVDQuant): scales of 64 numbers, which the CUDA cores apply as above. Nothing was measured of it; rates and tile aside, it
   is taken to run as the device's fp8 does.
+- int8 is TorchInductor's template in Triton, with the tokens' scales in its epilogue. Nothing was measured of it: tiles and parameters are
+  fp8's, a generated or CUTLASS's kernel where cuBLAS's own is not to be had.
 - nvfp4 has an fp8 scale for each 16 numbers of k, mxfp8 a power of two for each 32, which the tensor cores of Blackwell apply. Of
   mxfp8 nothing was measured: tiles and quantisation are nvfp4's, the rate and the rest those of fp8.
 
@@ -86,6 +88,7 @@ FORMATS = {  # exact: the formats' definitions, and the collector's loops
     "fp8_block": Format(1.0, 4 / BLOCK, 128, 1, "quantize_group", "scaled_block", BLOCK),
     "nvfp4": Format(0.5, 1 / 16, 256, 1, "quantize_fp4", "scaled_fp4", 64),
     "int4": Format(0.5, 2 / INT4_GROUP, 256, 1, "quantize_fp4", "scaled_fp8", 128),
+    "int8": Format(1.0, 0.0, 128, WEIGHT_SETS, "quantize_linear", "scaled_fp8", 0),
     "mxfp8": Format(1.0, 1 / 32, 128, 1, "quantize_fp4", "scaled_fp8", 128),
 }
 

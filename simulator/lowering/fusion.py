@@ -6,8 +6,11 @@ A node joins the kernel that makes, or reads, what it reads, wherever in the ste
 - a pointwise node of fewer elements that sees a part of what the kernel makes (halves of a rotary embedding), and one that is
   broadcast over what the kernel walks (`1 + scale` of a modulation), which is worked out again for each element;
 - a concatenation, with what makes its parts: they are put in place where they are made;
-- never across a split reduction, nor where a library's kernel stands between: everything that a kernel reads is made by kernels
+- never across a split reduction, nor one with a reduction of rows, nor where a library's kernel stands between: everything that a kernel reads is made by kernels
   before it.
+
+What one kernel alone reads and another could make is made where it is read, from no more bytes (a conversion before a division that
+waits for a split reduction): Inductor writes nothing that one node reads.
 
 A kernel runs at one place in the order of the step. A node is taken there (earlier than the trace has it) when the rest of what
 it reads is made by then; else the kernel waits for the node if nobody needs its results sooner.
@@ -64,7 +67,40 @@ class _Scheduler:
                 self._gather(node, home)
             self._reader.update((use.tensor, number) for use in node.reads if use.role != "parameter")
             self._maker.update((use.tensor, number) for use in node.writes)
-        return sorted(set(self._groups.values()), key=lambda group: group.place)
+        self._move_to_readers()
+        return sorted(
+            {group for group in self._groups.values() if group.members}, key=lambda group: group.place
+        )
+
+    def _move_to_readers(self) -> None:
+        """Give pointwise nodes to the only kernel that reads them, where that is another one and moves no more bytes for it."""
+        readers: dict[int, set[int]] = {}
+        for number in reversed(range(len(self._nodes))):
+            node = self._nodes[number]
+            if node.kind == "pointwise":
+                self._move(number, {other for use in node.writes for other in readers.get(use.tensor, ())})
+            for use in node.writes:
+                readers.pop(use.tensor, None)
+            for use in node.reads:
+                readers.setdefault(use.tensor, set()).add(number)
+
+    def _move(self, number: int, readers: set[int]) -> None:
+        node, home = self._nodes[number], self._groups[number]
+        others = {self._groups[reader] for reader in readers}
+        if len(others) != 1 or home in others:
+            return
+        (other,) = others
+        read, written = (
+            sum(use.nbytes for use in uses if use.role == "activation") for uses in (node.reads, node.writes)
+        )
+        same = other.size == node.size or all(self._nodes[reader].is_concatenation for reader in readers)
+        if other.is_library or not same or len(other.members) >= MOST_FUSED or read > written:
+            return
+        if any(use.role != "activation" for use in node.writes):
+            return
+        home.members.remove(number)
+        other.members = sorted((*other.members, number))
+        self._groups[number] = other
 
     def _sources(self, node: Node) -> list[Group]:
         """The groups that make what a node reads, of most bytes first."""
@@ -97,6 +133,8 @@ class _Scheduler:
         """Whether a node can be part of a group's kernel, apart from the order."""
         if group.is_library or len(group.members) >= MOST_FUSED or self._waits_for_split(node, group):
             return False
+        if self._walks_otherwise(node, group):
+            return False
         if node.size == group.size:
             return True
         if not is_source:
@@ -117,6 +155,13 @@ class _Scheduler:
             for use in self._nodes[member].writes
         }
         return any(use.tensor in made for use in node.reads)
+
+    def _walks_otherwise(self, node: Node, group: Group) -> bool:
+        """Whether one of them reduces rows, a block each, and the other all of a tensor, as many elements a block as fill the device."""
+        kinds = {self._nodes[member].kind for member in group.members}
+        return (node.is_whole and "reduction" in kinds) or (
+            node.kind == "reduction" and any(self._nodes[member].is_whole for member in group.members)
+        )
 
     def _gather(self, node: Node, home: Group) -> None:
         """Bring the other groups that make what the node reads into its own, where nobody else needs them sooner."""

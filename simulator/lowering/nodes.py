@@ -6,14 +6,17 @@
   torch/_inductor/graph.py); the kernels around them write and read that layout as they go. Weights that do not lie so are copied
   on every call, as without freezing.
 - A normalisation whose row a block does not hold, GroupNorm's, is a reduction split over blocks and, once all of them are
-  through, the application of what they found (`split_reduction` in torch/_inductor/ir.py).
+  through, the application of what they found (`split_reduction` in torch/_inductor/ir.py). So is a reduction to fewer results than
+  the device has SMs, the largest magnitude of a whole tensor: what divides by it is another kernel.
+- Such a reduction works out again what it reads where that takes few reads, so that nobody waits for it to be written
+  (`should_realize_on_reuse` in torch/_inductor/ir.py).
 - What only changes the way a tensor is seen is no node; mean and deviation of a norm, which nobody reads, are not made.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from simtti.hw_configs.hardware import Hardware
@@ -30,6 +33,9 @@ NOT_FUSED = ("embedding", "index", "index_select", "gather", "_local_scalar_dens
 BIAS = 2  # exact: the inputs of a convolution are data, weights and bias, in this order
 _SCALE_SHIFT = ("rsqrt", "mul", "add")  # what applying a norm does to an element beside its own function
 _WORKSPACES = 1000  # exact: by definition: below the numbers of kernels' own workspaces
+# exact: loads of an element from which on what others read too is written (realize_reads_threshold in torch/_inductor/config.py)
+MOST_LOADS = 4
+NORM_LOADS = 3  # exact: what an element of a norm's result is made of
 PLANAR = 4  # exact: dimensions of the data of a two-dimensional convolution
 # exact: nodes to a convolution up to which channels go last (decide_layout_opt)
 MOST_NODES_A_CONVOLUTION = 300
@@ -57,6 +63,11 @@ class Node:
         return self.kind == "library"
 
     @property
+    def is_whole(self) -> bool:
+        """Whether it reduces all of a tensor to a few results."""
+        return self.kind == "split" and self.functions[-1] in REDUCTIONS
+
+    @property
     def is_concatenation(self) -> bool:
         return self.functions[0] in CONCATENATIONS
 
@@ -74,7 +85,7 @@ def nodes_of(operators: Sequence[Operator], hardware: Hardware) -> list[Node]:
         if last and goes_last(operator):
             found += _weights_copy(index, operator)
         found += _of(index, operator, hardware, last)
-    return found
+    return _worked_out_again(found)
 
 
 def channels_go_last(operators: Sequence[Operator]) -> bool:
@@ -138,8 +149,7 @@ def _of(index: int, operator: Operator, hardware: Hardware, channels_last: bool)
     if not _is_fusible(operator, name) or not writes:
         return [whole]
     if operator.category not in NORMALIZATIONS:
-        kind = "reduction" if name in REDUCTIONS else "pointwise"
-        return [replace(whole, kind=kind)]
+        return [replace(whole, kind=_kind(name, reads, writes, hardware))]
     functions = (name, *_SCALE_SHIFT)
     row = _row(operator)
     if row <= hardware.fused.row_elements:
@@ -150,6 +160,51 @@ def _of(index: int, operator: Operator, hardware: Hardware, channels_last: bool)
     )
     apply = Node(index, "pointwise", functions, (*reads, moments), writes[:1], size)
     return [split, apply]
+
+
+def _kind(name: str, reads: tuple[TensorUse, ...], writes: tuple[TensorUse, ...], hardware: Hardware) -> str:
+    """Of an operator that walks its elements."""
+    if name not in REDUCTIONS:
+        return "pointwise"
+    results = writes[0].numel
+    row = reads[0].numel // results
+    return "split" if results < hardware.sm_count and row > hardware.fused.row_elements else "reduction"
+
+
+def _worked_out_again(nodes: list[Node]) -> list[Node]:
+    """The nodes, of which split reductions that are no normalisations' read what their inputs are made of."""
+    maker: dict[int, Node] = {}
+    found: list[Node] = []
+    for node in nodes:
+        if node.is_whole:
+            node = _inlined(node, maker)
+        maker.update((use.tensor, node) for use in node.writes)
+        found.append(node)
+    return found
+
+
+def _inlined(node: Node, maker: Mapping[int, Node]) -> Node:
+    """A node with the pointwise ones that make its input as part of it; the same node where they read more tensors than that."""
+    found = node
+    while True:
+        at = next((use for use in found.reads if _is_pointwise(maker.get(use.tensor))), None)
+        if at is None:
+            return found
+        made = maker[at.tensor]
+        reads = (*(use for use in found.reads if use is not at), *made.reads)
+        if sum(_loads(use, maker) for use in reads) > MOST_LOADS:
+            return node
+        found = replace(found, reads=reads, functions=(*made.functions, *found.functions))
+
+
+def _is_pointwise(node: Node | None) -> bool:
+    return node is not None and node.kind == "pointwise"
+
+
+def _loads(use: TensorUse, maker: Mapping[int, Node]) -> int:
+    """How many tensors an element of it is loaded from: of a norm's result the input, the mean and the deviation."""
+    made = maker.get(use.tensor)
+    return NORM_LOADS if made is not None and made.kind == "reduction" and len(made.functions) > 1 else 1
 
 
 def _is_fusible(operator: Operator, name: str) -> bool:

@@ -76,6 +76,45 @@ def test_layers_that_read_one_input_quantise_it_once_where_it_is_compiled():
     assert len(numbers) == 1
 
 
+def test_int8_is_multiplied_by_inductor_where_it_is_compiled_and_by_dot_products_where_not():
+    (compiled,) = [
+        one
+        for one in quantized(trace_of(layer(0, 10)), "int8", compiled=True).operators()
+        if "_int_mm" in one.op
+    ]
+    assert [u.dtype for u in (*compiled.inputs, *compiled.outputs)] == ["int8", "int8", "fp32", "bf16"]
+    eager = quantized(trace_of(layer(0, 10)), "int8")
+    (turned,) = [one for one in eager.operators() if one.op == "aten::clone"]
+    assert turned.inputs[0].strides == (1, K)
+    assert turned.outputs[0].strides == (N, 1)
+    target = Lowering(devices.load("h100-sxm"), Policy())
+    (kernel,) = target.lower(compiled).kernels
+    assert kernel.tensor_dtype == "int8"
+    (product,) = [one for one in eager.operators() if one.op == "aten::_int_mm"]
+    words = target.lower(product).kernels[0]
+    assert words.tensor_flops == 0
+    assert sum(one.flops for one in target.lower(product).kernels) == pytest.approx(2.0 * M * N * K)
+
+
+def test_int8_of_few_rows_goes_to_the_host():
+    few = layer(0, 10)
+    few = dataclasses.replace(
+        few,
+        inputs=(few.inputs[0], use(50, (8, K), dtype="bf16", storage_bytes=2 * 8 * K), few.inputs[2]),
+        outputs=(use(100, (8, N), dtype="bf16", storage_bytes=2 * 8 * N),),
+    )
+    moved = [one for one in quantized(trace_of(few), "int8").operators() if one.attributes.get("transfer")]
+    assert [one.attributes["transfer"] for one in moved] == [
+        "device_to_host",
+        "device_to_host",
+        "host_to_device",
+    ]
+    assert moved[1].inputs[0].nbytes == N * K
+    assert not any(
+        one.attributes.get("transfer") for one in quantized(trace_of(few), "int8", compiled=True).operators()
+    )
+
+
 def test_mxfp8_multiplies_as_fast_as_fp8_with_less_work_before_it():
     fp8, mxfp8 = (
         simtti.run(trace_of(layer(0, 10, n=8192, k=8192)), "b200-sxm", quantization=each)

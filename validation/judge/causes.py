@@ -92,7 +92,7 @@ def causes(kernels: list[Kernel], hardware: Hardware, warm: bool = False) -> Cau
         last_wave_fill=(longest.grid - (waves - 1) * slots) / slots,
         waves=waves,
         tile_padding=issued / useful if issued and useful else 1.0,
-        launch_share=len(kernels) * (device.launch_s + device.start_s) / total_s,
+        launch_share=sum(device.launch_s + kernel.started_s(device) for kernel in kernels) / total_s,
         boost_us=total_s * 1e6,
     )
 

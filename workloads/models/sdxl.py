@@ -77,14 +77,20 @@ def record_ssd_1b(options: Options, recording: Recording) -> None:
 
 
 def record_pipeline(
-    options: Options, recording: Recording, unet_config: dict[str, Any], scheduler: Any
+    options: Options,
+    recording: Recording,
+    unet_config: dict[str, Any],
+    scheduler: Any,
+    controlnet: dict[str, Any] | None = None,
 ) -> None:
-    """Encode the prompts with both encoders, denoise, decode: in fp32 if the pipeline runs in fp16."""
+    """Encode the prompts with both encoders, denoise, decode: in fp32 if the pipeline runs in fp16. controlnet: the configuration of one
+    that runs before the UNet."""
     import torch
-    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
     from simtti.workloads.models.pipelines.latent_diffusion import (
+        image_control,
         initial_latents,
         record_decoding,
         record_denoising,
@@ -100,6 +106,7 @@ def record_pipeline(
         ),
     ]
     unet = recording.add("unet", UNet2DConditionModel, **unet_config, dtype=dtype)
+    network = recording.add("controlnet", ControlNetModel, **controlnet, dtype=dtype) if controlnet else None
     vae = recording.add(
         "vae", AutoencoderKL, **VAE_1024, scaling_factor=0.13025, force_upcast=True, dtype=dtype
     )
@@ -117,14 +124,16 @@ def record_pipeline(
             pooled = torch.cat([torch.zeros_like(pooled), pooled], dim=0)
             time_ids = torch.cat([time_ids, time_ids], dim=0)
         time_ids = time_ids.to(recording.device).repeat(options.batch, 1)
+        conditions: dict[str, Any] = {
+            "encoder_hidden_states": prompts,
+            "added_cond_kwargs": {"text_embeds": pooled, "time_ids": time_ids},
+        }
+        control = image_control(recording, options, network, **conditions) if network else None
 
     upcast = vae.dtype == torch.float16 and vae.config.force_upcast
     if options.strength is not None:
         noise = record_image(recording, options, vae, scheduler, upcast=upcast)
-    latents = record_denoising(
-        recording, options, scheduler, unet, noise,
-        encoder_hidden_states=prompts, added_cond_kwargs={"text_embeds": pooled, "time_ids": time_ids},
-    )  # fmt: skip
+    latents = record_denoising(recording, options, scheduler, unet, noise, control, **conditions)
     record_decoding(recording, options, vae, latents, upcast=upcast, one_by_one=False)
 
 

@@ -69,13 +69,15 @@ def record_pipeline(
     text_config: dict[str, Any],
     unet_config: dict[str, Any],
     scheduler: Any,
+    controlnet: dict[str, Any] | None = None,
 ) -> None:
-    """Encode the prompts, denoise, decode."""
+    """Encode the prompts, denoise, decode. controlnet: the configuration of one that runs before the UNet."""
     import torch
-    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel
 
     from simtti.workloads.models.pipelines.latent_diffusion import (
+        image_control,
         initial_latents,
         per_image,
         record_decoding,
@@ -87,6 +89,7 @@ def record_pipeline(
     dtype = options.dtype
     text_encoder = recording.add("text_encoder", CLIPTextModel, CLIPTextConfig(**text_config), dtype=dtype)
     unet = recording.add("unet", UNet2DConditionModel, **unet_config, dtype=dtype)
+    network = recording.add("controlnet", ControlNetModel, **controlnet, dtype=dtype) if controlnet else None
     tuned_on = {**VAE, "sample_size": unet_config["sample_size"] * 8}
     vae = recording.add("vae", AutoencoderKL, **tuned_on, scaling_factor=0.18215, dtype=dtype)
     factor = 2 ** (len(vae.config.block_out_channels) - 1)
@@ -99,10 +102,15 @@ def record_pipeline(
             prompts = torch.cat([negative, prompts])
         if options.strength is None:
             latents = initial_latents(recording, options, unet.config.in_channels, factor, scheduler)
+        control = (
+            image_control(recording, options, network, encoder_hidden_states=prompts) if network else None
+        )
 
     if options.strength is not None:
         latents = record_image(recording, options, vae, scheduler, upcast=False)
-    latents = record_denoising(recording, options, scheduler, unet, latents, encoder_hidden_states=prompts)
+    latents = record_denoising(
+        recording, options, scheduler, unet, latents, control, encoder_hidden_states=prompts
+    )
     record_decoding(recording, options, vae, latents, upcast=False, one_by_one=True)
 
 

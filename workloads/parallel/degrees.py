@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 # Phases that no GPU gets a share of.
 WHOLE = ("text_encoder", "image_encoder", "decoder", "audio_decoder")
+# The component beside the denoiser that runs in its steps: what is done to the denoiser's weights is not done to its.
+CONTROL = "controlnet"
 
 
 class Degrees(NamedTuple):

@@ -42,6 +42,18 @@ kernels = st.builds(
 )
 
 
+@given(kernels, st.sampled_from([0.0, 4e-6]))
+@settings(max_examples=30, deadline=None)
+def test_a_kernel_may_start_sooner_or_later_than_the_device_says(k, start_s):
+    other = dataclasses.replace(k, start_s=start_s)
+    for fidelity in ("wave", "cta"):
+        took, as_ever = (run_mix([[(0.0, each)]], fidelity)[0] for each in (other, k))
+        assert took - as_ever == pytest.approx(start_s - SMALL.start_s, abs=1e-12)
+    assert lone_time_s(other, SMALL) - lone_time_s(k, SMALL) == pytest.approx(
+        start_s - SMALL.start_s, abs=1e-12
+    )
+
+
 @given(kernels)
 def test_a_lone_kernel_equals_its_closed_form(k):
     expected = lone_time_s(k, SMALL) - SMALL.launch_s
@@ -199,6 +211,7 @@ def test_kinds_that_do_not_add_up_are_a_bug(kinds):
 
 def test_an_empty_kernel_takes_its_start():
     assert execution_time_s(kernel(), H100) == pytest.approx(H100.start_s + H100.dispatch_s)
+    assert execution_time_s(kernel(start_s=3e-6), H100) == pytest.approx(3e-6 + H100.dispatch_s)
 
 
 def test_one_cta_takes_its_floor():

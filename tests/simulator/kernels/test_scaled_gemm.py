@@ -12,6 +12,7 @@ from simtti.errors import InputError
 from simtti.hw_configs import devices
 from simtti.simulator.closed_form import lone_time_s
 from simtti.simulator.kernel import ctas_per_sm
+from simtti.simulator.kernels.quantize import Quantize, quantize
 from simtti.simulator.kernels.scaled_gemm import ScaledGemm, scaled_gemm, tiles_of_format
 from simtti.simulator.lowering.registry import kernels_of
 from simtti.simulator.predict import operator_time_s, predict_rows
@@ -140,8 +141,30 @@ def test_short_rows_cost_their_share_of_an_sms_threads():
     assert 3 * warp < four < 0.6 * eight
 
 
+def quantised(device, m, k, passes):
+    rows = Quantize(m, k, passes=passes, scale_every=k, strided=True)
+    return quantize(rows, device.quantize_token if passes > 1 else device.quantize_static, device)
+
+
+def test_a_row_is_read_again_from_l1_where_the_rows_of_an_sm_fit():
+    once, fits, outgrows = (quantised(H100, 8192, k, 2) for k in (8192, 16384, 16400))
+    assert once.l2_bytes == 3 * 8192 + 4  # two bytes of a number in, one out, and a scale
+    assert fits.l2_bytes == 3 * 16384 + 4
+    assert outgrows.l2_bytes == 5 * 16400 + 4
+
+
+def test_the_first_wave_reads_before_it_divides_and_later_ones_do_both_at_once():
+    short = quantised(H100, 1024, 8192, 2)  # in L2, in part: there is less to wait for
+    long, longer = (quantised(H100, m, 8192, 2) for m in (8192, 16384))
+    assert H100.quantize_token.start_share * H100.start_s < short.start_s < long.start_s
+    assert long.start_s == pytest.approx(longer.start_s)
+    assert quantised(H100, 16384, 8192, 1).start_s == H100.quantize_static.start_share * H100.start_s
+
+
 @pytest.mark.skipif(not QUANTIZED.exists(), reason=f"no {QUANTIZED}")
-@pytest.mark.parametrize(("hw", "most"), [("h100-sxm", 0.21), ("h200-sxm", 0.19), ("b200-sxm", 0.24)])
+@pytest.mark.parametrize(
+    ("hw", "most"), [("h100-sxm", 0.15), ("h200-sxm", 0.14), ("b200-sxm", 0.2), ("l40s", 0.25)]
+)
 def test_measured_scales_of_the_held_out_half(hw, most):
     table = pd.read_parquet(QUANTIZED)
     table = table[(table.hw == hw) & (table.op == "computescale") & (table.time_us > 0)]
@@ -168,13 +191,15 @@ def test_measured_products_of_the_held_out_half(hw, dtype, most):
 
 
 @pytest.mark.skipif(not QUANTIZED.exists(), reason=f"no {QUANTIZED}")
-@pytest.mark.parametrize("hw", ["h100-sxm", "h200-sxm", "b200-sxm", "l40s"])
-def test_measured_quantisation(hw):
+@pytest.mark.parametrize(
+    ("hw", "most"), [("h100-sxm", 0.04), ("h200-sxm", 0.04), ("b200-sxm", 0.055), ("l40s", 0.075)]
+)
+def test_measured_quantisation(hw, most):
     table = pd.read_parquet(QUANTIZED)
     table = table[(table.hw == hw) & (table.op == "scale_matrix")]
     table = table[~in_training(table)]
     error = np.abs(predicted_us(table, devices.load(hw), 1) / table.time_us - 1)
-    assert error.mean() < 0.15
+    assert error.mean() < most
 
 
 def test_predict_answers_a_table_of_formats(tmp_path):

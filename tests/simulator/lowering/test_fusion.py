@@ -119,6 +119,43 @@ def test_a_row_longer_than_a_block_is_reduced_before_it_is_used():
     assert [kernel.name for kernel in moments] == ["triton_fused<2>", "triton_combine"]
 
 
+def by_its_largest(dim, results):
+    """linear, gelu, the largest of all or of each row, a division by it, linear."""
+    return (
+        operator(0, "mm", "Linear", (use(1), WEIGHT), (use(2),)),
+        operator(1, "gelu", "Elementwise", (use(2),), (use(3),)),
+        operator(2, "amax", "Other", (use(3),), (use(4, results),), dim=dim),
+        operator(3, "div", "Elementwise", (use(3), use(4, results)), (use(5),)),
+        operator(4, "mm", "Linear", (use(5), WEIGHT), (use(6),)),
+    )
+
+
+def test_what_waits_for_the_largest_of_a_whole_tensor_is_another_kernel():
+    step = by_its_largest([0, 1], (1, 1))
+    assert fused(step) == [[0], [2], [1, 3], [4]]
+    nodes = nodes_of(step, H100)
+    largest, quotient = (traffic_of(nodes, members, readers_of(nodes)) for members in ((2,), (1, 3)))
+    assert set(largest.reads) == {2}  # gelu is worked out again, not written
+    assert (set(quotient.reads), set(quotient.writes)) == ({2, 4}, {5})
+    names = [kernel.name for kernel in kernels_of(nodes, (2,), readers_of(nodes), H100)]
+    assert names == ["triton_fused<1>", "triton_combine"]
+
+
+def test_the_largest_of_each_row_is_found_where_it_is_used():
+    assert fused(by_its_largest([1], (64, 1))) == [[0], [1, 2, 3], [4]]
+
+
+def test_a_whole_tensor_is_not_reduced_in_the_kernel_that_reduces_its_rows():
+    step = (
+        operator(0, "native_layer_norm", "LayerNorm", (use(1),), (use(2),)),
+        operator(1, "mul", "Elementwise", (use(2), VECTOR), (use(3),)),
+        operator(2, "add", "Elementwise", (use(3), use(102, (1024,), "parameter")), (use(4),)),
+        operator(3, "amax", "Other", (use(4),), (use(5, (1, 1)),), dim=[0, 1]),
+        operator(4, "div", "Elementwise", (use(4), use(5, (1, 1))), (use(6),)),
+    )
+    assert fused(step) == [[0, 1, 2], [3], [4]]
+
+
 @pytest.fixture(scope="module")
 def sd_trace():
     return workload_trace("stable-diffusion-1.5", steps=3)

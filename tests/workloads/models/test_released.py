@@ -60,7 +60,8 @@ def test_every_weight_of_the_denoiser_is_used(name):
         if use.role == "parameter"
     }
     parameters = WORKLOADS[name].parameters
-    assert sum(used.values()) == parameters.get("unet", parameters.get("transformer"))
+    denoiser = parameters.get("unet", parameters.get("transformer"))
+    assert sum(used.values()) == denoiser + parameters.get("controlnet", 0)
 
 
 @pytest.mark.parametrize(

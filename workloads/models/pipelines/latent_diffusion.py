@@ -8,6 +8,7 @@ a GPU would be asked to do. Differences, all small:
   sampler, which have a few elementwise operators less.
 """
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from simtti.workloads.torch_calls import TORCH_DTYPES
 from simtti.workloads.trace import evaluations
 from simtti.workloads.workload import Options
 
+Control = Callable[[torch.Tensor, Any], Mapping[str, Any]]
 PROMPT_TOKENS = 77
 # The stored step is the one after this many, of a schedule of so many: the longest sampler here (PNDM) remembers
 # four predictions, from the sixth evaluation on. Fixed, so that the step is the same for any number of steps.
@@ -100,17 +102,39 @@ def record_image(
             return scheduler.add_noise(latents, noise, scheduler.timesteps[:1].repeat(options.batch))
 
 
+def image_control(recording: Recording, options: Options, network: Any, **conditions: Any) -> Control:
+    """A ControlNet with the image that it follows, (batch, 3, height, width), brought to the device. `conditions` go to it as they are."""
+    assert options.height is not None
+    assert options.width is not None
+    with recording.paused():
+        image = torch.zeros(options.batch, 3, options.height, options.width)
+    image = image.to(device=recording.device, dtype=TORCH_DTYPES[options.dtype])
+    if options.guided:
+        image = torch.cat([image] * 2)
+
+    def control(model_input: torch.Tensor, timestep: Any) -> Mapping[str, Any]:
+        down, middle = network(
+            model_input, timestep, controlnet_cond=image, conditioning_scale=1.0, guess_mode=False, return_dict=False,
+            **conditions,
+        )  # fmt: skip
+        return {"down_block_additional_residuals": down, "mid_block_additional_residual": middle}
+
+    return control
+
+
 def record_denoising(
     recording: Recording,
     options: Options,
     scheduler: Any,
     unet: Any,
     latents: torch.Tensor,
+    control: Control | None = None,
     **conditions: Any,
 ) -> torch.Tensor:
     """The phase 'denoising': a steady-state step, done as often as the scheduler evaluates the model.
 
-    Returns the latents, of the shape of `latents`. `conditions` go to the UNet as they are.
+    Returns the latents, of the shape of `latents`. `conditions` go to the UNet as they are. control: what a second network makes of
+    the UNet's input and the timestep in each step, before the UNet, which is given its results.
     """
     sampled = options.sampled_steps(rounded_up=False)
     scheduler.set_timesteps(sampled)
@@ -136,7 +160,8 @@ def record_denoising(
             model_input = torch.cat([latents] * 2) if options.guided else latents
             with recording.scope("scheduler"):
                 model_input = scheduler.scale_model_input(model_input, timestep)
-            noise = unet(model_input, timestep, return_dict=False, **conditions)[0]
+            added = control(model_input, timestep) if control else {}
+            noise = unet(model_input, timestep, return_dict=False, **conditions, **added)[0]
             if options.guided:
                 unconditional, conditional = noise.chunk(2)
                 noise = unconditional + options.guidance * (conditional - unconditional)
