@@ -141,7 +141,7 @@ def shipped(hw: str | None, out: str | None, table_path: str | None, workers: in
     from simtti.validation.measurements.read import read_measurements
     from simtti.validation.measurements.shipped import counters_file, kernels_file, measured_devices
     from simtti.validation.report import kernels as content
-    from simtti.validation.report.provenance import provenance
+    from simtti.pages.provenance import provenance
 
     check_outputs(table_path)
     folder = report_folder(out)
@@ -257,7 +257,7 @@ def kernels(
     from simtti.validation.judge.kernels import evaluate
     from simtti.validation.measurements.read import read_measurements
     from simtti.validation.report import kernels as content
-    from simtti.validation.report.provenance import provenance
+    from simtti.pages.provenance import provenance
 
     folder = report_folder(out)
     measurements = read_measurements(list(files))
@@ -349,7 +349,7 @@ def runs(
     from simtti.validation.judge.runs import evaluate_runs
     from simtti.validation.measurements.read import read_measurements
     from simtti.validation.report import runs as content
-    from simtti.validation.report.provenance import provenance
+    from simtti.pages.provenance import provenance
     from simtti.workloads.trace_cache import folder as cache_folder
 
     folder = report_folder(out)

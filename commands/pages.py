@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from simtti.validation.report.document import Report
+    from simtti.pages.document import Report
 
 
 def report_folder(out: str | None) -> Path | None:
@@ -20,7 +20,7 @@ def report_folder(out: str | None) -> Path | None:
     if out is None:
         return None
     from simtti.files import check_writable
-    from simtti.validation.report.page import plotly_js
+    from simtti.pages.page import plotly_js
 
     plotly_js()
     folder = Path(out)
@@ -32,7 +32,8 @@ def report_folder(out: str | None) -> Path | None:
 def write_report(report: Report, stem: Path) -> None:
     """Write STEM.html and STEM.md."""
     from simtti.files import write_text
-    from simtti.validation.report import markdown, page
+    from simtti.pages import page
+    from simtti.validation.report import markdown
 
     for suffix, text in ((".html", page.html(report)), (".md", markdown.text(report))):
         write_text(f"{stem}{suffix}", text)

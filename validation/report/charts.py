@@ -9,7 +9,8 @@ import numpy as np
 
 from simtti.validation.judge.kernels import dimensions as varying
 from simtti.validation.judge.kernels import shape_text, size_order
-from simtti.validation.report.document import Chart
+from simtti.pages.colours import PALETTE
+from simtti.pages.document import Chart
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 # Points a scatter shows at most; a fixed sample stands for more.
 MOST_POINTS = 3000
 BAND = 1.25
-SERIES = 8  # colours the page has
 ERROR_LIMIT = 0.5  # of the axes that show errors
 _BIN_WIDTH = 0.025
 # Distinct sizes up to which each has its own place on an axis; more are put into bins of equal numbers of rows.
@@ -28,7 +28,7 @@ _FEWEST_ROWS = 30
 
 
 def series_colour(at: int) -> str:
-    return f"var(--series-{at % SERIES + 1})"
+    return f"var(--series-{at % len(PALETTE) + 1})"
 
 
 def thinned(rows: pd.DataFrame, most: int) -> pd.DataFrame:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from simtti.validation.report.document import Report, Table
+from simtti.pages.document import Report, Table
 
 
 def text(report: Report) -> str:

@@ -9,7 +9,7 @@ from simtti.simulator.uncertainty.residuals import Interval
 from simtti.validation.judge.counters import HBM_LIMIT, HIT_RATE_LIMIT
 from simtti.validation.judge.error_figures import Figures, cover, figures
 from simtti.validation.judge.kernels import INTERVAL_US, explain, noise, shape_text, size_order
-from simtti.validation.report.document import Cell, Table, table
+from simtti.pages.document import Cell, Table, table
 from simtti.words import count, number, percent, seconds, signed
 
 if TYPE_CHECKING:

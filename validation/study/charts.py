@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from simtti.validation.report.charts import series_colour
-from simtti.validation.report.document import Chart
+from simtti.pages.document import Chart
 
 
 def lines(

@@ -16,9 +16,10 @@ from simtti.validation.judge.kernels import evaluate
 from simtti.validation.judge.prediction import predicted_us
 from simtti.validation.measurements.read import read_measurements
 from simtti.validation.measurements.shipped import counters_file, kernels_file
-from simtti.validation.report import charts, markdown, page
+from simtti.pages import page
+from simtti.validation.report import charts, markdown
 from simtti.validation.report import kernels as kernels_report
-from simtti.validation.report.document import Cell, Report, Section, table
+from simtti.pages.document import Cell, Report, Section, table
 from simtti.words import joined, number, percent, signed
 
 pytest.importorskip("plotly")

@@ -46,10 +46,21 @@ class Chart:
 
 
 @dataclass(frozen=True)
+class Drawing:
+    """A plot as SVG, for a wide screen and for a narrow one (`drawing.drawing`). name: of its element on the page, unique there."""
+
+    name: str
+    wide: str
+    narrow: str
+    caption: str = ""
+    title: str = ""
+
+
+@dataclass(frozen=True)
 class Section:
     title: str
     text: tuple[str, ...] = ()
-    blocks: tuple[Table | Chart, ...] = ()
+    blocks: tuple[Table | Chart | Drawing, ...] = ()
     folded: bool = False  # shown closed on a page: detail that few look up
 
 
@@ -69,6 +80,8 @@ class Report:
     summary: tuple[str, ...]
     cautions: tuple[str, ...]
     sections: tuple[Section, ...]
+    summary_title: str = "How good it is"
+    cautions_title: str = "Where not to trust it"
 
     def charts(self) -> Iterable[Chart]:
         return (block for section in self.sections for block in section.blocks if isinstance(block, Chart))

@@ -1,0 +1,197 @@
+"""Plots as SVG inside a page, by matplotlib: light and dark, with a tooltip a mark, drawn for a screen and for a phone.
+
+A plot is drawn in the palette's light colours and with the page's fonts; each colour then becomes the page's variable for it.
+"""
+
+from __future__ import annotations
+
+import html
+import io
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from simtti.errors import InputError
+from simtti.pages.colours import PALETTE, THEME, variables
+from simtti.pages.document import Drawing
+
+# Width in pixels that a plot is drawn for; the page scales it.
+WIDE_PX, NARROW_PX = 820, 350
+_FONT_PX = {WIDE_PX: 12.0, NARROW_PX: 11.0}
+_STYLE = {
+    "axes.edgecolor": THEME["line"].light,
+    "axes.labelcolor": THEME["text"].light,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "grid.color": THEME["grid"].light,
+    "legend.frameon": False,
+    "text.color": THEME["text"].light,
+    "text.parse_math": False,
+    "xtick.color": THEME["muted"].light,
+    "ytick.color": THEME["text"].light,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "simtti",
+}
+_VARIABLE = {colour.light: f"var(--{name})" for name, colour in variables().items()}
+
+
+class Plot:
+    """A figure to draw on. narrow: for a phone, where text is dear. tip: what a mark says when it is pointed at."""
+
+    def __init__(self, figure: Any, narrow: bool) -> None:
+        self.figure, self.narrow = figure, narrow
+        self.tips: dict[str, str] = {}
+
+    def tip(self, mark: Any, text: str) -> None:
+        name = f"mark-{len(self.tips)}"
+        mark.set_gid(name)
+        self.tips[name] = text
+
+
+def check_available() -> None:
+    """Fail before the work where matplotlib is missing.
+
+    Raises:
+        InputError: it is not installed.
+    """
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError:
+        raise InputError("plots need matplotlib; run: pip install 'simtti[report]'") from None
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """Within it, matplotlib draws as every plot of simtti looks."""
+    check_available()
+    import matplotlib
+
+    cycle = matplotlib.rcsetup.cycler(color=[colour.light for colour in PALETTE])
+    with matplotlib.rc_context({**_STYLE, "axes.prop_cycle": cycle}):
+        yield
+
+
+def drawing(
+    name: str,
+    draw: Callable[[Plot], None],
+    height_px: float,
+    caption: str = "",
+    *,
+    title: str = "",
+    narrow_height_px: float | None = None,
+) -> Drawing:
+    """What `draw` puts on a Plot, as SVG.
+
+    name: of its element on the page, unique there. title: what it shows, for those who cannot see it. The same input gives the same
+    text.
+
+    Raises:
+        InputError: matplotlib is not installed.
+    """
+    heights = {WIDE_PX: height_px, NARROW_PX: narrow_height_px or height_px}
+    wide, narrow = (_svg(f"{name}-{width}", draw, width, height, title) for width, height in heights.items())
+    return Drawing(name, wide, narrow, caption, title)
+
+
+def _svg(name: str, draw: Callable[[Plot], None], width_px: int, height_px: float, title: str) -> str:
+    with style():
+        import matplotlib
+        from matplotlib.figure import Figure
+
+        with matplotlib.rc_context({"font.size": _FONT_PX[width_px]}):
+            figure = Figure(figsize=(width_px / 72, height_px / 72), dpi=72, layout="constrained")
+            plot = Plot(figure, width_px == NARROW_PX)
+            draw(plot)
+            made = io.StringIO()
+            figure.savefig(made, format="svg", transparent=True, metadata={"Date": None})
+    return _inline(made.getvalue(), name, plot.tips, title)
+
+
+_ID = re.compile(r'\bid="([^"]*)"')
+_REFERENCE = re.compile(r"(xlink:href=\"|url\()#([^\")]*)")
+_COLOUR = re.compile(r"#[0-9a-f]{6}\b")
+_FONT = re.compile(r"\s*font-family: [^;\"]*;?")
+_GROUP = re.compile(r'<g id="(mark-\d+)">')
+
+
+def _inline(svg: str, name: str, tips: dict[str, str], title: str) -> str:
+    """matplotlib's file as an element of a page: no ids but those referred to, which are the plot's own; the page's colours and
+    fonts; a <title> in each mark that has a tip."""
+    body = svg[svg.index(">", svg.index("<svg")) + 1 :]
+    body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
+    body = re.sub(r"<style.*?</style>", "", body, flags=re.DOTALL)
+    body = _GROUP.sub(lambda found: f"<g><title>{html.escape(tips[found[1]])}</title>", body)
+    referred = {found[1] for found in _REFERENCE.findall(body)}
+    body = _ID.sub(lambda found: f'id="{name}-{found[1]}"' if found[1] in referred else "", body)
+    body = _REFERENCE.sub(rf"\g<1>#{name}-\g<2>", body)
+    body = _COLOUR.sub(lambda found: _VARIABLE.get(found[0], found[0]), _FONT.sub("", body))
+    body = re.sub(r"\s*\n\s*", "\n", body)
+    found = re.search(r'viewBox="([^"]*)"', svg)
+    assert found is not None
+    return f'<svg viewBox="{found[1]}" role="img" aria-label="{html.escape(title)}">{body}'
+
+
+def bars(
+    rows: list[tuple[str, list[tuple[str, float, str, str]]]],
+    x: str,
+    *,
+    ticks: Callable[[float], str] | None = None,
+    marks: list[str] | None = None,
+    legend: bool = True,
+) -> Callable[[Plot], None]:
+    """Horizontal bars from the top down, each of parts side by side.
+
+    rows: (label, [(name of the part, length, colour, tip)]). x: what lengths are. ticks: a length as text. marks: text behind each bar.
+    legend: of the parts' names; parts of no length are left out.
+    """
+
+    def draw(plot: Plot) -> None:
+        axes = plot.figure.add_subplot()
+        named: dict[str, Any] = {}
+        for at, (_, parts) in enumerate(rows):
+            left = 0.0
+            for name, length, colour, tip in parts:
+                if length <= 0:
+                    if length < 0:
+                        (mark,) = axes.barh([at], [length], height=0.7, color=colour)
+                        plot.tip(mark, tip)
+                    continue
+                (mark,) = axes.barh([at], [length], left=left, height=0.7, color=colour)
+                plot.tip(mark, tip)
+                named.setdefault(name, mark)
+                left += length
+            if marks:
+                axes.text(left, at, f" {marks[at]}", va="center", color=THEME["muted"].light)
+        axes.set_yticks(range(len(rows)), [label for label, _ in rows])
+        axes.tick_params(axis="y", length=0)
+        axes.invert_yaxis()
+        axes.margins(x=0.16 if marks else 0.02, y=0.02)
+        axes.grid(axis="x")
+        axes.set_xlabel(x)
+        few_ticks(axes.xaxis, plot, ticks)
+        if legend:
+            plot.figure.legend(
+                list(named.values()), list(named), loc="outside upper center", ncols=2 if plot.narrow else 5
+            )
+
+    return draw
+
+
+def few_ticks(axis: Any, plot: Plot, ticks: Callable[[float], str] | None = None) -> None:
+    """As many ticks as there is room for, and no mathematical text in them."""
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+    axis.set_major_locator(MaxNLocator(4 if plot.narrow else 7))
+    if ticks is not None:
+        axis.set_major_formatter(FuncFormatter(lambda value, _: ticks(value)))
+
+
+def log_axis(axis: Any, plot: Plot, ticks: Callable[[float], str]) -> None:
+    """A logarithmic axis with a tick at powers of ten, each as `ticks` has it."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    axis.set_major_locator(LogLocator(10, numticks=4 if plot.narrow else 8))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: ticks(value)))
