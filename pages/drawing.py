@@ -8,9 +8,9 @@ from __future__ import annotations
 import html
 import io
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 from simtti.errors import InputError
 from simtti.pages.colours import PALETTE, THEME, variables
@@ -48,6 +48,12 @@ class Plot:
         name = f"mark-{len(self.tips)}"
         mark.set_gid(name)
         self.tips[name] = text
+
+    def legend(self, marks: Mapping[str, Any]) -> None:
+        """Names beside their marks, over the plot, in as many columns as there is room for."""
+        width = max(map(len, marks), default=1) + 6
+        columns = max(1, (42 if self.narrow else 100) // width)
+        self.figure.legend(list(marks.values()), list(marks), loc="outside upper left", ncols=min(columns, max(len(marks), 1)))
 
 
 def check_available() -> None:
@@ -133,65 +139,78 @@ def _inline(svg: str, name: str, tips: dict[str, str], title: str) -> str:
     return f'<svg viewBox="{found[1]}" role="img" aria-label="{html.escape(title)}">{body}'
 
 
+class Part(NamedTuple):
+    """A piece of a bar: whose it is, its length, its colour, and what it says when it is pointed at."""
+
+    name: str
+    length: float
+    colour: str
+    tip: str
+
+
 def bars(
-    rows: list[tuple[str, list[tuple[str, float, str, str]]]],
+    rows: Sequence[tuple[str, Sequence[Part]]],
     x: str,
     *,
-    ticks: Callable[[float], str] | None = None,
-    marks: list[str] | None = None,
+    marks: Sequence[str] = (),
     legend: bool = True,
 ) -> Callable[[Plot], None]:
     """Horizontal bars from the top down, each of parts side by side.
 
-    rows: (label, [(name of the part, length, colour, tip)]). x: what lengths are. ticks: a length as text. marks: text behind each bar.
-    legend: of the parts' names; parts of no length are left out.
+    rows: each bar's label and parts; those of no length are left out. x: what lengths are. marks: text behind each bar. legend: of the
+    parts' names.
     """
 
     def draw(plot: Plot) -> None:
         axes = plot.figure.add_subplot()
         named: dict[str, Any] = {}
+        ends = []
         for at, (_, parts) in enumerate(rows):
             left = 0.0
-            for name, length, colour, tip in parts:
-                if length <= 0:
-                    if length < 0:
-                        (mark,) = axes.barh([at], [length], height=0.7, color=colour)
-                        plot.tip(mark, tip)
-                    continue
-                (mark,) = axes.barh([at], [length], left=left, height=0.7, color=colour)
-                plot.tip(mark, tip)
-                named.setdefault(name, mark)
-                left += length
-            if marks:
-                axes.text(left, at, f" {marks[at]}", va="center", color=THEME["muted"].light)
+            for part in parts:
+                if part.length:
+                    (mark,) = axes.barh([at], [part.length], left=left, height=0.7, color=part.colour)
+                    plot.tip(mark, part.tip)
+                    named.setdefault(part.name, mark)
+                    left += part.length
+            ends.append(left)
+        for at, text in enumerate(marks):
+            axes.text(ends[at], at, f" {text}", va="center", color=THEME["muted"].light)
         axes.set_yticks(range(len(rows)), [label for label, _ in rows])
         axes.tick_params(axis="y", length=0)
-        axes.invert_yaxis()
-        axes.margins(x=0.16 if marks else 0.02, y=0.02)
+        axes.set_ylim(len(rows) - 0.4, -0.6)
+        if marks:
+            text_px = _CHARACTER_PX * (1 + max(map(len, marks)))
+            labels_px = _CHARACTER_PX * max((len(line) for label, _ in rows for line in label.splitlines()), default=0)
+            bars_px = max((NARROW_PX if plot.narrow else WIDE_PX) - labels_px - text_px - _MARGIN_PX, _MARGIN_PX)
+            axes.set_xlim(0, max(ends, default=0.0) * (1 + text_px / bars_px) or 1.0)
         axes.grid(axis="x")
         axes.set_xlabel(x)
-        few_ticks(axes.xaxis, plot, ticks)
+        few_ticks(axes.xaxis, plot, lambda value: f"{value:g}")
         if legend:
-            plot.figure.legend(
-                list(named.values()), list(named), loc="outside upper center", ncols=2 if plot.narrow else 5
-            )
+            plot.legend(named)
 
     return draw
 
 
-def few_ticks(axis: Any, plot: Plot, ticks: Callable[[float], str] | None = None) -> None:
-    """As many ticks as there is room for, and no mathematical text in them."""
+# A character's width, on average and on the safe side, and what lies about the axes.
+_CHARACTER_PX, _MARGIN_PX = 7.0, 20.0
+
+
+def few_ticks(axis: Any, plot: Plot, ticks: Callable[[float], str]) -> None:
+    """As many ticks as there is room for, each as `ticks` has it."""
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
     axis.set_major_locator(MaxNLocator(4 if plot.narrow else 7))
-    if ticks is not None:
-        axis.set_major_formatter(FuncFormatter(lambda value, _: ticks(value)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: ticks(value)))
 
 
-def log_axis(axis: Any, plot: Plot, ticks: Callable[[float], str]) -> None:
-    """A logarithmic axis with a tick at powers of ten, each as `ticks` has it."""
+def log_axis(axes: Any, which: str, plot: Plot, ticks: Callable[[float], str], base: int = 10) -> None:
+    """Make an axis, 'x' or 'y', logarithmic, with ticks at powers of `base`, each as `ticks` has it."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-    axis.set_major_locator(LogLocator(10, numticks=4 if plot.narrow else 8))
+    getattr(axes, f"set_{which}scale")("log", base=base)
+    axis = getattr(axes, f"{which}axis")
+    axis.set_major_locator(LogLocator(base, numticks=5 if plot.narrow else 9))
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(FuncFormatter(lambda value, _: ticks(value)))

@@ -84,6 +84,15 @@ def _template() -> Any:
     return found.get_template("page.html")
 
 
+def check_template() -> None:
+    """Fail before the work where Jinja2 is missing.
+
+    Raises:
+        InputError: it is not installed.
+    """
+    _template()
+
+
 def _words(text: str) -> str:
     """Text for the page; a number and its unit stay on a line."""
     return _UNIT.sub("\\1\u00a0\\2", text)
