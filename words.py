@@ -116,6 +116,13 @@ def inference_shape(options: Mapping[str, Any]) -> str:
     )
 
 
+# What time is limited by (closed_form.bottleneck, Result.bottlenecks, a result's gaps).
+BOUNDS = {
+    "tensor": "tensor cores", "fp32": "FP32 units", "issue": "instruction issue", "sfu": "special functions", "shared": "shared memory",
+    "l2_port": "SM's port to L2", "l2": "L2 bandwidth", "hbm": "HBM bandwidth", "link": "link", "copy": "copies over the host's link",
+    "latency": "latency", "launch": "launch gaps", "host": "waiting for the host", "Launch": "launch gaps", "Host-idle": "waiting for the host",
+}  # fmt: skip
+
 # The unit that an identifier ends with, the longest ending first, and how it is read; '' for one that is said by the name alone.
 _ENDINGS = (
     ("_bytes_per_cycle_sm", "bytes a cycle and SM"), ("_flops_per_cycle_sm", "FLOPs a cycle and SM"), ("_ops_per_cycle_sm", "a cycle and SM"),

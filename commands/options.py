@@ -207,19 +207,6 @@ def check_outputs(*paths: str | None) -> None:
             check_writable(path)
 
 
-def check_report() -> None:
-    """Fail before the work where a page's libraries are missing.
-
-    Raises:
-        InputError: matplotlib or Jinja2 is not installed.
-    """
-    from simtti.pages.drawing import check_available
-    from simtti.pages.page import check_template
-
-    check_available()
-    check_template()
-
-
 def finite(found: Any) -> Any:
     """`found` with null for each number that JSON has no word for: NaN and infinity."""
     if isinstance(found, float):

@@ -11,7 +11,6 @@ from simtti.commands.options import (
     attention_option,
     cache_option,
     check_outputs,
-    check_report,
     engine_option,
     guidance_option,
     host_option,
@@ -182,7 +181,9 @@ def run(
         raise InputError("give a WORKLOAD (simtti workloads lists them) or --trace FILE")
     check_outputs(json_path, timeline, report)
     if report:
-        check_report()
+        from simtti.pages.page import check_available
+
+        check_available()
     hw = changed_name(hw, changes)
     if timing != "model" and options["trace"] is not None:
         for name in ("cache", "lora", "guidance", "strength"):
@@ -385,7 +386,7 @@ def compare(
 @click.option("--engine", default="local", show_default=True, help="local (processes), ray, or dask.")
 @workers_option
 @click.option("--address", help="A running Ray or Dask cluster; without it, one of this machine.")
-@click.option("--report/--no-report", default=True, help="Write report.html, which needs plotly.")
+@click.option("--report/--no-report", default=True, help="Write report.html, which needs matplotlib and Jinja2.")
 @click.option(
     "--design",
     "numbers",

@@ -5,6 +5,7 @@ A plot is drawn in the palette's light colours and with the page's fonts; each c
 
 from __future__ import annotations
 
+import functools
 import html
 import io
 import re
@@ -28,12 +29,11 @@ _STYLE = {
     "grid.color": THEME["grid"].light,
     "legend.frameon": False,
     "text.color": THEME["text"].light,
-    "text.parse_math": False,
     "xtick.color": THEME["muted"].light,
     "ytick.color": THEME["text"].light,
-    "svg.fonttype": "none",
     "svg.hashsalt": "simtti",
 }
+_IN_A_PAGE = {"svg.fonttype": "none", "text.parse_math": False}
 _VARIABLE = {colour.light: f"var(--{name})" for name, colour in variables().items()}
 
 
@@ -66,6 +66,17 @@ def check_available() -> None:
         import matplotlib  # noqa: F401
     except ImportError:
         raise InputError("plots need matplotlib; run: pip install 'simtti[report]'") from None
+
+
+def styled(draw: Callable[..., None]) -> Callable[..., None]:
+    """A function that draws, within `style()`."""
+
+    @functools.wraps(draw)
+    def within(*arguments: Any, **named: Any) -> None:
+        with style():
+            draw(*arguments, **named)
+
+    return within
 
 
 @contextmanager
@@ -106,7 +117,7 @@ def _svg(name: str, draw: Callable[[Plot], None], width_px: int, height_px: floa
         import matplotlib
         from matplotlib.figure import Figure
 
-        with matplotlib.rc_context({"font.size": _FONT_PX[width_px]}):
+        with matplotlib.rc_context({**_IN_A_PAGE, "font.size": _FONT_PX[width_px]}):
             figure = Figure(figsize=(width_px / 72, height_px / 72), dpi=72, layout="constrained")
             plot = Plot(figure, width_px == NARROW_PX)
             draw(plot)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from simtti.errors import InputError
+from simtti.pages import drawing
 from simtti.pages.colours import variables
 from simtti.pages.document import Chart, Drawing, Report, Table
 
@@ -84,12 +85,13 @@ def _template() -> Any:
     return found.get_template("page.html")
 
 
-def check_template() -> None:
-    """Fail before the work where Jinja2 is missing.
+def check_available() -> None:
+    """Fail before the work where what a page with drawings needs is missing.
 
     Raises:
-        InputError: it is not installed.
+        InputError: matplotlib or Jinja2 is not installed.
     """
+    drawing.check_available()
     _template()
 
 

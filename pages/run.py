@@ -15,11 +15,11 @@ from simtti.pages import run_plots as plots
 from simtti.pages.document import Drawing, Fact, Report, Section, Table, table
 from simtti.pages.page import html
 from simtti.pages.provenance import commit, provenance
-from simtti.pages.run_plots import BOUNDS, KernelUse, said
+from simtti.pages.run_plots import KernelUse, said
 from simtti.simulator.result import Result
 from simtti.simulator.uncertainty.outside import of_run
 from simtti.simulator.what_ifs import MORE, WhatIf, what_ifs
-from simtti.words import count, gib, inference_shape, joules, joined, label, percent, seconds, si, signed
+from simtti.words import BOUNDS, count, gib, inference_shape, joules, joined, label, percent, seconds, si, signed
 
 _MOST_KERNELS = 20
 

@@ -12,7 +12,7 @@ from simtti.simulator.closed_form import bottleneck
 from simtti.simulator.power_of_run import power_over_time
 from simtti.simulator.result import Result
 from simtti.simulator.what_ifs import WhatIf
-from simtti.words import gib, label, percent, seconds, si
+from simtti.words import BOUNDS, gib, label, percent, seconds, si
 
 LEAST_SHARE = 0.0005  # of what is a bar or a row
 _MOST_DOTS = 150  # kernels of a roofline
@@ -48,13 +48,6 @@ def kernel_uses(result: Result) -> list[KernelUse]:
         for key, (times, time_s, flops, nbytes) in sums.items()
     ]  # fmt: skip
     return sorted(found, key=lambda use: (-use.time_s, use.name, use.category))
-
-
-BOUNDS = {
-    "tensor": "tensor cores", "fp32": "FP32 units", "issue": "instruction issue", "sfu": "special functions", "shared": "shared memory",
-    "l2_port": "SM's port to L2", "l2": "L2 bandwidth", "hbm": "HBM bandwidth", "link": "link", "copy": "copies over the host's link",
-    "latency": "latency", "launch": "launch gaps", "host": "waiting for the host", "Launch": "launch gaps", "Host-idle": "waiting for the host",
-}  # fmt: skip
 
 
 def breakdown(result: Result) -> Drawing:
