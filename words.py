@@ -129,7 +129,11 @@ _ENDINGS = (
     ("_bytes_per_s", "bytes/s"), ("_j_per_output", "J an output"), ("_per_s", "a second"), ("_bytes", "bytes"), ("_mm2", "mm²"), ("_usd", "US$"),
     ("_hz", "Hz"), ("_w", "W"), ("_j", "J"), ("_s", "s"),
 )  # fmt: skip
-_PER = {"perf_per_w": "throughput per W", "perf_per_mm2": "throughput per mm²", "perf_per_usd": "throughput per US$"}
+_PER = {
+    "perf_per_w": "throughput per W",
+    "perf_per_mm2": "throughput per mm²",
+    "perf_per_usd": "throughput per US$",
+}
 _CAPITALS = {
     name.lower(): name
     for name in ("HBM", "L1", "L2", "SM", "SMs", "GPU", "GPUs", "FP32", "FP16", "FP8", "FP4", "TF32", "INT8", "INT4", "SFU", "CTAs", "CFG",

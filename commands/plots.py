@@ -30,7 +30,9 @@ def plot_comparison(comparison: Comparison, path: str) -> None:
     table = comparison.table
     for name, part in table.groupby("category"):
         colour = named(str(name)).light
-        axes.scatter(part.measured_us, part.predicted_us, s=14, alpha=0.6, color=colour, label=f"{name} ({len(part)})")
+        axes.scatter(
+            part.measured_us, part.predicted_us, s=14, alpha=0.6, color=colour, label=f"{name} ({len(part)})"
+        )
     low = min(table.measured_us.min(), table.predicted_us.min()) * 0.8
     high = max(table.measured_us.max(), table.predicted_us.max()) * 1.25
     axes.plot([low, high], [low, high], color="black", linewidth=0.8)

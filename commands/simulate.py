@@ -142,7 +142,10 @@ from simtti.words import plain
 @interval_option
 @json_option("the result")
 @click.option("--timeline", help="Write a timeline that ui.perfetto.dev and chrome://tracing open.")
-@click.option("--report", help="Write a page of the run (HTML): where time goes and why, and what more of each resource would buy.")
+@click.option(
+    "--report",
+    help="Write a page of the run (HTML): where time goes and why, and what more of each resource would buy.",
+)
 def run(
     workload: str | None,
     hw: str,
@@ -192,7 +195,9 @@ def run(
                     f"--{name} cannot be put into a measured trace; use --timing model and a recorded one"
                 )
         if report:
-            raise InputError("--report shows a simulated run, which a replayed trace is not; use --timing model")
+            raise InputError(
+                "--report shows a simulated run, which a replayed trace is not; use --timing model"
+            )
         _replay(options["trace"], hw, timing, json_path, trace_hw, options["partial"])
         return
     if trace_hw is not None:
@@ -386,7 +391,9 @@ def compare(
 @click.option("--engine", default="local", show_default=True, help="local (processes), ray, or dask.")
 @workers_option
 @click.option("--address", help="A running Ray or Dask cluster; without it, one of this machine.")
-@click.option("--report/--no-report", default=True, help="Write report.html, which needs matplotlib and Jinja2.")
+@click.option(
+    "--report/--no-report", default=True, help="Write report.html, which needs matplotlib and Jinja2."
+)
 @click.option(
     "--design",
     "numbers",

@@ -92,7 +92,11 @@ def explore(
     names += [f"design {number}" for number in table.index[table.pareto][:_MOST_LIMITS]]
     sensitivity = _sensitivity(question, table, looked_at, figures, list(around))
     limits = pd.DataFrame(
-        [[name, *row] for name, item in zip([*names, BASE], [*figures, of_base], strict=True) for row in item.get("limits", ())],
+        [
+            [name, *row]
+            for name, item in zip([*names, BASE], [*figures, of_base], strict=True)
+            for row in item.get("limits", ())
+        ],
         columns=["design", "workload", "category", "limit", "seconds"],
     )
     result = Exploration(

@@ -91,7 +91,11 @@ def _designs(result: Exploration) -> Table:
     spec, front = result.spec, result.table[result.table.pareto].head(_MOST_ROWS)
     names = [*spec.parameters, *spec.objectives]
     rows = [
-        [f"{row['design']:.0f}", *(_short(row[name]) for name in names), str(row["unsure"]).replace(",", ", ")]
+        [
+            f"{row['design']:.0f}",
+            *(_short(row[name]) for name in names),
+            str(row["unsure"]).replace(",", ", "),
+        ]
         for _, row in front.iterrows()
     ]
     if not result.base["error"]:
@@ -136,7 +140,9 @@ def _pareto(result: Exploration) -> Drawing | None:
             (keys["Pareto set"],) = axes.plot(row[x], row[y], "o", color=_FRONT, markersize=6)
             plot.tip(keys["Pareto set"], _tip(f"design {row['design']:.0f}", row, spec))
         if not result.base["error"]:
-            (keys["base device"],) = axes.plot(result.base[x], result.base[y], "*", color=_BASE, markersize=14)
+            (keys["base device"],) = axes.plot(
+                result.base[x], result.base[y], "*", color=_BASE, markersize=14
+            )
             plot.tip(keys["base device"], _tip(f"base, {spec.base}", result.base, spec))
         for at, name in enumerate(spec.compare):
             row = result.table.iloc[at]
@@ -195,13 +201,21 @@ def _parallel(result: Exploration) -> Drawing | None:
         for _, row in front.iterrows():
             keys["Pareto set"] = line(row, color=_FRONT, linewidth=1.2, alpha=0.8)
             plot.tip(keys["Pareto set"], _tip(f"design {row['design']:.0f}", row, spec))
-        for row in with_base:
-            keys["base device"] = line(row, color=_BASE, linewidth=2.2, linestyle="--")
-            plot.tip(keys["base device"], _tip(f"base, {spec.base}", row, spec))
+        for base in with_base:
+            keys["base device"] = line(base, color=_BASE, linewidth=2.2, linestyle="--")
+            plot.tip(keys["base device"], _tip(f"base, {spec.base}", base, spec))
         for at, name in enumerate(names):
             axes.axhline(at, color=THEME["muted"].light, linewidth=0.8, zorder=0)
             for end, value, side in ((0, low[name], "left"), (1, high[name], "right")):
-                axes.text(end, at + 0.12, _short(value), ha=side, va="top", color=THEME["muted"].light, bbox=_UNDER_TEXT)
+                axes.text(
+                    end,
+                    at + 0.12,
+                    _short(value),
+                    ha=side,
+                    va="top",
+                    color=THEME["muted"].light,
+                    bbox=_UNDER_TEXT,
+                )
         axes.set_yticks(places, [_head(name) for name in names])
         axes.set_ylim(len(names) - 0.4, -0.5)
         axes.set_xticks([])
@@ -226,7 +240,9 @@ def _sensitivity(result: Exploration) -> Drawing:
                 values = found[found.objective == objective].set_index("parameter")[what]
                 for place, name in enumerate(parameters):
                     if values[name] == values[name]:
-                        (mark,) = axes.barh(place + (at + 0.5) * height - 0.4, values[name], height, color=series(at).light)
+                        (mark,) = axes.barh(
+                            place + (at + 0.5) * height - 0.4, values[name], height, color=series(at).light
+                        )
                         plot.tip(mark, f"{what} of {label(objective)} to {label(name)}: {values[name]:+.3f}")
                         keys[label(objective)] = mark
             axes.set_yticks(range(len(parameters)), [_head(name) for name in parameters])
@@ -250,7 +266,13 @@ def _limits(result: Exploration) -> Drawing | None:
 def _around(design: str) -> str:
     """'hbm_bytes_per_s -' in words."""
     name, _, sign = design.partition(" ")
-    return f"{label(name)}: 10 % {'more' if sign == '+' else 'less'}" if sign else f"{name} device" if name == "base" else name
+    return (
+        f"{label(name)}: 10 % {'more' if sign == '+' else 'less'}"
+        if sign
+        else f"{name} device"
+        if name == "base"
+        else name
+    )
 
 
 def _categories(result: Exploration) -> Drawing | None:
@@ -262,7 +284,9 @@ def _categories(result: Exploration) -> Drawing | None:
     )  # fmt: skip
 
 
-def _stacked(name: str, result: Exploration, limits: pd.DataFrame, by: Callable[[Any], str], title: str) -> Drawing | None:
+def _stacked(
+    name: str, result: Exploration, limits: pd.DataFrame, by: Callable[[Any], str], title: str
+) -> Drawing | None:
     if limits.empty:
         return None
     weights = {item.label: item.weight for item in result.spec.workloads}

@@ -20,7 +20,7 @@ from simtti.pages.document import Drawing
 # Width in pixels that a plot is drawn for; the page scales it.
 WIDE_PX, NARROW_PX = 820, 350
 _FONT_PX = {WIDE_PX: 12.0, NARROW_PX: 11.0}
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "axes.edgecolor": THEME["line"].light,
     "axes.labelcolor": THEME["text"].light,
     "axes.axisbelow": True,
@@ -33,7 +33,7 @@ _STYLE = {
     "ytick.color": THEME["text"].light,
     "svg.hashsalt": "simtti",
 }
-_IN_A_PAGE = {"svg.fonttype": "none", "text.parse_math": False}
+_IN_A_PAGE: dict[Any, Any] = {"svg.fonttype": "none", "text.parse_math": False}
 _VARIABLE = {colour.light: f"var(--{name})" for name, colour in variables().items()}
 
 
@@ -53,7 +53,12 @@ class Plot:
         """Names beside their marks, over the plot, in as many columns as there is room for."""
         width = max(map(len, marks), default=1) + 6
         columns = max(1, (42 if self.narrow else 100) // width)
-        self.figure.legend(list(marks.values()), list(marks), loc="outside upper left", ncols=min(columns, max(len(marks), 1)))
+        self.figure.legend(
+            list(marks.values()),
+            list(marks),
+            loc="outside upper left",
+            ncols=min(columns, max(len(marks), 1)),
+        )
 
 
 def check_available() -> None:
@@ -84,8 +89,9 @@ def style() -> Iterator[None]:
     """Within it, matplotlib draws as every plot of simtti looks."""
     check_available()
     import matplotlib
+    from cycler import cycler
 
-    cycle = matplotlib.rcsetup.cycler(color=[colour.light for colour in PALETTE])
+    cycle = cycler(color=[colour.light for colour in PALETTE])
     with matplotlib.rc_context({**_STYLE, "axes.prop_cycle": cycle}):
         yield
 
@@ -192,8 +198,12 @@ def bars(
         axes.set_ylim(len(rows) - 0.4, -0.6)
         if marks:
             text_px = _CHARACTER_PX * (1 + max(map(len, marks)))
-            labels_px = _CHARACTER_PX * max((len(line) for label, _ in rows for line in label.splitlines()), default=0)
-            bars_px = max((NARROW_PX if plot.narrow else WIDE_PX) - labels_px - text_px - _MARGIN_PX, _MARGIN_PX)
+            labels_px = _CHARACTER_PX * max(
+                (len(line) for label, _ in rows for line in label.splitlines()), default=0
+            )
+            bars_px = max(
+                (NARROW_PX if plot.narrow else WIDE_PX) - labels_px - text_px - _MARGIN_PX, _MARGIN_PX
+            )
             axes.set_xlim(0, max(ends, default=0.0) * (1 + text_px / bars_px) or 1.0)
         axes.grid(axis="x")
         axes.set_xlabel(x)

@@ -1,7 +1,7 @@
 """A report as one HTML file: nothing is loaded from elsewhere, it reads on a phone and on paper, in light and in dark.
 
-templates/ holds the page. Where a report has plotly charts, plotly.js travels inside, compressed; the browser unpacks it once and
-draws every chart. Drawings are SVG and need no script.
+templates/ holds the page. Where a report has plotly charts, they and plotly.js travel inside, compressed; the browser unpacks them
+once and draws every chart. Drawings are SVG and need no script.
 """
 
 from __future__ import annotations
@@ -42,7 +42,16 @@ def plotly_js() -> str:
         from plotly.offline import get_plotlyjs
     except ImportError:
         raise InputError("reports need plotly; run: pip install 'simtti[report]'") from None
-    return base64.b85encode(gzip.compress(get_plotlyjs().encode(), mtime=0)).decode().replace("<", ",")
+    return _packed(get_plotlyjs())
+
+
+def _packed(text: str) -> str:
+    return base64.b85encode(gzip.compress(text.encode(), mtime=0)).decode().replace("<", ",")
+
+
+def unpacked(packed: str) -> str:
+    """What the page has packed: plotly.js, or its charts as JSON."""
+    return gzip.decompress(base64.b85decode(packed.replace(",", "<"))).decode()
 
 
 def html(report: Report) -> str:
@@ -52,10 +61,10 @@ def html(report: Report) -> str:
         InputError: Jinja2, or plotly for a report with charts, is not installed.
     """
     charts = {chart.name: {"data": chart.data, "layout": chart.layout} for chart in report.charts()}
-    data = json.dumps(charts, separators=(",", ":"), sort_keys=True).replace("<", "\\u003c") if charts else ""
+    data = json.dumps(charts, separators=(",", ":"), sort_keys=True)
     text = _template().render(
         report=report,
-        charts=data,
+        charts=_packed(data) if charts else "",
         plotly_js=plotly_js() if charts else "",
         digits=_DIGITS,
         colours=variables(),

@@ -19,7 +19,19 @@ from simtti.pages.run_plots import KernelUse, said
 from simtti.simulator.result import Result
 from simtti.simulator.uncertainty.outside import of_run
 from simtti.simulator.what_ifs import MORE, WhatIf, what_ifs
-from simtti.words import BOUNDS, count, gib, inference_shape, joules, joined, label, percent, seconds, si, signed
+from simtti.words import (
+    BOUNDS,
+    count,
+    gib,
+    inference_shape,
+    joined,
+    joules,
+    label,
+    percent,
+    seconds,
+    si,
+    signed,
+)
 
 _MOST_KERNELS = 20
 
@@ -66,7 +78,9 @@ def _facts(result: Result, interval: bool) -> tuple[Fact, ...]:
     if held is not None:
         room = gib(result.hardware.hbm_capacity_bytes, 0)
         found.append(
-            Fact("Memory", gib(held.device_bytes), f"of {room}" if result.fits else f"of {room}: does not fit")
+            Fact(
+                "Memory", gib(held.device_bytes), f"of {room}" if result.fits else f"of {room}: does not fit"
+            )
         )
     return tuple(found)
 
@@ -158,9 +172,7 @@ def _what_ifs(result: Result, found: list[WhatIf]) -> Table:
         [each.resource, each.more, seconds(each.latency_s), signed(each.latency_s / result.latency_s - 1, 2)]
         for each in found
     ]
-    return table(
-        ("Resource", f"{signed(MORE - 1, 0)} of what", "Latency", "Change"), rows, text_columns=2
-    )
+    return table(("Resource", f"{signed(MORE - 1, 0)} of what", "Latency", "Change"), rows, text_columns=2)
 
 
 def _kernels(result: Result, uses: list[KernelUse]) -> Table:
@@ -187,11 +199,17 @@ def _attention(result: Result) -> Table:
         [each.ran, each.asked, count(each.calls), seconds(each.time_s), each.because or "it was asked for and can do it"]
         for each in result.attention_kernels
     ]  # fmt: skip
-    return table(("Library that ran", "Asked for", "Calls", "Time", "Why"), rows, text_columns=2, words_last=True)
+    return table(
+        ("Library that ran", "Asked for", "Calls", "Time", "Why"), rows, text_columns=2, words_last=True
+    )
 
 
 def _configuration(result: Result) -> Table:
-    stated = {**result.trace.options, **result.to_dict(interval=False)["configuration"], "timing": result.timing}
+    stated = {
+        **result.trace.options,
+        **result.to_dict(interval=False)["configuration"],
+        "timing": result.timing,
+    }
     stated["gpus"] = result.several_gpus.degrees if result.several_gpus else 1
     rows = []
     for name, value in stated.items():

@@ -66,7 +66,19 @@ def _shares(name: str, result: Result, found: dict[str, tuple[str, float]], titl
     rows = []
     for key, (said, time_s) in shown.items():
         share = percent(time_s / result.latency_s)
-        rows.append((said, [Part(said, time_s / result.latency_s * 100, named(key).light, f"{said}: {seconds(time_s)}, {share}")]))
+        rows.append(
+            (
+                said,
+                [
+                    Part(
+                        said,
+                        time_s / result.latency_s * 100,
+                        named(key).light,
+                        f"{said}: {seconds(time_s)}, {share}",
+                    )
+                ],
+            )
+        )
     marks = [f"{seconds(time_s)}  {percent(time_s / result.latency_s)}" for _, time_s in shown.values()]
     draw = bars(rows, "share of the latency, %", marks=marks, legend=False)
     return drawing(name, draw, 60 + 24 * len(rows), title=title)
@@ -94,7 +106,9 @@ def roofline(result: Result, uses: list[KernelUse]) -> Drawing | None:
     dots = [use for use in uses if use.flops and use.hbm_bytes and use.time_s][:_MOST_DOTS]
     if not dots:
         return None
-    dtypes = sorted({use.tensor_dtype for use in dots if use.tensor_dtype and hardware.multiplies(use.tensor_dtype)})
+    dtypes = sorted(
+        {use.tensor_dtype for use in dots if use.tensor_dtype and hardware.multiplies(use.tensor_dtype)}
+    )
     # Of data types whose tensor cores are as fast one roof.
     peaks: dict[float, list[str]] = defaultdict(list)
     for dtype in dtypes:
@@ -110,13 +124,27 @@ def roofline(result: Result, uses: list[KernelUse]) -> Drawing | None:
         for name, peak in roofs.items():
             ridge = peak / hardware.hbm_bytes_per_s
             points = [each for each in (left, ridge, right) if left <= each <= right]
-            axes.plot(points, [min(peak, each * hardware.hbm_bytes_per_s) for each in points], color=THEME["muted"].light, linewidth=1)
-            axes.text(right, peak * 1.08, f"{name}: {si(peak, 'FLOP/s')}", ha="right", va="bottom", color=THEME["muted"].light)
+            axes.plot(
+                points,
+                [min(peak, each * hardware.hbm_bytes_per_s) for each in points],
+                color=THEME["muted"].light,
+                linewidth=1,
+            )
+            axes.text(
+                right,
+                peak * 1.08,
+                f"{name}: {si(peak, 'FLOP/s')}",
+                ha="right",
+                va="bottom",
+                color=THEME["muted"].light,
+            )
         axes.text(left * 1.1, left * 1.1 * hardware.hbm_bytes_per_s * 1.6, f"HBM: {si(hardware.hbm_bytes_per_s, 'B/s')}", va="bottom",
                   color=THEME["muted"].light)  # fmt: skip
         for use, x, y in zip(reversed(dots), reversed(intensity), reversed(attained), strict=True):
             size = 4 + 30 * (use.time_s / result.latency_s) ** 0.5
-            (mark,) = axes.plot([x], [y], "o", color=named(use.category).light, markersize=size, alpha=0.75, markeredgewidth=0)
+            (mark,) = axes.plot(
+                [x], [y], "o", color=named(use.category).light, markersize=size, alpha=0.75, markeredgewidth=0
+            )
             plot.tip(mark, f"{said(use.name)} ({use.category}): {si(y, 'FLOP/s')} at {si(x, 'FLOP')} a byte; "
                            f"{percent(use.time_s / result.latency_s)} of the latency, limited by {BOUNDS[use.bound]}")  # fmt: skip
         log_axis(axes, "x", plot, lambda value: si(value, "").strip())
@@ -128,7 +156,9 @@ def roofline(result: Result, uses: list[KernelUse]) -> Drawing | None:
         from matplotlib.lines import Line2D
 
         categories = sorted({use.category for use in dots})
-        plot.legend({name: Line2D([], [], linestyle="", marker="o", color=named(name).light) for name in categories})
+        plot.legend(
+            {name: Line2D([], [], linestyle="", marker="o", color=named(name).light) for name in categories}
+        )
 
     return drawing(
         "run-roofline", draw, 460, "A dot is a kernel, all its launches together; the larger, the more of the latency it takes.",
@@ -178,7 +208,9 @@ def power(result: Result) -> Drawing:
             axes.stairs(values, ends, color=series(at).light, linewidth=1.8, baseline=None)
             axes.grid()
             for window in windows if len(windows) <= _MOST_DOTS else ():
-                place = axes.axvspan(window.start_s, window.end_s, color=series(at).light, alpha=0.06, linewidth=0)
+                place = axes.axvspan(
+                    window.start_s, window.end_s, color=series(at).light, alpha=0.06, linewidth=0
+                )
                 plot.tip(place, f"{seconds(window.start_s)} to {seconds(window.end_s)}: {window.power_w:.0f} W, "
                                 f"{percent(window.clock, 0)} of the boost clock")  # fmt: skip
         upper.axhline(limit_w, color=THEME["bad"].light, linewidth=1, linestyle="--")
@@ -212,7 +244,9 @@ def lengths(result: Result) -> Drawing | None:
 
     def draw(plot: Plot) -> None:
         axes = plot.figure.add_subplot()
-        axes.stairs(found, range(1, len(found) + 2), baseline=None, color=named("Attention").light, linewidth=1.8)
+        axes.stairs(
+            found, range(1, len(found) + 2), baseline=None, color=named("Attention").light, linewidth=1.8
+        )
         if len(found) <= _MOST_DOTS:
             for at, length in enumerate(found, 1):
                 (mark,) = axes.plot([at + 0.5], [length], "o", color=named("Attention").light, markersize=5)
@@ -236,10 +270,11 @@ def what_if_bars(result: Result, found: list[WhatIf]) -> Drawing:
         for each in found
     ]  # fmt: skip
     draw = bars(rows, "latency saved, %", legend=False)
-    return drawing("run-what-ifs", draw, 60 + 24 * len(rows), title="Latency saved by 10 % more of each resource")
+    return drawing(
+        "run-what-ifs", draw, 60 + 24 * len(rows), title="Latency saved by 10 % more of each resource"
+    )
 
 
 def said(name: str) -> str:
     """A kernel's name as words that a line can break between."""
     return name.replace("_", " ")
-

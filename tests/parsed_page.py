@@ -15,13 +15,25 @@ class Page(HTMLParser):
 
     def __init__(self, text):
         super().__init__()
-        self.addresses, self.ids, self.heads, self.texts, self.cells, self.tips, self.inside = [], [], [], [], [], [], []
+        self.addresses, self.ids, self.heads, self.texts, self.cells, self.tips, self.inside = (
+            [],
+            [],
+            [],
+            [],
+            [],
+            [],
+            [],
+        )
         self.drawings = []
         self.feed(text)
 
     def handle_starttag(self, tag, attrs):
         attributes = dict(attrs)
-        self.addresses += [value for name, value in attrs if name in ("src", "href", "xlink:href", "srcset", "action", "data")]
+        self.addresses += [
+            value
+            for name, value in attrs
+            if name in ("src", "href", "xlink:href", "srcset", "action", "data")
+        ]
         self.ids += [attributes["id"]] if "id" in attributes else []
         if tag == "svg":
             self.drawings.append({"label": attributes["aria-label"], "tips": 0, "shapes": 0})

@@ -37,8 +37,9 @@ const draw = () => {
     Plotly.react(id, coloured(chart.data), themed(chart.layout), {responsive: true, displayModeBar: false});
   }
 };
-const charts = JSON.parse(read("charts"));
-unpacked("plotly-js").then(source => {
+let charts = {};
+Promise.all([unpacked("charts"), unpacked("plotly-js")]).then(([data, source]) => {
+  charts = JSON.parse(data);
   const script = document.createElement("script");
   script.textContent = source;
   document.head.append(script);
@@ -46,7 +47,7 @@ unpacked("plotly-js").then(source => {
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
   document.documentElement.dataset.drawn = "yes";
 }).catch(() => {
-  for (const id of Object.keys(charts)) {
-    document.getElementById(id).textContent = "This browser cannot show the chart; one from 2023 or later can.";
+  for (const place of document.querySelectorAll(".chart")) {
+    place.textContent = "This browser cannot show the chart; one from 2023 or later can.";
   }
 });

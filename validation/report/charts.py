@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from simtti.validation.judge.kernels import dimensions as varying
-from simtti.validation.judge.kernels import shape_text, size_order
 from simtti.pages.colours import PALETTE
 from simtti.pages.document import Chart
+from simtti.validation.judge.kernels import dimensions as varying
+from simtti.validation.judge.kernels import shape_text, size_order
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from simtti.validation.report.charts import series_colour
 from simtti.pages.document import Chart
+from simtti.validation.report.charts import series_colour
 
 
 def lines(
