@@ -15,14 +15,14 @@ def report_folder(out: str | None) -> Path | None:
     """The folder to write to, made if need be, and what a report needs there; None for none.
 
     Raises:
-        InputError: it cannot be written, or plotly is not installed.
+        InputError: it cannot be written, or matplotlib or Jinja2 is not installed.
     """
     if out is None:
         return None
     from simtti.files import check_writable
-    from simtti.pages.page import plotly_js
+    from simtti.pages.page import check_available
 
-    plotly_js()
+    check_available()
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     check_writable(folder / "report.html")

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _MOST_ROWS = 30  # of the Pareto table
 _MOST_DOTS = 800  # designs drawn that are not of the Pareto set
+_MOST_TIPS = 200  # designs of the Pareto set that say what they are
 _MOST_LINES = 150  # the same of parallel coordinates
 _LEAST_SHARE = 1e-3  # of the longest bar, of a bar and of a part that are drawn
 _FRONT, _OTHERS, _BASE = series(0).light, series(16).light, series(3).light
@@ -136,7 +137,8 @@ def _pareto(result: Exploration) -> Drawing | None:
             (keys["feasible"],) = axes.plot(others[x], others[y], "o", color=_OTHERS, markersize=4, alpha=0.6)
         axes.plot(front[x], front[y], "-" if len(spec.objectives) == 2 else "", color=_FRONT, linewidth=1)
         _error_bars(axes, front, x, y)
-        for _, row in front.iterrows():
+        axes.plot(front[x], front[y], "o", color=_FRONT, markersize=6)
+        for _, row in _shown(front, _MOST_TIPS).iterrows():
             (keys["Pareto set"],) = axes.plot(row[x], row[y], "o", color=_FRONT, markersize=6)
             plot.tip(keys["Pareto set"], _tip(f"design {row['design']:.0f}", row, spec))
         if not result.base["error"]:

@@ -30,24 +30,12 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Chart:
-    """A plotly figure: traces and layout as plain data.
-
-    name: of its element on the page, unique there. small: stands in a row with its neighbours that are small as well.
-    """
-
-    name: str
-    data: tuple[dict[str, Any], ...]
-    layout: dict[str, Any]
-    caption: str = ""
-    height_px: int = 420
-    title: str = ""
-    small: bool = False
-
-
-@dataclass(frozen=True)
 class Drawing:
-    """A plot as SVG, for a wide screen and for a narrow one (`drawing.drawing`). name: of its element on the page, unique there."""
+    """A plot as SVG, for a wide screen and for a narrow one (`drawing.drawing`).
+
+    name: of its element on the page, unique there. narrow: '' for one that is small: it stands in a row with its neighbours that are
+    small as well, under its title.
+    """
 
     name: str
     wide: str
@@ -60,7 +48,7 @@ class Drawing:
 class Section:
     title: str
     text: tuple[str, ...] = ()
-    blocks: tuple[Table | Chart | Drawing, ...] = ()
+    blocks: tuple[Table | Drawing, ...] = ()
     folded: bool = False  # shown closed on a page: detail that few look up
 
 
@@ -82,9 +70,6 @@ class Report:
     sections: tuple[Section, ...]
     summary_title: str = "How good it is"
     cautions_title: str = "Where not to trust it"
-
-    def charts(self) -> Iterable[Chart]:
-        return (block for section in self.sections for block in section.blocks if isinstance(block, Chart))
 
 
 def table(

@@ -18,8 +18,8 @@ from simtti.pages.colours import PALETTE, THEME, variables
 from simtti.pages.document import Drawing
 
 # Width in pixels that a plot is drawn for; the page scales it.
-WIDE_PX, NARROW_PX = 820, 350
-_FONT_PX = {WIDE_PX: 12.0, NARROW_PX: 11.0}
+WIDE_PX, NARROW_PX, SMALL_PX = 820, 350, 240
+_FONT_PX = {WIDE_PX: 12.0, NARROW_PX: 11.0, SMALL_PX: 10.0}
 _STYLE: dict[Any, Any] = {
     "axes.edgecolor": THEME["line"].light,
     "axes.labelcolor": THEME["text"].light,
@@ -104,15 +104,18 @@ def drawing(
     *,
     title: str = "",
     narrow_height_px: float | None = None,
+    small: bool = False,
 ) -> Drawing:
     """What `draw` puts on a Plot, as SVG.
 
-    name: of its element on the page, unique there. title: what it shows, for those who cannot see it. The same input gives the same
-    text.
+    name: of its element on the page, unique there. title: what it shows, for those who cannot see it. small: it stands in a row of
+    small ones, the same on every screen. The same input gives the same text.
 
     Raises:
         InputError: matplotlib is not installed.
     """
+    if small:
+        return Drawing(name, _svg(name, draw, SMALL_PX, height_px, title), "", caption, title)
     heights = {WIDE_PX: height_px, NARROW_PX: narrow_height_px or height_px}
     wide, narrow = (_svg(f"{name}-{width}", draw, width, height, title) for width, height in heights.items())
     return Drawing(name, wide, narrow, caption, title)
@@ -125,7 +128,7 @@ def _svg(name: str, draw: Callable[[Plot], None], width_px: int, height_px: floa
 
         with matplotlib.rc_context({**_IN_A_PAGE, "font.size": _FONT_PX[width_px]}):
             figure = Figure(figsize=(width_px / 72, height_px / 72), dpi=72, layout="constrained")
-            plot = Plot(figure, width_px == NARROW_PX)
+            plot = Plot(figure, width_px != WIDE_PX)
             draw(plot)
             made = io.StringIO()
             figure.savefig(made, format="svg", transparent=True, metadata={"Date": None})
@@ -136,6 +139,9 @@ _ID = re.compile(r'\bid="([^"]*)"')
 _REFERENCE = re.compile(r"(xlink:href=\"|url\()#([^\")]*)")
 _COLOUR = re.compile(r"#[0-9a-f]{6}\b")
 _FONT = re.compile(r"\s*font-family: [^;\"]*;?")
+_SHAPE = re.compile(r"<(?:path|use)\b[^>]*>")
+_DIGITS = re.compile(r"(\.\d\d)\d+")  # a hundredth of a pixel is enough
+_ALIKE = re.compile(r'<use ([^>]*?) style="([^"]*)"/>(?:\s*<use [^>]*? style="\2"/>)+')
 _GROUP = re.compile(r'<g id="(mark-\d+)">')
 
 
@@ -150,6 +156,11 @@ def _inline(svg: str, name: str, tips: dict[str, str], title: str) -> str:
     body = _ID.sub(lambda found: f'id="{name}-{found[1]}"' if found[1] in referred else "", body)
     body = _REFERENCE.sub(rf"\g<1>#{name}-\g<2>", body)
     body = _COLOUR.sub(lambda found: _VARIABLE.get(found[0], found[0]), _FONT.sub("", body))
+    body = _SHAPE.sub(lambda found: _DIGITS.sub(r"\1", found[0]), body)
+    # Marks that are alike say once how they look.
+    body = _ALIKE.sub(
+        lambda run: f'<g style="{run[2]}">' + run[0].replace(f' style="{run[2]}"', "") + "</g>", body
+    )
     body = re.sub(r"\s*\n\s*", "\n", body)
     found = re.search(r'viewBox="([^"]*)"', svg)
     assert found is not None

@@ -14,7 +14,7 @@ from simtti.hw_configs.devices import DIRECTORY
 from simtti.hw_configs.families import FILES
 from simtti.journal import code_hash
 
-_PACKAGES = ("simtti", "numpy", "pandas", "simpy", "scipy", "plotly", "matplotlib")
+_PACKAGES = ("simtti", "numpy", "pandas", "simpy", "scipy", "matplotlib")
 _TABLES = (".csv", ".parquet")
 
 

@@ -192,8 +192,8 @@ def test_the_report_needs_nothing_else_and_marks_the_base(finished):
     for title in ("Pareto set", "Parallel coordinates", "Sensitivity", "What limits it", "By category"):
         assert title in page.heads
     assert sum(tip.startswith("base, h100-sxm; ") for tip in page.tips) == 4  # two plots, wide and narrow
-    assert "base device" in page.texts
-    assert "Latency, s" in page.texts
+    assert "base device" in page.drawn
+    assert "Latency, s" in page.drawn
     limits = set(finished[0].limits[finished[0].limits.seconds > 0].limit)
     assert "link" not in limits
-    assert "link" not in page.texts  # what is not used has no place in a legend
+    assert "link" not in page.drawn  # what is not used has no place in a legend
