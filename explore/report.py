@@ -218,7 +218,7 @@ def _parallel(result: Exploration) -> Drawing | None:
                     color=THEME["muted"].light,
                     bbox=_UNDER_TEXT,
                 )
-        axes.set_yticks(places, [_head(name) for name in names])
+        axes.set_yticks(places, [plot.wrapped(_head(name)) for name in names])
         axes.set_ylim(len(names) - 0.4, -0.5)
         axes.set_xticks([])
         axes.tick_params(axis="y", length=0)
@@ -247,7 +247,7 @@ def _sensitivity(result: Exploration) -> Drawing:
                         )
                         plot.tip(mark, f"{what} of {label(objective)} to {label(name)}: {values[name]:+.3f}")
                         keys[label(objective)] = mark
-            axes.set_yticks(range(len(parameters)), [_head(name) for name in parameters])
+            axes.set_yticks(range(len(parameters)), [plot.wrapped(_head(name)) for name in parameters])
             axes.set_title(what.capitalize(), fontsize="medium")
             axes.axvline(0, color=THEME["muted"].light, linewidth=1)
             axes.grid(axis="x")
@@ -302,5 +302,7 @@ def _stacked(
         for row in dict.fromkeys(rows)
     ]  # fmt: skip
     kept = [(row, parts) for row, parts in shown if parts]
-    height = 120 + 24 * len(kept)
-    return drawing(name, bars(kept, "time of the mix, s"), height, narrow_height_px=height + 90, title=title)
+    height = 60 + 24 * len(kept)
+    return drawing(
+        name, bars(kept, "time of the mix, s"), height, narrow_height_px=60 + 36 * len(kept), title=title
+    )

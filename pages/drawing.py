@@ -9,6 +9,7 @@ import functools
 import html
 import io
 import re
+import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -19,6 +20,7 @@ from simtti.pages.document import Drawing
 
 # Width in pixels that a plot is drawn for; the page scales it.
 WIDE_PX, NARROW_PX, SMALL_PX = 820, 350, 240
+_LEGEND_ROW_PX = 18.0
 _FONT_PX = {WIDE_PX: 12.0, NARROW_PX: 11.0, SMALL_PX: 10.0}
 _STYLE: dict[Any, Any] = {
     "axes.edgecolor": THEME["line"].light,
@@ -49,16 +51,27 @@ class Plot:
         mark.set_gid(name)
         self.tips[name] = text
 
-    def legend(self, marks: Mapping[str, Any]) -> None:
-        """Names beside their marks, over the plot, in as many columns as there is room for."""
-        width = max(map(len, marks), default=1) + 6
-        columns = max(1, (42 if self.narrow else 100) // width)
-        self.figure.legend(
-            list(marks.values()),
-            list(marks),
-            loc="outside upper left",
-            ncols=min(columns, max(len(marks), 1)),
+    def wrapped(self, text: str) -> str:
+        """`text` in lines as long as there is room for beside a plot."""
+        return "\n".join(
+            line for part in text.splitlines() for line in textwrap.wrap(part, 18 if self.narrow else 36)
         )
+
+    def legend(self, marks: Mapping[str, Any]) -> None:
+        """Names beside their marks, over the plot, in as many columns as there is room for; the figure grows by them."""
+        if not marks:
+            return
+        names = [textwrap.shorten(name, 44 if self.narrow else 90, placeholder="…") for name in marks]
+        columns = max(1, (50 if self.narrow else 100) // (max(map(len, names), default=1) + 6))
+        rows = -(-len(names) // columns)
+        self.figure.set_figheight(self.figure.get_figheight() + rows * _LEGEND_ROW_PX / 72)
+        found = self.figure.legend(
+            list(marks.values()), names, loc="outside upper left", ncols=min(columns, len(names))
+        )
+        for handle in found.legend_handles:
+            handle.set_alpha(1.0)
+            if hasattr(handle, "set_markersize"):
+                handle.set_markersize(max(handle.get_markersize(), 7.0))
 
 
 def check_available() -> None:
@@ -204,7 +217,7 @@ def bars(
             ends.append(left)
         for at, text in enumerate(marks):
             axes.text(ends[at], at, f" {text}", va="center", color=THEME["muted"].light)
-        axes.set_yticks(range(len(rows)), [label for label, _ in rows])
+        axes.set_yticks(range(len(rows)), [plot.wrapped(label) for label, _ in rows])
         axes.tick_params(axis="y", length=0)
         axes.set_ylim(len(rows) - 0.4, -0.6)
         if marks:

@@ -95,7 +95,7 @@ def by_phase(result: Result) -> Drawing:
         ]  # fmt: skip
         rows.append((f"{label(phase.name)}\n{seconds(phase.latency_s)}", parts))
     return drawing(
-        "run-phases", bars(rows, "share of the phase, %"), 100 + 44 * len(rows), narrow_height_px=190 + 48 * len(rows),
+        "run-phases", bars(rows, "share of the phase, %"), 60 + 44 * len(rows), narrow_height_px=60 + 48 * len(rows),
         title="Time of each phase by category",
     )  # fmt: skip
 
@@ -191,7 +191,7 @@ def memory(result: Result) -> Drawing | None:
         f"{gib(result.hardware.hbm_capacity_bytes, 0)} are taken at most, with what the allocator keeps and the CUDA context."
     )
     draw = bars(rows, "GiB", marks=marks)
-    return drawing("run-memory", draw, 100 + 34 * len(rows), caption, title="Memory by phase")
+    return drawing("run-memory", draw, 60 + 34 * len(rows), caption, title="Memory by phase")
 
 
 def power(result: Result) -> Drawing:

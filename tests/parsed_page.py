@@ -24,7 +24,7 @@ class Page(HTMLParser):
             [],
             [],
         )
-        self.drawings = []
+        self.drawings, self.drawn = [], []
         self.feed(text)
 
     def handle_starttag(self, tag, attrs):

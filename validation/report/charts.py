@@ -79,7 +79,7 @@ def scatter(rows: pd.DataFrame, by: str, name: str, unit: str) -> Drawing:
 
 
 def _series_name(by: str, group: Any, rows: pd.DataFrame) -> str:
-    what = f"{group} GPUs" if by == "gpus" else str(group)
+    what = f"{group} GPUs" if by == "gpus" else label(str(group))
     return f"{what} ({(rows[by] == group).sum():,})"
 
 
