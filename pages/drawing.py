@@ -152,6 +152,7 @@ _ID = re.compile(r'\bid="([^"]*)"')
 _REFERENCE = re.compile(r"(xlink:href=\"|url\()#([^\")]*)")
 _COLOUR = re.compile(r"#[0-9a-f]{6}\b")
 _FONT = re.compile(r"\s*font-family: [^;\"]*;?")
+_FONT_AT_ONCE = re.compile(r"font: ([\d.]+px) [^;\"]*")  # as matplotlib has it before 3.10
 _SHAPE = re.compile(r"<(?:path|use)\b[^>]*>")
 _DIGITS = re.compile(r"(\.\d\d)\d+")  # a hundredth of a pixel is enough
 _ALIKE = re.compile(r'<use ([^>]*?) style="([^"]*)"/>(?:\s*<use [^>]*? style="\2"/>)+')
@@ -168,7 +169,10 @@ def _inline(svg: str, name: str, tips: dict[str, str], title: str) -> str:
     referred = {found[1] for found in _REFERENCE.findall(body)}
     body = _ID.sub(lambda found: f'id="{name}-{found[1]}"' if found[1] in referred else "", body)
     body = _REFERENCE.sub(rf"\g<1>#{name}-\g<2>", body)
-    body = _COLOUR.sub(lambda found: _VARIABLE.get(found[0], found[0]), _FONT.sub("", body))
+    body = _COLOUR.sub(
+        lambda found: _VARIABLE.get(found[0], found[0]),
+        _FONT.sub("", _FONT_AT_ONCE.sub(r"font-size: \1", body)),
+    )
     body = _SHAPE.sub(lambda found: _DIGITS.sub(r"\1", found[0]), body)
     # Marks that are alike say once how they look.
     body = _ALIKE.sub(

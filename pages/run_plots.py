@@ -9,7 +9,7 @@ from simtti.pages.colours import THEME, named, series
 from simtti.pages.document import Drawing
 from simtti.pages.drawing import Part, Plot, bars, drawing, few_ticks, log_axis
 from simtti.simulator.closed_form import bottleneck
-from simtti.simulator.power_of_run import power_over_time
+from simtti.simulator.power_of_run import PowerWindow, power_over_time
 from simtti.simulator.result import Result
 from simtti.simulator.what_ifs import WhatIf
 from simtti.words import BOUNDS, gib, label, percent, seconds, si
@@ -207,7 +207,7 @@ def power(result: Result) -> Drawing:
         ):
             axes.stairs(values, ends, color=series(at).light, linewidth=1.8, baseline=None)
             axes.grid()
-            for window in windows if len(windows) <= _MOST_DOTS else ():
+            for window in _coarse(windows):
                 place = axes.axvspan(
                     window.start_s, window.end_s, color=series(at).light, alpha=0.06, linewidth=0
                 )
@@ -234,6 +234,21 @@ def power(result: Result) -> Drawing:
         "run-power", draw, 360, "Means over the windows that the power limit is held over; upright lines: ends of phases.",
         narrow_height_px=320, title="Board power and clock over time",
     )  # fmt: skip
+
+
+def _coarse(windows: list[PowerWindow]) -> list[PowerWindow]:
+    """At most _MOST_DOTS windows, several that follow each other as their mean."""
+    run = -(-len(windows) // _MOST_DOTS)
+    found = []
+    for at in range(0, len(windows), run):
+        part = windows[at : at + run]
+        start_s, end_s = part[0].start_s, part[-1].end_s
+        power_w, clock = (
+            sum(getattr(each, column) * (each.end_s - each.start_s) for each in part) / (end_s - start_s)
+            for column in ("power_w", "clock")
+        )
+        found.append(PowerWindow(start_s, end_s, power_w, clock))
+    return found
 
 
 def lengths(result: Result) -> Drawing | None:
