@@ -195,10 +195,12 @@ def _kernels(result: Result, uses: list[KernelUse]) -> Table:
 
 
 def _attention(result: Result) -> Table:
-    rows = [
-        [each.ran, each.asked, count(each.calls), seconds(each.time_s), each.because or "it was asked for and can do it"]
-        for each in result.attention_kernels
-    ]  # fmt: skip
+    rows = []
+    for each in result.attention_kernels:
+        why = [each.because or "it was asked for and can do it", each.mask]
+        rows.append(
+            [each.ran, each.asked, count(each.calls), seconds(each.time_s), "; ".join(filter(None, why))]
+        )
     return table(
         ("Library that ran", "Asked for", "Calls", "Time", "Why"), rows, text_columns=2, words_last=True
     )

@@ -42,11 +42,11 @@ class WhatIf(NamedTuple):
 
 def what_ifs(result: Result) -> list[WhatIf]:
     """Each main resource MORE times as good, everything else as it is, the fastest first. None where kernels have measured times, which
-    no resource changes.
+    no resource changes, and of a stage of a pipeline over GPUs, whose waits for the others are worked out beforehand.
 
     In the closed form, in which kernels do not contend: the run's latency times the ratio of the closed form's.
     """
-    if result.timing != "model":
+    if result.timing != "model" or (result.several_gpus and result.several_gpus.pipefusion > 1):
         return []
     # What the layout changes has been changed in the trace.
     policy = replace(result.policy, layout="recorded")
