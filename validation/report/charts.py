@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -47,7 +48,7 @@ def scatter(rows: pd.DataFrame, by: str, name: str, unit: str) -> Drawing:
         [0.8 * known[[measured, predicted]].min().min(), 1.25 * known[[measured, predicted]].max().max()]
     )
     order = sorted(set(known[by])) if by == "gpus" else list(known[by].value_counts().index)
-    off = np.log(shown[predicted].astype(float) / shown[measured].astype(float)).abs()
+    off = (shown[predicted] / shown[measured]).astype(float).map(math.log).abs()
     farthest = set(off.sort_values(kind="stable").index[-_MOST_TIPS:])
 
     def draw(plot: Plot) -> None:
