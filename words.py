@@ -114,3 +114,58 @@ def inference_shape(options: Mapping[str, Any]) -> str:
     return ", ".join(
         size + [text.format(options[name]) for name, text in words.items() if options.get(name) is not None]
     )
+
+
+# What time is limited by (closed_form.bottleneck, Result.bottlenecks, a result's gaps).
+BOUNDS = {
+    "tensor": "tensor cores", "fp32": "FP32 units", "issue": "instruction issue", "sfu": "special functions", "shared": "shared memory",
+    "l2_port": "SM's port to L2", "l2": "L2 bandwidth", "hbm": "HBM bandwidth", "link": "link", "copy": "copies over the host's link",
+    "latency": "latency", "launch": "launch gaps", "host": "waiting for the host", "Launch": "launch gaps", "Host-idle": "waiting for the host",
+}  # fmt: skip
+
+# The unit that an identifier ends with, the longest ending first, and how it is read; '' for one that is said by the name alone.
+_ENDINGS = (
+    ("_bytes_per_cycle_sm", "bytes a cycle and SM"), ("_flops_per_cycle_sm", "FLOPs a cycle and SM"), ("_ops_per_cycle_sm", "a cycle and SM"),
+    ("_bytes_per_s", "bytes/s"), ("_j_per_output", "J an output"), ("_per_s", "a second"), ("_bytes", "bytes"), ("_mm2", "mm²"), ("_usd", "US$"),
+    ("_hz", "Hz"), ("_w", "W"), ("_j", "J"), ("_s", "s"),
+)  # fmt: skip
+_PER = {
+    "perf_per_w": "throughput per W",
+    "perf_per_mm2": "throughput per mm²",
+    "perf_per_usd": "throughput per US$",
+}
+_CAPITALS = {
+    name.lower(): name
+    for name in ("HBM", "L1", "L2", "SM", "SMs", "GPU", "GPUs", "FP32", "FP16", "FP8", "FP4", "TF32", "INT8", "INT4", "SFU", "CTAs", "CFG",
+                 "VAE", "LoRA", "CUDA", "PyTorch")
+}  # fmt: skip
+
+
+def label(identifier: str) -> str:
+    """An identifier as people say it, with its unit; a workload behind a dot in brackets.
+
+    >>> label("latency_s"), label("hbm_bytes_per_s"), label("text_encoder"), label("latency_s.sdxl"), label("perf_per_w")
+    ('latency, s', 'HBM, bytes/s', 'text encoder', 'latency (sdxl), s', 'throughput per W')
+    """
+    name, dot, of = identifier.partition(".")
+    unit = ""
+    if name in _PER:
+        name = _PER[name]
+    for ending, reads in _ENDINGS:
+        if name.endswith(ending) and name != ending:
+            name, unit = name.removesuffix(ending), f", {reads}"
+            break
+    said = " ".join(_CAPITALS.get(word.lower(), word) for word in name.split("_") if word)
+    return said + (f" ({of.replace('_', ' ')})" if dot else "") + unit
+
+
+def si(value: float, unit: str) -> str:
+    """A quantity with the prefix that keeps it short.
+
+    >>> si(3.35e12, "B/s"), si(0.0, "FLOP"), si(512.0, "FLOP/B")
+    ('3.35 TB/s', '0 FLOP', '512 FLOP/B')
+    """
+    for prefix, scale in (("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if abs(value) >= scale:
+            return f"{value / scale:.3g} {prefix}{unit}"
+    return f"{value:.3g} {unit}"

@@ -136,12 +136,12 @@ def shipped(hw: str | None, out: str | None, table_path: str | None, workers: in
     simtti validate shipped -o reports
     """
     from simtti.files import write_table
+    from simtti.pages.provenance import provenance
     from simtti.validation.judge.kernels import evaluate
     from simtti.validation.judge.shipped import compare_shipped
     from simtti.validation.measurements.read import read_measurements
     from simtti.validation.measurements.shipped import counters_file, kernels_file, measured_devices
     from simtti.validation.report import kernels as content
-    from simtti.validation.report.provenance import provenance
 
     check_outputs(table_path)
     folder = report_folder(out)
@@ -254,10 +254,10 @@ def kernels(
     simtti validate kernels --hw h100-sxm --measurements measured/ -o reports
     """
     from simtti.files import write_table
+    from simtti.pages.provenance import provenance
     from simtti.validation.judge.kernels import evaluate
     from simtti.validation.measurements.read import read_measurements
     from simtti.validation.report import kernels as content
-    from simtti.validation.report.provenance import provenance
 
     folder = report_folder(out)
     measurements = read_measurements(list(files))
@@ -346,10 +346,10 @@ def runs(
     simtti validate runs runs.csv -o reports
     simtti validate runs runs.csv -o reports --leave-one-model-out
     """
+    from simtti.pages.provenance import provenance
     from simtti.validation.judge.runs import evaluate_runs
     from simtti.validation.measurements.read import read_measurements
     from simtti.validation.report import runs as content
-    from simtti.validation.report.provenance import provenance
     from simtti.workloads.trace_cache import folder as cache_folder
 
     folder = report_folder(out)

@@ -8,21 +8,21 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from simtti.validation.report.document import Report
+    from simtti.pages.document import Report
 
 
 def report_folder(out: str | None) -> Path | None:
     """The folder to write to, made if need be, and what a report needs there; None for none.
 
     Raises:
-        InputError: it cannot be written, or plotly is not installed.
+        InputError: it cannot be written, or matplotlib or Jinja2 is not installed.
     """
     if out is None:
         return None
     from simtti.files import check_writable
-    from simtti.validation.report.page import plotly_js
+    from simtti.pages.page import check_available
 
-    plotly_js()
+    check_available()
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     check_writable(folder / "report.html")
@@ -32,7 +32,8 @@ def report_folder(out: str | None) -> Path | None:
 def write_report(report: Report, stem: Path) -> None:
     """Write STEM.html and STEM.md."""
     from simtti.files import write_text
-    from simtti.validation.report import markdown, page
+    from simtti.pages import page
+    from simtti.validation.report import markdown
 
     for suffix, text in ((".html", page.html(report)), (".md", markdown.text(report))):
         write_text(f"{stem}{suffix}", text)

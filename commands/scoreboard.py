@@ -39,10 +39,10 @@ def scoreboard(collections: tuple[str, ...], out: str, predictions: str | None, 
     simtti scoreboard leaderboard/ -o board --predictions theirs.csv
     """
     from simtti.files import write_table
+    from simtti.pages.provenance import provenance
     from simtti.validation.judge.runs import evaluate_runs
     from simtti.validation.judge.scoreboard import read_collections, with_predictions
     from simtti.validation.report import scoreboard as content
-    from simtti.validation.report.provenance import provenance
     from simtti.workloads.trace_cache import folder as cache_folder
 
     folder = report_folder(out) or Path(out)

@@ -142,12 +142,17 @@ from simtti.words import plain
 @interval_option
 @json_option("the result")
 @click.option("--timeline", help="Write a timeline that ui.perfetto.dev and chrome://tracing open.")
+@click.option(
+    "--report",
+    help="Write a page of the run (HTML): where time goes and why, and what more of each resource would buy.",
+)
 def run(
     workload: str | None,
     hw: str,
     changes: tuple[str, ...],
     json_path: str | None,
     timeline: str | None,
+    report: str | None,
     timing: str,
     trace_hw: str | None,
     interval: bool,
@@ -163,6 +168,7 @@ def run(
     simtti run sdxl --hw h100-sxm --batch 4 --steps 30 --json -
     simtti run sdxl --hw h100-sxm --set hbm_bytes_per_s=1.5x --set power_limit_w=500
     simtti run stable-diffusion --hw my-chip.yaml --attention baseline
+    simtti run stable-diffusion --hw a100-sxm --report run.html
     simtti run stable-diffusion --hw a100-sxm --timing hybrid
     simtti run --trace captured.parquet --hw a100-sxm --timing hybrid
     """
@@ -176,7 +182,11 @@ def run(
         workload, options["trace"] = None, workload
     if workload is None and options["trace"] is None:
         raise InputError("give a WORKLOAD (simtti workloads lists them) or --trace FILE")
-    check_outputs(json_path, timeline)
+    check_outputs(json_path, timeline, report)
+    if report:
+        from simtti.pages.page import check_available
+
+        check_available()
     hw = changed_name(hw, changes)
     if timing != "model" and options["trace"] is not None:
         for name in ("cache", "lora", "guidance", "strength"):
@@ -184,6 +194,10 @@ def run(
                 raise InputError(
                     f"--{name} cannot be put into a measured trace; use --timing model and a recorded one"
                 )
+        if report:
+            raise InputError(
+                "--report shows a simulated run, which a replayed trace is not; use --timing model"
+            )
         _replay(options["trace"], hw, timing, json_path, trace_hw, options["partial"])
         return
     if trace_hw is not None:
@@ -193,6 +207,9 @@ def run(
         result = simtti.run(workload or "", hw, by_host=True, progress=advance, **options)
     if timeline:
         write_text(timeline, chrome_trace(result))
+    if report:
+        result.report(report, interval=interval)
+        click.echo(f"{report}: open it in a browser", err=True)
     if json_path and print_json(result.to_dict(interval), json_path):
         return
     from simtti.commands.terminal import print_result
@@ -374,7 +391,9 @@ def compare(
 @click.option("--engine", default="local", show_default=True, help="local (processes), ray, or dask.")
 @workers_option
 @click.option("--address", help="A running Ray or Dask cluster; without it, one of this machine.")
-@click.option("--report/--no-report", default=True, help="Write report.html, which needs plotly.")
+@click.option(
+    "--report/--no-report", default=True, help="Write report.html, which needs matplotlib and Jinja2."
+)
 @click.option(
     "--design",
     "numbers",

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _MOST_FILES = 50  # device files written for the Pareto set
+BASE = "base"  # among the designs of `limits`
 _MOST_LIMITS = 50  # designs of the Pareto set whose limits and intervals are looked at
 
 
@@ -45,7 +46,7 @@ def explore(
     Args:
         spec: a Spec, the path of one, or the name of a shipped example.
         engine, workers, address: where designs are evaluated (`engines`).
-        report: write report.html, which needs plotly.
+        report: write report.html, which needs matplotlib and Jinja2.
         progress: called with (finished designs, designs).
         say: called with what is not as one might think: kept results that do not count, another process that is waited for.
 
@@ -60,7 +61,7 @@ def explore(
     question = spec if isinstance(spec, Spec) else read(spec)
     search.check(question)
     if report:
-        from simtti.explore.report import check_available
+        from simtti.pages.page import check_available
 
         check_available()
     folder = Path(out)
@@ -83,7 +84,7 @@ def explore(
         front = [found[number][0] for number in table.index[table.pareto]][:_MOST_LIMITS]
         points = [middle, *(values for pair in around.values() for values in pair)]
         looked_at = [*(question.complete(values) for values in points), *front]
-        figures = study.evaluate(looked_at, total, limits=True)
+        *figures, of_base = study.evaluate([*looked_at, {}], total, limits=True)
     table = _with_intervals(
         question, table, dict(zip(table.index[table.pareto], figures[len(points) :], strict=False))
     )
@@ -91,10 +92,16 @@ def explore(
     names += [f"design {number}" for number in table.index[table.pareto][:_MOST_LIMITS]]
     sensitivity = _sensitivity(question, table, looked_at, figures, list(around))
     limits = pd.DataFrame(
-        [[name, *row] for name, item in zip(names, figures, strict=True) for row in item.get("limits", ())],
+        [
+            [name, *row]
+            for name, item in zip([*names, BASE], [*figures, of_base], strict=True)
+            for row in item.get("limits", ())
+        ],
         columns=["design", "workload", "category", "limit", "seconds"],
     )
-    result = Exploration(question, table, sensitivity, limits, study.evaluated)
+    result = Exploration(
+        question, table, sensitivity, limits, study.evaluated, _columns(question, {}, of_base)
+    )
     _write(result, folder, report)
     return result
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from simtti.explore.spec import Spec
 
@@ -17,7 +18,8 @@ class Exploration(NamedTuple):
     set between what each objective lies in half of such predictions and in 9 of 10 (NAME.p05 to NAME.p95), and `unsure`: the designs
     whose order with it the errors leave open.
     sensitivity: elasticity of each objective to each parameter about the middle of the space, and importance over all.
-    limits: seconds by design, workload, category and limit, of the designs around the middle and of the Pareto set.
+    limits: seconds by design, workload, category and limit, of the designs around the middle, of the Pareto set and of the base.
+    base: parameters and figures of the base device itself, `error` where it has none.
     """
 
     spec: Spec
@@ -25,3 +27,4 @@ class Exploration(NamedTuple):
     sensitivity: pd.DataFrame
     limits: pd.DataFrame
     evaluated: int
+    base: Mapping[str, Any]

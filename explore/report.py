@@ -1,231 +1,308 @@
-"""The report of an exploration: one HTML file that needs nothing else, plots by plotly."""
+"""The report of an exploration: one HTML file that needs nothing else."""
 
 from __future__ import annotations
 
-import html as escaping
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from simtti.errors import library
 from simtti.explore.evaluate import LIMITS
+from simtti.explore.exploration import Exploration
+from simtti.pages.colours import THEME, named, series
+from simtti.pages.document import Cell, Drawing, Fact, Report, Section, Table, table
+from simtti.pages.drawing import Part, Plot, bars, drawing, few_ticks
+from simtti.pages.page import html as page
+from simtti.words import BOUNDS, count, label, si
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from simtti.explore.exploration import Exploration
-
 _MOST_ROWS = 30  # of the Pareto table
-_COLOURS = (
-    "#4269d0", "#efb118", "#ff725c", "#6cc5b0", "#3ca951", "#ff8ab7", "#97bbf5", "#9c6b4e", "#9498a0", "#d0d4da", "#e7a977", "#7a5195", "#4c956c",
-)  # fmt: skip
-
-
-def check_available() -> None:
-    """Fail before the work where plotly is missing.
-
-    Raises:
-        InputError: it is not installed.
-    """
-    library("plotly", "report")
+_MOST_DOTS = 800  # designs drawn that are not of the Pareto set
+_MOST_TIPS = 200  # designs of the Pareto set that say what they are
+_MOST_LINES = 150  # the same of parallel coordinates
+_LEAST_SHARE = 1e-3  # of the longest bar, of a bar and of a part that are drawn
+_FRONT, _OTHERS, _BASE = series(0).light, series(16).light, series(3).light
+_UNDER_TEXT = {"facecolor": THEME["card"].light, "edgecolor": "none", "pad": 1, "alpha": 0.8}
 
 
 def html(result: Exploration) -> str:
-    """The whole report. The same results give the same text."""
+    """The whole report. The same results give the same text.
+
+    Raises:
+        InputError: matplotlib or Jinja2 is not installed.
+    """
+    return page(report(result))
+
+
+def report(result: Exploration) -> Report:
+    """The report of an exploration; plots of what it did not find are left out."""
     spec, table = result.spec, result.table
+    failed = table[table.error != ""]
+    mix = ", ".join(f"{item.weight:g} × {item.label}" for item in spec.workloads)
     sections = [
         (
             "Pareto set",
             _pareto(result),
-            "Every feasible design, those that none beats in every objective marked; bars: what 9 of 10 such predictions lie between. "
-            "Errors that two designs share cancel between them: the table names those whose order is not sure all the same.",
+            "Every feasible design, those that none beats in every objective marked, and the base device; bars: what 9 of 10 such "
+            "predictions lie between. Errors that two designs share cancel between them: the table names those whose order is not sure "
+            "all the same.",
         ),
-        ("Parallel coordinates", _parallel(result), "Drag along an axis to keep the designs within a range."),
+        (
+            "Parallel coordinates",
+            _parallel(result),
+            "A line a design, from parameter to parameter and objective to objective, each between its least and its most.",
+        ),
         (
             "Sensitivity",
-            _bars(result),
+            _sensitivity(result),
             "Elasticity: by how many per cent an objective changes for each per cent of a parameter, about the middle of "
             "the space. Importance: share of the spread over all designs that a parameter explains in a fit of logarithms.",
         ),
         (
             "What limits it",
             _limits(result),
-            "Time of the mix by what limits it, at the middle of the space, and with a tenth less and more of each parameter.",
+            "Time of the mix by what limits it: of the base device, at the middle of the space, and with a tenth less and more of each "
+            "parameter.",
         ),
         (
             "By category",
             _categories(result),
-            "What limits which kind of operator, middle against the Pareto set.",
+            "What limits which kind of operator: base, middle and the first of the Pareto set.",
         ),
     ]
-    body = []
-    for number, (title, figure, caption) in enumerate(sections):
-        if figure is not None:
-            plot = figure.to_html(
-                full_html=False, include_plotlyjs="inline" if number == 0 else False, div_id=f"plot-{number}"
-            )
-            body.append(f"<h2>{title}</h2><p>{caption}</p>{plot}")
-    front = table[table.pareto].head(_MOST_ROWS)
-    columns = [name for name in ("design", *spec.parameters, *spec.objectives, "unsure") if name in front]
-    rows = front[columns].rename(columns={"unsure": "order not sure with"})
-    body.append("<h2>Designs of the Pareto set</h2>" + rows.to_html(index=False, float_format=_number))
-    errors = table[table.error != ""]
-    counts = (
-        f"{len(table)} designs, {int(table.feasible.sum())} feasible, {int(table.pareto.sum())} in the Pareto set"
-        + (f", {len(errors)} could not be evaluated ({errors.error.iloc[0]})" if len(errors) else "")
-    )
-    return _PAGE.format(
-        title=escaping.escape(spec.question or "Design-space exploration"),
-        counts=escaping.escape(counts),
-        base=escaping.escape(spec.base),
-        workloads=escaping.escape(", ".join(f"{item.weight:g} × {item.label}" for item in spec.workloads)),
-        body="\n".join(body),
-    )
+    return Report(
+        title=spec.question or "Design-space exploration",
+        subtitle=f"Designs from {spec.base}; the mix: {mix}",
+        facts=(
+            Fact("Designs", count(len(table)), "evaluated"),
+            Fact("Feasible", count(int(table.feasible.sum())), "within every constraint"),
+            Fact("Pareto set", count(int(table.pareto.sum())), "that no other beats in every objective"),
+        ),
+        summary=(),
+        cautions=(f"{count(len(failed))} designs could not be evaluated: {failed.error.iloc[0]}",) if len(failed) else (),
+        sections=(
+            *(Section(title, (text,), (plot,)) for title, plot, text in sections if plot is not None),
+            Section("Designs of the Pareto set", blocks=(_designs(result),)),
+        ),
+        cautions_title="What to know",
+    )  # fmt: skip
 
 
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>{title}</title>
-<style>body{{font:16px/1.5 system-ui,sans-serif;max-width:1100px;margin:2em auto;padding:0 1em;color:#222}}
-table{{border-collapse:collapse;font-size:13px;display:block;overflow-x:auto}}td,th{{padding:3px 8px;text-align:right}}
-tr:nth-child(even){{background:#f4f4f4}}</style></head>
-<body><h1>{title}</h1><p>{counts}. Base {base}; the mix: {workloads}.</p>
-{body}
-</body></html>
-"""
+def _designs(result: Exploration) -> Table:
+    spec, front = result.spec, result.table[result.table.pareto].head(_MOST_ROWS)
+    names = [*spec.parameters, *spec.objectives]
+    rows = [
+        [
+            f"{row['design']:.0f}",
+            *(_short(row[name]) for name in names),
+            str(row["unsure"]).replace(",", ", "),
+        ]
+        for _, row in front.iterrows()
+    ]
+    if not result.base["error"]:
+        rows.insert(0, ["base", *(_short(result.base.get(name, float("nan"))) for name in names), ""])
+    heads = ("Design", *(_head(name) for name in names), "Order not sure with")
+    cells = [[Cell(text) for text in row] for row in rows]
+    more = int(result.table.pareto.sum()) - len(front)
+    return table(heads, cells, f"{more} more are in the file of the Pareto set." if more else "", words_last=True)  # fmt: skip
 
 
-def _number(value: float) -> str:
-    return f"{value:.4g}"
+def _head(name: str) -> str:
+    said = label(name)
+    return said[:1].upper() + said[1:]
 
 
-def _go() -> Any:
-    return library("plotly.graph_objects", "report")
+def _short(value: float) -> str:
+    """A number as there is room for at an axis."""
+    return si(value, "").strip() if abs(value) >= 1e6 else f"{value:,.4g}"
 
 
-def _pareto(result: Exploration) -> Any:
-    go, spec = _go(), result.spec
+def _shown(rows: pd.DataFrame, most: int) -> pd.DataFrame:
+    """At most `most` of the rows, evenly spaced."""
+    return rows.iloc[:: -(-len(rows) // most)] if len(rows) > most else rows
+
+
+def _pareto(result: Exploration) -> Drawing | None:
+    spec = result.spec
     good = result.table[result.table.feasible]
     if good.empty or len(spec.objectives) < 2:
         return None
     x, y = spec.objectives[:2]
-    figure = go.Figure()
-    for name, rows, colour in (
-        ("feasible", good[~good.pareto], "#c0c4cc"),
-        ("Pareto set", good[good.pareto].sort_values(x), "#4269d0"),
-    ):
-        text = [_hover(row, spec) for _, row in rows.iterrows()]
-        mode = "markers+lines" if name == "Pareto set" and len(spec.objectives) == 2 else "markers"
-        figure.add_trace(
-            go.Scatter(
-                x=rows[x].tolist(),
-                y=rows[y].tolist(),
-                mode=mode,
-                name=name,
-                text=text,
-                marker={"color": colour},
-                error_x=_bars_of(rows, x, colour),
-                error_y=_bars_of(rows, y, colour),
+    others, front = _shown(good[~good.pareto], _MOST_DOTS), good[good.pareto].sort_values(x)
+
+    def draw(plot: Plot) -> None:
+        axes = plot.figure.add_subplot()
+        keys: dict[str, Any] = {}
+        if len(others):
+            (keys["feasible"],) = axes.plot(others[x], others[y], "o", color=_OTHERS, markersize=4, alpha=0.6)
+        axes.plot(front[x], front[y], "-" if len(spec.objectives) == 2 else "", color=_FRONT, linewidth=1)
+        _error_bars(axes, front, x, y)
+        axes.plot(front[x], front[y], "o", color=_FRONT, markersize=6)
+        for _, row in _shown(front, _MOST_TIPS).iterrows():
+            (keys["Pareto set"],) = axes.plot(row[x], row[y], "o", color=_FRONT, markersize=6)
+            plot.tip(keys["Pareto set"], _tip(f"design {row['design']:.0f}", row, spec))
+        if not result.base["error"]:
+            (keys["base device"],) = axes.plot(
+                result.base[x], result.base[y], "*", color=_BASE, markersize=14
             )
-        )
-    for number, name in enumerate(spec.compare):
-        row = result.table.iloc[number]
-        figure.add_annotation(x=row[x], y=row[y], text=escaping.escape(name))
-    figure.update_layout(xaxis_title=x, yaxis_title=y, height=550)
-    return figure
+            plot.tip(keys["base device"], _tip(f"base, {spec.base}", result.base, spec))
+        for at, name in enumerate(spec.compare):
+            row = result.table.iloc[at]
+            axes.annotate(name, (row[x], row[y]), (6, 6), textcoords="offset points")
+        axes.set(xlabel=_head(x), ylabel=_head(y))
+        axes.grid()
+        few_ticks(axes.xaxis, plot, _short)
+        few_ticks(axes.yaxis, plot, _short)
+        plot.legend(keys)
+
+    left_out = len(good) - len(front) - len(others)
+    caption = f"{left_out} of the designs that are not of the Pareto set are not drawn." if left_out else ""
+    return drawing("explore-pareto", draw, 480, caption, narrow_height_px=360, title="Pareto set")
 
 
-def _bars_of(rows: pd.DataFrame, objective: str, colour: str) -> dict[str, Any] | None:
-    """Error bars from p05 to p95; None for what is sure, and for designs whose intervals were not looked at."""
-    if f"{objective}.p05" not in rows or rows[f"{objective}.p05"].isna().all():
-        return None
-    up, down = rows[f"{objective}.p95"] - rows[objective], rows[objective] - rows[f"{objective}.p05"]
-    return {
-        "type": "data", "symmetric": False, "array": up.fillna(0).tolist(), "arrayminus": down.fillna(0).tolist(), "color": colour,
-        "thickness": 1, "width": 2,
-    }  # fmt: skip
+def _error_bars(axes: Any, rows: pd.DataFrame, x: str, y: str) -> None:
+    """From p05 to p95; none for what is sure, and for designs whose intervals were not looked at."""
+    for name, way in ((x, "xerr"), (y, "yerr")):
+        if f"{name}.p05" in rows:
+            known = rows[rows[f"{name}.p05"].notna()]
+            reach = [known[name] - known[f"{name}.p05"], known[f"{name}.p95"] - known[name]]
+            axes.errorbar(known[x], known[y], **{way: reach}, fmt="none", ecolor=_FRONT, elinewidth=1, capsize=2, alpha=0.6)  # fmt: skip
 
 
-def _hover(row: pd.Series, spec: Any) -> str:
-    parts = [f"design {row['design']}"]
-    parts += [f"{name} {row[name]:.4g}" for name in (*spec.parameters, *spec.objectives)]
+def _tip(name: str, row: Any, spec: Any) -> str:
+    parts = [name]
+    parts += [f"{label(each)}: {_short(float(row[each]))}" for each in (*spec.parameters, *spec.objectives)]
     if row.get("unsure"):
         parts.append(f"order not sure with {row['unsure']}")
-    return "<br>".join(parts)
+    return "; ".join(parts)
 
 
-def _parallel(result: Exploration) -> Any:
-    go, spec = _go(), result.spec
+def _parallel(result: Exploration) -> Drawing | None:
+    """An axis a row, so that names stand beside it whatever the width."""
+    spec = result.spec
     good = result.table[result.table.feasible]
-    if good.empty:
+    names = [name for name in (*spec.varied, *spec.objectives) if good[name].notna().all()]
+    if good.empty or not names:
         return None
-    names = [*spec.varied, *spec.objectives]
-    dimensions = [
-        {"label": name, "values": good[name].tolist()} for name in names if good[name].notna().all()
-    ]
-    line = {"color": good.pareto.astype(int).tolist(), "colorscale": [[0, "#c0c4cc"], [1, "#4269d0"]]}
-    figure = go.Figure(go.Parcoords(dimensions=dimensions, line=line))
-    figure.update_layout(height=500)
-    return figure
+    with_base = [] if result.base["error"] else [result.base]
+    low = {name: min(good[name].min(), *(float(each[name]) for each in with_base)) for name in names}
+    high = {name: max(good[name].max(), *(float(each[name]) for each in with_base)) for name in names}
+    others, front = _shown(good[~good.pareto], _MOST_LINES), _shown(good[good.pareto], _MOST_LINES)
 
+    def draw(plot: Plot) -> None:
+        axes = plot.figure.add_subplot()
+        places = range(len(names))
 
-def _bars(result: Exploration) -> Any:
-    go, subplots = _go(), library("plotly.subplots", "report")
-    table = result.sensitivity
-    figure = subplots.make_subplots(
-        rows=1, cols=2, subplot_titles=("Elasticity", "Importance"), shared_yaxes=True
-    )
-    for number, objective in enumerate(result.spec.objectives):
-        rows = table[table.objective == objective]
-        for column, what in enumerate(("elasticity", "importance"), 1):
-            figure.add_trace(
-                go.Bar(
-                    y=rows.parameter.tolist(),
-                    x=[value if value == value else None for value in rows[what]],
-                    orientation="h",
-                    name=objective,
-                    legendgroup=objective,
-                    showlegend=column == 1,
-                    marker={"color": _COLOURS[number % len(_COLOURS)]},
-                ),
-                row=1,
-                col=column,
-            )
-    figure.update_layout(height=160 + 60 * len(result.spec.varied) * len(result.spec.objectives) // 2)
-    return figure
+        def line(row: Any, **style: Any) -> Any:
+            spread = [(float(row[name]) - low[name]) / ((high[name] - low[name]) or 1.0) for name in names]
+            return axes.plot(spread, places, **style)[0]
 
-
-def _limits(result: Exploration) -> Any:
-    limits = result.limits[~result.limits.design.str.startswith("design ")]
-    return _stacked(result, limits, "design") if len(limits) else None
-
-
-def _categories(result: Exploration) -> Any:
-    limits = result.limits
-    front = limits[limits.design.str.startswith("design ")].design.unique()
-    shown = limits[limits.design.isin(["middle", *front[:3]])]
-    if shown.empty:
-        return None
-    return _stacked(result, shown.assign(design=shown.category + " (" + shown.design + ")"), "design")
-
-
-def _stacked(result: Exploration, limits: pd.DataFrame, by: str) -> Any:
-    go = _go()
-    weights = {item.label: item.weight for item in result.spec.workloads}
-    weighted = limits.assign(seconds=limits.seconds * limits.workload.map(weights))
-    order = list(dict.fromkeys(weighted[by]))
-    if by == "design" and len(order) > 1 and "(" in order[0]:
-        order = sorted(order)
-    figure = go.Figure()
-    for colour, limit in zip(_COLOURS, LIMITS, strict=True):
-        seconds = weighted[weighted.limit == limit].groupby(by).seconds.sum()
-        if len(seconds):
-            figure.add_trace(
-                go.Bar(
-                    y=order,
-                    x=[float(seconds.get(name, 0.0)) for name in order],
-                    orientation="h",
-                    name=limit,
-                    marker={"color": colour},
+        keys: dict[str, Any] = {}
+        for _, row in others.iterrows():
+            keys["feasible"] = line(row, color=_OTHERS, linewidth=0.8, alpha=0.7)
+        for _, row in front.iterrows():
+            keys["Pareto set"] = line(row, color=_FRONT, linewidth=1.2, alpha=0.8)
+            plot.tip(keys["Pareto set"], _tip(f"design {row['design']:.0f}", row, spec))
+        for base in with_base:
+            keys["base device"] = line(base, color=_BASE, linewidth=2.2, linestyle="--")
+            plot.tip(keys["base device"], _tip(f"base, {spec.base}", base, spec))
+        for at, name in enumerate(names):
+            axes.axhline(at, color=THEME["muted"].light, linewidth=0.8, zorder=0)
+            for end, value, side in ((0, low[name], "left"), (1, high[name], "right")):
+                axes.text(
+                    end,
+                    at + 0.12,
+                    _short(value),
+                    ha=side,
+                    va="top",
+                    color=THEME["muted"].light,
+                    bbox=_UNDER_TEXT,
                 )
-            )
-    figure.update_layout(barmode="stack", xaxis_title="seconds of the mix", height=140 + 24 * len(order))
-    figure.update_yaxes(autorange="reversed")
-    return figure
+        axes.set_yticks(places, [plot.wrapped(_head(name)) for name in names])
+        axes.set_ylim(len(names) - 0.4, -0.5)
+        axes.set_xticks([])
+        axes.tick_params(axis="y", length=0)
+        for spine in axes.spines.values():
+            spine.set_visible(False)
+        plot.legend(keys)
+
+    return drawing("explore-parallel", draw, 80 + 56 * len(names), title="Parallel coordinates")
+
+
+def _sensitivity(result: Exploration) -> Drawing:
+    found, spec = result.sensitivity, result.spec
+    parameters = list(dict.fromkeys(found.parameter))
+    height = 0.8 / len(spec.objectives)
+
+    def draw(plot: Plot) -> None:
+        panels = plot.figure.subplots(*((2, 1) if plot.narrow else (1, 2)), sharey=True)
+        keys: dict[str, Any] = {}
+        for axes, what in zip(panels, ("elasticity", "importance"), strict=True):
+            for at, objective in enumerate(spec.objectives):
+                values = found[found.objective == objective].set_index("parameter")[what]
+                for place, name in enumerate(parameters):
+                    if values[name] == values[name]:
+                        (mark,) = axes.barh(
+                            place + (at + 0.5) * height - 0.4, values[name], height, color=series(at).light
+                        )
+                        plot.tip(mark, f"{what} of {label(objective)} to {label(name)}: {values[name]:+.3f}")
+                        keys[label(objective)] = mark
+            axes.set_yticks(range(len(parameters)), [plot.wrapped(_head(name)) for name in parameters])
+            axes.set_title(what.capitalize(), fontsize="medium")
+            axes.axvline(0, color=THEME["muted"].light, linewidth=1)
+            axes.grid(axis="x")
+            few_ticks(axes.xaxis, plot, lambda value: f"{value:g}")
+        panels[0].set_ylim(len(parameters) - 0.4, -0.6)
+        plot.legend(keys)
+
+    px = 100 + (14 + 16 * len(spec.objectives)) * len(parameters)
+    return drawing("explore-sensitivity", draw, px, narrow_height_px=60 + 2 * px, title="Sensitivity")
+
+
+def _limits(result: Exploration) -> Drawing | None:
+    limits = result.limits[~result.limits.design.str.startswith("design ")]
+    limits = limits.sort_values("design", key=lambda names: names != "base", kind="stable")
+    return _stacked("explore-limits", result, limits, lambda row: _around(row["design"]), "What limits it")
+
+
+def _around(design: str) -> str:
+    """'hbm_bytes_per_s -' in words."""
+    name, _, sign = design.partition(" ")
+    return (
+        f"{label(name)}: 10 % {'more' if sign == '+' else 'less'}"
+        if sign
+        else f"{name} device"
+        if name == "base"
+        else name
+    )
+
+
+def _categories(result: Exploration) -> Drawing | None:
+    limits = result.limits
+    front = list(limits[limits.design.str.startswith("design ")].design.unique()[:3])
+    shown = limits[limits.design.isin(["base", "middle", *front])].sort_values("category", kind="stable")
+    return _stacked(
+        "explore-categories", result, shown, lambda row: f"{row['category']}, {row['design']}", "What limits each category"
+    )  # fmt: skip
+
+
+def _stacked(
+    name: str, result: Exploration, limits: pd.DataFrame, by: Callable[[Any], str], title: str
+) -> Drawing | None:
+    if limits.empty:
+        return None
+    weights = {item.label: item.weight for item in result.spec.workloads}
+    seconds = limits.seconds * limits.workload.map(weights)
+    rows = limits.apply(by, axis=1)
+    sums = seconds.groupby([rows, limits.limit], sort=False).sum()
+    least = _LEAST_SHARE * sums.groupby(level=0).sum().max()
+    shown = [
+        (row, [Part(BOUNDS[limit], float(sums[row, limit]), named(limit).light, f"{row}: {BOUNDS[limit]} {sums[row, limit]:.3g} s")
+               for limit in LIMITS if sums.get((row, limit), 0.0) >= least])
+        for row in dict.fromkeys(rows)
+    ]  # fmt: skip
+    kept = [(row, parts) for row, parts in shown if parts]
+    height = 60 + 24 * len(kept)
+    return drawing(
+        name, bars(kept, "time of the mix, s"), height, narrow_height_px=60 + 36 * len(kept), title=title
+    )

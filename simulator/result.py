@@ -6,6 +6,7 @@ Everything printed, plotted or written comes from here. Tables are pandas DataFr
 from __future__ import annotations
 
 import itertools
+import os
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -18,7 +19,6 @@ from simtti.simulator.as_dict import as_dict
 from simtti.simulator.attention_of_run import AttentionKernels, attention_kernels, by_kind, sequence_lengths
 from simtti.simulator.closed_form import RESOURCES, bottleneck
 from simtti.simulator.coverage import Coverage, without_model
-from simtti.simulator.engine import power
 from simtti.simulator.engine.intervals import overlap_s, union
 from simtti.simulator.engine.outcome import (
     KernelInterval,
@@ -33,6 +33,7 @@ from simtti.simulator.engine.program import MAIN
 from simtti.simulator.kernel_table import kernel_table
 from simtti.simulator.lowering.lower import Lowered
 from simtti.simulator.policy import Policy
+from simtti.simulator.power_of_run import power_figures
 from simtti.simulator.share import SeveralGPUs
 from simtti.simulator.uncertainty.draws import Draws, RunIntervals, run_draws, run_intervals
 from simtti.workloads.trace import Operator, Trace
@@ -305,29 +306,7 @@ class Result:
     def power(self) -> dict[str, float]:
         """Board power in watts, on average and over the most demanding window; and the mean clock of kernels as a share of the boost
         clock. A window is what the limit is held over: launches of `power.RESPONSE_S`, or so many short steps."""
-        peak_w = end_s = spent_j = lasted_s = 0.0
-        passed_over = False
-        for item in self.repetitions:
-            if passed_over and item.launches:
-                end_s = item.ran.start_s[0]
-            passed_over = item.times > 1
-            for end, joules in item.governed.windows:
-                begin_s, end_s = end_s, max(end_s, item.ran.end_s[end - 1])
-                spent_j += joules * item.times
-                lasted_s += (end_s - begin_s) * item.times
-                if lasted_s >= power.RESPONSE_S:
-                    peak_w = max(peak_w, spent_j / lasted_s)
-                    spent_j = lasted_s = 0.0
-        kernel_s = sum(interval.duration_s * times for interval, times in self.distinct_kernels)
-        clocked_s = sum(
-            interval.clock * interval.duration_s * times for interval, times in self.distinct_kernels
-        )
-        average_w = self.energy_j / self.latency_s
-        return {
-            "average_w": average_w,
-            "peak_w": max(average_w, peak_w + self.hardware.static_power_w),
-            "clock": clocked_s / kernel_s if kernel_s else 1.0,
-        }
+        return power_figures(self)
 
     @cached_property
     def unlowered(self) -> dict[str, float]:
@@ -421,3 +400,15 @@ class Result:
     def to_dict(self, interval: bool = True) -> dict[str, Any]:
         """The result as `simtti run --json` writes it, with the intervals or without."""
         return as_dict(self, interval)
+
+    def report(self, path: str | os.PathLike[str], *, interval: bool = True) -> None:
+        """Write what was found as one HTML page that needs nothing else. The same result gives the same bytes.
+
+        interval: with the intervals, or without.
+
+        Raises:
+            InputError: the file cannot be written; matplotlib or Jinja2 is not installed.
+        """
+        from simtti.pages.run import write  # circle: it shows a Result
+
+        write(self, path, interval)

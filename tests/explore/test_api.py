@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import yaml
 from explored import SPEC
+from parsed_page import check
 
 from simtti.explore.analysis import unsure
 from simtti.explore.api import explore
@@ -180,12 +181,19 @@ def test_two_processes_share_a_study(tmp_path):
     assert len(pd.read_parquet(out / "results.parquet")) == 90
 
 
-def test_the_report_needs_nothing_else(finished):
-    pytest.importorskip("plotly")
+def test_the_report_needs_nothing_else_and_marks_the_base(finished):
+    pytest.importorskip("matplotlib")
+    pytest.importorskip("jinja2")
     from simtti.explore.report import html
 
-    page = html(finished[0])
-    assert page == html(finished[0])
+    text = html(finished[0])
+    assert text == html(finished[0])
+    page = check(text)
     for title in ("Pareto set", "Parallel coordinates", "Sensitivity", "What limits it", "By category"):
-        assert f"<h2>{title}</h2>" in page
-    assert "<script src=" not in page
+        assert title in page.heads
+    assert sum(tip.startswith("base, h100-sxm; ") for tip in page.tips) == 4  # two plots, wide and narrow
+    assert "base device" in page.drawn
+    assert "Latency, s" in page.drawn
+    limits = set(finished[0].limits[finished[0].limits.seconds > 0].limit)
+    assert "link" not in limits
+    assert "link" not in page.drawn  # what is not used has no place in a legend

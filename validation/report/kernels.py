@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from simtti.hw_configs.devices import read
 from simtti.hw_configs.schema import calibration
+from simtti.pages.document import Cell, Fact, Report, Section, Table, table
 from simtti.validation.judge.kernels import UNSEEN, Evaluation, noise, size_order
 from simtti.validation.report import charts, tables
-from simtti.validation.report.document import Cell, Fact, Report, Section, Table, table
 from simtti.validation.report.tables import BIAS_LIMIT, MAPE_LIMIT
 from simtti.validation.report.terminal import print_lines, print_table
 from simtti.words import (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from simtti.validation.report.document import Report, Table
+from simtti.pages.document import Report, Table
 
 
 def text(report: Report) -> str:
@@ -12,7 +12,7 @@ def text(report: Report) -> str:
     for paragraph in report.summary:
         lines += [paragraph, ""]
     if report.cautions:
-        lines += ["## Where not to trust it", "", *(f"- {line}" for line in report.cautions), ""]
+        lines += [f"## {report.cautions_title}", "", *(f"- {line}" for line in report.cautions), ""]
     for section in report.sections:
         tables = [block for block in section.blocks if isinstance(block, Table)]
         if not tables:

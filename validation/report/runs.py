@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from simtti.errors import InputError
+from simtti.pages.document import Fact, Report, Section, Table, table
 from simtti.validation.fit.leave_out import LEAST_RUNS
 from simtti.validation.judge.error_figures import Figures, figures
 from simtti.validation.judge.runs import (
@@ -19,7 +20,6 @@ from simtti.validation.judge.runs import (
 )
 from simtti.validation.measurements.table import RUN_COLUMNS
 from simtti.validation.report import charts, tables
-from simtti.validation.report.document import Fact, Report, Section, Table, table
 from simtti.validation.report.tables import BIAS_LIMIT, MAPE_LIMIT, bias_cell, error_cell
 from simtti.validation.report.terminal import print_lines, print_table
 from simtti.words import (

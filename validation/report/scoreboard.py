@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from simtti.hw_configs.engines import DEFAULT
+from simtti.pages.document import Fact, Report, Section, Table, table
 from simtti.validation.judge.error_figures import figures
 from simtti.validation.judge.runs import INTERVAL_S, unknown_devices
 from simtti.validation.report import charts, tables
-from simtti.validation.report.document import Fact, Report, Section, Table, table
 from simtti.validation.report.terminal import print_lines, print_table
 from simtti.words import count, joined, percent, seconds, signed, whole
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
+from simtti.pages.document import Cell, Table, table
 from simtti.simulator.uncertainty.residuals import Interval
 from simtti.validation.judge.counters import HBM_LIMIT, HIT_RATE_LIMIT
 from simtti.validation.judge.error_figures import Figures, cover, figures
 from simtti.validation.judge.kernels import INTERVAL_US, explain, noise, shape_text, size_order
-from simtti.validation.report.document import Cell, Table, table
 from simtti.words import count, number, percent, seconds, signed
 
 if TYPE_CHECKING:

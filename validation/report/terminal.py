@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from simtti.validation.report.document import Table
+from simtti.pages.document import Table
 
 
 def print_table(table: Table, title: str = "") -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from itertools import pairwise
 from typing import Any
 
-from simtti.validation.report.document import Section, Table, table
+from simtti.pages.document import Section, Table, table
 from simtti.validation.study import counters
 from simtti.validation.study.accounting import attention_s, domain_sum
 from simtti.validation.study.charts import bars

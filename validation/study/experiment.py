@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from simtti.validation.report.document import Cell, Section, Table
+from simtti.pages.document import Cell, Section, Table
 from simtti.validation.study.points import Point
 from simtti.words import count, number
 

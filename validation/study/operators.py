@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from simtti.validation.report.document import Section
+from simtti.pages.document import Section
 from simtti.validation.study.accounting import attention_s
 from simtti.validation.study.charts import bars
 from simtti.validation.study.experiment import Experiment, Rows, got, shown

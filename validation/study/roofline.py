@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from simtti.hw_configs.hardware import Hardware
-from simtti.validation.report.document import Section
+from simtti.pages.document import Section
 from simtti.validation.study.charts import lines
 from simtti.validation.study.experiment import Experiment, Rows, got, shown
 from simtti.validation.study.plan import Plan

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
-from simtti.validation.report.document import Section
+from simtti.pages.document import Section
 from simtti.validation.study.charts import lines
 from simtti.validation.study.experiment import Experiment, Rows, got, shown
 from simtti.validation.study.plan import Plan

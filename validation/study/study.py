@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from simtti.files import write_text
 from simtti.hw_configs.devices import load
 from simtti.hw_configs.hardware import Hardware
-from simtti.validation.report.document import Cell, Fact, Report, Section, Table, table
+from simtti.pages.document import Cell, Fact, Report, Section, Table, table
 from simtti.validation.study import captured, image_sizes, operators, roofline, sequences, video
 from simtti.validation.study.experiment import Experiment, Rows
 from simtti.validation.study.findings import Finding, findings
@@ -147,7 +147,8 @@ def print_findings(study: Study) -> None:
 
 def write(study: Study, out: str | os.PathLike[str]) -> None:
     """study.html, study.md, findings.csv and a CSV for each figure in the folder `out`."""
-    from simtti.validation.report import markdown, page
+    from simtti.pages import page
+    from simtti.validation.report import markdown
 
     folder = Path(out)
     content = report(study)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
-from simtti.validation.report.document import Section, Table
+from simtti.pages.document import Section, Table
 from simtti.validation.study.accounting import domain_sum
 from simtti.validation.study.charts import bars, lines
 from simtti.validation.study.experiment import Experiment, Rows, got, shown, slope

@@ -112,7 +112,7 @@ def test_nothing_run_is_said_and_nothing_is_met():
 
 
 def test_files_and_figures(found, tmp_path):
-    pytest.importorskip("plotly")
+    pytest.importorskip("matplotlib")
     result = study.evaluate(found, SMALL, HARDWARE)
     study.write(result, tmp_path)
     names = {name for experiment in result.experiments for name in experiment.figures}
@@ -236,7 +236,7 @@ def test_baseline_attention_has_copies_and_flash_has_none():
 
 
 def test_the_command_names_what_is_wrong(tmp_path):
-    pytest.importorskip("plotly")
+    pytest.importorskip("matplotlib")
     result = CliRunner().invoke(main, ["validate", "study", "--hw", "a200", "-o", str(tmp_path)])
     assert result.exit_code
     assert "a200" in result.output

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
+import subprocess
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -13,7 +14,7 @@ from simtti.hw_configs.devices import DIRECTORY
 from simtti.hw_configs.families import FILES
 from simtti.journal import code_hash
 
-_PACKAGES = ("simtti", "numpy", "pandas", "simpy", "scipy", "plotly")
+_PACKAGES = ("simtti", "numpy", "pandas", "simpy", "scipy", "matplotlib")
 _TABLES = (".csv", ".parquet")
 
 
@@ -34,6 +35,20 @@ def provenance(files: Sequence[str], hw: str | None = None) -> tuple[tuple[str, 
     found.append(("Python", platform.python_version()))
     found += [(name, _version(name)) for name in _PACKAGES]
     return tuple(found)
+
+
+def commit() -> str | None:
+    """The commit of the checkout that simtti runs from; None where it is none, or git is not there. Changes since are in the code's
+    hash alone."""
+    root = Path(__file__).resolve().parents[1]
+    try:
+        said = subprocess.run(
+            ["git", "-C", str(root), "rev-parse", "--show-toplevel", "HEAD"], capture_output=True, text=True, timeout=5, check=True
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return None
+    top, found = said.stdout.splitlines()
+    return found if Path(top) == root else None
 
 
 def _sha256(path: Path) -> str:

@@ -30,26 +30,25 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Chart:
-    """A plotly figure: traces and layout as plain data.
+class Drawing:
+    """A plot as SVG, for a wide screen and for a narrow one (`drawing.drawing`).
 
-    name: of its element on the page, unique there. small: stands in a row with its neighbours that are small as well.
+    name: of its element on the page, unique there. narrow: '' for one that is small: it stands in a row with its neighbours that are
+    small as well, under its title.
     """
 
     name: str
-    data: tuple[dict[str, Any], ...]
-    layout: dict[str, Any]
+    wide: str
+    narrow: str
     caption: str = ""
-    height_px: int = 420
     title: str = ""
-    small: bool = False
 
 
 @dataclass(frozen=True)
 class Section:
     title: str
     text: tuple[str, ...] = ()
-    blocks: tuple[Table | Chart, ...] = ()
+    blocks: tuple[Table | Drawing, ...] = ()
     folded: bool = False  # shown closed on a page: detail that few look up
 
 
@@ -69,9 +68,8 @@ class Report:
     summary: tuple[str, ...]
     cautions: tuple[str, ...]
     sections: tuple[Section, ...]
-
-    def charts(self) -> Iterable[Chart]:
-        return (block for section in self.sections for block in section.blocks if isinstance(block, Chart))
+    summary_title: str = "How good it is"
+    cautions_title: str = "Where not to trust it"
 
 
 def table(
