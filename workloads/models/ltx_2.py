@@ -77,7 +77,7 @@ def record_ltx_2(options: Options, recording: Recording) -> None:
 WORKLOADS = (
     Workload(
         name="ltx-2",
-        task="text-to-video with audio",
+        task="text-to-video",
         architecture="latent video and audio diffusion transformer",
         defaults=Options(height=512, width=768, steps=40, frames=121, dtype="bf16", guidance=4.0),
         parameters={
