@@ -90,6 +90,14 @@ class VectorProducts(NamedTuple):
     loads_in_flight: float
 
 
+class PackedProducts(NamedTuple):
+    """Products with weights of four bits that each tile unpacks for itself."""
+
+    step_slots: float
+    efficiency: float
+    latency_cycles: float
+
+
 class AttentionStyle(NamedTuple):
     """How a fused attention library's kernels spend their time."""
 
@@ -327,6 +335,7 @@ GROUPS: dict[str, Group] = {
     "gemm_cuda_cores": Group(CudaCoreProducts),
     "gemm_tiny": Group(TinyProducts),
     "gemm_vector": Group(VectorProducts),
+    "gemm_packed": Group(PackedProducts),
     "scaled_fp8": Group(GemmStyle),
     "scaled_block": Group(GemmStyle, inherits="scaled_fp8"),
     "scaled_fp4": Group(GemmStyle, inherits="scaled_fp8"),
@@ -387,6 +396,7 @@ class Groups:
     gemm_cuda_cores: CudaCoreProducts
     gemm_tiny: TinyProducts
     gemm_vector: VectorProducts
+    gemm_packed: PackedProducts
     scaled_fp8: GemmStyle
     scaled_block: GemmStyle
     scaled_fp4: GemmStyle

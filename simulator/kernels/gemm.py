@@ -68,7 +68,8 @@ from simtti.simulator.kernels.gemm_tiles import (
     sgemm_products,
 )
 from simtti.simulator.kernels.gemv import gemv
-from simtti.simulator.kernels.machine import FP32_BYTES, LANES, by_warps
+from simtti.simulator.kernels.machine import FP32_BYTES, LANES
+from simtti.simulator.kernels.packed_weights import packed_product
 from simtti.simulator.kernels.scaled_gemm import (
     FORMATS,
     ScaledGemm,
@@ -394,19 +395,13 @@ def _lower_integer(operator: Operator, target: Target) -> list[Kernel]:
     return gemm(Gemm(m, n, k, dtype="int8", reads=reads, writes=writes), target.hardware)
 
 
-# exact: instructions that make a half of four bits: lop3 and fma of pairs, tinygemm's I4 layouts
-UNPACKING = 1.5
-WEIGHT_ROWS = 16  # exact: rows of the input that share an unpacked weight: m16n8k16, tinygemm's tile
-
-
 def _lower_int4(operator: Operator, target: Target) -> list[Kernel]:
-    """aten::_weight_int4pack_mm (tinygemm): weights that each CTA unpacks for its tile, 16-bit products by instructions of a warp."""
-    x, writes = operator.inputs[0], writes_of(operator)
-    m, n, k = x.shape[0], operator.outputs[0].shape[-1], x.shape[1]
-    problem = Gemm(m, n, k, dtype=x.dtype, reads=reads_of(operator), writes=writes)
-    product, *rest = gemm(problem, by_warps(target.hardware))
-    slots = product.issue_slots + UNPACKING * product.tensor_flops / (2.0 * WEIGHT_ROWS)
-    return [dataclasses.replace(product, name=f"{product.name}_int4", issue_slots=slots), *rest]
+    """aten::_weight_int4pack_mm: see `packed_weights`. The third operand is the group's size, the fourth its scales and zeros."""
+    x, n = operator.inputs[0], operator.outputs[0].shape[-1]
+    scales = operator.inputs[-1]
+    group = max(1, round(x.shape[1] * n * 2 / max(scales.numel, 1)))
+    reads, writes = reads_of(operator), writes_of(operator)
+    return [packed_product(x.shape[0], n, x.shape[1], group, reads, writes, target.hardware, x.dtype)]
 
 
 # ---- rows of a table

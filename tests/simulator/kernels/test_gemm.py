@@ -18,6 +18,7 @@ from simtti.simulator.closed_form import lone_execution_s, lone_time_s
 from simtti.simulator.kernel import Access, ctas_per_sm
 from simtti.simulator.kernels.gemm import COLD, MOST_BATCH, REPLAYED, Gemm, gemm
 from simtti.simulator.kernels.gemm_choice import Traffic, choose
+from simtti.simulator.kernels.packed_weights import packed_product
 from simtti.simulator.lowering.lower import Lowering
 from simtti.simulator.lowering.registry import kernels_of
 from simtti.simulator.policy import Policy
@@ -368,3 +369,20 @@ def test_only_hopper_has_two_libraries(name):
     assert device.pytorch == ("2.6" if name.startswith(("h100", "h800")) else "2.11")
     old, new = (time_s(512, 4096, 4096, with_pytorch(device, library)) for library in ("2.6", "2.11"))
     assert (old == new) == (device.matrix_unit != "wgmma")
+
+
+def test_weights_of_four_bits_are_unpacked_for_every_sixteen_rows():
+    """tinygemm: a tile of 16 x 8 a CTA, inputs and weights from L2 anew for each, so that rows beyond a tile cost as much again each."""
+    device = devices.load("a100-sxm")
+
+    def product(m):
+        return packed_product(m, 4096, 4096, 128, (), (), device, "bf16")
+
+    few, many = product(16), product(16 * 4096)
+    assert (few.grid, many.grid) == (512, 4096 * 512)
+    assert few.l2_bytes == many.l2_bytes > 16 * 4096 * 2 + 8 * 4096 / 2
+    assert many.tensor_flops * many.grid == many.flops
+    l2_s = many.grid * many.l2_bytes / (device.l2_attained_bytes_per_s * many.memory_efficiency)
+    assert lone_time_s(many, device) == pytest.approx(l2_s, rel=0.02)
+    in_16_bits = sum(lone_time_s(each, device) for each in gemm(Gemm(16 * 4096, 4096, 4096), device))
+    assert lone_time_s(many, device) > 5 * in_16_bits
