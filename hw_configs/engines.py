@@ -16,12 +16,14 @@ DEFAULT = "diffusers"
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """attention: (architecture, library), the last for all others. launch, pytorch: as the options of `simtti run`."""
+    """attention: (architecture, library), the last for all others. launch, pytorch: as the options of `simtti run`. traced: what it
+    runs was looked at operator by operator; of others only what their sources say is known."""
 
     name: str
     attention: tuple[tuple[str, str], ...]
     launch: str
     pytorch: str | None
+    traced: bool = False
 
     def attention_on(self, architecture: str) -> str:
         """The library it calls on a device of an architecture."""
@@ -34,6 +36,7 @@ class _Fields(BaseModel):
     attention: dict[str, str]
     launch: str
     pytorch: str | None = None
+    traced: bool = False
     source: str
 
 
@@ -44,7 +47,7 @@ def engines() -> dict[str, Engine]:
     found = {}
     for name, fields in content.items():
         one = _Fields(**fields)
-        found[name] = Engine(name, tuple(one.attention.items()), one.launch, one.pytorch)
+        found[name] = Engine(name, tuple(one.attention.items()), one.launch, one.pytorch, one.traced)
     return found
 
 

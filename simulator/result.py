@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from simtti.hw_configs.engines import Engine
 from simtti.hw_configs.hardware import Hardware
 from simtti.hw_configs.hosts import Host
 from simtti.simulator.as_dict import as_dict
@@ -71,6 +72,7 @@ class Result:
     several_gpus: SeveralGPUs | None = None
     latency_by_host: dict[str, float] = field(default_factory=dict)  # see by_host
     coverage: Coverage | None = None
+    engine: Engine | None = None  # who runs it; None: as the trace has it
     timing: str = "model"  # or 'measured', 'hybrid': whose times the kernels have (see run)
 
     # ---- time

@@ -201,7 +201,7 @@ def run(
         raise InputError(
             f"the trace of {found.workload} launches no kernel that is known: there is nothing to time"
         )
-    result.coverage, result.timing = covered, timing
+    result.coverage, result.timing, result.engine = covered, timing, chosen
     if by_host and degrees.gpus == 1:
         result.latency_by_host = latency_by_host(result, measured)
     result.wall_s = time.perf_counter() - began

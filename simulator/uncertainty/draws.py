@@ -46,7 +46,8 @@ _LEAST_S = 1e-12
 class Shares:
     """draws.yaml: the shares of a residual's variance that all of a run and that a family have in common; the standard deviation of the
     host's costs, in logs; the scale of what software and machine add to a whole run, in logs, by standing; the standard deviation of its
-    energy, in logs, by standing, and the units (see `families.unit`) on which energies were fitted."""
+    energy, in logs, by standing, and the units (see `families.unit`) on which energies were fitted; what an engine whose operators nobody
+    traced adds to whole_scale, and each doubling of the GPUs, in logs."""
 
     run: float
     family: float
@@ -54,6 +55,8 @@ class Shares:
     whole_scale: Mapping[str, float]
     energy_sd: Mapping[str, float]
     energy_units: tuple[str, ...] = ()
+    engine_scale: float = 0.0
+    gpus_scale: float = 0.0
 
 
 class Draws(NamedTuple):
@@ -142,20 +145,27 @@ def draws(result: Result, table: Residuals, common: Shares, count: int = DRAWS) 
     hardware = result.hardware
     found = operator_factors(result, table, common, normal)
     host = np.exp(common.host_sd * normal.of("host"))
+    on_all = result.several_gpus or result
+    gpus = result.several_gpus.gpus if result.several_gpus else 1
+    scale = common.whole_scale[worst_standing(result, table)]
     whole = np.exp(
-        common.whole_scale[worst_standing(result, table)] * heavy(normal.of("whole", unit(hardware)))
+        scale * heavy(normal.of("whole", unit(hardware)))
+        + _engine_scale(result, common) * heavy(normal.of("engine"))
+        + common.gpus_scale * np.log2(gpus) * normal.of("gpus", gpus)
     )
     # The prediction itself, walked beside the draws, ties them to what the simulation found with contention.
     with_own = np.hstack([np.ones((len(found.factors), 1)), found.factors])
     own_s, *drawn_s = _walk(result, found._replace(factors=with_own), np.hstack([1.0, host]))
-    on_all = result.several_gpus or result
     latency_s = np.array(drawn_s) * whole * (on_all.latency_s / own_s)
-    gpus = result.several_gpus.gpus if result.several_gpus else 1
     static_j = hardware.static_power_w * latency_s * gpus
     static_of_value_j = hardware.static_power_w * on_all.latency_s * gpus
     energy_j = static_j + max(on_all.energy_j - static_of_value_j, 0.0)
     stands = standing(hardware, "energy", common.energy_units)
     return Draws(latency_s, energy_j * np.exp(common.energy_sd[stands] * normal.of("energy", unit(hardware))))
+
+
+def _engine_scale(result: Result, common: Shares) -> float:
+    return 0.0 if result.engine is None or result.engine.traced else common.engine_scale
 
 
 def heavy(normal: np.ndarray) -> np.ndarray:

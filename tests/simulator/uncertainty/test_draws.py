@@ -205,3 +205,12 @@ def test_a_comparison_says_in_how_many_draws_the_fastest_is_so():
 
 def test_an_interval_takes_the_prediction_in():
     assert Interval(1.1, 1.2, 1.3, 1.4).around(1.0) == Interval(1.0, 1.0, 1.3, 1.4)
+
+
+def test_an_engine_that_nobody_traced_and_more_gpus_are_known_less_well():
+    def width(**options):
+        latency = simtti.run("pixart-sigma", "h100-sxm", launch="graph", **FEW, **options).interval.latency_s
+        return np.log(latency.p95 / latency.p05)
+
+    assert width(engine="xdit") > 1.5 * width()
+    assert width(gpus=4) > 1.05 * width(gpus=2) > width()
