@@ -212,7 +212,7 @@ def _function(what: str) -> Any:
     path = Path(file)
     if not name.isidentifier():
         raise InputError(f"{what}: say which function, as {path}:model")
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise InputError(f"{what}: there is no file {path}")
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None

@@ -116,7 +116,7 @@ class Text:
         return self._raw.tell()
 
     def _opened(self) -> BinaryIO:
-        if self._path.is_dir():
+        if os.path.isdir(self._path):
             raise FileError("is a folder, not a Kineto trace")
         try:
             return self._path.open("rb")

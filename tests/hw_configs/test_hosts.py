@@ -41,7 +41,7 @@ def test_a_file_states_a_base_its_speed_and_what_differs(tmp_path):
         ("base: slow-vm\nmodul_s: 1.0e-6\nsource: what if\n", "modul_s"),
         ("base: slow-vm\n", "source"),
         ("- 3\n", "must be a mapping"),
-        ("a: [\n", "is not YAML"),
+        ("a: [\n", "not valid YAML"),
     ],
 )
 def test_a_mistake_in_a_file_is_named(tmp_path, text, words):

@@ -309,7 +309,7 @@ def test_what_cannot_be_is_said_in_one_line(given, message):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("steps: [full, hit", "is not YAML"),
+        ("steps: [full, hit", "not valid YAML"),
         ("- full", "is no schedule"),
         ("cache: fbcache", "give one of share"),
         ("cache: none\nshare: 0.5", "give one of share"),
