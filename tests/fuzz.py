@@ -22,9 +22,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 import fuzz_answers
+import pandas as pd
 from odd import checked, damaged, mutated, refused_or, write_yaml
 
 from simtti.errors import InputError

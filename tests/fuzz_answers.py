@@ -31,13 +31,19 @@ OPTIONS: dict[str, tuple[Any, ...]] = {
 
 def word(chance: random.Random) -> str:
     """An odd value as a command line has it."""
-    return str(chance.choice(ODD)).replace("\0", "").encode("utf-8", "replace").decode()
+    return _held(str(chance.choice(ODD)).replace("\0", ""))
 
 
 def as_csv(rows: list[dict[str, Any]]) -> bytes:
     """A table; what no file of UTF-8 holds is replaced."""
-    text = "".join(character if not "\ud800" <= character <= "\udfff" else "?" for character in pd.DataFrame(rows).to_csv(index=False))
-    return text.encode()
+    plain = [
+        {str(name): each if isinstance(each, int | float | type(None)) else _held(str(each)) for name, each in row.items()} for row in rows
+    ]  # fmt: skip
+    return pd.DataFrame(plain).to_csv(index=False).encode()
+
+
+def _held(text: str) -> str:
+    return text.encode("utf-8", "replace").decode()
 
 
 def changes(chance: random.Random, folder: Path) -> None:
@@ -92,11 +98,24 @@ def schedule(chance: random.Random, folder: Path) -> None:
 
     if chance.random() < 0.3:
         parts = [f"{chance.choice(['fn=', 'warmup=', 'bn=', 'share=', ''])}{word(chance)}" for _ in range(2)]
-        kinds = cache_of(":".join([chance.choice(["fbcache", "dbcache", "magcache"]), "0.5", *parts])).kinds(10)
+        kinds = cache_of(":".join([chance.choice(["fbcache", "dbcache", "magcache"]), "0.5", *parts])).kinds(
+            10
+        )
     else:
         path = folder / "schedule.yaml"
-        listed = {"cache": "dbcache", "fn": 1, "bn": 0, "steps": ["full", "hit", {"do": "full", "times": 7}, {"run": "0-7,55"}]}
-        by_rule = {"cache": "magcache", "ratios": [1.0, 0.99, 1.01], "threshold": 0.1, "max_skip": 2, "retention": 0.2}
+        listed = {
+            "cache": "dbcache",
+            "fn": 1,
+            "bn": 0,
+            "steps": ["full", "hit", {"do": "full", "times": 7}, {"run": "0-7,55"}],
+        }
+        by_rule = {
+            "cache": "magcache",
+            "ratios": [1.0, 0.99, 1.01],
+            "threshold": 0.1,
+            "max_skip": 2,
+            "retention": 0.2,
+        }
         write_yaml(path, chance.choice([listed, by_rule, {"cache": "teacache", "share": 0.5}]), chance)
         kinds = cache_of(str(path)).kinds(10)
     assert len(kinds) == 10
@@ -110,20 +129,28 @@ def points(chance: random.Random, folder: Path) -> None:
     table = []
     for _ in range(chance.randint(1, 2)):
         chosen = chance.sample(list(OPTIONS), chance.randint(0, 3))
-        row: dict[str, Any] = {"workload": WORKLOAD, "hw": chance.choice(["h100-sxm", "t4", "b200-sxm"]), "steps": STEPS}
+        row: dict[str, Any] = {
+            "workload": WORKLOAD,
+            "hw": chance.choice(["h100-sxm", "t4", "b200-sxm"]),
+            "steps": STEPS,
+        }
         row |= {name: chance.choice(OPTIONS[name]) for name in chosen}
         if chance.random() < 0.8:
-            row = {name: value for name, value in mutated(row, chance).items() if value != "\ud800"}
+            row = mutated(row, chance)
         if chance.random() < 0.97:
             row["steps"] = STEPS  # a million steps take as long as they take
         table.append(row)
     path = folder / "p.csv"
     text = as_csv(table)
     path.write_bytes(damaged(text, chance) if chance.random() < 0.1 else text)
-    found = sweep(path, folder / chance.choice(["o.csv", "o.parquet"]), interval=chance.random() < 0.5, workers=1)
+    found = sweep(
+        path, folder / chance.choice(["o.csv", "o.parquet"]), interval=chance.random() < 0.5, workers=1
+    )
     for row in found.to_dict("records"):
         assert not str(row.get("error")).startswith("internal"), row
-        answered = isinstance(row["latency_s"], float) and math.isfinite(row["latency_s"]) and row["latency_s"] > 0
+        answered = (
+            isinstance(row["latency_s"], float) and math.isfinite(row["latency_s"]) and row["latency_s"] > 0
+        )
         assert answered != isinstance(row.get("error"), str), row
 
 
@@ -275,4 +302,3 @@ def _arguments(name: str, folder: Path) -> list[str]:
 READERS: tuple[Callable[[random.Random, Path], None], ...] = (
     changes, host, prices, schedule, points, published, predictions, results, command,
 )  # fmt: skip
-

@@ -303,7 +303,9 @@ def _whole(place: str, field: str, value: Any, least: int) -> int:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= _MOST:
-        raise InputError(f"{place}: {field} is {value!r}; it must be a whole number from {least} to {_MOST:,}")
+        raise InputError(
+            f"{place}: {field} is {value!r}; it must be a whole number from {least} to {_MOST:,}"
+        )
     return value
 
 

@@ -243,7 +243,7 @@ def _explained(what: str, kind: str) -> Iterator[None]:
         yield
     except InputError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script that ends itself is none that gave a trace
         said = (str(error).strip().splitlines() or [""])[0]
         hint = ""
         if isinstance(error, NotImplementedError) and "::" in str(error):
