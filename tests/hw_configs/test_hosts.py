@@ -50,6 +50,13 @@ def test_a_mistake_in_a_file_is_named(tmp_path, text, words):
     assert words in str(caught.value)
 
 
+def test_a_file_that_is_no_text(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_bytes(b"base: slow-vm\nsource: \xff\xfe\n")
+    with pytest.raises(InputError, match=r"mine\.yaml: cannot be read"):
+        load_host(str(path))
+
+
 def test_a_file_that_is_not_there():
     with pytest.raises(InputError, match=r"nowhere\.yaml: cannot be read"):
         load_host("nowhere.yaml")
