@@ -5,7 +5,6 @@ import random
 import fuzz
 import pytest
 
-
 # Of those that simulate or build a report.
 FEWER = {"points": 5, "published": 8, "predictions": 15, "command": 20}
 
