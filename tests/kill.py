@@ -10,6 +10,7 @@ that nobody killed. A run that ends before it is killed must have that end too; 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import random
@@ -130,7 +131,8 @@ def kills(kind: str, count: int, seed: int, folder: Path) -> list[str]:
         process = subprocess.Popen(
             command(kind, folder, "cut"), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
         )  # fmt: skip
-        time.sleep(chance.uniform(0.0, whole_s))
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(chance.uniform(0.0, whole_s))
         how = chance.choice(SIGNALS)
         place = f"{kind}, kill {number} by {how.name}"
         ended = process.poll() is not None
@@ -178,9 +180,8 @@ def main() -> None:
     for kind in KINDS:
         with tempfile.TemporaryDirectory() as folder:
             found = kills(kind, given.kills, given.seed, Path(folder))
-        print(f"{kind}: {given.kills} kills, {len(found)} wrong", flush=True)
+        print("\n".join([f"{kind}: {given.kills} kills, {len(found)} wrong", *found]), flush=True)
         wrong += found
-    print("\n".join(wrong))
     raise SystemExit(bool(wrong))
 
 
