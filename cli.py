@@ -11,11 +11,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import click
+try:
+    import click
 
-from simtti.commands import answers, exchange, listings, measurements, scoreboard, simulate, traces
-from simtti.errors import InputError
-from simtti.words import plain
+    from simtti.commands import answers, exchange, listings, measurements, scoreboard, simulate, traces
+    from simtti.errors import InputError
+    from simtti.words import plain
+except KeyboardInterrupt:  # while Python still loads, for half a second
+    sys.stderr.write("simtti: error: interrupted before anything was begun\n")
+    sys.exit(2)
 
 
 class _Group(click.Group):
