@@ -154,9 +154,9 @@ def _end_to_end(cells: _Cells) -> Row:
 def _question(cells: _Cells) -> Row:
     note, engine, gpu = cells.text("note"), cells.text("pipeline_or_engine"), cells.text("gpu")
     name, times, several = gpu.partition(" x")
-    if times and not several.isdecimal():
+    if times and not re.fullmatch(r"[1-9]\d{0,3}", several):
         raise UnfitError(f"no device for {gpu}")
-    gpus = min(int(several), _MOST) if times else 1
+    gpus = int(several) if times else 1
     if "implausible" in note:
         raise UnfitError("figures that are implausible")
     row = _common(cells, engine, name) | {"gpus": gpus}
@@ -253,7 +253,7 @@ def _degrees(text: str, gpus: int) -> Row:
         return {}
     words = text.lower()
     found: Row = {}
-    if match := re.search(r"\bvae-(?:patch|pp)-?(\d+)", words):
+    if match := re.search(r"\bvae-(?:patch|pp)-?(\d{1,4})", words):
         if int(match[1]) != gpus:
             raise UnfitError("runs whose VAE some of the GPUs share")
         found["parallel_vae"] = "true"
