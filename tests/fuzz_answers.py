@@ -20,7 +20,7 @@ WORKLOAD, STEPS = "stable-diffusion-1.5", 1
 GEMM = {"op": "gemm", "dtype": "fp16", "m": 64, "n": 64, "k": 64}
 # What a row of a sweep may hold, one that works first.
 OPTIONS: dict[str, tuple[Any, ...]] = {
-    "gpus": (1, 2), "cfg_parallel": (1, 2), "ulysses": (1,), "ring": (1,), "tensor": (1, 2), "guidance": ("on",),
+    "gpus": (1, 2), "pipefusion": (1, 2), "parallel_vae": (True,), "cfg_parallel": (1, 2), "ulysses": (1,), "ring": (1,), "tensor": (1, 2), "guidance": ("on",),
     "engine": ("diffusers", "sglang", "xdit"), "attention": ("flash", "baseline", "cudnn"), "cross_attention": ("math",),
     "mask": ("keep", "drop"), "quantization": ("fp8", "nvfp4", "svdq-int4"), "cache": ("fbcache:0.5", "magcache:0.3"), "lora": (16,),
     "offload": ("none", "model", "sequential", "group"), "pinned": (True, False), "pytorch": ("2.6", "2.11"),
