@@ -213,7 +213,12 @@ def _at_its_clock(merged: dict[str, Any], base: dict[str, Any], content: dict[st
         clocks = [float(each["datasheet"]["clock_hz"]["value"]) for each in (merged, base)]
     except (KeyError, TypeError, ValueError):
         return merged  # the schema will say what is wrong
-    if clocks[0] == clocks[1] or clocks[1] <= 0 or merged.get("architecture") != base.get("architecture"):
+    from simtti.hw_configs.schema import DATASHEET  # pydantic is needed only to read a file
+
+    _, lowest_hz, highest_hz, *_ = DATASHEET["clock_hz"]
+    if not all(lowest_hz <= clock <= highest_hz for clock in clocks):
+        return merged  # and here
+    if clocks[0] == clocks[1] or merged.get("architecture") != base.get("architecture"):
         return merged
     factor = energy_factor(clocks[0] / clocks[1])
     scaled = dict(merged["calibration"])
