@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from simtti.dtypes import DTYPES
 from simtti.errors import unknown
 from simtti.hw_configs.hardware import Hardware
 from simtti.simulator.kernels.attention_math import MATH
@@ -37,7 +36,7 @@ def choose(problem: Attention, hardware: Hardware) -> Choice:
 
     Blackwell's own library stands in for one of Hopper's; flash-attention 2 where the device lacks the tensor-core instructions;
     'efficient' for fp32, large head dims, a mask (native/transformers/cuda/sdp_utils.cpp) and devices before Ampere, as PyTorch's
-    dispatch does; 'math' for types that tensor cores do not multiply (fp64, complex) and where the mask's rows are not dense, as T5's position bias, which no fused kernel takes
+    dispatch does; 'math' where the mask's rows are not dense, as T5's position bias, which no fused kernel takes
     (check_last_dim_stride_equals_1_dense in native/transformers/sdp_utils_cpp.h).
 
     Raises:
@@ -48,8 +47,6 @@ def choose(problem: Attention, hardware: Hardware) -> Choice:
         return Choice(asked, asked)
     if asked not in KERNELS:
         raise unknown("attention kernel", asked, KERNELS)
-    if not DTYPES[problem.dtype].tensor_rate:
-        return Choice(asked, MATH, f"it takes no {problem.dtype}")
     if problem.mask is not None and problem.mask.strides[-1] > 1:
         return Choice(asked, MATH, "the mask's rows are not dense")
     library, because = _available(LIBRARIES[asked], problem, hardware)

@@ -29,7 +29,6 @@ def ran(hardware, kernel, head_dim=64, **more):
         (A100, "efficient", {"masked": True}, ("efficient", "")),
         (A100, "baseline", {"masked": True}, ("baseline", "")),
         (A100, "math", {}, ("math", "")),
-        (H100, "flash-attention-2", {"dtype": "complex128"}, ("math", "it takes no complex128")),
     ],
 )
 def test_what_stands_in_and_why(hardware, asked, more, wanted):
