@@ -12,7 +12,7 @@ help:
 	@echo "make golden  work the golden figures of tests/golden.csv out anew, and say which moved"
 	@echo "make figures  run the commands whose outputs stand in README and docs again, and put in what they print"
 	@echo "make fuzz    1,000 odd inputs to each reader: every one answered or refused"
-	@echo "make kill-test  runs killed 50 times: nothing lost, doubled, stale or left running"
+	@echo "make kill-test  runs of five kinds, each killed 50 times: nothing lost, doubled, stale or left running"
 	@echo "make test-bounds  the tests that meet other libraries, with the oldest releases that setup.cfg allows and with today's newest"
 	@echo "make bench   the benchmarks whose figures stand in the README"
 	@echo "make traces  record the shipped traces again (byte for byte the same)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import signal
 import sys
 import threading
@@ -10,11 +11,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import click
+try:
+    import click
 
-from simtti.commands import answers, exchange, listings, measurements, scoreboard, simulate, traces
-from simtti.errors import InputError
-from simtti.words import plain
+    from simtti.commands import answers, exchange, listings, measurements, scoreboard, simulate, traces
+    from simtti.errors import InputError
+    from simtti.words import plain
+except KeyboardInterrupt:  # while Python still loads, for half a second
+    sys.stderr.write("simtti: error: interrupted before anything was begun\n")
+    sys.exit(2)
 
 
 class _Group(click.Group):
@@ -27,6 +32,7 @@ class _Group(click.Group):
         words = list(sys.argv[1:] if given is None else given)
         debug = "--debug" in words
         extra["args"] = [word for word in words if word != "--debug"] or ["--help"]
+        _print_what_can_be()
         try:
             with _ended_by_signals():
                 return super().main(*args[1:], **extra)
@@ -55,6 +61,12 @@ class _Group(click.Group):
                 err=True,
             )
             sys.exit(70)
+
+
+def _print_what_can_be() -> None:
+    """Where the locale's encoding lacks a character, as under LC_ALL=C, a question mark stands for it on the terminal."""
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.encoding.lower() not in ("utf-8", "utf8"):
+        sys.stdout.reconfigure(errors="replace")
 
 
 def _interrupted() -> str:

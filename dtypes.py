@@ -55,6 +55,8 @@ DTYPES: dict[str, DType] = {
 }
 ITEM_BYTES = {name: each.item_bytes for name, each in DTYPES.items()}
 HALF_TYPES = ("fp16", "bf16")
+# Of which no device's datasheet here has a rate of products: there is no kernel model of them.
+WITHOUT_PRODUCTS = ("fp64", "complex64", "complex128")
 
 
 def predicted() -> tuple[str, ...]:

@@ -71,7 +71,7 @@ def read_table(path: str | os.PathLike[str]) -> pd.DataFrame:
     file = Path(path)
     if file.suffix not in (".csv", ".parquet"):
         raise InputError(f"{file}: a table is a .csv or a .parquet file")
-    if not file.exists():
+    if not os.path.exists(file):  # of a name of any length: Path.exists raises
         raise InputError(f"{file}: no such file")
     try:
         return pd.read_csv(file, low_memory=False) if file.suffix == ".csv" else pd.read_parquet(file)
@@ -88,12 +88,13 @@ def check_writable(path: str | os.PathLike[str]) -> None:
     """
     file = Path(path)
     folder = file.parent
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise InputError(f"cannot write {file}: there is no folder {folder}")
-    if file.is_dir():
+    if os.path.isdir(file):
         raise InputError(f"cannot write {file}: it is a folder")
-    special = file.exists() and not file.is_file()
-    if not (special or os.access(folder, os.W_OK)) or (file.exists() and not os.access(file, os.W_OK)):
+    there = os.path.exists(file)
+    special = there and not os.path.isfile(file)
+    if not (special or os.access(folder, os.W_OK)) or (there and not os.access(file, os.W_OK)):
         raise InputError(f"cannot write {file}: permission denied")
 
 

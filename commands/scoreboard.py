@@ -18,7 +18,7 @@ from simtti.commands.progress import stages
     "--out",
     required=True,
     type=click.Path(),
-    help="A folder for scoreboard.html, scoreboard.md, scoreboard.csv, and the recorded traces.",
+    help="A folder for scoreboard.html, scoreboard.md, scoreboard.csv.",
 )
 @click.option(
     "--predictions",

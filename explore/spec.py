@@ -219,9 +219,9 @@ def read(name_or_path: str | os.PathLike[str]) -> Spec:
         InputError: one line that names the file, the field, the value and what is allowed.
     """
     path = EXAMPLES / f"{name_or_path}.yaml"
-    if not path.exists():
+    if not os.path.exists(path):
         path = Path(name_or_path)
-    if not path.exists():
+    if not os.path.exists(path):
         examples = [item.stem for item in EXAMPLES.glob("*.yaml")]
         if path.suffix in (".yaml", ".yml"):
             raise InputError(f"{path}: no such spec file; shipped examples: {', '.join(sorted(examples))}")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import functools
 import hashlib
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -101,7 +102,7 @@ def load(name_or_path: str) -> Hardware:
     from simtti.hw_configs import changes, schema  # pydantic is needed only to read a file
 
     name, said = changes.split(name_or_path)
-    if said and not Path(name_or_path).exists():
+    if said and not os.path.exists(name_or_path):  # a name of any length: Path.exists raises
         return changes.changed(load(name), changes.read(said))
     return schema.to_hardware(read(name_or_path), name_or_path)
 
@@ -141,12 +142,11 @@ def read(name_or_path: str) -> dict[str, Any]:
 
 
 def _read(name_or_path: str, seen: tuple[str, ...]) -> dict[str, Any]:
-    shipped = DIRECTORY / f"{name_or_path}.yaml"
-    if shipped.exists() and name_or_path in names():
-        path = shipped
+    if name_or_path in names():
+        path = DIRECTORY / f"{name_or_path}.yaml"
     elif name_or_path.endswith((".yaml", ".yml")):
         path = Path(name_or_path)
-        if not path.exists():
+        if not os.path.exists(path):
             raise InputError(f"{path}: no such device file")
     else:
         raise unknown("device", name_or_path, names())
@@ -213,7 +213,12 @@ def _at_its_clock(merged: dict[str, Any], base: dict[str, Any], content: dict[st
         clocks = [float(each["datasheet"]["clock_hz"]["value"]) for each in (merged, base)]
     except (KeyError, TypeError, ValueError):
         return merged  # the schema will say what is wrong
-    if clocks[0] == clocks[1] or clocks[1] <= 0 or merged.get("architecture") != base.get("architecture"):
+    from simtti.hw_configs.schema import DATASHEET  # pydantic is needed only to read a file
+
+    _, lowest_hz, highest_hz, *_ = DATASHEET["clock_hz"]
+    if not all(lowest_hz <= clock <= highest_hz for clock in clocks):
+        return merged  # and here
+    if clocks[0] == clocks[1] or merged.get("architecture") != base.get("architecture"):
         return merged
     factor = energy_factor(clocks[0] / clocks[1])
     scaled = dict(merged["calibration"])

@@ -8,10 +8,10 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from simtti.errors import InputError, unknown
+from simtti.files import read_yaml
 from simtti.hw_configs.devices import DIRECTORY
 
 
@@ -108,12 +108,7 @@ def load_host(name: str) -> Host:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        found = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-    except yaml.YAMLError as error:
-        raise InputError(f"{path}: is not YAML ({str(error).splitlines()[0]})") from None
+    found = read_yaml(path)
     if not isinstance(found, dict):
         raise InputError(
             f"{path}: describes no host; it must be a mapping, as `simtti capture host` writes it"

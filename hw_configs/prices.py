@@ -11,6 +11,7 @@ from simtti.hw_configs.devices import DIRECTORY
 
 SHIPPED = DIRECTORY / "prices.yaml"
 _PRICE = "usd_per_gpu_hour"
+_MOST_USD = 1e6
 _KNOWN = (_PRICE, "source", "date")
 
 
@@ -37,8 +38,8 @@ def _price(file: Path, name: str, said: Any) -> float:
                 f"{file}: field '{name}.{strange[0]}' is unknown; it may be one of {', '.join(_KNOWN)}"
             )
         said = said.get(_PRICE)
-    if isinstance(said, bool) or not isinstance(said, (int, float)) or not 0 < said < float("inf"):
+    if isinstance(said, bool) or not isinstance(said, (int, float)) or not 0 < said <= _MOST_USD:
         raise InputError(
-            f"{file}: field '{name}.{_PRICE}' should be US dollars above 0, as 2.99, not {said!r}"
+            f"{file}: field '{name}.{_PRICE}' should be US dollars, above 0 and at most a million, as 2.99, not {said!r}"
         )
     return float(said)

@@ -38,7 +38,10 @@ def quantity(field: str, written: str | float, base: float | None = None) -> flo
     (100000000.0, 3000000000000.0)
     """
     if isinstance(written, (int, float)) and not isinstance(written, bool):
-        return float(written)
+        try:
+            return float(written)
+        except OverflowError:
+            raise InputError("should be a number that a float holds") from None
     unit = unit_of(field)
     match = _WRITTEN.fullmatch(str(written))
     if match is not None:

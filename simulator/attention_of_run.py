@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from simtti.simulator.kernels.attention import problem_of, said_of_mask
 from simtti.simulator.kernels.attention_choice import Choice, choose
 from simtti.simulator.kernels.family import Target
+from simtti.simulator.lowering.lower import has_model
 from simtti.workloads.trace import Trace
 
 if TYPE_CHECKING:
@@ -34,7 +35,10 @@ def attention_kernels(result: Result) -> list[AttentionKernels]:
     calls: dict[int, int] = defaultdict(int)
     for item in result.repetitions:
         for row in set(item.rows):
-            if result.rows[row][0].category == "Attention":
+            operator = result.rows[row][0]
+            if operator.category == "Attention" and has_model(
+                operator
+            ):  # others were no library's: a stream of bytes
                 calls[row] += item.times
     for interval, times in result.weighted_kernels():
         if interval.operator in calls:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections import defaultdict
 from pathlib import Path
@@ -69,12 +70,15 @@ def _read(path: Path) -> Times:
     if path.suffix == ".parquet":
         return _of_trace(path)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        return _of_result(content)
+        found = _of_result(json.loads(path.read_text(encoding="utf-8")))
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         raise InputError(f"{path}: neither a result of `simtti run --json` nor a trace (.parquet)") from None
+    for (phase, category), seconds in found.seconds.items():
+        if not 0 <= seconds < math.inf:
+            raise InputError(f"{path}: {phase}, {category}: {seconds:g} is no number of seconds")
+    return found
 
 
 def _of_result(content: dict[str, Any]) -> Times:

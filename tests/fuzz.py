@@ -10,8 +10,6 @@ time, none over LONGEST_S.
 from __future__ import annotations
 
 import argparse
-import contextlib
-import copy
 import gzip
 import io
 import json
@@ -24,56 +22,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import fuzz_answers
 import pandas as pd
-import yaml
+from odd import checked, damaged, mutated, refused_or, write_yaml
 
 from simtti.errors import InputError
 
 LONGEST_S = 20.0
-ODD: list[Any] = [
-    None, True, 0, -1, 1, 2**31, 2**63, -(2**63), 10**30, 1e308, -1e308, 1e-320, float("nan"), float("inf"), "", "x", "1", "-1", "1e3",
-    "NaN", "\x1b[2J", "a\nb", "\ud800", "../../x", "é" * 50, [], [[]], [0], {}, {"a": {}}, [1, "x"], "None", "h100-sxm", 0.5, "a" * 5000,
-]  # fmt: skip
-
-
-def mutated(value: Any, chance: random.Random, changes: int = 1) -> Any:
-    """`value` with some of what is in it, at any depth, put to something odd, taken away or doubled."""
-    value = copy.deepcopy(value)
-    for _ in range(changes):
-        holders = list(_holders(value))
-        if not holders:
-            return chance.choice(ODD)
-        holder, key = chance.choice(holders)
-        what = chance.random()
-        if what < 0.2:
-            del holder[key]
-        elif what < 0.3 and isinstance(holder, list):
-            holder.append(copy.deepcopy(holder[key]))
-        else:
-            holder[key] = copy.deepcopy(chance.choice(ODD))
-    return value
-
-
-def _holders(value: Any) -> Any:
-    pairs = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, inner in pairs:
-        yield value, key
-        yield from _holders(inner)
-
-
-def damaged(data: bytes, chance: random.Random) -> bytes:
-    """`data` cut, with bytes flipped, or a part of it repeated."""
-    what, at = chance.random(), chance.randrange(len(data) + 1)
-    if what < 0.3:
-        return data[:at]
-    if what < 0.8:
-        changed = bytearray(data)
-        for _ in range(chance.randint(1, 8)):
-            changed[chance.randrange(len(changed))] = chance.randrange(256)
-        return bytes(changed)
-    return data[:at] + data[at // 2 : at] * chance.randint(1, 30) + data[at:]
-
-
 # ---- readers: each makes an input from a random number generator and reads it
 
 
@@ -199,11 +154,8 @@ def device(chance: random.Random, folder: Path) -> None:
     from simtti.simulator.predict import predict_rows
 
     content: Any = {"base": "h100-sxm", "name": "mine", "datasheet": dict(read("h100-sxm")["datasheet"])}
-    text = yaml.safe_dump(mutated(content, chance, chance.randint(1, 3)), allow_unicode=True).encode(
-        "utf-8", "replace"
-    )
     path = folder / f"{chance.randrange(2**60)}.yaml"
-    path.write_bytes(damaged(text, chance) if chance.random() < 0.3 else text)
+    write_yaml(path, content, chance)
     row = predict_rows([{"op": "gemm", "dtype": "fp16", "m": 64, "n": 64, "k": 64}], load(str(path)))[0]
     assert row.error or row.time_us > 0, row
     assert not row.error.startswith("internal"), row.error
@@ -220,11 +172,8 @@ def spec(chance: random.Random, folder: Path) -> None:
         "workloads": [{"workload": "phenaki", "steps": 2, "host": "default", "weight": 1.0}],
         "objectives": ["latency_s", "area_mm2"], "constraints": {"latency_s": {"max": 1}}, "search": {"method": "grid", "designs": 8, "seed": 1},
     }  # fmt: skip
-    text = yaml.safe_dump(mutated(content, chance, chance.randint(1, 3)), allow_unicode=True).encode(
-        "utf-8", "replace"
-    )
     path = folder / "s.yaml"
-    path.write_bytes(damaged(text, chance) if chance.random() < 0.3 else text)
+    write_yaml(path, content, chance)
     search.check(read(path))
 
 
@@ -257,28 +206,8 @@ def rows(chance: random.Random, folder: Path) -> None:
 
 
 READERS: dict[str, Callable[[random.Random, Path], None]] = {
-    each.__name__: each for each in (kineto, trace_file, device, spec, rows)
+    each.__name__: each for each in (kineto, trace_file, device, spec, rows, *fuzz_answers.READERS)
 }
-
-
-def refused_or(answer: Callable[[], Any]) -> None:
-    with contextlib.suppress(InputError):
-        checked(answer())
-
-
-def checked(found: Any) -> None:
-    """No number is NaN or infinite, and what is a time or a share makes sense."""
-    if isinstance(found, dict):
-        for key, value in found.items():
-            if isinstance(value, float) and str(key).endswith(("_s", "_us", "_j", "share")):
-                assert math.isfinite(value), (key, value)
-                assert value >= 0, (key, value)
-            if str(key).endswith("share") and isinstance(value, float):
-                assert value <= 1 + 1e-9, (key, value)
-            checked(value)
-    elif isinstance(found, list | tuple):
-        for value in found:
-            checked(value)
 
 
 def fuzz(name: str, inputs: int, seed: int) -> list[str]:

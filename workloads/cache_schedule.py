@@ -12,12 +12,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
 from simtti.errors import InputError, unknown
+from simtti.files import read_yaml
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +69,7 @@ _FIELDS = (
     "max_skip",
     "retention",
 )
+_MOST = 100_000  # steps, or blocks: no denoiser has as many
 _MAG_DEFAULTS = {"threshold": 0.06, "max_skip": 3, "retention": 0.2}  # diffusers' MagCacheConfig
 
 
@@ -168,9 +167,9 @@ def _of_fields(given: str, fields: Mapping[str, Any], place: str = "") -> Cache:
     for field in fields:
         if field not in _FIELDS:
             raise InputError(f"{place}: {unknown('field', str(field), _FIELDS)}")
-    name = fields.get("cache", "none")
+    name = str(fields.get("cache", "none"))
     if name not in METHODS:
-        raise InputError(f"{place}: {unknown('cache', str(name), METHODS)}")
+        raise InputError(f"{place}: {unknown('cache', name, METHODS)}")
     changed: dict[str, Any] = {
         key: _whole(place, key, fields[key], 1 if key == "warmup" else 0)
         for key in ("fn", "bn", "warmup")
@@ -208,9 +207,15 @@ def _of_fields(given: str, fields: Mapping[str, Any], place: str = "") -> Cache:
     if "steps" in fields:
         return Cache(given, method, listed=_listed(place, fields["steps"]))
     rule = {key: _number(place, key, fields.get(key, value)) for key, value in _MAG_DEFAULTS.items()}
-    ratios = _list(place, "ratios", fields["ratios"])
+    for key, most in (("threshold", None), ("max_skip", None), ("retention", 1.0)):
+        if rule[key] < 0 or (most is not None and rule[key] > most):
+            allowed = f"from 0 to {most:g}" if most is not None else "at least 0"
+            raise InputError(f"{place}: {key} is {rule[key]:g}; it must be {allowed}")
+    ratios = tuple(_number(place, "ratios", each) for each in _list(place, "ratios", fields["ratios"]))
+    if min(ratios) <= 0:
+        raise InputError(f"{place}: ratios holds {min(ratios):g}; a ratio of magnitudes is above 0")
     return Cache(
-        given, method, ratios=tuple(_number(place, "ratios", ratio) for ratio in ratios),
+        given, method, ratios=ratios,
         rule=(rule["threshold"], int(rule["max_skip"]), rule["retention"]),
     )  # fmt: skip
 
@@ -242,12 +247,7 @@ def mag_hits(
 
 
 def _read(path: str) -> dict[str, Any]:
-    try:
-        found = yaml.safe_load(Path(path).read_text())
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: is not YAML ({str(error).splitlines()[0]})") from None
+    found = read_yaml(path)
     if not isinstance(found, dict):
         raise InputError(
             f"{path}: is no schedule; it must be a mapping with `cache:` and `steps:` (docs/steps.md)"
@@ -271,6 +271,8 @@ def _listed(place: str, steps: Any) -> tuple[Kind, ...]:
         run = _blocks(where, fields["run"]) if "run" in fields else None
         kind = Kind(False, fields.get("do") == "hit", run)
         found += [kind] * _whole(where, "times", fields.get("times", 1), 1)
+        if len(found) > _MOST:
+            raise InputError(f"{where}: more than {_MOST:,} steps are listed up to here")
     return tuple(found)
 
 
@@ -279,12 +281,16 @@ def _blocks(where: str, text: Any) -> tuple[int, ...]:
     found: set[int] = set()
     for part in str(text).replace(" ", "").split(","):
         first, dash, last = part.partition("-")
-        if not first.isdecimal() or (dash and not last.isdecimal()):
+        if not _is_number(first) or (dash and not _is_number(last)):
             raise InputError(
-                f"{where}: run is {text!r}; it must be numbers of blocks from 0 on, as 0-7,55-56"
+                f"{where}: run is {text!r}; it must be numbers of blocks from 0 to {_MOST:,}, as 0-7,55-56"
             )
         found.update(range(int(first), int(last or first) + 1))
     return tuple(sorted(found))
+
+
+def _is_number(text: str) -> bool:
+    return text.isdecimal() and len(text) <= len(str(_MOST)) and int(text) <= _MOST
 
 
 def _list(place: str, field: str, value: Any) -> list[Any]:
@@ -296,15 +302,17 @@ def _list(place: str, field: str, value: Any) -> list[Any]:
 def _whole(place: str, field: str, value: Any, least: int) -> int:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise InputError(f"{place}: {field} is {value!r}; it must be a whole number of at least {least}")
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= _MOST:
+        raise InputError(
+            f"{place}: {field} is {value!r}; it must be a whole number from {least} to {_MOST:,}"
+        )
     return value
 
 
 def _number(place: str, field: str, value: Any) -> float:
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = float("nan")
     if isinstance(value, bool) or number != number or number in (float("inf"), float("-inf")):
         raise InputError(f"{place}: {field} is {value!r}; it must be a number")

@@ -67,7 +67,7 @@ def check_named(what: str) -> None:
         find(what)
         return
     path = file_of(what)
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise InputError(f"there is no {'trace ' if is_trace_file(what) else ''}file {path}")
 
 

@@ -212,7 +212,7 @@ def _function(what: str) -> Any:
     path = Path(file)
     if not name.isidentifier():
         raise InputError(f"{what}: say which function, as {path}:model")
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise InputError(f"{what}: there is no file {path}")
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None
@@ -243,7 +243,7 @@ def _explained(what: str, kind: str) -> Iterator[None]:
         yield
     except InputError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script that ends itself is none that gave a trace
         said = (str(error).strip().splitlines() or [""])[0]
         hint = ""
         if isinstance(error, NotImplementedError) and "::" in str(error):

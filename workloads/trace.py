@@ -19,6 +19,7 @@ CATEGORIES = (
     "Communication", OFFLOAD, "View", "Other",
 )  # fmt: skip
 KERNEL_KINDS = ("kernel", "memcpy", "memset")
+MOST_STEPS = 1_000_000_000  # a float still counts them
 ROLES = ("parameter", "buffer", "input", "activation")
 ITEM_BYTES = {
     "fp64": 8, "fp32": 4, "bf16": 2, "fp16": 2, "fp8_e4m3": 1, "fp8_e5m2": 1, "fp8_e8m0": 1, "nvfp4": 1, "complex64": 8, "complex128": 16,
@@ -207,8 +208,10 @@ class Trace:
 
         turns: how many of so many evaluations each stored step of the phase has, where it stores several (`Workload.turns`).
         """
-        if not isinstance(steps, int) or steps < 1:
-            raise InputError(f"steps is {steps!r}; it must be a whole number of at least 1")
+        if not isinstance(steps, int) or not 1 <= steps <= MOST_STEPS:
+            raise InputError(
+                f"steps is {steps!r}; it must be a whole number of at least 1 and at most {MOST_STEPS:,}"
+            )
         if self.options.get("strength") is not None:
             raise InputError(
                 f"the trace of {self.workload} is of an image to image, which runs a share of the steps; record it anew with --steps"

@@ -225,7 +225,7 @@ def _reason(error: Exception) -> str:
 
 
 def _read_table(path: Path) -> pa.Table:
-    if path.is_dir():
+    if os.path.isdir(path):
         raise InputError(f"{path} is a folder, not a trace file")
     try:
         with path.open("rb") as file:

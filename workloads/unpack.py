@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import codecs
 import io
+import os
 import tarfile
 import zipfile
 import zlib
@@ -116,7 +117,7 @@ class Text:
         return self._raw.tell()
 
     def _opened(self) -> BinaryIO:
-        if self._path.is_dir():
+        if os.path.isdir(self._path):
             raise FileError("is a folder, not a Kineto trace")
         try:
             return self._path.open("rb")

@@ -17,6 +17,8 @@ GROUPS = ("today", "study")
 # (enable_slicing); both.
 VAE_MODES = ("whole", "tiled", "sliced", "tiled-sliced")
 
+MOST = 1_000_000  # of steps, images at once, pixels of a side, frames or tokens
+
 
 @dataclass(frozen=True)
 class Options:
@@ -219,6 +221,8 @@ class Workload:
                 raise InputError(f"strength is {value!r}; it must be above 0 and at most 1")
             return float(value)
         whole = isinstance(value, Integral) and not isinstance(value, bool)
+        if whole and value > MOST:
+            raise InputError(f"{name} is {value!r}; it must be at most {MOST:,}, which no device comes near")
         if name in ("height", "width"):
             unit = self.size_multiple
             if not whole or value < unit or value % unit:

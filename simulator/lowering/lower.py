@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple, TypeVar
 
+from simtti.dtypes import WITHOUT_PRODUCTS
 from simtti.hw_configs.hardware import PYTORCH, Hardware
 from simtti.simulator.kernel import Access, Kernel, check
 from simtti.simulator.kernels.elementwise import lower_unknown
@@ -69,6 +70,7 @@ class Alike(NamedTuple):
 
 _Found = TypeVar("_Found")
 _MOST_REMEMBERED = 64
+_PRODUCTS = ("Linear", "Convolution", "Attention")
 
 
 def remembered(
@@ -224,7 +226,10 @@ def _workspace_bytes(operator: Operator, kernels: Sequence[Kernel]) -> int:
 
 
 def has_model(operator: Operator) -> bool:
-    """Whether there is a kernel model for it; not where the result of an imported operator is not known."""
+    """Whether there is a kernel model for it; not where the result of an imported operator is not known, nor for products in a type
+    whose rate is not known."""
+    if operator.category in _PRODUCTS and any(use.dtype in WITHOUT_PRODUCTS for use in operator.inputs):
+        return False
     return operator.op in LOWERINGS and (bool(operator.outputs) or _without_result(operator))
 
 

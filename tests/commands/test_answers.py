@@ -150,6 +150,9 @@ def test_diff_of_traces_is_of_their_kernels(tmp_path):
     assert "no measured kernels" in refused("diff", recorded, captures[0])
     (tmp_path / "x.json").write_text('{"latency_s": 1}')
     assert "x.json: neither a result" in refused("diff", tmp_path / "x.json", captures[0])
+    content = {"configuration": {"workload": "w", "hw": "t4"}, "latency_s": -1.0, "breakdown": {}}
+    (tmp_path / "x.json").write_text(json.dumps(content))
+    assert "-1 is no number of seconds" in refused("diff", tmp_path / "x.json", captures[0])
 
 
 def test_run_prints_no_empty_category_and_long_times_in_minutes():

@@ -247,6 +247,13 @@ def test_a_full_disk_is_one_line():
     assert "Traceback" not in done.stderr
 
 
+def test_a_terminal_without_the_characters_shows_question_marks():
+    plain = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = simtti("run", "stable-diffusion", "--hw", "t4", "--steps", 1, env=plain)
+    assert done.returncode == 0, done.stderr
+    assert "???" in done.stdout  # the bars
+
+
 TRACES = places.TRACES
 needs_traces = pytest.mark.skipif(not TRACES.exists(), reason="no ../shared/traces beside the checkout")
 

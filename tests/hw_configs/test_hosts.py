@@ -41,13 +41,20 @@ def test_a_file_states_a_base_its_speed_and_what_differs(tmp_path):
         ("base: slow-vm\nmodul_s: 1.0e-6\nsource: what if\n", "modul_s"),
         ("base: slow-vm\n", "source"),
         ("- 3\n", "must be a mapping"),
-        ("a: [\n", "is not YAML"),
+        ("a: [\n", "not valid YAML"),
     ],
 )
 def test_a_mistake_in_a_file_is_named(tmp_path, text, words):
     with pytest.raises(InputError, match=r"mine\.yaml") as caught:
         load_host(_written(tmp_path, text))
     assert words in str(caught.value)
+
+
+def test_a_file_that_is_no_text(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_bytes(b"base: slow-vm\nsource: \xff\xfe\n")
+    with pytest.raises(InputError, match=r"mine\.yaml: cannot be read"):
+        load_host(str(path))
 
 
 def test_a_file_that_is_not_there():

@@ -309,7 +309,7 @@ def test_what_cannot_be_is_said_in_one_line(given, message):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("steps: [full, hit", "is not YAML"),
+        ("steps: [full, hit", "not valid YAML"),
         ("- full", "is no schedule"),
         ("cache: fbcache", "give one of share"),
         ("cache: none\nshare: 0.5", "give one of share"),
@@ -320,6 +320,14 @@ def test_what_cannot_be_is_said_in_one_line(given, message):
         ("steps: [full, {run: a-b}]", "run is 'a-b'; it must be numbers"),
         ("cache: fbcache\nsteps: [full, {run: 5-56, times: 7}]", "block 0 is not run, but fbcache compares"),
         ("cache: fbcache\nratios: [1.0]", "give one of share"),
+        (
+            "steps: [full, {do: hit, times: 1000000000}]",
+            "times is 1000000000; it must be a whole number from 1 to",
+        ),
+        ("steps: [full, {run: 0-999999999, times: 7}]", "it must be numbers of blocks from 0 to"),
+        ("cache: [fbcache]\nshare: 0.5", "unknown cache"),
+        ("cache: magcache\nratios: [1.0, -1.0]", "a ratio of magnitudes is above 0"),
+        ("cache: magcache\nratios: [1.0]\nretention: 7", "retention is 7; it must be from 0 to 1"),
         ("stepz: 1", "unknown field 'stepz'; did you mean 'steps'"),
     ],
 )

@@ -220,6 +220,9 @@ FILE = """
 
     def broken():
         raise ValueError("out of luck")
+
+    def leaves():
+        raise SystemExit(0)
 """
 
 
@@ -246,6 +249,7 @@ def test_what_a_function_returns_is_recorded(file):
         ("", {}, "say which function"),
         ("nothing", {}, "returned a NoneType"),
         ("broken", {}, "ValueError: out of luck"),
+        ("leaves", {}, "failed: SystemExit: 0"),
         ("model", {"height": 64}, "takes no height; it takes batch, width"),
     ],
 )

@@ -50,6 +50,7 @@ def _read(path: Path, left_out: Counter[str]) -> pd.DataFrame:
     return read_measurements(path)
 
 
+_SECONDS = (1e-9, 1e9)  # that an inference, or a stage of one, may take by a prediction
 _LEAST = ["hw", "dtype", "source", "what_is_timed", "workload"]
 
 
@@ -80,20 +81,23 @@ def with_predictions(
     if "source" not in table.columns:
         raise InputError(f"{path}: column 'source' is missing; it names the row, as in scoreboard.csv")
     names = tuple(str(name) for name in table.columns if name != "source")
-    strange = sorted(set(table.source.astype(str)) - set(found.source))
+    sources = table.source.fillna("").astype(str)
+    strange = sorted(set(sources) - set(found.source))
     if strange:
         raise InputError(f"{path}: source {strange[0]!r} is no row of the scoreboard")
+    if sources.duplicated().any():
+        raise InputError(f"{path}: source {sources[sources.duplicated()].iloc[0]!r} stands there twice")
     if not names:
         raise InputError(f"{path}: there is no column but source; give one of seconds for each simulator")
     for name in names:
         if name in found.columns:
             raise InputError(f"{path}: column {name!r} is one of the scoreboard's own; give it another name")
         seconds = pd.to_numeric(table[name], errors="coerce")
-        bad = (seconds.isna() & table[name].notna()) | (seconds <= 0)
+        bad = (seconds.isna() & table[name].notna()) | ~seconds.fillna(1.0).between(*_SECONDS)
         if bad.any():
             at = int(bad.to_numpy().argmax())
             raise InputError(
-                f"{path}: row {at + 1}: column {name!r} is {table[name].iloc[at]}; it must be seconds, above 0"
+                f"{path}: row {at + 1}: column {name!r} is {table[name].iloc[at]}; it must be seconds, from {_SECONDS[0]:g} to {_SECONDS[1]:g}"
             )
-        found = found.assign(**{name: found.source.map(dict(zip(table.source, seconds, strict=True)))})
+        found = found.assign(**{name: found.source.map(dict(zip(sources, seconds, strict=True)))})
     return found, names

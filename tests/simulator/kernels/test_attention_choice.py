@@ -1,12 +1,14 @@
 """Which library answers a call of attention, and that a run says so where it is not the one asked for."""
 
 import pytest
+from small_traces import operator, small_trace, use
 
 from simtti.errors import InputError
 from simtti.hw_configs.devices import load
 from simtti.simulator.kernels.attention_choice import choose
 from simtti.simulator.kernels.attention_problem import Attention
 from simtti.simulator.run import run
+from simtti.workloads.trace import Phase, Step
 
 A100, H100, T4 = load("a100-sxm"), load("h100-sxm"), load("t4")
 
@@ -67,3 +69,17 @@ def test_cross_attention_may_have_another():
 def test_lengths_are_of_the_phase_that_attends_most():
     """Not of a decoder with more steps than the denoiser has."""
     assert 119056 in run("hunyuan-video", "h100-sxm", fidelity="closed").sequence_lengths
+
+
+def test_a_call_without_a_result_is_no_librarys():
+    """As an imported profile has them where the custom operator's result is not known."""
+    lost = operator(
+        1,
+        op="aten::scaled_dot_product_attention",
+        category="Attention",
+        inputs=(use(0), use(1, shape=())),
+        outputs=(),
+    )
+    phase = Phase("denoising", (Step(1, (operator(0), lost)),))
+    result = run(small_trace(phases=(phase,)), "h100-sxm", fidelity="closed")
+    assert result.attention_kernels == []

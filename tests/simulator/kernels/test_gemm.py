@@ -39,6 +39,16 @@ def time_s(m, n, k, device, batch=1, dtype="fp16"):
     return sum(lone_time_s(kernel, device) for kernel in gemm(Gemm(m, n, k, batch, dtype), device))
 
 
+def test_two_rows_get_no_tile_of_hundreds():
+    """At a clock at which memory hides all products, the tile is still near what the product is: the others' multiply-adds are energy,
+    for which a T4's clock would fall."""
+    t4 = devices.load("t4")
+    for factor in (1.0, 1.5, 2.0):
+        fast = dataclasses.replace(t4, clock_hz=t4.clock_hz * factor)
+        (kernel,) = gemm(Gemm(2, 4096, 4096), fast)
+        assert kernel.grid * kernel.tensor_flops <= 2 * 32 * 2 * 4096 * 4096
+
+
 @some
 @given(rows, eights, eights, st.integers(1, 4), ampere_or_hopper)
 def test_flops_and_unique_bytes_are_the_problems(m, n, k, batch, device):

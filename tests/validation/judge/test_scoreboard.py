@@ -101,6 +101,9 @@ def test_what_words_are(change, wanted):
         ({"n_gpus": 2, "parallelism": "engine default for 2 GPUs"}, "several GPUs by"),
         ({"n_gpus": 4, "parallelism": "tp4 vae-patch2"}, "whose VAE some of the GPUs share"),
         ({"quantisation": "fp6"}, "runs in fp6"),
+        ({"steps": "fifty"}, "rows whose steps is no number"),
+        ({"steps": 49.5}, "rows whose steps is no whole number"),
+        ({"latency_s": float("inf")}, "rows whose latency_s is no number"),
         ({"scope": "seconds a video"}, "times of seconds a video"),
         ({"latency_s": None}, "rows without a time"),
         ({"steps": None}, "steps are not stated"),
@@ -179,8 +182,12 @@ def test_others_predictions_stand_beside(found, tmp_path):
         path.write_text(text)
         with pytest.raises(InputError, match=reason):
             with_predictions(found, path)
-    pd.DataFrame({"source": found.source[:1], "roofline": [-1.0]}).to_csv(path, index=False)
-    with pytest.raises(InputError, match="row 1: column 'roofline' is -1"):
+    for seconds in (-1.0, 1e300):
+        pd.DataFrame({"source": found.source[:1], "roofline": [seconds]}).to_csv(path, index=False)
+        with pytest.raises(InputError, match=f"row 1: column 'roofline' is {seconds:g}".replace("+", r"\+")):
+            with_predictions(found, path)
+    pd.DataFrame({"source": [found.source[0]] * 2, "roofline": [1.0, 2.0]}).to_csv(path, index=False)
+    with pytest.raises(InputError, match="stands there twice"):
         with_predictions(found, path)
 
 

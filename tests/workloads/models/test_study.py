@@ -200,6 +200,7 @@ def test_batch_guidance_and_dtype(name):
         op.inputs[0].dtype
         for op in trace.operators()
         if op.category in ("Linear", "Convolution", "Attention")
+        and "rotary" not in op.module  # angles are products in fp32 up to some release of transformers 5
     }
     assert dtypes == {"bf16"}
     if name != "llama2-7b":

@@ -10,6 +10,7 @@ An engine is a set of options: which attention library it calls, and how it laun
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 GIB = 2**30
+_MOST = 1_000_000  # of any count that a row states
 
 
 class UnfitError(Exception):
@@ -71,8 +73,8 @@ SIZES = {("cosmos", 480, 832): (432, 768)}
 FEW_STEPS = 4
 # Degrees as sources write them; a plain SP is taken as Ulysses.
 DEGREES = (
-    ("ulysses", r"(?:ulysses|usp|sp)-?(\d+)"), ("ring", r"ring-?(\d+)"), ("cfg_parallel", r"cfg-?(\d+)"),
-    ("tensor", r"\btp-?(\d+)"), ("pipefusion", r"(?:pipefusion|\bpp)-?(\d+)"),
+    ("ulysses", r"(?:ulysses|usp|sp)-?(\d{1,4})"), ("ring", r"ring-?(\d{1,4})"), ("cfg_parallel", r"cfg-?(\d{1,4})"),
+    ("tensor", r"\btp-?(\d{1,4})"), ("pipefusion", r"(?:pipefusion|\bpp)-?(\d{1,4})"),
 )  # fmt: skip
 
 
@@ -99,8 +101,21 @@ class _Cells:
         return "" if cell is None or cell != cell else str(cell).strip()
 
     def number(self, name: str) -> float | None:
-        cell = self._entry.get(name)
-        return None if cell is None or cell != cell else float(cell)
+        if not self.text(name):
+            return None
+        try:
+            number = float(self._entry[name])
+        except (TypeError, ValueError, OverflowError):
+            number = math.nan
+        if not math.isfinite(number):
+            raise UnfitError(f"rows whose {name} is no number")
+        return number
+
+    def whole(self, name: str) -> int | None:
+        number = self.number(name)
+        if number is not None and not (number.is_integer() and 1 <= number <= _MOST):
+            raise UnfitError(f"rows whose {name} is no whole number from 1 to {_MOST:,}")
+        return None if number is None else int(number)
 
 
 def _or_left_out(read: Any, cells: _Cells, number: str, left_out: Counter[str]) -> Iterator[Row]:
@@ -124,7 +139,7 @@ def _end_to_end(cells: _Cells) -> Row:
         row.setdefault("attention", ATTENTION[attention])
     elif attention and attention != "FA3 (Hopper), cuDNN (Blackwell)":
         raise UnfitError(f"runs with attention by {attention}")
-    gpus = int(cells.number("n_gpus") or 1)
+    gpus = cells.whole("n_gpus") or 1
     parallelism = cells.text("parallelism")
     if row["engine"] == "sglang" and parallelism.startswith("engine default"):
         parallelism = _sglang_default(gpus, cells.text("guidance").startswith("CFG"))
@@ -138,8 +153,10 @@ def _end_to_end(cells: _Cells) -> Row:
 
 def _question(cells: _Cells) -> Row:
     note, engine, gpu = cells.text("note"), cells.text("pipeline_or_engine"), cells.text("gpu")
-    name, _, several = gpu.partition(" x")
-    gpus = int(several or 1)
+    name, times, several = gpu.partition(" x")
+    if times and not re.fullmatch(r"[1-9]\d{0,3}", several):
+        raise UnfitError(f"no device for {gpu}")
+    gpus = int(several) if times else 1
     if "implausible" in note:
         raise UnfitError("figures that are implausible")
     row = _common(cells, engine, name) | {"gpus": gpus}
@@ -185,9 +202,9 @@ def _common(cells: _Cells, engine: str, gpu: str) -> Row:
             raise UnfitError(f"runs in {quantization}")
         row["quantization"] = QUANTIZATION[quantization]
     for name in ("batch", "steps", "height", "width", "frames"):
-        value = cells.number(name)
+        value = cells.whole(name)
         if value is not None and not (name == "frames" and value == 1):
-            row[name] = int(value)
+            row[name] = value
     shape = (known, row.get("height", 0), row.get("width", 0))
     if shape in SIZES:
         row["height"], row["width"] = SIZES[shape]
@@ -236,7 +253,7 @@ def _degrees(text: str, gpus: int) -> Row:
         return {}
     words = text.lower()
     found: Row = {}
-    if match := re.search(r"\bvae-(?:patch|pp)-?(\d+)", words):
+    if match := re.search(r"\bvae-(?:patch|pp)-?(\d{1,4})", words):
         if int(match[1]) != gpus:
             raise UnfitError("runs whose VAE some of the GPUs share")
         found["parallel_vae"] = "true"
