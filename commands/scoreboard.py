@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from simtti.commands.options import workers_option
 from simtti.commands.pages import report_folder, write_report
 from simtti.commands.progress import stages
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @click.command()
@@ -47,19 +51,25 @@ def scoreboard(collections: tuple[str, ...], out: str, predictions: str | None, 
 
     folder = report_folder(out) or Path(out)
     read = read_collections(collections)
-    others: tuple[str, ...] = ()
+    shown: list[tuple[pd.DataFrame, tuple[str, ...]]] = []
+
+    def report(found: pd.DataFrame) -> None:
+        others: tuple[str, ...] = ()
+        if predictions is not None:
+            found, others = with_predictions(found, predictions)
+        write_table(content.sided(found), folder / "scoreboard.csv")
+        write_report(content.report(found, provenance(collections), others), folder / "scoreboard")
+        shown.append((found, others))
+
     with stages() as advance:
-        found = evaluate_runs(
+        evaluate_runs(
             read.table,
             folder / "scoreboard.parquet",
             traces=cache_folder(),
             workers=workers,
             progress=advance,
+            finish=report,
         )
-    if predictions is not None:
-        found, others = with_predictions(found, predictions)
-    write_table(content.sided(found), folder / "scoreboard.csv")
-    write_report(content.report(found, provenance(collections), others), folder / "scoreboard")
-    content.print_summary(found, others)
+    content.print_summary(*shown[0])
     for reason, rows in read.left_out.most_common():
         click.echo(f"left out: {rows} rows: {reason}", err=True)

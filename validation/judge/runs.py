@@ -33,6 +33,7 @@ def evaluate_runs(
     leave_one_model_out: bool = False,
     workers: int | None = None,
     progress: Callable[[str, int, int], None] = lambda what, done, total: None,
+    finish: Callable[[pd.DataFrame], None] = lambda table: None,
 ) -> pd.DataFrame:
     """Simulate every measured inference and write the table to `out` (.csv or .parquet).
 
@@ -43,6 +44,7 @@ def evaluate_runs(
         traces: a folder where the traces that are recorded for this are kept for the next time.
         leave_one_model_out: see validation.fit.leave_out; three more simulations a run.
         progress: called with (stage, done, total).
+        finish: what else is made of the table: what is kept beside `out` goes only after it.
 
     Returns:
         One row a measurement: the options of `sweep` that are filled, latency_s, energy_j, memory_bytes, source,
@@ -90,6 +92,7 @@ def evaluate_runs(
             )[table.error == ""]
             table = table.join(left_out(done, journal, workers=workers, progress=progress))
         write_table(table, out)
+        finish(table)
         journal.remove()
     raise_bugs(table.error)
     return table
