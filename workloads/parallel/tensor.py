@@ -3,7 +3,8 @@
 Of two linear layers with nothing between them but what works on each channel or head alone, the first has its rows divided, the
 output features, and the second its columns, the input features; an all-reduce adds up what the second makes of its part. So for
 queries, keys and values with the output projection behind attention, and for the layers of an MLP, gated or not; where one layer
-makes both and one ends both, side by side, each part of it is divided by itself, and one all-reduce will do. Which layers of a trace are such follows from its dataflow: `regions` are the operators between two layers, followed from each layer of a block.
+makes both and one ends both, side by side, each part of it is divided by itself, and one all-reduce will do. Which layers of a
+trace are such follows from its dataflow: `regions` are the operators between two layers, followed from each layer of a block.
 What is normalised over all of a region's channels (queries before they are heads) needs an all-reduce of each token's mean.
 Everything else, norms, modulations, embeddings and convolutions, every GPU does in full, as it does text encoders and the VAE.
 """
