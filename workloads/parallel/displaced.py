@@ -6,7 +6,7 @@ the others had in the step before, its own fresh, and puts its own where an all-
 step: one for so many of them (`CHECKPOINT`), the last at the beginning of the next step. The first convolution is given the whole
 image, and the predicted noise is gathered in every step.
 
-Which dimension of a tensor is the rows' is followed from the first convolution on, storage by storage (`regions.Cut`).
+Which dimension of a tensor is the rows' is followed from the first convolution on, storage by storage (`rows`).
 
 Text is taken to be projected to keys and values in every step, which distrifuser does once.
 """
@@ -30,11 +30,10 @@ from simtti.workloads.parallel.operands import (
     renamed,
     unused_tensors,
 )
-from simtti.workloads.parallel.regions import Cut, cut_of
+from simtti.workloads.parallel.rows import Rows
 from simtti.workloads.trace import ITEM_BYTES, Operator, Phase, Step, TensorUse, Trace
 
 CHECKPOINT = 60  # layers whose parts go together (distrifuser/utils.py, comm_checkpoint)
-_PRODUCTS = ("aten::mm", "aten::addmm", "aten::bmm", "aten::linear")
 
 
 def divided(trace: Trace, ranks: int, warmup_steps: int) -> Trace:
@@ -60,17 +59,13 @@ def divided(trace: Trace, ranks: int, warmup_steps: int) -> Trace:
             count = min(warm, step.count)
             warm -= count
             for times, synchronous in ((count, True), (step.count - count, False)):
-                if times:
-                    bands = _Bands(trace.workload, ranks, synchronous, kept, fresh)
-                    found = bands.operators(step.operators, first)
-                    steps.append(
-                        Step(
-                            times,
-                            numbered(
-                                found if times == step.count or not synchronous else _anew(found, fresh)
-                            ),
-                        )
-                    )
+                if not times:
+                    continue
+                bands = _Bands(trace.workload, ranks, synchronous, kept, fresh)
+                found = bands.operators(step.operators, first)
+                if synchronous and times < step.count:
+                    found = _anew(found, fresh)
+                steps.append(Step(times, numbered(found)))
         phases.append(Phase(phase.name, tuple(steps)))
     if not shared:
         raise InputError(
@@ -130,17 +125,15 @@ class _Kept(NamedTuple):
 class _Bands:
     """The operators of one GPU in a step.
 
-    kept: storages that stay from step to step. cuts: the rows' dimension of each storage that is divided. temporaries: storages of the
-    step. bytes: of this GPU's parts so far, by its storage of `kept`.
+    kept: storages that stay from step to step. temporaries: storages of the step. bytes: of this GPU's parts so far, by its storage of
+    `kept`. layers: that have sent one.
     """
 
     def __init__(
         self, workload: str, ranks: int, synchronous: bool, kept: Sequence[_Kept], fresh: Iterator[int]
     ) -> None:
-        self.workload, self.ranks, self.synchronous, self.kept, self.fresh = (
-            workload, ranks, synchronous, kept, fresh,
-        )  # fmt: skip
-        self.cuts: dict[int, Cut] = {}
+        self.ranks, self.synchronous, self.kept, self.fresh = ranks, synchronous, kept, fresh
+        self.rows = Rows(workload, ranks)
         self.temporaries: set[int] = set()
         self.bytes: Counter[int] = Counter()
         self.layers = 0
@@ -153,8 +146,8 @@ class _Bands:
         for operator in operators[first + 1 : end]:
             self._add(operator)
         result = operators[end - 1].outputs[0]
-        if result.tensor not in self.cuts:
-            raise self._unknown(operators[end - 1])
+        if result not in self.rows:
+            raise self.rows.unknown(operators[end - 1])
         if not self.synchronous:
             dtype = result.dtype
             begun, left = divmod(self.layers, CHECKPOINT)
@@ -204,44 +197,14 @@ class _Bands:
         self.temporaries.add(tensor)
         return tensor
 
-    def _unknown(self, operator: Operator) -> InputError:
-        return InputError(
-            f"{self.workload}: {operator.op} of {operator.module} needs rows of several patches in a way that is not known; patches "
-            "must be 1"
-        )
-
-    # ---- what is divided
-
-    def _band(self, use: TensorUse) -> TensorUse:
-        axis = self._axis(use)
-        return use if axis is None else self.cuts[use.tensor].share(use, axis, self.ranks)
-
-    def _axis(self, use: TensorUse) -> int | None:
-        return self.cuts[use.tensor].axis(use) if use.tensor in self.cuts else None
-
-    def _divide(self, like: TensorUse, axis: int, out: TensorUse, where: int) -> None:
-        """`out` has along `where` what `like` has along `axis`: so many rows or tokens of an image."""
-        each = self.cuts[like.tensor].span // (like.strides[axis] * ITEM_BYTES[like.dtype])
-        stride = out.strides[where] * ITEM_BYTES[out.dtype]
-        self.cuts[out.tensor] = Cut(stride, stride * each)
-
-    def _rows(self, operator: Operator, use: TensorUse) -> None:
-        if len(use.shape) != 4:
-            raise self._unknown(operator)
-        if use.shape[-2] % self.ranks:
-            raise InputError(
-                f"{self.workload} has an image of {use.shape[-2]} rows in {operator.module}, which patches {self.ranks} does not divide"
-            )
-        self.cuts[use.tensor] = cut_of(use, 2)
-
     # ---- operators
 
     def _add(self, operator: Operator) -> None:
-        divided = [(use, self._axis(use)) for use in operator.inputs if use.tensor in self.cuts]
+        divided = [(use, self.rows.axis(use)) for use in operator.inputs if use in self.rows]
         if not divided:
             self.found.append(operator)
         elif any(axis is None for _, axis in divided):
-            raise self._unknown(operator)
+            raise self.rows.unknown(operator)
         elif operator.category == "Convolution":
             self._convolve(operator)
         elif operator.op == "aten::native_group_norm":
@@ -249,58 +212,15 @@ class _Bands:
         elif operator.category == "Attention":
             self._attend(operator)
         else:
-            self._follow(operator, [(use, axis) for use, axis in divided if axis is not None])
-            self._put(operator, operator.inputs)
-
-    def _put(self, operator: Operator, inputs: Sequence[TensorUse]) -> None:
-        self.found.append(
-            dataclasses.replace(
-                operator,
-                inputs=tuple(map(self._band, inputs)),
-                outputs=tuple(map(self._band, operator.outputs)),
-            )
-        )
-
-    def _follow(self, operator: Operator, divided: list[tuple[TensorUse, int]]) -> None:
-        """Where the rows are in what it makes."""
-        read = {use.tensor for use in operator.inputs}
-        outputs = [use for use in operator.outputs if use.tensor not in read]
-        like, axis = divided[0]
-        if operator.is_view:
-            if any(self._axis(use) is None for use in operator.outputs) or outputs:
-                raise self._unknown(operator)
-        elif operator.op == "aten::upsample_nearest2d":
-            for use in outputs:
-                self._rows(operator, use)
-        elif operator.op in _PRODUCTS:
-            if len(divided) > 1 or axis == len(like.shape) - 1:
-                raise self._unknown(operator)
-            self._divide(like, axis, outputs[0], axis)
-        elif operator.op == "aten::native_layer_norm":
-            if axis >= len(like.shape) - len(operator.attributes["normalized_shape"]):
-                raise self._unknown(operator)
-            for use in outputs:
-                self._divide(like, axis, use, axis)
-        elif operator.category in ("Elementwise", "Memory"):
-            back = axis - len(like.shape)
-            if any(each - len(use.shape) != back for use, each in divided) or (
-                operator.op == "aten::cat" and operator.attributes.get("dim", 0) in (axis, back)
-            ):
-                raise self._unknown(operator)
-            whole = [use for use in operator.inputs if use.tensor not in self.cuts]
-            if any(len(use.shape) >= -back and use.shape[back] > 1 for use in whole):
-                raise self._unknown(operator)
-            for use in outputs:
-                self._divide(like, axis, use, len(use.shape) + back)
-        else:
-            raise self._unknown(operator)
+            self.rows.follow(operator, [(use, axis) for use, axis in divided if axis is not None])
+            self.found.append(self.rows.share(operator))
 
     def _begin(self, operator: Operator) -> None:
         """The first convolution: its rows of the whole image, with those beyond its borders."""
         image, result = operator.inputs[0], operator.outputs[0]
-        self._rows(operator, result)
+        self.rows.begin(operator, result)
         if image.shape[-2] % self.ranks:
-            raise self._unknown(operator)
+            raise self.rows.unknown(operator)
         reach = operator.attributes["padding"][-2]
         rows = image.shape[-2] // self.ranks + 2 * reach
         wide = with_rows(image, rows, self._new())
@@ -314,21 +234,21 @@ class _Bands:
             dataclasses.replace(
                 operator,
                 inputs=(wide, *operator.inputs[1:]),
-                outputs=(self._band(operator.outputs[0]),),
+                outputs=(self.rows.band(operator.outputs[0]),),
                 attributes={**operator.attributes, "padding": padding},
             )
         )
 
     def _convolve(self, operator: Operator) -> None:
         image = operator.inputs[0]
-        if self._axis(image) != 2 or operator.attributes.get("transposed"):
-            raise self._unknown(operator)
-        self._rows(operator, operator.outputs[0])
+        if self.rows.axis(image) != 2 or operator.attributes.get("transposed"):
+            raise self.rows.unknown(operator)
+        self.rows.begin(operator, operator.outputs[0])
         if not overlaps(operator):
-            self._put(operator, operator.inputs)
+            self.found.append(self.rows.share(operator))
             return
         reach = operator.attributes["padding"][-2]
-        own = self._band(image)
+        own = self.rows.band(image)
         border = part_of(own, 2, reach)
         borders = made(self._new(), (2, *border.shape), own.dtype)
         self._make(operator, "aten::stack", (border, border), borders, {"dim": 0})
@@ -342,15 +262,15 @@ class _Bands:
     def _attend(self, operator: Operator) -> None:
         """The band's queries, and all keys and values: of an image gathered, of a text as they are."""
         query, key, value, *masks = operator.inputs
-        axes = [self._axis(use) for use in (query, key, value)]
+        axes = [self.rows.axis(use) for use in (query, key, value)]
         tokens = len(query.shape) - 2
         if axes not in ([tokens] * 3, [tokens, None, None]) or any(
-            use.tensor in self.cuts or use.shape[-2:-1] not in ((), (1,)) for use in masks
+            use in self.rows or use.shape[-2:-1] not in ((), (1,)) for use in masks
         ):
-            raise self._unknown(operator)
-        inputs = (self._band(query), key, value, *masks)
+            raise self.rows.unknown(operator)
+        inputs = (self.rows.band(query), key, value, *masks)
         if axes[1] is not None:
-            pair = [self._flat(self._band(use)) for use in (key, value)]
+            pair = [self._flat(self.rows.band(use)) for use in (key, value)]
             both = made(self._new(), (sum(use.numel for use in pair),), key.dtype)
             self._make(operator, "aten::cat", tuple(pair), both, {"dim": 0})
             every = self._shared(operator, both)
@@ -361,9 +281,9 @@ class _Bands:
                 self._make(operator, "aten::cat", (others, own), self._flat(whole[-1]), {"dim": 0})
             inputs = (inputs[0], *whole, *masks)
             self._sent(operator, both)
-        self._divide(query, tokens, operator.outputs[0], len(operator.outputs[0].shape) - 2)
+        self.rows.divide(query, tokens, operator.outputs[0], len(operator.outputs[0].shape) - 2)
         self.found.append(
-            dataclasses.replace(operator, inputs=inputs, outputs=tuple(map(self._band, operator.outputs)))
+            dataclasses.replace(operator, inputs=inputs, outputs=tuple(map(self.rows.band, operator.outputs)))
         )
 
     @staticmethod
@@ -374,10 +294,10 @@ class _Bands:
         """Group norm by means of values and squares, those of the step before put right by how far its own have moved since
         (distrifuser/modules/pp/groupnorm.py, corrected_async_gn)."""
         image, *affine = operator.inputs
-        if self._axis(image) != 2:
-            raise self._unknown(operator)
-        self._divide(image, 2, operator.outputs[0], 2)
-        own, result = self._band(image), self._band(operator.outputs[0])
+        if self.rows.axis(image) != 2:
+            raise self.rows.unknown(operator)
+        self.rows.divide(image, 2, operator.outputs[0], 2)
+        own, result = self.rows.band(image), self.rows.band(operator.outputs[0])
         groups = int(operator.attributes["num_groups"])
         shape = (own.shape[0], groups, own.shape[1] // groups, *own.shape[2:])
         strides = (own.strides[0], own.strides[1] * shape[2], own.strides[1], *own.strides[2:])
@@ -453,7 +373,7 @@ class _Bands:
 
     def _gathered(self, like: Operator, result: TensorUse) -> tuple[list[Operator], TensorUse]:
         """The predicted noise of all bands in one."""
-        band = self._band(result)
+        band = self.rows.band(result)
         bands = made(next(self.fresh), (self.ranks, *band.shape), band.dtype)
         whole = made(next(self.fresh), result.shape, result.dtype)
         seen = dataclasses.replace(bands, shape=whole.shape, strides=whole.strides)
