@@ -4,7 +4,7 @@ What works on each row or token alone works on the band. A convolution reads row
 self-attention the keys and values of all tokens. In the first steps each waits for an all-gather of these. In later steps it takes what
 the others had in the step before, its own fresh, and puts its own where an all-gather beside the computation takes it for the next
 step: one for so many of them (`CHECKPOINT`), the last at the beginning of the next step. The first convolution is given the whole
-image, and the predicted noise is gathered in every step.
+image (that of a ControlNet too), and the predicted noise is gathered in every step.
 
 Which dimension of a tensor is the rows' is followed from the first convolution on, storage by storage (`rows`).
 
@@ -140,14 +140,16 @@ class _Bands:
         self.found: list[Operator] = []
 
     def operators(self, operators: Sequence[Operator], first: int) -> list[Operator]:
-        component = _component(operators[first])
-        end = 1 + max(at for at, op in enumerate(operators) if _component(op) == component)
-        self._begin(operators[first])
-        for operator in operators[first + 1 : end]:
+        networks = {_component(op) for op in operators if op.category == "Convolution"}
+        end = 1 + max(at for at, op in enumerate(operators) if _component(op) in networks)
+        for operator in operators[first:end]:
             self._add(operator)
         result = operators[end - 1].outputs[0]
         if result not in self.rows:
             raise self.rows.unknown(operators[end - 1])
+        for operator in operators[end:]:
+            if any(use in self.rows and use.tensor != result.tensor for use in operator.inputs):
+                raise self.rows.unknown(operator)
         if not self.synchronous:
             dtype = result.dtype
             begun, left = divmod(self.layers, CHECKPOINT)
@@ -201,7 +203,9 @@ class _Bands:
 
     def _add(self, operator: Operator) -> None:
         divided = [(use, self.rows.axis(use)) for use in operator.inputs if use in self.rows]
-        if not divided:
+        if not divided and operator.category == "Convolution" and overlaps(operator):
+            self._begin(operator)
+        elif not divided:
             self.found.append(operator)
         elif any(axis is None for _, axis in divided):
             raise self.rows.unknown(operator)
@@ -216,7 +220,7 @@ class _Bands:
             self.found.append(self.rows.share(operator))
 
     def _begin(self, operator: Operator) -> None:
-        """The first convolution: its rows of the whole image, with those beyond its borders."""
+        """The first convolution of a network: its rows of the whole image, with those beyond its borders."""
         image, result = operator.inputs[0], operator.outputs[0]
         self.rows.begin(operator, result)
         if image.shape[-2] % self.ranks:

@@ -37,7 +37,7 @@ def gathers(step):
 
 
 @pytest.mark.parametrize(
-    ("name", "ranks"), [("stable-diffusion-1.5", 2), ("stable-diffusion-1.5", 4), ("sdxl", 4)]
+    ("name", "ranks"), [("stable-diffusion-1.5", 2), ("stable-diffusion-1.5-controlnet", 2), ("sdxl", 4)]
 )
 def test_each_gpu_does_its_part_and_all_operands_fit(name, ranks):
     """What all do is the text's keys and values, embeddings of the timestep and no more."""
@@ -200,11 +200,11 @@ def test_patches_make_a_run_faster_and_say_so():
             cfg_parallel=2,
             patches=patches,
         )
-        for patches in (1, 2, 4)
+        for patches in (1, 4)
     ]
     times = [run.latency_s for run in runs]
     assert times == sorted(times, reverse=True)
-    shared = runs[2].several_gpus
+    shared = runs[1].several_gpus
     assert (shared.patches, shared.warmup_steps, shared.degrees) == (4, WARMUP_OF_PATCHES, "cfg 2, patches 4")
     assert runs[1].breakdown["Communication"] < 0.1 * times[1]
 
