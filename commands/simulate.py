@@ -106,7 +106,7 @@ from simtti.words import plain
     "--gpus",
     default=1,
     show_default=True,
-    help="GPUs that share the inference: ulysses x ring x cfg-parallel x tensor x pipefusion.",
+    help="GPUs that share the inference: ulysses x ring x cfg-parallel x tensor x pipefusion x patches.",
 )
 @click.option(
     "--ulysses",
@@ -133,7 +133,17 @@ from simtti.words import plain
     help="Degree of PipeFusion: stages of a transformer's blocks, which the image passes in patches.",
 )
 @click.option("--pipefusion-patches", type=int, help="Patches of the image; as many as stages if not given.")
-@click.option("--warmup-steps", type=int, help="Steps of PipeFusion before it has patches; 1 if not given.")
+@click.option(
+    "--warmup-steps",
+    type=int,
+    help="Steps of PipeFusion before it has patches, 1 if not given; of a UNet's patches before they take what others had, 5.",
+)
+@click.option(
+    "--patches",
+    default=1,
+    show_default=True,
+    help="GPUs that have a band of a UNet's image each (DistriFusion), with the others' of the step before.",
+)
 @click.option(
     "--parallel-vae",
     is_flag=True,

@@ -58,6 +58,7 @@ def run(
     pipefusion_patches: int | None = None,
     warmup_steps: int | None = None,
     parallel_vae: bool = False,
+    patches: int = 1,
     dependent_launch: bool = False,
     pytorch: str | None = None,
     mask: str = "",
@@ -97,15 +98,17 @@ def run(
         host: the host machine: a name in hw_configs/hosts.yaml, or the path of a file like it (`simtti capture host`).
         trace: a trace file to run instead of the workload's own.
         fidelity: 'wave'; 'cta' to simulate every CTA; 'closed' for the closed form, in which kernels do not contend.
-        gpus: GPUs that share the inference, ulysses x ring x cfg_parallel x tensor x pipefusion of them. The Result is that of one of them,
+        gpus: GPUs that share the inference, ulysses x ring x cfg_parallel x tensor x pipefusion x patches of them. The Result is that of one of them,
             with what it sends and receives; its `several_gpus` holds what all of them make of it.
         ulysses, ring: degrees of sequence parallelism: GPUs that share the tokens; ulysses takes what the others leave.
         cfg_parallel: 2 for two groups of GPUs, one for each half of classifier-free guidance.
         tensor: degree of tensor parallelism: GPUs that share the weights of the denoiser's blocks.
         pipefusion: degree of PipeFusion: GPUs that have a part of a transformer's blocks each, which the image passes in patches.
         pipefusion_patches: how many; as many as GPUs if None.
-        warmup_steps: steps before that, which the image passes in one piece, stage by stage; 1 if None.
+        warmup_steps: steps before that, which the image passes in one piece, stage by stage; 1 if None. With patches: steps in which
+            each waits for the others'; 5 if None.
         parallel_vae: all GPUs share the VAE's decoder: each decodes a part of the rows, or of the tiles of one that is tiled.
+        patches: GPUs that have a band of rows of a UNet's image each, with what the others had of theirs in the step before.
         timing: 'model'; 'measured': the kernel times of the capture that ships for this workload and shape, under the host model;
             'hybrid': those scaled to `hw` by the model's ratio between the two devices.
         tf32: fp32 matrix products may be rounded to TF32 (torch.backends.cuda.matmul.allow_tf32); convolutions always are, as
@@ -176,6 +179,7 @@ def run(
         pipefusion_patches,
         warmup_steps,
         parallel_vae,
+        patches,
     )
     machine, measured = load_host(host), None
     if timing == "model":

@@ -36,6 +36,8 @@ from simtti.workloads.parallel.shard import shard
 from simtti.workloads.trace import Operator, Phase, Step, Trace
 
 ON_ONE_GPU = ("decoder", "audio_decoder")
+# Steps that a UNet's patches wait for each other in: distrifuser's warmup_steps, 4, come after the first.
+WARMUP_OF_PATCHES = 5
 
 
 def degrees_of(
@@ -49,47 +51,55 @@ def degrees_of(
     pipefusion_patches: int | None = None,
     warmup_steps: int | None = None,
     parallel_vae: bool = False,
+    patches: int = 1,
 ) -> Degrees:
     """Degrees of parallelism for `gpus` GPUs; with neither ulysses nor ring given, ulysses is what the others leave.
 
     Raises:
         InputError: degrees that do not multiply to gpus, groups that guidance has no halves for, a pipeline's patches or warm-up
-            without a pipeline, a VAE to share on one GPU, or a device without a link.
+            without a pipeline, a UNet's patches beside what transformers share, a VAE to share on one GPU, or a device without a link.
     """
-    patches = _patches(pipefusion, pipefusion_patches, warmup_steps)
+    of_pipeline = _patches(pipefusion, pipefusion_patches, warmup_steps, patches)
     if cfg_parallel not in (1, HALVES):
         raise InputError(f"cfg-parallel is {cfg_parallel}; guidance has {HALVES} halves: give 1 or {HALVES}")
     if parallel_vae and gpus == 1:
         raise InputError("parallel-vae is given, but gpus is 1; give 2 or more")
-    left = gpus // max(cfg_parallel * tensor * pipefusion, 1)
+    left = gpus // max(cfg_parallel * tensor * pipefusion * patches, 1)
     ring = ring if ring is not None else (left // ulysses if ulysses else 1)
     ulysses = ulysses if ulysses is not None else max(left // max(ring, 1), 1)
+    if warmup_steps is None:
+        warmup_steps = WARMUP_OF_PATCHES if patches > 1 else 1
     found = Degrees(
-        ulysses, ring, cfg_parallel, tensor, pipefusion, patches, 1 if warmup_steps is None else warmup_steps,
-        gpus if parallel_vae else 1,
+        ulysses, ring, cfg_parallel, tensor, pipefusion, of_pipeline, warmup_steps, gpus if parallel_vae else 1, patches,
     )  # fmt: skip
-    if min(gpus, ulysses, ring, cfg_parallel, tensor, pipefusion) < 1 or found.gpus != gpus:
+    if min(gpus, ulysses, ring, cfg_parallel, tensor, pipefusion, patches) < 1 or found.gpus != gpus:
         others = "".join(
             f"{name} {degree} times "
             for name, degree in (
                 ("cfg-parallel", cfg_parallel),
                 ("tensor", tensor),
                 ("pipefusion", pipefusion),
+                ("patches", patches),
             )
             if degree != 1
         )
         raise InputError(
             f"{others}ulysses {ulysses} times ring {ring} is {found.gpus}; it must be gpus, {gpus}"
         )
+    if patches > 1 and found.gpus != cfg_parallel * patches:
+        raise InputError(
+            f"patches is {patches}, of a UNet's image; beside it GPUs share no more than the halves of guidance: give "
+            f"{gpus // cfg_parallel}"
+        )
     if gpus > 1 and not hardware.link_bytes_per_s:
         raise InputError(f"{hardware.name} has no link between GPUs; use 1 of it")
     return found
 
 
-def _patches(pipefusion: int, patches: int | None, warmup_steps: int | None) -> int:
-    """As many patches as stages, as xDiT has it, where nothing else is asked for."""
+def _patches(pipefusion: int, patches: int | None, warmup_steps: int | None, bands: int) -> int:
+    """As many patches as stages, as xDiT has it, where nothing else is asked for. bands: a UNet's patches, which warm up too."""
     for name, value, least in (("pipefusion-patches", patches, 1), ("warmup-steps", warmup_steps, 0)):
-        if value is not None and pipefusion == 1:
+        if value is not None and pipefusion == 1 and (bands == 1 or name == "pipefusion-patches"):
             raise InputError(f"{name} is {value}, but there is no pipeline; give pipefusion 2 or more")
         if value is not None and value < least:
             raise InputError(f"{name} is {value}; it must be at least {least}")
@@ -130,7 +140,7 @@ def simulate_on(
     share.several_gpus = SeveralGPUs(
         degrees.gpus, degrees.ulysses, degrees.ring, share.latency_s, energy_j, share.peak_memory_bytes,
         share.breakdown.get("Communication", 0.0), one.latency_s, degrees.cfg, degrees.tensor, degrees.pipefusion,
-        degrees.patches, degrees.warmup_steps, degrees.decoder > 1,
+        degrees.patches, degrees.warmup_steps, degrees.decoder > 1, degrees.bands,
     )  # fmt: skip
     return share
 

@@ -11,8 +11,8 @@ from simtti.workloads.parallel.degrees import Degrees
 @dataclass(frozen=True, slots=True)
 class SeveralGPUs:
     """What several GPUs make of an inference: seconds, joules of all of them, bytes on each, how long of the latency is
-    communication, and the seconds of one GPU alone. ulysses, ring, cfg_parallel, tensor, pipefusion: the degrees, whose product is gpus.
-    pipefusion_patches, warmup_steps: of a pipeline. parallel_vae: whether all share the VAE's decoder."""
+    communication, and the seconds of one GPU alone. ulysses, ring, cfg_parallel, tensor, pipefusion, patches: the degrees, whose product is
+    gpus. pipefusion_patches, warmup_steps: of a pipeline; the latter of patches too. parallel_vae: whether all share the VAE's decoder."""
 
     gpus: int
     ulysses: int
@@ -28,12 +28,13 @@ class SeveralGPUs:
     pipefusion_patches: int = 1
     warmup_steps: int = 1
     parallel_vae: bool = False
+    patches: int = 1
 
     @property
     def degrees(self) -> str:
         """The degrees in words, as 'cfg 2, ulysses 4'."""
         found = Degrees(self.ulysses, self.ring, self.cfg_parallel, self.tensor, self.pipefusion)
-        return found._replace(decoder=self.gpus if self.parallel_vae else 1).words()
+        return found._replace(decoder=self.gpus if self.parallel_vae else 1, bands=self.patches).words()
 
     def to_dict(self) -> dict[str, Any]:
         """As `simtti run --gpus N --json` adds it."""

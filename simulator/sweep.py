@@ -27,12 +27,12 @@ if TYPE_CHECKING:
     import pandas as pd
 
 OPTIONS = (
-    "workload", "hw", "set", "gpus", "ulysses", "ring", "cfg_parallel", "tensor", "pipefusion", "pipefusion_patches", "warmup_steps",
+    "workload", "hw", "set", "gpus", "ulysses", "ring", "cfg_parallel", "tensor", "pipefusion", "pipefusion_patches", "warmup_steps", "patches",
     "parallel_vae", "batch", "steps", "height", "width", "frames", "prompt_tokens", "dtype", "vae", "guidance", "strength", "engine", "attention", "cross_attention", "mask", "quantization", "cache", "lora",
     "offload", "pinned", "pytorch", "launch", "compile", "layout", "host", "trace", "fidelity", "tf32",
 )  # fmt: skip
 _WHOLE = (
-    "gpus", "ulysses", "ring", "cfg_parallel", "tensor", "pipefusion", "pipefusion_patches", "warmup_steps", "batch", "steps", "height", "width", "frames", "prompt_tokens", "lora",
+    "gpus", "ulysses", "ring", "cfg_parallel", "tensor", "pipefusion", "pipefusion_patches", "warmup_steps", "patches", "batch", "steps", "height", "width", "frames", "prompt_tokens", "lora",
 )  # fmt: skip
 _NUMBERS = ("strength",)
 _FLAGS = ("tf32", "pinned", "parallel_vae")

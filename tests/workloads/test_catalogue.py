@@ -22,7 +22,7 @@ PUBLISHED = {
     ("sd3.5-large", "transformer"): "8.1", ("kandinsky-2.2", "prior"): "1.0",
     ("kandinsky-2.2", "unet"): "1.25", ("kandinsky-2.2", "movq"): "0.068", ("kandinsky-2.2", "image_encoder"): "1.8",
     ("kandinsky-3", "unet"): "3.1", ("kandinsky-3", "text_encoder"): "8.7", ("kandinsky-3", "movq"): "0.27",
-    ("pixart-sigma", "transformer"): "0.611", ("sana-1.6b", "transformer"): "1.6",
+    ("pixart-sigma", "transformer"): "0.611", ("sana-1.6b", "transformer"): "1.6", ("sana-1.6b-4k", "transformer"): "1.6",
     ("sana-1.6b", "text_encoder"): "2.61", ("sana-1.6b", "vae"): "0.312", ("sana-4.8b", "transformer"): "4.7",
     ("hunyuan-dit", "transformer"): "1.5", ("hunyuan-dit", "text_encoder_2"): "1.67", ("flux-dev", "transformer"): "11.9",
     ("modelscope-t2v", "unet"): "1.41", ("animatediff", "unet"): "1.277", ("i2vgen-xl", "unet"): "1.42",

@@ -9,7 +9,7 @@ A row is either one operator, as a row of `simtti predict`, or one whole inferen
     time_us         measured time of the operator, microseconds
     power_w         mean board power meanwhile, watts; may be empty
     workload        a workload's name; empty for a single operator. Then the options of `simtti sweep`: batch steps
-                    height width frames prompt_tokens gpus ulysses ring cfg_parallel tensor pipefusion pipefusion_patches warmup_steps
+                    height width frames prompt_tokens gpus ulysses ring cfg_parallel tensor pipefusion pipefusion_patches warmup_steps patches
                     parallel_vae attention launch host
     latency_s       measured latency of the whole batch, seconds
     energy_j        energy of the whole batch on all GPUs, joules; may be empty
@@ -60,7 +60,16 @@ class Shape(NamedTuple):
 
 
 # Degrees of parallelism, as `simtti run` names them, and what goes with them.
-DEGREES = ("ulysses", "ring", "cfg_parallel", "tensor", "pipefusion", "pipefusion_patches", "warmup_steps")
+DEGREES = (
+    "ulysses",
+    "ring",
+    "cfg_parallel",
+    "tensor",
+    "pipefusion",
+    "pipefusion_patches",
+    "warmup_steps",
+    "patches",
+)
 RUN_COLUMNS = tuple(name for name in OPTIONS if name not in ("trace", "fidelity"))
 _RUN_WHOLE = (
     "batch",

@@ -11,12 +11,12 @@ CONTROL = "controlnet"
 
 
 class Degrees(NamedTuple):
-    """ulysses x ring x cfg x tensor x pipefusion GPUs.
+    """ulysses x ring x cfg x tensor x pipefusion x bands GPUs.
 
     ulysses, ring: of those that share the tokens. cfg: groups that share the halves of classifier-free guidance, 1 or 2.
     tensor: GPUs that share the weights of the denoiser's blocks. pipefusion: GPUs that have a part of the blocks each, stages that the
     image passes in `patches`, after `warmup_steps` steps that it passes whole. decoder: of all those GPUs, how many share the VAE's
-    decoder; not a factor.
+    decoder; not a factor. bands: GPUs that have a band of a UNet's image each; they too warm up for `warmup_steps`.
     """
 
     ulysses: int = 1
@@ -27,6 +27,7 @@ class Degrees(NamedTuple):
     patches: int = 1
     warmup_steps: int = 1
     decoder: int = 1
+    bands: int = 1
 
     @property
     def sequence(self) -> int:
@@ -35,11 +36,11 @@ class Degrees(NamedTuple):
 
     @property
     def gpus(self) -> int:
-        return self.sequence * self.cfg * self.tensor * self.pipefusion
+        return self.sequence * self.cfg * self.tensor * self.pipefusion * self.bands
 
     def words(self) -> str:
         """Those above one, as 'cfg 2, ulysses 4'; the sequence's where there is no other."""
-        named = {"cfg": self.cfg, "tensor": self.tensor, "pipefusion": self.pipefusion}
+        named = {"cfg": self.cfg, "tensor": self.tensor, "pipefusion": self.pipefusion, "patches": self.bands}
         alone = max(named.values()) == 1
         named |= {"ulysses": self.ulysses, "ring": self.ring, "VAE": self.decoder}
         return ", ".join(

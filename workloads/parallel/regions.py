@@ -8,39 +8,49 @@ divided. What they led to may then be free of it, so it is done anew until nothi
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from simtti.workloads.parallel.operands import stored
 from simtti.workloads.quantized_layers import Linear, linear_of
-from simtti.workloads.trace import Operator, TensorUse
+from simtti.workloads.trace import ITEM_BYTES, Operator, TensorUse
 
 _ADDS = ("aten::add", "aten::sub")
 _REDUCES = ("aten::mean", "aten::sum")
 
 
 class Cut(NamedTuple):
-    """The dimension that a storage is divided in: its stride and what it spans, in elements. Views of it have the dimension
-    elsewhere, the outer part of it (heads of channels), or a part (one of two halves that lie side by side)."""
+    """The dimension that a storage is divided in: its stride and what it spans, in bytes, which views as another type (pairs of
+    numbers as complex ones) share. Views of it have the dimension elsewhere, the outer part of it (heads of channels), a part
+    (of what one layer makes, side by side: halves; queries, keys and values and an MLP's), or the outer part of a part."""
 
     stride: int
     span: int
 
     def axis(self, use: TensorUse) -> int | None:
-        """Where `use` has it; None if it does not."""
-        inner = None
-        for axis, (size, stride) in enumerate(zip(use.shape, use.strides, strict=True)):
-            if size > 1 and stride:
-                if stride * size == self.span:
-                    return axis
-                if stride == self.stride:
-                    inner = axis
-        return inner
+        """Where `use` has it, the outermost of the dimensions that lie within it; None if it does not."""
+        item = ITEM_BYTES[use.dtype]
+        within = [
+            (stride, axis)
+            for axis, (size, stride) in enumerate(zip(use.shape, use.strides, strict=True))
+            if size > 1 and self.stride < stride * item * size and stride * item < self.span
+        ]
+        return max(within)[1] if within else None
+
+    def share(self, use: TensorUse, axis: int, ranks: int) -> TensorUse:
+        """One of `ranks` equal parts of `use` along `axis`; what lies outside of the dimension moves together."""
+        item = ITEM_BYTES[use.dtype]
+        strides = tuple(stride // ranks if stride * item >= self.span else stride for stride in use.strides)
+        shape = [size // ranks if here == axis else size for here, size in enumerate(use.shape)]
+        return stored(dataclasses.replace(use, strides=strides), shape)
 
 
 def cut_of(use: TensorUse, axis: int) -> Cut:
     """Of a use that is divided along `axis`."""
-    return Cut(use.strides[axis], use.strides[axis] * use.shape[axis])
+    stride = use.strides[axis] * ITEM_BYTES[use.dtype]
+    return Cut(stride, stride * use.shape[axis])
 
 
 @dataclass(frozen=True)
@@ -80,10 +90,10 @@ def find(operators: Sequence[Operator], images: int) -> Regions:
 
 
 def _layer(operator: Operator) -> Linear | None:
-    """The linear layer that an operator is; that of a batched product too, whose weight is the same for each image."""
+    """The linear layer that an operator is; that of a batched product too, whose weight is the same for each image, or of one image."""
     if operator.op == "aten::bmm":
         x, weight = operator.inputs
-        same = weight.role == "parameter" and weight.strides[0] == 0
+        same = weight.role == "parameter" and (weight.strides[0] == 0 or weight.shape[0] == 1)
         return Linear(operator, x, weight, None) if same else None
     return linear_of(operator)
 

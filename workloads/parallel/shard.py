@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from simtti.workloads.catalogue import decoded
-from simtti.workloads.parallel import guidance, pipeline, sequence, tensor, vae
+from simtti.workloads.parallel import displaced, guidance, pipeline, sequence, tensor, vae
 from simtti.workloads.parallel.degrees import Degrees
 from simtti.workloads.trace import Trace
 
@@ -15,10 +15,12 @@ def shard(trace: Trace, degrees: Degrees, stage: int | None = None) -> Trace:
 
     Raises:
         InputError: what the degrees would share, the workload does not have: a second half of classifier-free guidance, blocks
-            whose weights can be divided, tokens of a transformer, heads enough.
+            whose weights can be divided, tokens of a transformer, heads enough, a UNet's rows.
     """
     if degrees.cfg > 1:
         trace = guidance.halved(trace)
+    if degrees.bands > 1:
+        trace = displaced.divided(trace, degrees.bands, degrees.warmup_steps)
     if degrees.tensor > 1:
         trace = tensor.divided(trace, degrees.tensor)
     kinds = pipeline.kinds_of(trace) if degrees.pipefusion > 1 else []

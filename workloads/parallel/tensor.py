@@ -2,7 +2,8 @@
 
 Of two linear layers with nothing between them but what works on each channel or head alone, the first has its rows divided, the
 output features, and the second its columns, the input features; an all-reduce adds up what the second makes of its part. So for
-queries, keys and values with the output projection behind attention, and for the layers of an MLP, gated or not. Which layers of a
+queries, keys and values with the output projection behind attention, and for the layers of an MLP, gated or not; where one layer
+makes both and one ends both, side by side, each part of it is divided by itself, and one all-reduce will do. Which layers of a
 trace are such follows from its dataflow: `regions` are the operators between two layers, followed from each layer of a block.
 What is normalised over all of a region's channels (queries before they are heads) needs an all-reduce of each token's mean.
 Everything else, norms, modulations, embeddings and convolutions, every GPU does in full, as it does text encoders and the VAE.
@@ -135,6 +136,8 @@ def _local(workload: str, operator: Operator, at: int, found: Regions, ranks: in
             raise InputError(
                 f"{workload}: {operator.module} has {use.shape[axis]} channels, which tensor {ranks} does not divide"
             )
+        if cut:
+            return cut.share(use, axis, ranks)
         return resized(use, [size // ranks if here == axis else size for here, size in enumerate(use.shape)])
 
     own = dataclasses.replace(

@@ -82,6 +82,10 @@ def test_a_row_becomes_options():
         ({"n_gpus": 4, "parallelism": "tp4 vae-patch4"}, {"tensor": 4, "parallel_vae": "true"}),
         ({"scope": "stage: VAE decode"}, {"what_is_timed": "decoder"}),
         (
+            {"model": "Sana_1600M_4Kpx", "source": "xdit-project/xDiT docs/performance/sana.md"},
+            {"workload": "sana-1.6b-4k", "what_is_timed": "denoising"},
+        ),
+        (
             {"scope": "denoise step (median)", "latency_s": 0.03},
             {"what_is_timed": "denoising", "latency_s": pytest.approx(1.5)},
         ),

@@ -49,6 +49,25 @@ def test_experts_are_two_steps_with_other_weights():
         trace.with_steps(10)
 
 
+def test_sana_for_4096_pixels_decodes_overlapping_tiles_and_norms_no_queries():
+    """Tiles of 32 x 32 latents every 28 of 128: 5 x 5, the last of a side 16 wide. In a block one normalisation less for each of
+    queries and keys than SANA 1.5 has, in both attentions."""
+    decoder = next(phase for phase in shipped("sana-1.6b-4k").phases if phase.name == "decoder")
+    tiles = [
+        (step.count, op.inputs[0].shape[-2:])
+        for step in decoder.steps
+        for op in step.operators
+        if op.module == "vae.decoder.conv_in" and op.category == "Convolution"
+    ]
+    assert tiles == [(16, (32, 32)), (4, (32, 16)), (4, (16, 32)), (1, (16, 16))]
+
+    def norms(name):
+        operators = denoising(shipped(name)).operators
+        return {op.module.rpartition(".")[2] for op in operators if "transformer_blocks.0." in op.module}
+
+    assert norms("sana-1.6b") - norms("sana-1.6b-4k") == {"norm_q", "norm_k"}
+
+
 def test_a_scheduler_that_is_copied_counts_its_own_steps():
     """As LTX-2's pipeline does, for what is heard beside what is seen."""
     torch = pytest.importorskip("torch")

@@ -17,12 +17,20 @@ COLUMNS = {
     "flux-dev": {"to_q", "to_k", "to_v", "add_q_proj", "add_k_proj", "add_v_proj", "proj", "proj_mlp"},
     "wan2.1-1.3b": {"to_q", "to_k", "to_v", "proj"},
     "sd3.5-medium": {"to_q", "to_k", "to_v", "add_q_proj", "add_k_proj", "add_v_proj", "proj"},
-}
+    "qwen-image": {"to_q", "to_k", "to_v", "add_q_proj", "add_k_proj", "add_v_proj", "proj"},
+    "flux.2-dev": {
+        "to_q", "to_k", "to_v", "add_q_proj", "add_k_proj", "add_v_proj", "linear_in", "to_qkv_mlp_proj",
+    },
+    "z-image": {"to_q", "to_k", "to_v", "w1", "w3"},
+}  # fmt: skip
 ROWS = {
     "pixart-sigma": {"to_out.0", "net.2"},
     "flux-dev": {"to_out.0", "to_add_out", "net.2", "proj_out"},
     "wan2.1-1.3b": {"to_out.0", "net.2"},
     "sd3.5-medium": {"to_out.0", "to_add_out", "net.2"},
+    "qwen-image": {"to_out.0", "to_add_out", "net.2"},
+    "flux.2-dev": {"to_out.0", "to_add_out", "linear_out", "to_out"},
+    "z-image": {"to_out.0", "w2"},
 }
 
 
@@ -56,8 +64,11 @@ def test_the_layers_are_divided_as_megatron_does(name):
 
 @pytest.mark.parametrize(
     ("name", "ranks"),
-    [("pixart-sigma", 4), ("flux-dev", 2), ("wan2.1-1.3b", 2), ("hunyuan-dit", 4), ("cogvideox-2b", 2)],
-)
+    [
+        ("pixart-sigma", 4), ("flux-dev", 2), ("wan2.1-1.3b", 2), ("hunyuan-dit", 4), ("cogvideox-2b", 2), ("qwen-image", 4),
+        ("flux.2-dev", 8), ("z-image", 2),
+    ],
+)  # fmt: skip
 def test_work_and_weights_add_up_and_all_operands_fit(name, ranks):
     trace = workload_trace(name, steps=1)
     share = tensor.divided(trace, ranks)
@@ -109,6 +120,15 @@ def test_an_all_reduce_follows_each_divided_sum():
     wan = denoising(tensor.divided(workload_trace("wan2.1-1.3b", steps=1), 2))
     shapes = collections.Counter(op.inputs[0].shape for op in wan if op.op == ALL_REDUCE)
     assert shapes == {(32760, 1536): 2 * 3 * 30, (1, 32760, 1): 2 * 3 * 30, (1, 512, 1): 2 * 30}
+
+
+def test_a_layer_for_queries_keys_values_and_the_mlp_takes_one_all_reduce():
+    """FLUX.2 has 48 blocks whose attention and MLP begin in one layer and end in one, 8 with two of each for image and text."""
+    flux = denoising(tensor.divided(workload_trace("flux.2-dev", steps=1), 2))
+    sums = [op.inputs[0] for op in flux if op.op == ALL_REDUCE]
+    rows = collections.Counter(result.numel // result.shape[-1] for result in sums)
+    assert rows == {4608: 48, 4096: 2 * 8, 512: 2 * 8}
+    assert {(result.shape[-1], result.storage_bytes // result.numel) for result in sums} == {(6144, 2)}
 
 
 @pytest.mark.parametrize(
@@ -189,6 +209,44 @@ def test_a_gate_is_a_column_too_and_a_sum_of_two_layers_is_not():
 
     assert divided_weights(gated("aten::mul")) == {2, 3, 4}
     assert divided_weights(gated("aten::add")) == set()
+
+
+def test_heads_are_followed_through_complex_numbers():
+    """As rotary embeddings turn pairs: a view as complex numbers, a product with those of each position, a view as real ones."""
+    pairs = use(10, (64, 4, 16, 2), (128, 32, 2, 1), storage_bytes=4 * 64 * 128, dtype="fp32")
+    turned = {"dtype": "complex64", "storage_bytes": 4 * 64 * 128}
+    seen, positions = use(10, (64, 4, 16), (64, 16, 1), **turned), use(99, (64, 1, 16), (16, 16, 1), **turned)
+    result = use(20, (64, 4, 16), (64, 16, 1), **turned)
+    between = [
+        operator(1, op="aten::view_as_complex", module="net.0", inputs=(pairs,), outputs=(seen,), attributes={}, is_view=True),
+        elementwise(2, (seen, positions), result, "aten::mul"),
+    ]  # fmt: skip
+    up, *_, down = mlp()
+    single = [
+        dataclasses.replace(up, outputs=(use(10, (64, 128), storage_bytes=4 * 64 * 128, dtype="fp32"),)),
+        dataclasses.replace(down, inputs=(use(20, (64, 128), storage_bytes=4 * 64 * 128, dtype="fp32"), down.inputs[1])),
+    ]  # fmt: skip
+    assert divided_weights([single[0], *between, single[1]]) == {2, 3}
+    each_head = use(99, (64, 4, 16), (64, 16, 1), **turned)
+    assert divided_weights([single[0], between[0], elementwise(2, (seen, each_head), result, "aten::mul"), single[1]]) == set()  # fmt: skip
+
+
+def test_parts_of_one_layer_are_divided_each():
+    """Of what one layer makes, 128 channels are 4 heads and 256 an MLP's: put side by side again, they go into one layer."""
+    fused = use(10, (64, 384), storage_bytes=2 * 64 * 384)
+    heads = use(10, (64, 4, 32), (384, 32, 1), storage_bytes=2 * 64 * 384)
+    other = use(10, (64, 256), (384, 1), storage_bytes=2 * 64 * 384)
+    operators = [
+        linear(0, act(1, 64, 32), weight(2, 32, 384), fused),
+        elementwise(1, (heads,), act(11, 64, 4, 32)),
+        elementwise(2, (other,), act(12, 64, 256)),
+        operator(3, op="aten::cat", category="Memory", module="net.0", inputs=(act(11, 64, 128), act(12, 64, 256)),
+                 outputs=(act(20, 64, 384),), attributes={"dim": -1}),
+        linear(4, act(20, 64, 384), weight(3, 384, 32), act(30, 64, 32)),
+    ]  # fmt: skip
+    assert divided_weights(operators) == {2, 3}
+    cuts = regions.find(operators, images=2).cuts
+    assert (cuts[10].axis(heads), cuts[10].axis(other), cuts[11].axis(act(11, 64, 128))) == (1, 1, 1)
 
 
 def test_a_layer_for_each_image_is_not_worth_it_nor_one_outside_of_a_block():

@@ -87,6 +87,8 @@ WORKLOADS = {
     "HiDream-ai/HiDream-I1-Fast": "hidream-i1-fast",
     "deepseek-community/Janus-Pro-7B": "janus-pro-7b",
     "BestWishYsh/Helios-Base": "helios-14b",
+    "Sana_1600M_4Kpx": "sana-1.6b-4k",
+    "Efficient-Large-Model/Sana_1600M_4Kpx_BF16_diffusers": "sana-1.6b-4k",
     "SANA-Video_2B_480p": "sana-video-2b",
     "Efficient-Large-Model/SANA-Video_2B_480p_diffusers": "sana-video-2b",
 }
