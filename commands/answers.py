@@ -120,7 +120,7 @@ def costs(
     "--ways",
     default="ulysses,cfg",
     show_default=True,
-    help="How several GPUs share it: ulysses, ring, cfg (with Ulysses or ring for the rest), tensor, pipefusion.",
+    help="How several GPUs share it: ulysses, ring, cfg (with Ulysses or ring for the rest), tensor, pipefusion, patches (UNets).",
 )
 @click.option("--batch", help="Batches, as 1,2,4; the workload's own if not given.")
 @click.option(

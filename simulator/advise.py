@@ -35,6 +35,7 @@ WAYS: dict[str, Callable[[int], dict[str, int]]] = {
     "ring": lambda count: {"ring": count},
     "cfg": lambda count: {"cfg_parallel": 2},
     "tensor": lambda count: {"tensor": count},
+    "patches": lambda count: {"patches": count},
     "pipefusion": lambda count: {"pipefusion": count},
 }
 CHOICE = ("hw", "gpus", "way", "batch", "launch", "quantization")
