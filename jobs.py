@@ -143,7 +143,7 @@ class Pool:
             return
         for process in multiprocessing.active_children():
             if process.pid not in self._not_ours:
-                process.terminate()
+                process.kill()  # one that has only just begun would tell of an interrupt, which is what SIGTERM is to the parent
         self._executor.shutdown(wait=False, cancel_futures=True)
         self._executor = None
 

@@ -15,7 +15,7 @@ def test_a_machine_without_a_gpu_is_measured_as_far_as_its_cpu_shows_it(tmp_path
     path = tmp_path / "mine.yaml"
     write_host(stated, path)
     host = load_host(str(path))
-    assert all(1e-8 < getattr(host, name) < 0.1 for name in COSTS)
+    assert all(1e-11 < getattr(host, name) < 0.1 for name in COSTS)
     # All but diffusers' modules by one speed; how fast, a busy machine would not say.
     base = load_host("slow-vm")
     ratios = [getattr(base, name) / getattr(host, name) for name in COSTS if name != "diffusers_module_s"]
