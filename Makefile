@@ -59,7 +59,7 @@ kill-test: $(VENV)/dev.stamp
 	$(BIN)/python tests/kill.py --kills 50
 
 # A quarter of an hour and 3 GB each. What is deprecated in one release and not yet there in another is no error here.
-MEETS_LIBRARIES := tests/commands tests/hw_configs tests/explore/test_spec.py tests/explore/test_search.py tests/explore/test_formula.py \
+MEETS_LIBRARIES := tests/commands tests/pages tests/hw_configs tests/explore/test_spec.py tests/explore/test_search.py tests/explore/test_formula.py \
 	tests/workloads/test_trace_file.py tests/workloads/test_kineto_file.py tests/workloads/test_recorder.py tests/workloads/models \
 	tests/validation/report tests/validation/fit tests/simulator/test_predict.py tests/simulator/test_compare.py
 
