@@ -11,12 +11,11 @@ import numpy as np
 
 from simtti.explore.design import WHOLE
 from simtti.explore.spec import OBJECTIVES, Spec
+from simtti.simulator.uncertainty.draws import SURE
 
 if TYPE_CHECKING:
     import pandas as pd
 
-# Share of the draws in which one of two designs has to be the better for their order to be sure.
-SURE = 0.95
 _STEP = 1.1  # a parameter is moved by a tenth up and down for its elasticity
 
 

@@ -41,6 +41,7 @@ class GemmStyle(NamedTuple):
     exposed_fill: float
     chain_cycles: float
     reuse_preference: float
+    most_padding: float
     most_flops_per_cycle: float
 
 
@@ -94,6 +95,7 @@ class PackedProducts(NamedTuple):
     """Products with weights of four bits that each tile unpacks for itself."""
 
     step_slots: float
+    registers: float
     efficiency: float
     latency_cycles: float
 

@@ -31,6 +31,11 @@ def load_prices(path: str | None = None) -> dict[str, float]:
     return {str(name): _price(file, str(name), said) for name, said in content.items()}
 
 
+def usd_per_output(usd_per_gpu_hour: float, gpus: int, outputs_per_s: float) -> float:
+    """US dollars that all GPUs cost for as long as an output takes."""
+    return usd_per_gpu_hour * gpus / 3600 / outputs_per_s
+
+
 def _price(file: Path, name: str, said: Any) -> float:
     if isinstance(said, dict):
         if strange := [str(each) for each in said if each not in _KNOWN]:

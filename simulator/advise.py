@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from simtti.errors import InputError, raise_bugs
 from simtti.files import check_table, write_table
 from simtti.hw_configs.devices import load
-from simtti.hw_configs.prices import load_prices
+from simtti.hw_configs.prices import load_prices, usd_per_output
 from simtti.journal import Journal, code_hash, journal_of, said_of_foreign
 from simtti.simulator.sweep import figures_of
 from simtti.simulator.uncertainty.draws import COLUMNS as INTERVALS
@@ -201,12 +201,12 @@ def _figures(
         verdict = "over the limit of memory"
     elif latency_s is not None and seconds > latency_s:
         verdict = "too slow"
-    usd_per_s = None if usd_per_gpu_hour is None else usd_per_gpu_hour * candidate["gpus"] / 3600
+    rate = outputs / seconds
     return {
         "latency_s": seconds,
-        "outputs_per_s": outputs / seconds,
+        "outputs_per_s": rate,
         "energy_per_output_j": found["energy_j"] / outputs,
-        "usd_per_output": None if usd_per_s is None else usd_per_s * seconds / outputs,
+        "usd_per_output": usd_per_gpu_hour and usd_per_output(usd_per_gpu_hour, candidate["gpus"], rate),
         "peak_memory_bytes": held,
         "fits": found["fits"],
         "verdict": verdict,

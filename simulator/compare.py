@@ -9,10 +9,10 @@ import numpy as np
 
 from simtti.errors import InputError
 from simtti.hw_configs.devices import load
-from simtti.hw_configs.prices import load_prices
+from simtti.hw_configs.prices import load_prices, usd_per_output
 from simtti.jobs import in_chunks
 from simtti.simulator.uncertainty.draws import COLUMNS as INTERVALS
-from simtti.simulator.uncertainty.draws import interval_of
+from simtti.simulator.uncertainty.draws import SURE, interval_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,8 +22,6 @@ COLUMNS = (
     "usd_per_output", "usd_per_video_s", "average_w", "peak_memory_bytes", "fits", "largest_batch", "bottleneck", "bottleneck_share",
     "host_bound_share", "pytorch", *INTERVALS, *(AGAINST := ("latency_x_p05", "latency_x_p95", "fastest_in")), "error",
 )  # fmt: skip
-# Share of the draws in which the fastest has to be so to be called the fastest for sure.
-SURE = 0.95
 
 
 def compare(
@@ -114,7 +112,7 @@ def _draw_by_draw(rows: list[dict[str, Any]], first: dict[str, Any]) -> None:
 def _costs(row: dict[str, Any], usd_per_gpu_hour: float | None, fps: float | None) -> dict[str, float]:
     if usd_per_gpu_hour is None:
         return {}
-    usd = usd_per_gpu_hour * row["gpus"] / 3600 / row["outputs_per_s"]
+    usd = usd_per_output(usd_per_gpu_hour, row["gpus"], row["outputs_per_s"])
     by_time = {"usd_per_video_s": usd * fps / row["frames"]} if fps and row["frames"] else {}
     return {"usd_per_gpu_hour": usd_per_gpu_hour, "usd_per_output": usd, **by_time}
 

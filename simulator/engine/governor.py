@@ -51,13 +51,13 @@ def govern(
     host_s: Sequence[float],
     hardware: Hardware,
     streams: Sequence[int] = (),
-    known: dict[tuple[object, ...], float] | None = None,
+    known: dict[tuple[object, ...], tuple[float, list[float]]] | None = None,
 ) -> Governed:
     """Times, clocks and energy of a step's launches in order.
 
     host_s: what the host spends before each. streams: where each runs, where that is not the main stream for all: what runs
-    beside it spends energy, but no time of its own. known: the clocks of the windows met so far on this device, by their
-    launches' identities, which must not end before it: the blocks of a long video are the same windows again and again.
+    beside it spends energy, but no time of its own. known: clock and times of the windows met so far on this device, by
+    their launches' identities, which must not end before it: the blocks of a long video are the same windows again and again.
     """
     known = {} if known is None else known
     timed = [not stream for stream in streams] if streams else [True] * len(launches)
@@ -71,18 +71,23 @@ def govern(
         in_turn = [launch for launch, counts in zip(window, timed[begin:end], strict=True) if counts]
         waited_s = sum(host_s[begin:end])
         key = (tuple(map(id, window)), tuple(timed[begin:end]), waited_s)
-        clock = known.get(key)
-        if clock is None:
-            clock = known[key] = _window_clock(in_turn, spent, waited_s, hardware)
+        if key not in known:
+            clock = _window_clock(in_turn, spent, waited_s, hardware)
+            known[key] = clock, _seconds(window, clock, hardware)
+        clock, took_s = known[key]
         energy_j += spent.at(clock)
         windows.append((end, spent.at(clock)))
         clocks += [clock] * len(window)
-        if clock == 1.0:
-            seconds += [launch.boost_s for launch in window]
-        else:
-            slower = _Window(window, hardware).at(clock)
-            seconds += [slower[id(launch)] for launch in window]
+        seconds += took_s
     return Governed(seconds, clocks, energy_j, windows)
+
+
+def _seconds(window: Sequence[Launched], clock: float, hardware: Hardware) -> list[float]:
+    """Of each launch at `clock`, a share of boost."""
+    if clock == 1.0:
+        return [launch.boost_s for launch in window]
+    slower = _Window(window, hardware).at(clock)
+    return [slower[id(launch)] for launch in window]
 
 
 def _windows(

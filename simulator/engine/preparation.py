@@ -72,7 +72,8 @@ class Preparation:
         self._l2 = L2(hardware.l2_usable_bytes)
         self._lowering = Lowering(hardware, policy)
         self._known: dict[tuple[int, int], Launched] = {}
-        self._clocks: dict[tuple[object, ...], float] = {}  # of windows of those launches
+        # Clock and times of windows of those launches.
+        self._windows: dict[tuple[object, ...], tuple[float, list[float]]] = {}
 
     def program(self, step: Step) -> Program:
         """Lower the step and add its operators to the rows."""
@@ -114,7 +115,7 @@ class Preparation:
         if before is not None and launches == before.launches:
             return before._replace(states=states, l2=l2)
         streams = () if step.is_plain else step.streams
-        governed = govern(launches, step.host_s, self.hardware, streams, self._clocks)
+        governed = govern(launches, step.host_s, self.hardware, streams, self._windows)
         return Traffic(launches, governed, self._gaps_s(launches), states, l2)
 
     def _gaps_s(self, launches: list[Launched]) -> list[float] | None:

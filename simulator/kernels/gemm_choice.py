@@ -31,9 +31,6 @@ from simtti.simulator.kernels.machine import FP32_BYTES, WGMMA_ROWS
 
 MOST_CHOICES = 65536  # exact: choices kept; the results are the same with any other number
 SPLITS = (2, 3, 4, 5, 6, 8)  # exact: what is tried beside the splits that fill the device
-MOST_WASTE = (
-    2  # exact: the step from one tile of the catalogue to the next, which has twice the rows or columns
-)
 REDUCTION_THREADS = 256  # exact: of splitKreduce, one output element a thread
 REDUCED_BYTES = 2.0  # exact: an output element that it writes
 
@@ -109,7 +106,8 @@ def choose(m: int, n: int, k: int, batch: int, dtype: str, traffic: Traffic, har
     elements = batch * m * n
     # To empty the accumulators of all, a byte each.
     empty_s = elements / (style.epilogue_bytes_per_cycle * rates.clock_hz)
-    for fit, down, across in _cuts(_least_padded(fitted, m, n, batch, sms), m, n):
+    candidates = _least_padded(fitted, m, n, batch, sms)
+    for fit, down, across in _cuts(candidates, m, n, style.most_padding):
         tiles = down * across * batch
         penalty = 1.0 + style.reuse_preference * max((down / m + across / n) / fewest - 1.0, 0.0)
         bound_s = least_s + result * empty_s / tiles + _least_s(fit, tiles, k, sms, hbm_s)
@@ -170,16 +168,13 @@ def _least_padded(fitted: tuple[Fit, ...], m: int, n: int, batch: int, sms: int)
     return chosen if batch > sms else fitted
 
 
-def _cuts(fitted: tuple[Fit, ...], m: int, n: int) -> list[tuple[Fit, int, int]]:
-    """The candidates with the tiles that each cuts C into, down and across. Of mma.sync's tiles not those that together cover more
-    than MOST_WASTE times what the least cover: rows and columns of nought cost multiply-adds, whose energy nothing hides where memory
-    hides their time (two rows in a tile of 256: 128 times the multiply-adds). wgmma's products of a few rows
-    are timed better without (H100, m up to 8: 5.2 %, with it 6.3 %)."""
+def _cuts(fitted: tuple[Fit, ...], m: int, n: int, most_padding: float) -> list[tuple[Fit, int, int]]:
+    """The candidates with the tiles that each cuts C into, down and across, but for those that together cover more than `most_padding`
+    times what the least cover: the time of padding may hide behind memory, its energy does not (two rows in a tile of 256: 128 times
+    the multiply-adds)."""
     cuts = [(fit, -(-m // fit.tile.m), -(-n // fit.tile.n)) for fit in fitted]
-    if fitted[0].tile.in_clusters:
-        return cuts
     areas = [down * fit.tile.m * across * fit.tile.n for fit, down, across in cuts]
-    most = MOST_WASTE * min(areas)
+    most = most_padding * min(areas)
     return [cut for cut, area in zip(cuts, areas, strict=True) if area <= most]
 
 

@@ -3,7 +3,7 @@
 Written for a few rows of input: a CTA of eight warps makes one tile of 16 x 8 results (`tinygemm_m16n8k16_chunk_kernel`, grid of m by n
 tiles), the warps share k, and what they have is added up in shared memory. Nothing stays in shared memory for the next tile: rows
 of the input come from L2 for every eight columns, weights for every sixteen rows, and are unpacked again. With the thousands of
-tokens of an image it is many times slower than a product in 16 bits. What is fitted stands in hw_configs/families/gemm.yaml (gemm_packed).
+tokens of an image it is many times slower than a product in 16 bits. What was judged stands in hw_configs/families/gemm.yaml (gemm_packed).
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from simtti.simulator.kernel import Access, Kernel
 TILE_M, TILE_N, TILE_K = 16, 8, 16
 THREADS = 256  # exact: eight warps (__launch_bounds__(Warps * kWarpSize))
 WARPS = 8  # exact: that share k
-REGISTERS = 64  # exact: of a thread, as the launch bounds leave room for
 HALF_BYTES, WEIGHT_BYTES, SCALE_BYTES = (
     2.0,
     0.5,
@@ -44,7 +43,7 @@ def packed_product(
         family="gemm",
         grid=-(-m // TILE_M) * -(-n // TILE_N),
         threads=THREADS,
-        registers=REGISTERS,
+        registers=int(style.registers),
         tensor_flops=2.0 * TILE_M * TILE_N * TILE_K * steps,
         tensor_dtype=dtype,
         issue_slots=style.step_slots * steps * (THREADS / WARPS),

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 SHARES = Path(__file__).parent / "draws.yaml"
 DRAWS = 200
+# Share of the draws in which one of two has to be the better for their order to be sure.
+SURE = 0.95
 _FREEDOM = 3  # of Student's t; see `heavy`
 _LEAST_S = 1e-12
 
