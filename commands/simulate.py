@@ -218,7 +218,7 @@ def run(
     if timeline:
         write_text(timeline, chrome_trace(result))
     if report:
-        result.report(report, interval=interval)
+        simtti.report(result, report, interval=interval)
         click.echo(f"{report}: open it in a browser", err=True)
     if json_path and print_json(result.to_dict(interval), json_path):
         return

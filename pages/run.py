@@ -1,4 +1,4 @@
-"""The report of one run: what `simtti run --report` and `Result.report` write."""
+"""The report of one run: what `simtti run --report` and `simtti.report` write."""
 
 from __future__ import annotations
 
@@ -36,13 +36,21 @@ from simtti.words import (
 _MOST_KERNELS = 20
 
 
-def write(result: Result, path: str | os.PathLike[str], interval: bool = True) -> None:
-    """Write the page to `path`; see Result.report."""
-    write_text(path, html(report(result, interval)))
+def report(result: Result, path: str | os.PathLike[str], *, interval: bool = True) -> None:
+    """Write what was found as one HTML page that needs nothing else. The same result gives the same bytes.
+
+    Args:
+        path: the page.
+        interval: with the intervals, or without.
+
+    Raises:
+        InputError: the file cannot be written; matplotlib or Jinja2 is not installed.
+    """
+    write_text(path, html(content(result, interval)))
 
 
-def report(result: Result, interval: bool = True) -> Report:
-    """The report of `result`, with the intervals or without.
+def content(result: Result, interval: bool = True) -> Report:
+    """What the page of `result` holds, with the intervals or without.
 
     Raises:
         InputError: matplotlib is not installed.

@@ -6,7 +6,6 @@ Everything printed, plotted or written comes from here. Tables are pandas DataFr
 from __future__ import annotations
 
 import itertools
-import os
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -402,15 +401,3 @@ class Result:
     def to_dict(self, interval: bool = True) -> dict[str, Any]:
         """The result as `simtti run --json` writes it, with the intervals or without."""
         return as_dict(self, interval)
-
-    def report(self, path: str | os.PathLike[str], *, interval: bool = True) -> None:
-        """Write what was found as one HTML page that needs nothing else. The same result gives the same bytes.
-
-        interval: with the intervals, or without.
-
-        Raises:
-            InputError: the file cannot be written; matplotlib or Jinja2 is not installed.
-        """
-        from simtti.pages.run import write  # circle: it shows a Result
-
-        write(self, path, interval)

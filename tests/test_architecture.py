@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = "simtti"
 # What the simulator stands on, and what may stand on it.
 BELOW = ("simulator", "workloads", "hw_configs", "errors", "files", "jobs", "journal", "words", "dtypes")
-ABOVE = ("explore", "validation", "commands", "cli")
+ABOVE = ("explore", "validation", "pages", "commands", "cli")
 MOST_LINES = 450
 # Folders of the repository that hold no module of the package.
 _OTHERS = ("tests", "benchmarks", "docs", "build", "shared")

@@ -31,7 +31,7 @@ def result():
 def page(result, tmp_path_factory):
     """Its page, written twice: from Python, and by the command of another run of the same."""
     folder = tmp_path_factory.mktemp("run")
-    result.report(folder / "one.html")
+    simtti.report(result, folder / "one.html")
     done = call("--steps", "8", "--report", folder / "two.html")
     assert done.exit_code == 0, done.output
     assert "two.html: open it in a browser" in done.output
