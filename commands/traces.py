@@ -60,6 +60,12 @@ def record(workload: str, out: str, **options: Any) -> None:
     show_default=True,
     help="flash, efficient, baseline (unfused, in the model's dtype) or math (PyTorch's unfused, in fp32); several, comma-separated.",
 )
+@click.option(
+    "--launch",
+    default="eager",
+    show_default=True,
+    help="eager, graph, compiled or compiled-graph: of the model in the denoising loop; several, comma-separated.",
+)
 @click.option("--repeats", default=5, show_default=True, help="Clean times to take, without the profiler.")
 @click.option(
     "--all-steps",
@@ -171,7 +177,7 @@ def _capture_kernels(
 
 def _capture_workloads(
     workloads: tuple[str, ...], out: str, device: str, budget_s: float | None, attention: str, repeats: int,
-    all_steps: bool, longest_s: float, workers: int | None, **shape: Any,
+    launch: str, all_steps: bool, longest_s: float, workers: int | None, **shape: Any,
 ) -> None:  # fmt: skip
     from simtti.commands.terminal import capture_line
     from simtti.jobs import Failure
@@ -181,12 +187,17 @@ def _capture_workloads(
 
     given = tuple((name, value) for name, value in shape.items() if value is not None)
     chosen = tuple(WORKLOADS) if workloads == ("all",) else [find(name).name for name in workloads]
-    jobs = [Job(name, given, kind, all_steps) for kind in attention.split(",") for name in chosen]
+    jobs = [
+        Job(name, given, kind, all_steps, way)
+        for way in launch.split(",")
+        for kind in attention.split(",")
+        for name in chosen
+    ]
     if len(jobs) == 1 and not Path(out).is_dir() and not out.endswith(os.sep):
         check_outputs(out)
         trace = capture_workload(
             chosen[0], device=device, attention=attention, repeats=repeats, all_steps=all_steps, longest_s=longest_s,
-            **dict(given),
+            launch=launch, **dict(given),
         )  # fmt: skip
         trace.save(out)
         click.echo(capture_line(captured(trace, Path(out))), err=True)

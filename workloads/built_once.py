@@ -14,6 +14,8 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
+from simtti.workloads.launched import launched
+
 # What is copied of a module's attributes, so that what is added to them later does not stay. Values are kept as they are.
 _CONTAINERS = (dict, list, set, OrderedDict)
 
@@ -23,6 +25,7 @@ class BuiltOnce:
 
     def __init__(self) -> None:
         self._built: list[tuple[str, _AsBuilt]] = []
+        self._launched: list[tuple[Any, Callable[..., Any]]] = []
         self._next = 0
 
     def begin(self) -> None:
@@ -39,9 +42,23 @@ class BuiltOnce:
         self._built.append((what, _AsBuilt(module)))
         return module
 
+    def launched(self, module: Any, launch: str) -> Callable[..., Any]:
+        """The module's forward, launched so (launched.LAUNCH): compiled, or taken as a graph, once."""
+        found = next((forward for known, forward in self._launched if known is module), None)
+        if found is None:
+            found = launched(module.forward, launch)
+            self._launched.append((module, found))
+        return found
+
+    @property
+    def launches_any(self) -> bool:
+        """Whether a module of theirs is launched so."""
+        return bool(self._launched)
+
     def clear(self) -> None:
         """Let go of all of them."""
         self._built.clear()
+        self._launched.clear()
         self.begin()
 
 

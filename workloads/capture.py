@@ -44,6 +44,7 @@ from simtti.workloads.device_passes import ATTENTION, UNFUSED, Found, Passes, Wh
 from simtti.workloads.device_run import StepRun
 from simtti.workloads.kineto import Profile
 from simtti.workloads.kineto_calls import Call
+from simtti.workloads.launched import check_launch
 from simtti.workloads.power_meter import PowerMeter
 from simtti.workloads.record import quiet, record
 from simtti.workloads.trace import HostTime, Phase, TimedKernel, Timing, Trace
@@ -61,8 +62,10 @@ def capture(
     all_steps: bool = False,
     repeats: int = 5,
     longest_s: float = LONGEST_S,
+    launch: str = "eager",
     meter: PowerMeter | None = None,
     alone: AbstractContextManager[Any] | None = None,
+    warms_beside: bool = False,
     **options: Any,
 ) -> Trace:
     """Run a workload on a device and return its trace with times. Options are those of `record`.
@@ -73,27 +76,37 @@ def capture(
     repeats: how many clean times to take; their median counts.
     longest_s: an inference of at most so many seconds is run in one go as well, every step of it, for its latency, energy,
         power and clock; 0: none.
+    launch: how the model in the denoising loop is launched (launched.LAUNCH): 'eager', 'graph', 'compiled', 'compiled-graph'.
     meter: of power; NVML's if None.
     alone: is entered while the device is needed, and not for recording or for reading profiles: a lock on it.
+    warms_beside: enter it only once the models are there, warm and compiled, which takes a minute: for where nothing is measured
+        beside.
 
     Raises:
         InputError: no such workload, device or option; no torch or no GPU; not enough memory.
     """
     workload = find(name)
-    chosen = checked(workload, device, attention, repeats, options)
+    chosen = checked(workload, device, attention, repeats, options, launch)
     check_device(device, workload.name)
     recorded = record(name, all_steps=all_steps, **options)
-    passes = Passes(workload, chosen, device, attention, all_steps=all_steps, meter=meter)
+    passes = Passes(workload, chosen, device, attention, all_steps=all_steps, launch=launch, meter=meter)
+    lock = alone or nullcontext()
+    first, later = (nullcontext(), lock) if warms_beside else (lock, nullcontext())
     with quiet(), tempfile.TemporaryDirectory() as folder:
-        with alone or nullcontext():
-            found = passes.run(Path(folder), repeats=repeats, longest_s=longest_s)
+        with first:
+            found = passes.run(Path(folder), repeats=repeats, longest_s=longest_s, measuring=later)
             facts = _facts(device)
         found.read()
-    return laid_beside(recorded, found, facts, device, attention)
+    return laid_beside(recorded, found, facts, device, attention, launch)
 
 
 def checked(
-    workload: Workload, device: str, attention: str, repeats: int, options: dict[str, Any]
+    workload: Workload,
+    device: str,
+    attention: str,
+    repeats: int,
+    options: dict[str, Any],
+    launch: str = "eager",
 ) -> Options:
     """The options of a capture, with the defaults.
 
@@ -105,6 +118,7 @@ def checked(
         raise unknown("device to capture on", device, DEVICES)
     if attention not in ATTENTION:
         raise unknown("attention", attention, ATTENTION)
+    check_launch(launch)
     if repeats < 1:
         raise InputError(f"repeats is {repeats!r}; it must be a whole number of at least 1")
     return chosen
@@ -141,7 +155,9 @@ def has_cuda() -> bool:
 # ---- laying times beside operators
 
 
-def laid_beside(recorded: Trace, found: Found, facts: dict[str, Any], device: str, attention: str) -> Trace:
+def laid_beside(
+    recorded: Trace, found: Found, facts: dict[str, Any], device: str, attention: str, launch: str = "eager"
+) -> Trace:
     """The recorded trace with the times of the passes, whose profiles have been read."""
     watched: dict[str, list[StepRun]] = defaultdict(list)
     under = found.profiled.done if found.profiled else []
@@ -187,6 +203,7 @@ def laid_beside(recorded: Trace, found: Found, facts: dict[str, Any], device: st
             "kind": "measured",
             "device": device,
             "attention": attention,
+            **({"launch": launch} if launch != "eager" else {}),
             # Says what 'baseline' means here: captures without it have PyTorch's math backend under that name.
             **({"scores": _scores_dtype(recorded, attention)} if attention in UNFUSED else {}),
             "date": datetime.now(timezone.utc).date().isoformat(),

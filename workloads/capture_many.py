@@ -39,12 +39,14 @@ class Job:
     options: tuple[tuple[str, Any], ...] = ()
     attention: str = "flash"
     all_steps: bool = False
+    launch: str = "eager"
 
     @property
     def name(self) -> str:
         """The file's."""
         shape = "_".join(f"{option}{value}" for option, value in self.options) or "default"
-        return f"{self.workload}_{shape}_{self.attention}{'_all-steps' if self.all_steps else ''}.parquet"
+        how = [*([self.launch] if self.launch != "eager" else []), *(["all-steps"] if self.all_steps else [])]
+        return f"{'_'.join([self.workload, shape, self.attention, *how])}.parquet"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +88,7 @@ def capture_many(
         InputError: a workload, option, device or attention that `capture` does not take, or no GPU, before any is taken.
     """
     for job in jobs:
-        checked(find(job.workload), device, job.attention, repeats, dict(job.options))
+        checked(find(job.workload), device, job.attention, repeats, dict(job.options), job.launch)
     if jobs and device == "cuda":
         check_device(device, jobs[0].workload)
     if workers is None:
@@ -103,7 +105,8 @@ def _capture_into(job: Job, workload: Workload, path: Path, lock: Path, how: dic
     if workload.name not in WORKLOADS:
         register(workload)
     trace = capture(
-        job.workload, attention=job.attention, all_steps=job.all_steps, alone=alone(lock), **how,
+        job.workload, attention=job.attention, all_steps=job.all_steps, launch=job.launch, alone=alone(lock),
+        **how,
         **dict(job.options),
     )  # fmt: skip
     trace.save(path)
@@ -120,5 +123,6 @@ def is_taken(job: Job, folder: Path, device: str) -> bool:
     return (
         (workload, options) == (wanted.name, wanted.options(**dict(job.options)).given())
         and provenance.get("attention") == job.attention
+        and provenance.get("launch", "eager") == job.launch
         and provenance.get("device") == device
     )

@@ -16,9 +16,10 @@ from __future__ import annotations
 import gc
 import math
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from simtti.errors import InputError
 from simtti.workloads.built_once import BuiltOnce
@@ -95,10 +96,12 @@ class Passes:
         attention: str,
         *,
         all_steps: bool = False,
+        launch: str = "eager",
         meter: PowerMeter | None = None,
     ) -> None:
         self.workload, self.options, self.device = workload, options, device
         self.attention, self.all_steps = attention, all_steps
+        self.launch = launch
         self.meter = meter
         self.models = BuiltOnce()
 
@@ -110,19 +113,29 @@ class Passes:
         longest_s: float = math.inf,
         clock: Watch = timed,
         profiler: Watch | None = None,
+        measuring: AbstractContextManager[Any] | None = None,
     ) -> Found:
         """All of them; then the device's memory is let go of.
 
         folder: for the profiler's files. longest_s: an inference that takes longer step by step is not run in one go; 0
         means none is. clock, profiler: the watches of clean runs and of the profiled one.
 
+        measuring: is entered once the models are warm and compiled, and left when their memory is free again.
+
         Raises:
-            InputError: not enough memory on the GPU.
+            InputError: not enough memory on the GPU; a way of launching that the workload cannot be launched in.
         """
         import torch
 
+        measured = ExitStack()
         try:
             self._once(unwatched)
+            measured.enter_context(measuring or nullcontext())
+            if self.launch != "eager" and not self.models.launches_any:
+                raise InputError(
+                    f"{self.workload.name} has no model in a denoising loop that could be launched {self.launch}; "
+                    "capture it eager"
+                )
             found = Found([self._once(clock) for _ in range(repeats)])
             if profiler is None:
                 with torch_profiler(self.device):  # the first one loads CUPTI, which takes seconds
@@ -138,6 +151,7 @@ class Passes:
             ) from None
         finally:
             self._let_go()
+            measured.close()
 
     def _once(self, watch: Watch, *, all_steps: bool | None = None) -> DeviceRun:
         """Run the builder once."""
@@ -145,7 +159,7 @@ class Passes:
 
         gc.collect()  # the run before may have left its activations in cycles
         every = self.all_steps if all_steps is None else all_steps
-        run = DeviceRun(self.device, watch, all_steps=every, models=self.models)
+        run = DeviceRun(self.device, watch, all_steps=every, models=self.models, launch=self.launch)
         on_gpu = run.device.type == "cuda"
         if on_gpu:
             torch.cuda.synchronize()

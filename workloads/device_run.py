@@ -49,15 +49,22 @@ class DeviceRun(Recording):
     """Runs steps where they are to run, and keeps what the watch saw of each in `done`.
 
     Where every step is wanted, each is run, on what the one before left. models: what earlier runs of the same builder with
-    the same options have built, which is taken again.
+    the same options have built, which is taken again. launch: how the model in the denoising loop is launched (launched.LAUNCH).
     """
 
     def __init__(
-        self, device: str, watch: Watch, *, all_steps: bool = False, models: BuiltOnce | None = None
+        self,
+        device: str,
+        watch: Watch,
+        *,
+        all_steps: bool = False,
+        models: BuiltOnce | None = None,
+        launch: str = "eager",
     ) -> None:
         super().__init__(device, all_steps=all_steps, reruns=all_steps)
         self.watch = watch
         self.models = models or BuiltOnce()
+        self.launch = launch
         self.done: list[StepRun] = []
         self.peak_memory_bytes = 0
         self._noise: Noise | None = None
@@ -73,10 +80,14 @@ class DeviceRun(Recording):
 
     def build(self, factory: Any, /, *args: Any, dtype: str, **kwargs: Any) -> Any:
         def built() -> Any:
-            with self._noise.of_weights() if self._noise else nullcontext():
+            with self._noise.of_weights() if self._noise else nullcontext(), _weights_in(dtype):
                 return super(DeviceRun, self).build(factory, *args, dtype=dtype, **kwargs)
 
         return self.models.get(f"{getattr(factory, '__qualname__', factory)} {dtype}", built)
+
+    def denoise_with(self, model: Any) -> None:
+        if self.launch != "eager":
+            model.forward = self.models.launched(model, self.launch)
 
     @contextmanager
     def step(self, phase: str, *, domain: str, count: int = 1, continued: bool = False) -> Iterator[None]:
@@ -112,6 +123,26 @@ class DeviceRun(Recording):
     def copy_to_host(self, tensor: Any) -> None:
         if self.device.type != "meta":
             tensor.to("cpu", copy=True)
+
+
+@contextmanager
+def _weights_in(dtype: str) -> Iterator[None]:
+    """Have each weight in `dtype` as soon as it is made: a large model's in fp32 would not fit on the GPU beside each other."""
+    import torch
+    from torch.nn.modules.module import register_module_parameter_registration_hook
+
+    from simtti.workloads.torch_calls import TORCH_DTYPES
+
+    def cast(module: Any, name: str, weight: Any) -> Any:
+        if weight is None or not weight.is_floating_point() or weight.dtype == TORCH_DTYPES[dtype]:
+            return weight
+        return torch.nn.Parameter(weight.detach().to(TORCH_DTYPES[dtype]), requires_grad=False)
+
+    hook = register_module_parameter_registration_hook(cast)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 # ---- watches

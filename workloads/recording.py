@@ -100,6 +100,9 @@ class Recording(ABC):
     def register(self, name: str, module: Any) -> None:
         """Get to know a component."""
 
+    def denoise_with(self, model: Any) -> None:  # noqa: B027 (a recording has nothing to do with it)
+        """Get to know the model in the denoising loop, before it is first called."""
+
     # ---- steps
 
     @abstractmethod

@@ -309,6 +309,7 @@ class Run:
 
     def _steer_denoiser(self, denoiser: Any) -> None:
         """Before the iterations that are steps, return noise of the right shape."""
+        self.recording.denoise_with(denoiser)
         forward = denoiser.forward
         returned: dict[Any, Any] = {}
         if self.strided_patches is not None:

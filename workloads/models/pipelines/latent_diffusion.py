@@ -136,6 +136,7 @@ def record_denoising(
     Returns the latents, of the shape of `latents`. `conditions` go to the UNet as they are. control: what a second network makes of
     the UNet's input and the timestep in each step, before the UNet, which is given its results.
     """
+    recording.denoise_with(unet)
     sampled = options.sampled_steps(rounded_up=False)
     scheduler.set_timesteps(sampled)
     count = len(scheduler.timesteps)
