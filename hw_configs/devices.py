@@ -28,6 +28,7 @@ _MODEL = re.compile(
 _MIG = re.compile(r"\s+MIG\s.*$")  # behind the name of a slice: 'MIG 1g.10gb'
 _MAKES = ("nvidia", "tesla", "geforce", "quadro")  # before it, depending on the driver
 DIRECTORY = Path(__file__).parent
+RELEASES = DIRECTORY / "releases"
 NO_DEVICES = ("hosts", "engines", "prices")  # files beside the devices that are about something else
 _WHAT_IF = "a what-if: the file gives the value alone"
 
@@ -135,13 +136,42 @@ def _forget() -> None:
         kept.cache_clear()
 
 
-def read(name_or_path: str) -> dict[str, Any]:
+def read(name_or_path: str, release: str = "") -> dict[str, Any]:
     """The merged YAML of a device, as nested dictionaries: its own keys over those of its `base` over the kernel
-    families'."""
-    return _merge({"calibration": families.shared().calibration}, _read(name_or_path, ()))
+    families'. release: of PyTorch; the device's own if empty."""
+    chain = _chain(name_or_path, ())
+    content: dict[str, Any] = {}
+    for path, stated in chain:
+        content = _over(content, stated, path)
+    releases = content.get("releases", {})
+    wanted = releases.get(release or content.get("pytorch")) if isinstance(releases, dict) else None
+    if wanted is not None:
+        content = {}
+        for path, stated in chain:
+            content = _over(content, stated, path)
+            if "releases" in stated:
+                content = _merge(content, _release(str(wanted), path))
+    return _merge({"calibration": families.shared().calibration}, content)
 
 
-def _read(name_or_path: str, seen: tuple[str, ...]) -> dict[str, Any]:
+def calibrations(name_or_path: str, releases: tuple[str, ...]) -> list[dict[str, float]]:
+    """The calibrated parameters of a device that are stated, for each of some releases of PyTorch."""
+    return [
+        {name: entry["value"] for name, entry in read(name_or_path, release)["calibration"].items()}
+        for release in releases
+    ]
+
+
+def _release(name: str, path: Path) -> dict[str, Any]:
+    """The calibration of the kernels of a release."""
+    known = sorted(each.stem for each in RELEASES.glob("*.yaml"))
+    if name not in known:
+        raise InputError(f"{path}: field 'releases': {unknown('file of releases', name, known)}")
+    return families.parse(RELEASES / f"{name}.yaml")
+
+
+def _chain(name_or_path: str, seen: tuple[str, ...]) -> list[tuple[Path, dict[str, Any]]]:
+    """A device's file, as it stands, behind those that it is based on."""
     if name_or_path in names():
         path = DIRECTORY / f"{name_or_path}.yaml"
     elif name_or_path.endswith((".yaml", ".yml")):
@@ -154,14 +184,20 @@ def _read(name_or_path: str, seen: tuple[str, ...]) -> dict[str, Any]:
         raise InputError(f"{path}: base: {' -> '.join((*seen, name_or_path))} is a circle")
     content = families.parse(path)
     base = content.pop("base", None)
-    if base is None:
+    return [*([] if base is None else _chain(str(base), (*seen, name_or_path))), (path, content)]
+
+
+def _over(inherited: dict[str, Any], content: dict[str, Any], path: Path) -> dict[str, Any]:
+    """A device's own keys over those of its base, if it has one."""
+    if not inherited:
         return _numbers(content, {}, path)
-    inherited = _read(str(base), (*seen, name_or_path))
-    inherited.pop(
-        "fits", None
-    )  # what was fitted to another device's measurements says nothing of this one's error
-    if "architecture" in content:
-        inherited.pop("matrix_unit", None)
+    # What was fitted to another device's measurements says nothing of this one's error; another architecture's kernels are others.
+    left = {
+        "fits",
+        *(("matrix_unit",) if "architecture" in content else ()),
+        *(("releases",) if "releases" in content else ()),
+    }
+    inherited = {name: value for name, value in inherited.items() if name not in left}
     content = _numbers(content, inherited, path)
     return _at_its_clock(_merge(inherited, content), inherited, content)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
@@ -34,6 +35,7 @@ ARCHITECTURES = tuple(_UNIT_OF)
 # Of PyTorch: as 2.8 and later do it (cuBLAS's nvjet kernels on Hopper, RMSNorm in one kernel), and as releases up to 2.6 did (xmma
 # kernels, RMSNorm by its parts).
 PYTORCH = ("2.11", "2.6")
+NEWER_FROM = (2, 8)
 # exact: the parts with wgmma or tcgen05 have 227 KB, the others 100 KB and less
 MUCH_SHARED_MEMORY_BYTES = 200 * 1024
 
@@ -98,6 +100,7 @@ class Hardware(Groups):
     pytorch: str  # of PYTORCH
     # Calibration of the kernel families: 'group.name' -> value, as stated; `hardware.group.name` reads it.
     parameters: dict[str, float]
+    origin: str = ""  # the name or file that `devices.load` read it from; '' of one made by hand
     also_reported_as: tuple[str, ...] = ()  # other names that drivers have for it
     interconnect: str = "nvswitch"  # of INTERCONNECTS
     stated_matrix_unit: str = ""  # of MATRIX_UNITS; '' where the architecture says it
@@ -232,14 +235,38 @@ def with_parameters(hardware: Hardware, values: Mapping[str, float]) -> Hardware
 
 @functools.lru_cache(maxsize=64)
 def with_pytorch(hardware: Hardware, release: str) -> Hardware:
-    """`hardware` with the kernels of a release of PyTorch.
+    """`hardware` with the kernels of a release of PyTorch, and their parameters where its file says which (`releases`).
+
+    What was changed of the device since it was read stays as it was changed.
 
     Raises:
         InputError: it is none of PYTORCH.
     """
     if release not in PYTORCH:
         raise InputError(f"pytorch is {release!r}; it must be one of {', '.join(PYTORCH)}")
-    return hardware if hardware.pytorch == release else replace(hardware, pytorch=release)
+    if hardware.pytorch == release:
+        return hardware
+    if not hardware.origin:
+        return replace(hardware, pytorch=release)
+    from simtti.hw_configs import devices  # circle: it makes a Hardware
+
+    stated, other = devices.calibrations(hardware.origin, (hardware.pytorch, release))
+    values = {
+        name: value for name, value in other.items() if value != stated[name] == parameter(hardware, name)
+    }
+    return replace(with_parameters(hardware, values), pytorch=release)
+
+
+def release_of(version: object) -> str | None:
+    """Which of PYTORCH has the kernels of a version of torch, as `torch.__version__` says it; None where it says none.
+
+    >>> release_of("2.11.0+cu130"), release_of("2.7.1"), release_of(None)
+    ('2.11', '2.6', None)
+    """
+    found = re.match(r"(\d+)\.(\d+)", str(version or ""))
+    if found is None:
+        return None
+    return PYTORCH[0] if (int(found[1]), int(found[2])) >= NEWER_FROM else PYTORCH[1]
 
 
 def group_values(group: str, stated: dict[str, float]) -> tuple[Any, ...]:

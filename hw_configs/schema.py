@@ -208,6 +208,8 @@ class _Device(BaseModel):
     reported_as: str | list[str] = ""
     attention_kernel: str  # one of families.shared().attention_kernels
     pytorch: Literal["2.11", "2.6"] = "2.11"  # hardware.PYTORCH
+    # Of PyTorch, in which kernels of its libraries differ from those of the calibration: which file of `releases/` has theirs.
+    releases: dict[Literal["2.11", "2.6"], str] = {}
     datasheet: dict[str, _Quantity]
     calibration: dict[str, _Parameter]
     fits: dict[str, _Fit] = {}
@@ -245,6 +247,7 @@ def to_hardware(content: dict[str, Any], origin: str) -> Hardware:
         also_reported_as=tuple(reported[1:]),
         attention_kernel=device.attention_kernel,
         pytorch=device.pytorch,
+        origin=origin,
         parameters=calibrated,
         interconnect=device.interconnect,
         stated_matrix_unit=device.matrix_unit,

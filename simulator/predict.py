@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from simtti.errors import InputError, internal, raise_bugs
 from simtti.files import check_table, read_table, write_table
 from simtti.hw_configs.devices import fingerprint, load
-from simtti.hw_configs.hardware import Hardware
+from simtti.hw_configs.hardware import PYTORCH, Hardware, with_pytorch
 from simtti.jobs import in_chunks
 from simtti.journal import Journal, code_hash, journal_of, said_of_foreign
 from simtti.simulator.closed_form import lone_time_s, repeated_hbm_bytes
@@ -227,11 +227,13 @@ class Predicted(NamedTuple):
     error: str
 
 
-def predict_rows(rows: list[dict[str, Any]], hardware: Hardware) -> list[Predicted]:
-    """Each row's times, NaN where it has none."""
+def predict_rows(rows: list[dict[str, Any]], device: Hardware) -> list[Predicted]:
+    """Each row's times, NaN where it has none: of the present release of PyTorch, if its column `pytorch` does not say another."""
     found = []
     for row in rows:
         try:
+            said = row.get("pytorch")
+            hardware = with_pytorch(device, PYTORCH[0] if _unsaid(said) else str(said))
             kernels = kernels_of(row, hardware)
             time_s = operator_time_s(kernels, hardware)
             baseline = baseline_of(row, hardware)

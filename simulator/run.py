@@ -11,7 +11,7 @@ from simtti.errors import InputError
 from simtti.hw_configs.changes import read as changes
 from simtti.hw_configs.devices import find_reported, load
 from simtti.hw_configs.engines import load_engine
-from simtti.hw_configs.hardware import Hardware, with_pytorch
+from simtti.hw_configs.hardware import Hardware, release_of, with_pytorch
 from simtti.hw_configs.hosts import load_host
 from simtti.simulator.by_host import latency_by_host
 from simtti.simulator.coverage import check_coverage, check_tied
@@ -189,9 +189,12 @@ def run(
             raise InputError(
                 f"guidance is {guidance!r}; measured kernels are those of the capture: leave it out"
             )
-        found = _captured(workload, trace, attention, steps, shape)
+        found = _captured(workload, trace, attention, steps, shape, hardware.name)
         check_tied(found)
-        measured = measured_kernels(found, timing, hardware, _captured_on(found))
+        release = release_of(found.timing.device.get("torch")) if found.timing else None
+        if release and pytorch is None:
+            hardware = with_pytorch(hardware, release)
+        measured = measured_kernels(found, timing, hardware, _captured_on(found, release))
     covered = check_coverage(found, timing, partial)
     if cache is not None:
         from simtti.workloads.caching import cached
@@ -266,17 +269,19 @@ def _captured(
     attention: str,
     steps: int | None,
     shape: dict[str, Any],
+    device: str,
 ) -> Trace:
-    """A trace with measured kernels: the one given, else the one that ships."""
+    """A trace with measured kernels: the one given, else the one that ships, of that device if there is one."""
     if path is not None or isinstance(workload, Trace):
         return _trace(workload, path, steps, shape)
     from simtti.workloads.measured import captured_trace
 
-    return captured_trace(workload, attention, steps=steps, **shape)
+    return captured_trace(workload, attention, device=device, steps=steps, **shape)
 
 
-def _captured_on(trace: Trace) -> Hardware | None:
-    return find_reported(str(trace.timing.device.get("name", ""))) if trace.timing else None
+def _captured_on(trace: Trace, release: str | None) -> Hardware | None:
+    found = find_reported(str(trace.timing.device.get("name", ""))) if trace.timing else None
+    return with_pytorch(found, release) if found and release else found
 
 
 def _trace(

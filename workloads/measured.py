@@ -15,13 +15,15 @@ MEASURED = Path(__file__).parent / "traces" / "measured"
 
 
 class Capture(NamedTuple):
-    """A capture that ships. options: of the inference. attention: how it was computed."""
+    """A capture that ships. options: of the inference. attention: how it was computed. launch: how the model in the denoising loop was
+    launched (launched.LAUNCH)."""
 
     path: Path
     device: str
     workload: str
     options: dict[str, Any]
     attention: str
+    launch: str = "eager"
 
     @property
     def name(self) -> str:
@@ -29,14 +31,26 @@ class Capture(NamedTuple):
         return f"{self.device}/{self.path.stem}"
 
 
-@functools.cache
 def captures() -> tuple[Capture, ...]:
-    """All of them, by device and file name."""
+    """The eager ones, by device and file name."""
+    return tuple(each for each in all_captures() if each.launch == "eager")
+
+
+@functools.cache
+def all_captures() -> tuple[Capture, ...]:
+    """Those whose model was compiled too, whose kernels are of no operator each."""
     found = []
     for path in sorted(MEASURED.glob("*/*.parquet")):
         workload, options, provenance = provenance_of(path)
         found.append(
-            Capture(path, path.parent.name, workload, options, str(provenance.get("attention", "flash")))
+            Capture(
+                path,
+                path.parent.name,
+                workload,
+                options,
+                str(provenance.get("attention", "flash")),
+                str(provenance.get("launch", "eager")),
+            )
         )
     return tuple(found)
 
@@ -53,8 +67,8 @@ def capture_named(name: str) -> Capture:
     return known[name]
 
 
-def captured_trace(name: str, attention: str = "flash", **options: Any) -> Trace:
-    """The capture of a workload with these options, for any number of steps that are alike.
+def captured_trace(name: str, attention: str = "flash", *, device: str = "", **options: Any) -> Trace:
+    """The eager capture of a workload with these options, for any number of steps that are alike: of this device, where there is one.
 
     Raises:
         InputError: none ships; the message says which do.
@@ -62,6 +76,7 @@ def captured_trace(name: str, attention: str = "flash", **options: Any) -> Trace
     workload = find(name)
     wanted = workload.options(**options).given()
     mine = [each for each in captures() if each.workload == workload.name]
+    mine.sort(key=lambda each: each.device != device)
     if not mine:
         raise unknown("workload with a measured trace", workload.name, {each.workload for each in captures()})
     for each in mine:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from simtti.errors import InputError
-from simtti.hw_configs.hardware import Hardware
+from simtti.hw_configs.hardware import Hardware, release_of, with_pytorch
 from simtti.simulator.lowering.lower import Lowering
 from simtti.simulator.policy import captured_with
 from simtti.validation.judge.prediction import warm_time_s
@@ -83,11 +83,14 @@ def _figures(name: str, part: pd.DataFrame) -> dict[str, Any]:
 def compare(trace: Trace, hardware: Hardware) -> Comparison:
     """Compare every operator of `trace` whose kernels were measured and whose shapes are known.
 
+    hardware: with the kernels of the release of PyTorch that the trace was taken with, where it says so.
+
     Raises:
         InputError: the trace holds no measured kernels, or none that can be compared.
     """
     if trace.timing is None or not trace.timing.kernels:
         raise InputError(f"the trace of {trace.workload} holds no measured kernels to compare with")
+    hardware = with_pytorch(hardware, release_of(trace.timing.device.get("torch")) or hardware.pytorch)
     operators = list(trace.operators())
     measured: dict[int, float] = defaultdict(float)
     kernels: dict[int, int] = defaultdict(int)

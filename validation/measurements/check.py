@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from simtti.errors import InputError, unknown
 from simtti.simulator.lowering.registry import FAMILIES
 from simtti.validation.measurements.table import (
+    OF_ANY_OP,
     RUN_COLUMNS,
     columns,
     flags,
@@ -111,7 +112,7 @@ def _check_numbers(table: pd.DataFrame, origin: str) -> None:
         for name in shape.needed:
             _first(chosen & table[name].isna(), table[name], name, origin, f"{op} needs it")
         for name in (*shapes, *run_only):
-            if name not in shape.names:
+            if name not in (*shape.names, *OF_ANY_OP):
                 filled = table[name].notna() & (table[name] != "")
                 _first(chosen & filled, table[name], name, origin, f"{op} has no such column")
     single, inference = table["op"] != "", table["workload"] != ""

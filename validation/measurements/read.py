@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from simtti.errors import InputError
 from simtti.files import read_table
 from simtti.hw_configs.devices import find_reported
+from simtti.hw_configs.hardware import release_of
 from simtti.simulator.kernels.attention import BACKENDS
 from simtti.simulator.lowering.registry import FAMILIES
 from simtti.validation.measurements.bench.file import read_measurements as read_capture
@@ -68,6 +69,7 @@ def _from_capture(path: Path) -> pd.DataFrame:
     reported = str(metadata["device"]["name"])
     device = find_reported(reported)
     everything = captured.to_pandas()
+    releases = [release_of(run.get("torch")) for run in metadata["runs"]]
     events_us = _events_us(everything)
     parts = []
     for op in FAMILIES:
@@ -76,16 +78,18 @@ def _from_capture(path: Path) -> pd.DataFrame:
         chosen = (
             (everything["op"] == op) & (took_us >= EVENT_RESOLUTION_US) & (everything["family"] != LAUNCHES)
         )
-        parts.append(everything.loc[chosen, ["op", "dtype", *wanted, "cold_us", "family"]])
+        parts.append(everything.loc[chosen, ["op", "dtype", *wanted, "cold_us", "family", "run"]])
     return (
         pd.concat(parts)
         .assign(cold_us=lambda rows: rows.cold_us - events_us, kernel=_libraries)
         .rename(columns={"cold_us": "time_us", "family": "group"})
         .assign(
             hw=device.name if device else reported,
+            pytorch=lambda rows: rows.run.map(dict(enumerate(releases))),
             source=f"simtti capture kernels: {path.name}",
             what_is_timed="back-to-back",
         )
+        .drop(columns="run")
     )
 
 

@@ -70,6 +70,8 @@ DEGREES = (
     "warmup_steps",
     "patches",
 )
+# What a row of any op may say: the release of PyTorch whose kernels were timed.
+OF_ANY_OP = ("pytorch",)
 RUN_COLUMNS = tuple(name for name in OPTIONS if name not in ("trace", "fidelity"))
 _RUN_WHOLE = (
     "batch",
