@@ -4,7 +4,7 @@
     advise                          which of all ways is the cheapest, the fastest, the most efficient
     predict                         single operators
     record, record_pipeline         what an inference does, without a GPU: a workload, any module of PyTorch, any pipeline of diffusers'
-    report                          the page of a run
+    report, plot                    the page of a run, and its plot
     capture, register               what one does on a GPU; a workload of one's own
     calibrate                       a device's parameters from measurements
     load                            a device, by name or from its file
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from simtti.explore.api import explore
     from simtti.hw_configs.devices import load
     from simtti.hw_configs.hardware import Hardware
+    from simtti.pages.plot import plot
     from simtti.pages.run import report
     from simtti.simulator.advise import advise
     from simtti.simulator.compare import compare
@@ -50,6 +51,7 @@ _PUBLIC = {
     "capture": "simtti.workloads.capture",
     "register": "simtti.workloads.catalogue",
     "report": "simtti.pages.run",
+    "plot": "simtti.pages.plot",
     "calibrate": "simtti.validation.fit.calibrate",
     "load": "simtti.hw_configs.devices",
     "Hardware": "simtti.hw_configs.hardware",
@@ -68,6 +70,7 @@ __all__ = [
     "compare",
     "explore",
     "load",
+    "plot",
     "predict",
     "record",
     "record_pipeline",

@@ -183,9 +183,7 @@ def run(
     simtti run --trace captured.parquet --hw a100-sxm --timing hybrid
     """
     import simtti
-    from simtti.files import write_text
     from simtti.hw_configs.changes import joined as changed_name
-    from simtti.simulator.timeline import chrome_trace
     from simtti.workloads.named import is_trace_file
 
     if is_trace_file(workload) and options["trace"] is None:
@@ -216,7 +214,7 @@ def run(
     with progress("simulate", "operators") as advance:
         result = simtti.run(workload or "", hw, by_host=True, progress=advance, **options)
     if timeline:
-        write_text(timeline, chrome_trace(result))
+        result.timeline(timeline)
     if report:
         simtti.report(result, report, interval=interval)
         click.echo(f"{report}: open it in a browser", err=True)
