@@ -10,7 +10,7 @@ from mkdocs.structure.files import File, Files
 
 sys.path.insert(0, str(Path(__file__).parent))
 import reference
-from links import linked
+from links import linked, titled
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -24,6 +24,6 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
-    """'docs/accuracy.md' in a text is a link to that page."""
+    """'docs/accuracy.md' in a text is a link to that page; a block's title has quotes."""
     known = {file.src_uri for file in files if file.src_uri.endswith(".md")}
-    return linked(markdown, page.file.src_uri, known)
+    return linked(titled(markdown), page.file.src_uri, known)

@@ -9,6 +9,18 @@ from pathlib import Path
 _NAMED = re.compile(r"(?<![\w/`(\[])docs/([\w/-]+\.md)(?![\w`)\]])")
 
 
+_TITLE = re.compile(r"^(```\w+ title=)([^\"\s]+)$", re.MULTILINE)
+
+
+def titled(markdown: str) -> str:
+    """Blocks of code with the names of their files as MkDocs reads them: in quotes.
+
+    >>> titled("```python title=mine.py")
+    '```python title="mine.py"'
+    """
+    return _TITLE.sub(r'\1"\2"', markdown)
+
+
 def linked(markdown: str, at: str, known: set[str]) -> str:
     """`markdown`, the page at the URI `at`, with links in place of the pages that it names as docs/NAME.md, but in code.
 

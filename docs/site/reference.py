@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import click
+
 import simtti
+from simtti.cli import main
 from simtti.explore import formula, spec
 from simtti.explore.design import OTHERS, OTHERS_BOUNDS
 from simtti.files import read_yaml
@@ -60,7 +64,7 @@ def table(columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
 def _cell(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
-    text = f"{value:g}" if isinstance(value, float) else "" if value is None else str(value)
+    text = _number(value) if isinstance(value, float) else "" if value is None else str(value)
     text = " ".join(text.split()).replace("|", "\\|")
     return (
         text
@@ -69,25 +73,75 @@ def _cell(value: Any) -> str:
     )
 
 
+def _number(value: float) -> str:
+    """In full where that is short.
+
+    >>> _number(65536.0), _number(1.5e-6), _number(3.35e12)
+    ('65,536', '1.5e-06', '3.35e+12')
+    """
+    return f"{value:,.0f}" if value.is_integer() and abs(value) < 1e9 else f"{value:.8g}"
+
+
 def _code(name: str) -> str:
     return f"`{name}`"
 
 
-def _commands() -> str:
-    return """# Command line
+_COMMANDS = """# Command line
 
-`simtti COMMAND --help` prints the same. Exit codes: 0; 1 where a sweep's row has no result, nothing keeps the limits of `advise`, or a check
-of `validate` fails; 2 for what a user can mend, with one line that says what; 70 for a bug of simtti's, with its traceback under
-`--debug`.
-
-::: mkdocs-click
-    :module: simtti.cli
-    :command: main
-    :prog_name: simtti
-    :depth: 1
-    :style: table
-    :list_subcommands: True
+`simtti COMMAND --help` prints the same. Exit codes: 0; 1 where a sweep's row has no result or nothing keeps the limits of `advise`; 2 for
+what a user can mend, with one line that says what; 70 for a bug of simtti's, with its traceback under `--debug`.
 """
+
+
+def _commands() -> str:
+    parts = [_COMMANDS]
+    for name, command in sorted(main.commands.items()):
+        parts += _command(
+            click.Context(command, info_name=name, parent=click.Context(main, info_name="simtti")), 2
+        )
+    return "\n".join(parts)
+
+
+def _command(context: click.Context, level: int) -> list[str]:
+    """A command and those below it: what its --help says."""
+    command = context.command
+    usage = " ".join([context.command_path, *command.collect_usage_pieces(context)])
+    parts = [f"{'#' * level} {context.command_path}\n", f"```\n{usage}\n```\n", _help(command.help or "")]
+    rows = [
+        _option(each, context)
+        for each in command.params
+        if isinstance(each, click.Option) and not each.hidden
+    ]
+    if rows:
+        parts.append(table(("Option", "Is", "What it does", "Default"), rows))
+    if isinstance(command, click.Group):
+        for name, below in sorted(command.commands.items()):
+            parts += _command(click.Context(below, info_name=name, parent=context), level + 1)
+    return parts
+
+
+def _help(text: str) -> str:
+    """Paragraphs; one that click leaves as it is, behind a line of \\b, is a block of code."""
+    parts = []
+    for paragraph in inspect.cleandoc(text).split("\n\n"):
+        mark, _, rest = paragraph.partition("\n")
+        parts.append(f"```\n{rest}\n```" if mark.strip() == "\b" else _cell(paragraph))
+    return "\n\n".join(parts) + "\n"
+
+
+def _option(option: click.Option, context: click.Context) -> tuple[str, str, str, str]:
+    said = option.to_info_dict()
+    kind = (
+        ", ".join(said["type"]["choices"])
+        if "choices" in said["type"]
+        else ""
+        if option.is_flag
+        else option.make_metavar(context)
+    )
+    default = said["default"] if option.show_default and not option.is_flag else None
+    needed = "needed" if option.required else "" if default is None else str(default)
+    spelled = ", ".join(option.opts) + "".join(f" / {each}" for each in option.secondary_opts)
+    return _code(spelled), kind.lower(), option.help or "", needed
 
 
 def _functions() -> str:
@@ -314,7 +368,7 @@ def _type(said: Mapping[str, Any]) -> str:
         "object": "a mapping",
     }
     if kind == "array":
-        return f"list of {_type(said['items'])}s" if "items" in said else "list"
+        return f"list, each {_type(said['items'])}" if "items" in said else "list"
     bounds = {"minimum": "from {}", "exclusiveMinimum": "above {}", "maximum": "to {}"}
     limits = [text.format(f"{said[key]:,}") for key, text in bounds.items() if key in said]
     return " ".join([words.get(str(kind), str(kind)), *limits])
