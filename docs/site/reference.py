@@ -66,11 +66,13 @@ def _cell(value: Any) -> str:
         return "yes" if value else "no"
     text = _number(value) if isinstance(value, float) else "" if value is None else str(value)
     text = " ".join(text.split()).replace("|", "\\|")
-    return (
-        text
-        if text.startswith(("`", "["))
-        else text.replace("<", "&lt;").replace("*", "\\*").replace("_", "\\_")
-    )
+    if text.startswith("["):
+        return text  # a link
+    return "`".join(part if at % 2 else _escaped(part) for at, part in enumerate(text.split("`")))
+
+
+def _escaped(text: str) -> str:
+    return text.replace("<", "&lt;").replace("*", "\\*").replace("_", "\\_")
 
 
 def _number(value: float) -> str:
