@@ -24,7 +24,8 @@ from chores import (
 
 from simtti.errors import InputError
 from simtti.jobs import Failure, Pool, in_chunks, in_own_processes
-from simtti.journal import Journal, alone
+from simtti.journal import Journal
+from simtti.locks import alone
 
 
 def test_every_job_gives_its_result_once():
