@@ -400,7 +400,9 @@ def compare(
 @workers_option
 @click.option("--address", help="A running Ray or Dask cluster; without it, one of this machine.")
 @click.option(
-    "--report/--no-report", default=True, help="Write report.html, which needs matplotlib and Jinja2."
+    "--report/--no-report",
+    default=None,
+    help="Write report.html, which needs matplotlib and Jinja2; without either option, where these are installed.",
 )
 @click.option(
     "--design",
@@ -426,6 +428,7 @@ def explore(spec: str, out: str, numbers: tuple[int, ...], **options: Any) -> No
     from simtti.commands.terminal import print_exploration
     from simtti.explore import api
 
+    options["report"] = api.can_report(options["report"], _say)
     with progress("explore", "designs") as advance:
         result = api.explore(spec, out, progress=advance, say=_say, **options)
     for number in numbers:
