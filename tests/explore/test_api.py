@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -39,7 +40,7 @@ def finished(tmp_path_factory):
 
 
 def test_without_the_plots_library_a_study_has_no_page_and_says_so(finished, tmp_path, monkeypatch):
-    _, folder = finished
+    folder = shutil.copytree(finished[1], tmp_path / "study")
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     command = ["explore", str(write(tmp_path, SPEC)), "--out", str(folder), "--workers", "1"]
     done = CliRunner().invoke(main, command)
