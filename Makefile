@@ -47,7 +47,7 @@ check: $(VENV)/dev.stamp
 docs: $(VENV)/dev.stamp
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'
 	mkdir -p build/package && ln -sfn "$(CURDIR)" build/package/simtti
-	$(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 golden: $(VENV)/dev.stamp
 	$(BIN)/python tests/test_golden.py

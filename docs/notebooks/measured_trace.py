@@ -1,8 +1,8 @@
 # %% [markdown]
 # # Against a measured trace
 #
-# How near is the model to a real GPU? Captures of an H200 ship with simtti; one of your own is read with `simtti import kineto` from what
-# torch.profiler writes, or taken with `simtti capture`.
+# How near is the model to a real GPU? Captures of an H200 ship with simtti; one of your own is read with `simtti.import_trace` from what
+# torch.profiler writes, or taken with `simtti.capture`.
 
 # %%
 import simtti
@@ -17,9 +17,7 @@ trace.timing.device["name"], f"{len(trace.timing.kernels):,} kernels measured"
 # too fast.
 
 # %%
-from simtti.validation.judge.trace import compare
-
-comparison = compare(trace, simtti.load("h200-sxm"))
+comparison = simtti.validate(trace)
 comparison.summary[["category", "operators", "measured_us", "predicted_us", "ratio", "mape", "bias"]]
 
 # %% [markdown]

@@ -24,8 +24,8 @@ _UNITS = (
     ("_j_per_op", "J/op"), ("_cycles", "cycles"), ("_slots", "issue slots"), ("_usd_per_gpu_hour", "USD"),
 )  # fmt: skip
 _GROUPS_OF_FUNCTIONS = {
-    "Verbs": ("run", "sweep", "compare", "explore", "advise", "predict", "calibrate"),
-    "Workloads": ("record", "record_pipeline", "capture", "register"),
+    "Verbs": ("run", "sweep", "compare", "explore", "advise", "predict", "calibrate", "validate"),
+    "Workloads": ("record", "record_pipeline", "capture", "import_trace", "profile", "register"),
     "Devices": ("load",),
     "Results": ("report", "plot"),
     "What they take and give": ("Result", "Hardware", "Trace", "InputError"),
@@ -296,7 +296,7 @@ def _machines() -> str:
             _sources(read_yaml(folder / "engines.yaml")),
             "## Prices\n",
             "`hw_configs/prices.yaml`, for the costs of `simtti compare` and `simtti advise`; `--prices` takes a file like it. "
-            "None of them was looked up: they are from memory, and move by the month.\n",
+            "They move by the month; most were not looked up, as their sources say.\n",
             table(("Device", "USD a GPU-hour", "Source", "Of"),
                   ((_code(name), each["usd_per_gpu_hour"], each["source"], each["date"]) for name, each in shipped.items())),
         ]
