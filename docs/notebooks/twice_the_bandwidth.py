@@ -11,9 +11,7 @@ faster = device.replace(hbm_bytes_per_s="2x")
 faster.name, device.hbm_bytes_per_s, faster.hbm_bytes_per_s
 
 # %%
-table = simtti.compare(
-    "pixart-sigma", [device.name, faster.name], [8], launch="graph", steps=10, workers=1
-)
+table = simtti.compare("pixart-sigma", [device.name, faster.name], [8], launch="graph", steps=10, workers=1)
 table[["hw", "batch", "latency_s", "latency_x", "latency_x_p05", "latency_x_p95"]]
 
 # %% [markdown]
