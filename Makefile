@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test test-every check golden figures bench fuzz kill-test test-bounds traces clean help
+.PHONY: run test test-every check docs golden figures bench fuzz kill-test test-bounds traces clean help
 help:
 	@echo "make run     create .venv, install, simulate Stable Diffusion on an A100"
 	@echo "make test    install the development extras, lint, type-check, run every test"
@@ -11,6 +11,7 @@ help:
 	@echo "make check   ruff and mypy only"
 	@echo "make golden  work the golden figures of tests/golden.csv out anew, and say which moved"
 	@echo "make figures  run the commands whose outputs stand in README and docs again, and put in what they print"
+	@echo "make docs    the documentation as a site, in build/site; a warning is an error"
 	@echo "make fuzz    1,000 odd inputs to each reader: every one answered or refused"
 	@echo "make kill-test  runs of five kinds, each killed 50 times: nothing lost, doubled, stale or left running"
 	@echo "make test-bounds  the tests that meet other libraries, with the oldest releases that setup.cfg allows and with today's newest"
@@ -41,6 +42,12 @@ check: $(VENV)/dev.stamp
 	$(BIN)/ruff format --check .
 	mkdir -p $(VENV)/typing && ln -sfn "$(CURDIR)" $(VENV)/typing/simtti
 	cd $(VENV)/typing && ../bin/mypy --config-file "$(CURDIR)/setup.cfg"
+
+# The reader of docstrings looks for a folder called simtti. Notebooks are run anew.
+docs: $(VENV)/dev.stamp
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'
+	mkdir -p build/package && ln -sfn "$(CURDIR)" build/package/simtti
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 golden: $(VENV)/dev.stamp
 	$(BIN)/python tests/test_golden.py

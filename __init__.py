@@ -4,7 +4,10 @@
     advise                          which of all ways is the cheapest, the fastest, the most efficient
     predict                         single operators
     record, record_pipeline         what an inference does, without a GPU: a workload, any module of PyTorch, any pipeline of diffusers'
-    report                          the page of a run
+    import_trace                    what torch.profiler wrote of one
+    profile                         what an inference asks of any hardware
+    report, plot                    the page of a run, and its plot
+    validate                        the model against the kernels of a measured trace
     capture, register               what one does on a GPU; a workload of one's own
     calibrate                       a device's parameters from measurements
     load                            a device, by name or from its file
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
     from simtti.explore.api import explore
     from simtti.hw_configs.devices import load
     from simtti.hw_configs.hardware import Hardware
+    from simtti.pages.plot import plot
     from simtti.pages.run import report
     from simtti.simulator.advise import advise
     from simtti.simulator.compare import compare
@@ -31,13 +35,16 @@ if TYPE_CHECKING:
     from simtti.simulator.run import run
     from simtti.simulator.sweep import sweep
     from simtti.validation.fit.calibrate import calibrate
+    from simtti.validation.judge.trace import validate
     from simtti.workloads.capture import capture
     from simtti.workloads.catalogue import register
+    from simtti.workloads.kineto import import_kineto as import_trace
     from simtti.workloads.own import record_pipeline
+    from simtti.workloads.profile import profile
     from simtti.workloads.record import record
     from simtti.workloads.trace import Trace
 
-# What is public, and where it lives. Loaded when first asked for: `simtti --help` needs none of it.
+# What is public, and where it lives, by another name where one stands behind a colon. Loaded when first asked for: `simtti --help` needs none of it.
 _PUBLIC = {
     "run": "simtti.simulator.run",
     "predict": "simtti.simulator.predict",
@@ -47,10 +54,14 @@ _PUBLIC = {
     "explore": "simtti.explore.api",
     "record": "simtti.workloads.record",
     "record_pipeline": "simtti.workloads.own",
+    "import_trace": "simtti.workloads.kineto:import_kineto",
+    "profile": "simtti.workloads.profile",
     "capture": "simtti.workloads.capture",
     "register": "simtti.workloads.catalogue",
     "report": "simtti.pages.run",
+    "plot": "simtti.pages.plot",
     "calibrate": "simtti.validation.fit.calibrate",
+    "validate": "simtti.validation.judge.trace",
     "load": "simtti.hw_configs.devices",
     "Hardware": "simtti.hw_configs.hardware",
     "Result": "simtti.simulator.result",
@@ -67,14 +78,18 @@ __all__ = [
     "capture",
     "compare",
     "explore",
+    "import_trace",
     "load",
+    "plot",
     "predict",
+    "profile",
     "record",
     "record_pipeline",
     "register",
     "report",
     "run",
     "sweep",
+    "validate",
 ]
 
 
@@ -91,4 +106,5 @@ def __getattr__(name: str) -> Any:
         return version("simtti")
     if name not in _PUBLIC:
         raise AttributeError(f"module 'simtti' has no attribute {name!r}")
-    return getattr(importlib.import_module(_PUBLIC[name]), name)
+    module, _, other = _PUBLIC[name].partition(":")
+    return getattr(importlib.import_module(module), other or name)

@@ -6,6 +6,8 @@ a file's mode.
 
 from __future__ import annotations
 
+import json
+import math
 import os
 import tempfile
 from collections.abc import Iterator
@@ -158,6 +160,20 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
     """
     with replacing(path) as partial:
         partial.write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
+def json_text(found: Any) -> str:
+    """`found` as JSON for people and programs: two spaces a level, null for each number that JSON has no word for."""
+    return json.dumps(_finite(found), indent=2, allow_nan=False) + "\n"
+
+
+def _finite(found: Any) -> Any:
+    """`found` with null for each number that JSON has no word for: NaN and infinity."""
+    if isinstance(found, float):
+        return found if math.isfinite(found) else None
+    if isinstance(found, dict):
+        return {key: _finite(value) for key, value in found.items()}
+    return [_finite(value) for value in found] if isinstance(found, list | tuple) else found
 
 
 def write_table(table: pd.DataFrame, path: str | os.PathLike[str]) -> None:

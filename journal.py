@@ -11,14 +11,17 @@ import json
 import os
 import secrets
 import socket
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, BinaryIO, ClassVar
+from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar
 
 from simtti.errors import InputError
 from simtti.jobs import Pool
+from simtti.locks import alone, give_up, hold
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
 
 
 def code_hash(*more: str) -> str:
@@ -58,7 +61,8 @@ class Journal:
         self.path, self.code = path, code
         self.foreign = 0
         self.owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(8)}"
-        self._lock: BinaryIO | None = None
+        self._lock: BaseFileLock | None = None
+        self._is_alone = False
         self._offset = 0
         self._done: dict[str, Any] = {}
         self._claims: dict[str, str] = {}
@@ -137,14 +141,14 @@ class Journal:
     def remove(self) -> None:
         """Once all is done and written elsewhere."""
         self.path.unlink(missing_ok=True)
+        self._guard.unlink(missing_ok=True)
         Journal.interrupted = None
 
     def release(self) -> None:
         """Give up what this process claimed."""
         if self._lock is not None:
-            self._lock.close()
+            give_up(_lock_of(self.path, self.owner), self._lock)
             self._lock = None
-            _lock_of(self.path, self.owner).unlink(missing_ok=True)
 
     @contextmanager
     def alone(self, output: str | os.PathLike[str]) -> Iterator[None]:
@@ -153,19 +157,19 @@ class Journal:
         Raises:
             InputError: another does. output: what both would write.
         """
+        path = self.path.with_name(f"{self.path.name}.lock")
         try:
-            file = self.path.with_name(f"{self.path.name}.lock").open("ab")
+            lock = hold(path, wait=False)
         except OSError as error:
             raise InputError(f"cannot write {output}: {error.strerror or error}") from None
-        with file:
-            if not _try_lock(file):
-                raise InputError(
-                    f"{output}: another simtti is writing it; wait for that one, or write elsewhere"
-                )
-            try:
-                yield
-            finally:
-                Path(file.name).unlink(missing_ok=True)
+        if lock is None:
+            raise InputError(f"{output}: another simtti is writing it; wait for that one, or write elsewhere")
+        self._is_alone = True
+        try:
+            yield
+        finally:
+            self._is_alone = False
+            give_up(path, lock)
 
     def holders(self) -> list[str]:
         """The processes that work on what is not done, each as host:number."""
@@ -178,10 +182,9 @@ class Journal:
         if self._lock is not None:
             return
         try:
-            self._lock = _lock_of(self.path, self.owner).open("ab")
+            self._lock = hold(_lock_of(self.path, self.owner), wait=False)
         except OSError as error:
             raise InputError(f"cannot write {self.path}: {error.strerror or error}") from None
-        _try_lock(self._lock)
         atexit.register(self.release)
 
     def _held(self, key: str) -> bool:
@@ -190,23 +193,31 @@ class Journal:
 
     def _lives(self, owner: str) -> bool:
         """Whether the process that called itself so still holds its lock."""
+        path = _lock_of(self.path, owner)
         try:
-            with _lock_of(self.path, owner).open("r+b") as file:
-                if not _try_lock(file):
-                    return True
-                Path(file.name).unlink(missing_ok=True)
+            if not path.exists():
+                return False  # it ended well, or never was
+            lock = hold(path, wait=False)
         except (OSError, ValueError):
-            pass  # no such file: it ended well, or never was
+            return False
+        if lock is None:
+            return True
+        give_up(path, lock)
         return False
 
     @contextmanager
     def _open(self) -> Iterator[BinaryIO]:
         """The journal, to be added to, while no other process adds to it."""
         try:
-            with self.path.open("ab") as file, _locked(file):
+            with nullcontext() if self._is_alone else alone(self._guard), self.path.open("ab") as file:
                 yield file
         except OSError as error:
             raise InputError(f"cannot write {self.path}: {error.strerror or error}") from None
+
+    @property
+    def _guard(self) -> Path:
+        """Held by the process that adds to the journal, where several may; it stays as long as the journal."""
+        return self.path.with_name(f".{self.path.name}.lock")
 
     def _write(self, file: BinaryIO, *entries: dict[str, Any]) -> None:
         """A line each, in one write, after whatever a killed process left."""
@@ -253,41 +264,6 @@ def _lock_of(path: Path, owner: str) -> Path:
     """The file that a process of that name holds while it works on the journal at `path`."""
     token = "".join(each for each in owner.rpartition(":")[2] if each.isalnum())[:32] or "none"
     return path.with_name(f".{path.name}.{token}.lock")
-
-
-def _try_lock(file: BinaryIO) -> bool:
-    """Hold `file` until it is closed or the process ends; False if another process does. Windows: always."""
-    if sys.platform == "win32":
-        return True
-    import fcntl
-
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
-
-
-@contextmanager
-def _locked(file: BinaryIO) -> Iterator[None]:
-    """Hold `file` for this process. Windows has no such locks: there, one process works on a journal."""
-    if sys.platform == "win32":
-        yield
-        return
-    import fcntl
-
-    fcntl.flock(file, fcntl.LOCK_EX)
-    try:
-        yield
-    finally:
-        fcntl.flock(file, fcntl.LOCK_UN)
-
-
-@contextmanager
-def alone(path: Path) -> Iterator[None]:
-    """Hold a file that at most one process holds at a time; that of a process that dies is free again."""
-    with path.open("ab") as file, _locked(file):
-        yield
 
 
 def _ends_with_newline(path: Path) -> bool:

@@ -199,8 +199,7 @@ def trace(
     """
     from simtti.commands.plots import plot_comparison
     from simtti.files import write_table
-    from simtti.hw_configs.devices import find_reported, load, no_device_file
-    from simtti.validation.judge.trace import compare
+    from simtti.validation.judge.trace import validate as held_against
     from simtti.workloads.kineto import import_kineto as read_kineto
     from simtti.workloads.trace import Trace
 
@@ -213,11 +212,7 @@ def trace(
             click.echo(f"{file}: {remark}", err=True)
         for reason, count in trace.provenance["left_out"].items():
             click.echo(f"{file}: left out: {count} {reason}", err=True)
-    name = str(trace.timing.device.get("name", "")) if trace.timing else ""
-    hardware = load(hw) if hw else find_reported(name)
-    if hardware is None:
-        raise no_device_file(name, "--hw")
-    comparison = compare(trace, hardware)
+    comparison = held_against(trace, hw)
     if table_path:
         write_table(comparison.table, table_path)
     if plot_path:

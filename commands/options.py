@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from simtti.errors import InputError
-from simtti.files import check_writable, write_text
+from simtti.files import check_writable, json_text, write_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -207,19 +205,10 @@ def check_outputs(*paths: str | None) -> None:
             check_writable(path)
 
 
-def finite(found: Any) -> Any:
-    """`found` with null for each number that JSON has no word for: NaN and infinity."""
-    if isinstance(found, float):
-        return found if math.isfinite(found) else None
-    if isinstance(found, dict):
-        return {key: finite(value) for key, value in found.items()}
-    return [finite(value) for value in found] if isinstance(found, list | tuple) else found
-
-
 def print_json(found: Any, path: str) -> bool:
     """Write `found` as JSON to a file, or to standard output where the path is '-'. True where it went to standard output,
     so that nothing else may."""
-    text = json.dumps(finite(found), indent=2, allow_nan=False) + "\n"
+    text = json_text(found)
     if path == "-":
         click.echo(text, nl=False)
         return True

@@ -183,9 +183,7 @@ def run(
     simtti run --trace captured.parquet --hw a100-sxm --timing hybrid
     """
     import simtti
-    from simtti.files import write_text
     from simtti.hw_configs.changes import joined as changed_name
-    from simtti.simulator.timeline import chrome_trace
     from simtti.workloads.named import is_trace_file
 
     if is_trace_file(workload) and options["trace"] is None:
@@ -216,7 +214,7 @@ def run(
     with progress("simulate", "operators") as advance:
         result = simtti.run(workload or "", hw, by_host=True, progress=advance, **options)
     if timeline:
-        write_text(timeline, chrome_trace(result))
+        result.timeline(timeline)
     if report:
         simtti.report(result, report, interval=interval)
         click.echo(f"{report}: open it in a browser", err=True)
@@ -402,7 +400,9 @@ def compare(
 @workers_option
 @click.option("--address", help="A running Ray or Dask cluster; without it, one of this machine.")
 @click.option(
-    "--report/--no-report", default=True, help="Write report.html, which needs matplotlib and Jinja2."
+    "--report/--no-report",
+    default=None,
+    help="Write report.html, which needs matplotlib and Jinja2; without either option, where these are installed.",
 )
 @click.option(
     "--design",
@@ -428,6 +428,7 @@ def explore(spec: str, out: str, numbers: tuple[int, ...], **options: Any) -> No
     from simtti.commands.terminal import print_exploration
     from simtti.explore import api
 
+    options["report"] = api.can_report(options["report"], _say)
     with progress("explore", "designs") as advance:
         result = api.explore(spec, out, progress=advance, say=_say, **options)
     for number in numbers:

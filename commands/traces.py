@@ -266,7 +266,7 @@ def profile(
     if workload is None and trace is None:
         raise InputError("give a WORKLOAD (simtti workloads lists them) or --trace FILE")
     check_outputs(json_path, plot_path)
-    found = profile_trace(Trace.load(trace) if trace else workload_trace(str(workload), **options))
+    found = profile_trace(Trace.load(trace)) if trace else profile_trace(str(workload), **options)
     found["scaling"] = {}
     if sizes or frame_counts:
         if workload is None:

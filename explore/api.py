@@ -37,7 +37,7 @@ def explore(
     engine: str = "local",
     workers: int | None = None,
     address: str | None = None,
-    report: bool = True,
+    report: bool | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
     say: Callable[[str], None] = lambda text: None,
 ) -> Exploration:
@@ -46,7 +46,7 @@ def explore(
     Args:
         spec: a Spec, the path of one, or the name of a shipped example.
         engine, workers, address: where designs are evaluated (`engines`).
-        report: write report.html, which needs matplotlib and Jinja2.
+        report: write report.html, which needs matplotlib and Jinja2; None: where these are installed.
         progress: called with (finished designs, designs).
         say: called with what is not as one might think: kept results that do not count, another process that is waited for.
 
@@ -54,16 +54,13 @@ def explore(
     Interrupted, it keeps what is done; the same call goes on from there.
 
     Raises:
-        InputError: a spec, folder or engine that cannot be used.
+        InputError: a spec, folder or engine that cannot be used; a report is asked for, and what it needs is not installed.
     """
     import pandas as pd
 
     question = spec if isinstance(spec, Spec) else read(spec)
     search.check(question)
-    if report:
-        from simtti.pages.page import check_available
-
-        check_available()
+    has_page = can_report(report, say)
     folder = Path(out)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -102,8 +99,28 @@ def explore(
     result = Exploration(
         question, table, sensitivity, limits, study.evaluated, _columns(question, {}, of_base)
     )
-    _write(result, folder, report)
+    _write(result, folder, has_page)
     return result
+
+
+def can_report(asked: bool | None, say: Callable[[str], None]) -> bool:
+    """Whether report.html is written; that it is not, though nobody said so, is said.
+
+    Raises:
+        InputError: it is asked for, and cannot be.
+    """
+    if asked is False:
+        return False
+    from simtti.pages.page import check_available
+
+    try:
+        check_available()
+    except InputError as error:
+        if asked:
+            raise
+        say(f"no report.html: {error}")
+        return False
+    return True
 
 
 def _with_intervals(spec: Spec, table: pd.DataFrame, looked_at: dict[int, dict[str, Any]]) -> pd.DataFrame:

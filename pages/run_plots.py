@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable
 from typing import NamedTuple
 
 from simtti.pages.colours import THEME, named, series
@@ -85,6 +86,14 @@ def _shares(name: str, result: Result, found: dict[str, tuple[str, float]], titl
 
 
 def by_phase(result: Result) -> Drawing:
+    phases = len(result.phases)
+    return drawing(
+        "run-phases", bars_by_phase(result), 60 + 44 * phases, narrow_height_px=60 + 48 * phases, title="Time of each phase by category"
+    )  # fmt: skip
+
+
+def bars_by_phase(result: Result) -> Callable[[Plot], None]:
+    """What draws a bar a phase, of its categories."""
     rows = []
     for phase in result.phases:
         parts = [
@@ -94,10 +103,7 @@ def by_phase(result: Result) -> Drawing:
             if time_s >= LEAST_SHARE * phase.latency_s
         ]  # fmt: skip
         rows.append((f"{label(phase.name)}\n{seconds(phase.latency_s)}", parts))
-    return drawing(
-        "run-phases", bars(rows, "share of the phase, %"), 60 + 44 * len(rows), narrow_height_px=60 + 48 * len(rows),
-        title="Time of each phase by category",
-    )  # fmt: skip
+    return bars(rows, "share of the phase, %")
 
 
 def roofline(result: Result, uses: list[KernelUse]) -> Drawing | None:

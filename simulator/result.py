@@ -6,16 +6,21 @@ Everything printed, plotted or written comes from here. Tables are pandas DataFr
 from __future__ import annotations
 
 import itertools
+import os
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from simtti.errors import InputError
+from simtti.files import json_text, write_text
 from simtti.hw_configs.engines import Engine
 from simtti.hw_configs.hardware import Hardware
 from simtti.hw_configs.hosts import Host
 from simtti.simulator.as_dict import as_dict
+from simtti.simulator.as_html import as_html
 from simtti.simulator.attention_of_run import AttentionKernels, attention_kernels, by_kind, sequence_lengths
 from simtti.simulator.closed_form import RESOURCES, bottleneck
 from simtti.simulator.coverage import Coverage, without_model
@@ -35,6 +40,7 @@ from simtti.simulator.lowering.lower import Lowered
 from simtti.simulator.policy import Policy
 from simtti.simulator.power_of_run import power_figures
 from simtti.simulator.share import SeveralGPUs
+from simtti.simulator.timeline import chrome_trace
 from simtti.simulator.uncertainty.draws import Draws, RunIntervals, run_draws, run_intervals
 from simtti.workloads.trace import Operator, Trace
 
@@ -401,3 +407,27 @@ class Result:
     def to_dict(self, interval: bool = True) -> dict[str, Any]:
         """The result as `simtti run --json` writes it, with the intervals or without."""
         return as_dict(self, interval)
+
+    # ---- files
+
+    def save(self, path: str | os.PathLike[str], *, interval: bool = True) -> None:
+        """Write `to_dict` as JSON, which `simtti diff` compares with another's. A page of the run is `simtti.report`.
+
+        Raises:
+            InputError: the file cannot be written, or is no .json.
+        """
+        if Path(path).suffix != ".json":
+            raise InputError(f"{path}: a result is kept as .json; simtti.report(result, path) writes a page")
+        write_text(path, json_text(self.to_dict(interval)))
+
+    def timeline(self, path: str | os.PathLike[str]) -> None:
+        """Write what ran when as a Chrome trace, which ui.perfetto.dev opens.
+
+        Raises:
+            InputError: the file cannot be written.
+        """
+        write_text(path, chrome_trace(self))
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        return as_html(self)

@@ -7,10 +7,12 @@ microseconds, as the format asks. A step that repeats is drawn as often as it wa
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from simtti.simulator.engine.program import MAIN
-from simtti.simulator.result import Result
+
+if TYPE_CHECKING:
+    from simtti.simulator.result import Result  # circle: a type only
 
 _DEVICE, _HOST = 0, 1
 _PHASES, _STREAM, _THREAD = 1, 7, 2

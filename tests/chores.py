@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from simtti.errors import InputError
-from simtti.journal import alone
+from simtti.locks import alone
 
 
 def square(number):

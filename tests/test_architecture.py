@@ -8,7 +8,18 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 PACKAGE = "simtti"
 # What the simulator stands on, and what may stand on it.
-BELOW = ("simulator", "workloads", "hw_configs", "errors", "files", "jobs", "journal", "words", "dtypes")
+BELOW = (
+    "simulator",
+    "workloads",
+    "hw_configs",
+    "errors",
+    "files",
+    "jobs",
+    "journal",
+    "locks",
+    "words",
+    "dtypes",
+)
 ABOVE = ("explore", "validation", "pages", "commands", "cli")
 MOST_LINES = 450
 # Folders of the repository that hold no module of the package.
@@ -114,7 +125,7 @@ def test_nothing_below_imports_what_stands_on_it():
 
 def test_the_shared_modules_at_the_top_import_no_folder():
     """So that everything may use them."""
-    for name in ("errors", "files", "jobs", "words", "dtypes"):
+    for name in ("errors", "files", "jobs", "locks", "words", "dtypes"):
         if name in MODULES:
             assert {other for other, _ in imports(MODULES[name])} <= {"errors", "dtypes"}, name
 

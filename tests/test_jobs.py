@@ -24,7 +24,8 @@ from chores import (
 
 from simtti.errors import InputError
 from simtti.jobs import Failure, Pool, in_chunks, in_own_processes
-from simtti.journal import Journal, alone
+from simtti.journal import Journal
+from simtti.locks import alone
 
 
 def test_every_job_gives_its_result_once():
@@ -183,7 +184,7 @@ time.sleep(120)
 """
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such locks")
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no zombies")
 def test_the_claims_of_a_killed_process_do_not_hold_buried_or_not_and_of_whatever_host(tmp_path):
     path = tmp_path / "done.jsonl"
     process = subprocess.Popen([sys.executable, "-c", CLAIMER, str(path)], stdout=subprocess.PIPE, text=True)

@@ -21,7 +21,7 @@ from typing import Any
 from simtti import jobs as processes
 from simtti.errors import InputError
 from simtti.jobs import Failure
-from simtti.journal import alone
+from simtti.locks import alone
 from simtti.workloads.capture import LONGEST_S, capture, check_device, checked
 from simtti.workloads.catalogue import WORKLOADS, Workload, find, register
 from simtti.workloads.trace import Trace

@@ -6,6 +6,7 @@ All of it is counted from the operators of a trace.
 from __future__ import annotations
 
 import math
+import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from typing import Any
 
 from simtti.errors import InputError
 from simtti.workloads.flops import flops
+from simtti.workloads.record import workload_trace
 from simtti.workloads.trace import Operator, Step, Trace
 
 
@@ -105,12 +107,17 @@ def categories(trace: Trace, phase: str | None = None) -> dict[str, dict[str, fl
     return dict(sorted(sums.items(), key=lambda item: -item[1]["flops"]))
 
 
-def profile(trace: Trace) -> dict[str, Any]:
-    """The profile of a trace as `simtti profile --json` writes it.
+def profile(workload: str | os.PathLike[str] | Trace, **options: Any) -> dict[str, Any]:
+    """What a workload asks of any hardware: FLOPs, bytes, sequence lengths, attention's calls, as `simtti profile --json` writes it.
+
+    Args:
+        workload: a name, or what may stand in its place (see `run`).
+        options: batch, height and the like, of a workload that is named.
 
     Raises:
-        InputError: the trace holds no operators, or no shapes.
+        InputError: no such workload or option; the trace holds no operators, or no shapes.
     """
+    trace = workload if isinstance(workload, Trace) else workload_trace(os.fspath(workload), **options)
     if trace.provenance.get("kind") == "imported" and not any(op.inputs for op in trace.operators()):
         raise InputError(
             f"the trace of {trace.workload} holds no shapes: profile with record_shapes=True to count its work"

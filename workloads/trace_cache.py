@@ -16,15 +16,15 @@ import functools
 import hashlib
 import json
 import os
-import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from simtti.errors import InputError
+from simtti.locks import give_up, hold
 from simtti.workloads.trace import Trace
 from simtti.workloads.trace_file import provenance_of
 
@@ -151,20 +151,14 @@ def _write(trace: Trace, path: Path) -> None:
 @contextmanager
 def _recording(path: Path) -> Iterator[bool]:
     """Hold the trace at `path` for this process, waiting for another that records it; gives whether it can be written."""
-    lock = path.with_suffix(".lock")
+    place = path.with_suffix(".lock")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = lock.open("ab")
+        lock = hold(place)
     except OSError:
-        yield False
-        return
-    with file:
-        if sys.platform != "win32":  # there, two may record the same; what they write is the same
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX)
-        try:
-            yield True
-        finally:
-            with suppress(OSError):
-                lock.unlink(missing_ok=True)
+        lock = None
+    try:
+        yield lock is not None
+    finally:
+        if lock is not None:
+            give_up(place, lock)

@@ -12,6 +12,8 @@ import pandas as pd
 import places
 import pytest
 
+import simtti as package
+
 
 def simtti(*arguments, **options):
     command = [sys.executable, "-m", "simtti.cli", *map(str, arguments)]
@@ -29,8 +31,6 @@ def refused(*arguments):
 
 
 def test_the_package_says_what_it_is_and_is_a_command():
-    import simtti as package
-
     done = subprocess.run([sys.executable, "-m", "simtti"], capture_output=True, text=True, check=False)
     assert done.returncode == 0
     assert "advise" in done.stdout
@@ -278,6 +278,11 @@ def test_a_kineto_file_is_imported_replayed_compared_and_exported(tmp_path):
     assert total["ratio"] == pytest.approx(1, abs=0.1)
     assert total["mape"] < 0.15
     assert {"measured_us", "predicted_us"} <= set(pd.read_csv(table).columns)
+    read = package.import_trace(file)
+    assert sum(kernel.kind == "kernel" for kernel in read.timing.kernels) == facts["kernels"]
+    for what in (read, file, trace):
+        assert package.validate(what).to_dict()["by_category"] == figures["by_category"]
+    assert package.validate(read, hw="a100-sxm").hardware.name == "a100-sxm"
     assert simtti("export", "chrome", trace, "-o", tmp_path / "out.json").returncode == 0
     assert json.loads((tmp_path / "out.json").read_text())["traceEvents"]
 
@@ -296,6 +301,9 @@ def test_a_workload_is_profiled_without_hardware(tmp_path):
     attention = found["attention"]
     assert attention["spatial"]["flops"] > 100 * attention["temporal"]["flops"]
     assert (tmp_path / "svd.png").read_bytes().startswith(b"\x89PNG")
+    assert json.loads(json.dumps(package.profile("svd"))) == {
+        key: found[key] for key in found if key != "scaling"
+    }
     text = simtti("profile", "stable-diffusion").stdout
     assert "4096" in text
     assert "Convolution" in text

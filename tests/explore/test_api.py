@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,9 +12,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from click.testing import CliRunner
 from explored import SPEC
 from parsed_page import check
 
+from simtti.cli import main
 from simtti.explore.analysis import unsure
 from simtti.explore.api import explore
 from simtti.explore.spec import parse
@@ -34,6 +37,19 @@ def write(tmp_path, content):
 def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("study")
     return explore(parse(SPEC), folder, workers=1, report=False), folder
+
+
+def test_without_the_plots_library_a_study_has_no_page_and_says_so(finished, tmp_path, monkeypatch):
+    folder = shutil.copytree(finished[1], tmp_path / "study")
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    command = ["explore", str(write(tmp_path, SPEC)), "--out", str(folder), "--workers", "1"]
+    done = CliRunner().invoke(main, command)
+    assert done.exit_code == 0, done.output
+    assert "no report.html: plots need matplotlib; run: pip install 'simtti[report]'" in done.stderr
+    assert not (folder / "report.html").exists()
+    refused = CliRunner().invoke(main, [*command, "--report"])
+    assert refused.exit_code == 2
+    assert "plots need matplotlib" in refused.stderr
 
 
 def test_a_study_writes_its_results_and_devices_to_run(finished):

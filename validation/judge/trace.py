@@ -8,18 +8,22 @@ the operator before has usually written them.
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from simtti.errors import InputError
+from simtti.hw_configs.devices import find_reported, load, no_device_file
 from simtti.hw_configs.hardware import Hardware, release_of, with_pytorch
 from simtti.simulator.lowering.lower import Lowering
 from simtti.simulator.policy import captured_with
 from simtti.validation.judge.prediction import warm_time_s
+from simtti.workloads.kineto import import_kineto
 from simtti.workloads.trace import Operator, Trace
 
 if TYPE_CHECKING:
@@ -78,6 +82,34 @@ def _figures(name: str, part: pd.DataFrame) -> dict[str, Any]:
         "median": float(np.median(error)),
         "bias": float(np.exp(np.log(ratio).mean()) - 1),
     }
+
+
+def validate(
+    trace: str | os.PathLike[str] | Trace, hw: str | Hardware | None = None, **part: Any
+) -> Comparison:
+    """The model against the measured kernels of a timed trace, as `simtti validate FILE` has it.
+
+    Args:
+        trace: a trace with measured kernels, or its file: .parquet, or what torch.profiler wrote.
+        hw: the device to predict for; the one the trace was taken on if None.
+        part: device and step, of a file that torch.profiler wrote and that holds several (see `import_trace`).
+
+    Returns:
+        A Comparison: `summary` and `table` are DataFrames, times in microseconds.
+
+    Raises:
+        InputError: the file cannot be read; no device is known by what the trace says; nothing in it can be compared.
+    """
+    if not isinstance(trace, Trace):
+        trace = Trace.load(trace) if Path(trace).suffix == ".parquet" else import_kineto(trace, **part)
+    if hw is None:
+        name = str(trace.timing.device.get("name", "")) if trace.timing else ""
+        hardware = find_reported(name)
+        if hardware is None:
+            raise no_device_file(name, "--hw")
+    else:
+        hardware = load(hw) if isinstance(hw, str) else hw
+    return compare(trace, hardware)
 
 
 def compare(trace: Trace, hardware: Hardware) -> Comparison:
