@@ -117,6 +117,12 @@ class AttentionStyle(NamedTuple):
     helper_latency_s: float
 
 
+class AddedMask(NamedTuple):
+    """What a mask that is added to the scores costs a fused attention kernel: issue slots a score."""
+
+    slots: float
+
+
 class WarpIssue(NamedTuple):
     """How fast warps issue mma.sync between their loads from shared memory, in attention kernels."""
 
@@ -349,6 +355,7 @@ GROUPS: dict[str, Group] = {
     "quantize_group": Group(QuantizeStyle),
     "quantize_fp4": Group(QuantizeStyle),
     "attention_mma": Group(WarpIssue),
+    "attention_mask": Group(AddedMask),
     "attention_parts": Group(SplitKeys),
     "exact_products": Group(ExactProducts),
     "collectives": Group(Collectives),
@@ -410,6 +417,7 @@ class Groups:
     quantize_group: QuantizeStyle
     quantize_fp4: QuantizeStyle
     attention_mma: WarpIssue
+    attention_mask: AddedMask
     attention_parts: SplitKeys
     exact_products: ExactProducts
     collectives: Collectives

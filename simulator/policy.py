@@ -93,4 +93,5 @@ def captured_with(trace: Trace) -> Policy:
     attention = str(trace.provenance.get("attention", "flash"))
     if attention == "baseline" and "scores" not in trace.provenance:
         attention = "math"
-    return settled(Policy(attention=attention), trace)
+    # It ran the model as it is: what others leave out of it, it did not.
+    return settled(Policy(attention=attention, mask="keep"), trace)

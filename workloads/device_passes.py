@@ -37,10 +37,10 @@ from simtti.workloads.device_run import (
 from simtti.workloads.power_meter import Draw, PowerMeter, nvml_meter
 
 # torch's backends of scaled-dot-product attention, in order (MATH where no fused kernel takes the operands), and whether the
-# unfused one computes halves in their own dtype instead of fp32.
+# unfused one computes halves in their own dtype instead of fp32, as torch comes.
 ATTENTION: dict[str, tuple[tuple[str, ...], bool]] = {
-    "flash": (("FLASH_ATTENTION", "EFFICIENT_ATTENTION", "MATH"), True),
-    "efficient": (("EFFICIENT_ATTENTION", "MATH"), True),
+    "flash": (("FLASH_ATTENTION", "EFFICIENT_ATTENTION", "MATH"), False),
+    "efficient": (("EFFICIENT_ATTENTION", "MATH"), False),
     "baseline": (("MATH",), True),
     "math": (("MATH",), False),
 }

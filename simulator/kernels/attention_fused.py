@@ -162,13 +162,14 @@ def _main(
     exponentials = block.queries * keys
     flops = exponentials * _flops_a_score(library, cut, problem, hardware)
     cuda_cores = not hardware.multiplies(dtype)
+    slots = style.softmax_slots + (hardware.attention_mask.slots if problem.masked else 0.0)
     shared_bytes = cut.key_blocks * each.pair / 2 * _shared_elements(library, cut, problem, hardware)
     tensor_share = 1.0
     if not cuda_cores:
         rest = _edge_cycles(library, style, cut, problem)
         if library.streams:  # between barriers, products wait for shared memory
             rest += shared_bytes / hardware.shared_memory_bytes_per_cycle_sm
-        tensor_share = _tensor_share(library, flops, exponentials, rest, dtype, hardware)
+        tensor_share = _tensor_share(library, flops, exponentials, slots, rest, dtype, hardware)
     walked_again = cut.key_blocks * rows if library.streams else rows  # queries that L2 is asked for
     active = hardware.sm_count / cut.q_blocks * problem.kv_len * head_dim * each.pair
     in_flight = 1 if library.streams else block.stages  # slices of one block, or whole blocks
@@ -195,8 +196,8 @@ def _main(
         shared_memory_bytes=shared_memory_bytes(library, block, each),
         tensor_flops=0.0 if cuda_cores else flops,
         # An instruction of the softmax counts as a fused multiply-add.
-        fp32_flops=2.0 * style.softmax_slots * exponentials + (flops if cuda_cores else 0.0),
-        issue_slots=style.softmax_slots * exponentials + (flops / 2 if cuda_cores else 0.0),
+        fp32_flops=2.0 * slots * exponentials + (flops if cuda_cores else 0.0),
+        issue_slots=slots * exponentials + (flops / 2 if cuda_cores else 0.0),
         tensor_dtype="fp16" if cuda_cores else dtype,
         tensor_efficiency=tensor_share,
         sfu_ops=exponentials,
@@ -296,15 +297,21 @@ def _waits_s(library: Library, problem: Attention, cut: _Division, hardware: Har
 
 
 def _tensor_share(
-    library: Library, flops: float, exponentials: float, rest_cycles: float, dtype: str, hardware: Hardware
+    library: Library,
+    flops: float,
+    exponentials: float,
+    slots: float,
+    rest_cycles: float,
+    dtype: str,
+    hardware: Hardware,
 ) -> float:
-    """Of the attainable rate of the tensor cores: products beside softmax, what neither hides of the other, and where
-    both rest."""
+    """Of the attainable rate of the tensor cores: products beside softmax, of so many issue slots a score, what neither hides of the
+    other, and where both rest."""
     style = library.style_on(hardware)
     ideal = flops / hardware.tensor_flops_per_cycle_sm(dtype)
     products = flops / (_product_rate(library, dtype, hardware) * style.tensor_share)
     lanes = hardware.fp32_flops_per_cycle_sm / 2
-    softmax = exponentials * (1 / hardware.sfu_ops_per_cycle_sm + style.softmax_slots / lanes)
+    softmax = exponentials * (1 / hardware.sfu_ops_per_cycle_sm + slots / lanes)
     return ideal / (max(products, softmax) + style.exposed * min(products, softmax) + rest_cycles)
 
 
