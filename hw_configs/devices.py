@@ -146,10 +146,11 @@ def read(name_or_path: str, release: str = "") -> dict[str, Any]:
     releases = content.get("releases", {})
     wanted = releases.get(release or content.get("pytorch")) if isinstance(releases, dict) else None
     if wanted is not None:
-        content = {}
-        for path, stated in chain:
+        # Over the calibration of the file that names it, under those of the devices that are based on it.
+        content, names_it = {}, max(at for at, (_, stated) in enumerate(chain) if "releases" in stated)
+        for at, (path, stated) in enumerate(chain):
             content = _over(content, stated, path)
-            if "releases" in stated:
+            if at == names_it:
                 content = _merge(content, _release(str(wanted), path))
     return _merge({"calibration": families.shared().calibration}, content)
 

@@ -19,14 +19,7 @@ def issue_s(host: Host, operators: Sequence[Operator], libraries: Mapping[str, s
 
     libraries: by component (what a module's path begins with) the library whose classes it is built of; bare ones if not there.
     """
-    kinds = {
-        "Linear": host.linear_s,
-        "LayerNorm": host.normalization_s,
-        "GroupNorm": host.normalization_s,
-        "Softmax": host.normalization_s,
-        "Attention": host.attention_s,
-        "Convolution": host.convolution_s,
-    }
+    kinds = _kinds(host)
     seconds = []
     module = ""
     for operator in operators:
@@ -43,6 +36,26 @@ def issue_s(host: Host, operators: Sequence[Operator], libraries: Mapping[str, s
             module = operator.module
         seconds.append(cost)
     return seconds
+
+
+def compiled_issue_s(host: Host, operator: Operator) -> float:
+    """Host time of an operator that launches something from the code that torch.compile generates, without its launches: a call of a
+    generated kernel, or, of what it leaves to libraries, the same dispatch as without it. No module is called."""
+    left_to_libraries = operator.category in ("Linear", "Convolution", "Attention")
+    return _kinds(host)[operator.category] if left_to_libraries else host.operator_s
+
+
+@functools.lru_cache(maxsize=16)
+def _kinds(host: Host) -> dict[str, float]:
+    """What kinds of operators cost, where that is not what most do."""
+    return {
+        "Linear": host.linear_s,
+        "LayerNorm": host.normalization_s,
+        "GroupNorm": host.normalization_s,
+        "Softmax": host.normalization_s,
+        "Attention": host.attention_s,
+        "Convolution": host.convolution_s,
+    }
 
 
 def _nccl_calls(operator: Operator) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from simtti.hw_configs.hosts import Host
-from simtti.simulator.engine.host import issue_s
+from simtti.simulator.engine.host import compiled_issue_s, issue_s
 from simtti.simulator.engine.measured_streams import Streams
 from simtti.simulator.kernel import Kernel
 from simtti.simulator.lowering.lower import Lowered, Slots, alike
@@ -99,7 +99,10 @@ def _issue_s(
         costs = issue_s(host, operators, libraries)
         return [0.0 if one.absorbed else cost for one, cost in zip(lowered, costs, strict=True)]
     if launch == "compiled":  # generated code: a call for each that launches something
-        return [host.operator_s if one.kernels else 0.0 for one in lowered]
+        return [
+            compiled_issue_s(host, operator) if one.kernels else 0.0
+            for operator, one in zip(operators, lowered, strict=True)
+        ]
     return [0.0] * len(lowered)
 
 
