@@ -54,7 +54,17 @@ MODULES = {
     ),
     "look": ("torch", "numpy", "pandas", "pyarrow", "click", "rich", "filelock", "diffusers", "transformers"),
     "kernels": ("torch", "numpy", "pandas", "pyarrow", "click", "rich", "filelock"),
-    "traces": ("torch", "numpy", "pandas", "pyarrow", "click", "rich", "filelock", "diffusers", "transformers"),
+    "traces": (
+        "torch",
+        "numpy",
+        "pandas",
+        "pyarrow",
+        "click",
+        "rich",
+        "filelock",
+        "diffusers",
+        "transformers",
+    ),
     "counters": ("torch", "numpy", "pandas", "pyarrow", "click", "rich", "filelock"),
 }
 # The workloads whose steps are wanted most: a UNet, its video forms, SDXL, then transformers; the rest as they come.

@@ -43,7 +43,9 @@ _NOTHING_BESIDE = Beside()
 def print_captures(captures: pd.DataFrame) -> None:
     """The table of captures of whole inferences."""
     if len(captures):
-        print_table(tables.captures(captures), "Captures of whole inferences")
+        print_table(
+            tables.captures(captures, brief=True), "Captures: kernels of a pass, predicted over measured"
+        )
 
 
 def print_cover(found: pd.DataFrame) -> None:
@@ -62,9 +64,10 @@ def print_summary(found: Evaluation, beside: Beside) -> None:
     rows = found.scored
     if len(rows):
         print_table(tables.by_family(rows), f"{found.hardware.name}: {count(len(rows))} measured kernels")
-        if len(set(rows.split)) > 1:
-            print_table(tables.by_split(rows, brief=True), "Training and held-out shapes")
-        print_table(tables.sizes(rows), "By measured time")
+        told = rows[rows.split != "unknown"]  # of which it is known whether they set parameters
+        if len(set(told.split)) > 1:
+            print_table(tables.by_split(told, brief=True), "Training and held-out shapes")
+        print_table(tables.sizes(told if len(set(told.split)) > 1 else rows), "By measured time")
     if len(found.shown_apart):
         print_table(
             tables.apart(found.shown_apart), "Wall times, not scored: the host's share is not predicted"

@@ -230,12 +230,12 @@ def apart(rows: pd.DataFrame) -> Table:
     return table(("Family", "Source", *FIGURE_COLUMNS), found, text_columns=2)
 
 
-def captures(found: pd.DataFrame) -> Table:
-    """A row a capture (see `judge.shipped`), then the means."""
+def captures(found: pd.DataFrame, brief: bool = False) -> Table:
+    """A row a capture (see `judge.shipped`), then the means. brief: what fits a terminal of 80 columns."""
     lines = [
         [
             row["trace"], row["hw"], row["attention"], count(row["operators"]), seconds(row["measured_ms"] / 1e3),
-            f"{row['ratio']:.3f}", f"{1 / row['p95']:.3f} to {1 / row['p05']:.3f}", error_cell(row["weighted_error"]),
+            f"{row['ratio']:.3f}", f"{1 / row['p95']:.2f} to {1 / row['p05']:.2f}", error_cell(row["weighted_error"]),
             f"{row['largest_error']} {percent(row['largest_error_share'])}",
         ]
         for row in found.to_dict("records")
@@ -243,6 +243,21 @@ def captures(found: pd.DataFrame) -> Table:
     off, error = float((found.ratio - 1).abs().mean()), float(found.weighted_error.mean())
     covered = cover(1 / found.ratio, found[list(Interval._fields)])
     inside = f"{percent(covered.nine_of_ten, 0)} within; {percent(covered.half, 0)} in those for half"
+    if brief:
+        lines = [
+            [line[0], line[1], line[4], line[5], line[6].replace(" to ", "-"), line[7]] for line in lines
+        ]
+        lines.append(
+            [
+                "mean",
+                "",
+                "",
+                f"off {percent(off)}",
+                f"{percent(covered.nine_of_ten, 0)} in",
+                error_cell(error),
+            ]
+        )
+        return table(("Capture", "Device", "Measured", "Sum", "9 of 10", "Error"), lines, text_columns=2)
     lines.append(["mean", "", "", "", "", f"off by {percent(off)}", inside, error_cell(error), ""])
     return table(
         (
