@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from simtti.validation.measurements.sources.names import DTYPES, WORKLOADS, device
+from simtti.workloads.catalogue import WORKLOADS as CATALOGUE
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,7 +42,7 @@ ENGINES = {
 # pull request 138522 (22 October 2024); on A100, where it has no wgmma, 'cudnn' is flash-attention 2 here.
 RELEASES: tuple[tuple[str, Row], ...] = (
     (r"torch 2\.[01]\b|PyTorch 2\.[01]\b", {"attention": "flash-attention-1", "pytorch": "2.6"}),
-    (r"torch nightly, late 2024", {"attention": "cudnn"}),
+    (r"torch nightly, late 2024|2024-09, nightly", {"attention": "cudnn"}),
     (r"cache-dit|2026", {"pytorch": "2.11"}),
 )
 ATTENTION = {
@@ -69,6 +70,11 @@ SCOPES = {
 # Tables whose whole runs have no decoder in them: two groups of GPUs for the halves of guidance take less than half of one GPU's time,
 # which they could not if each decoded as well. What else is not denoising, a text encoder, is below 1 %.
 WITHOUT_DECODER = ("xDiT docs/performance/sana.md",)
+# Sources whose programs call pipelines as they come, which decodes a video whole (sayakpaul/diffusers-torchao, inference/benchmark_video.py);
+# what most people run has it tiled.
+AS_THEY_COME = ("sayakpaul/diffusers-torchao",)
+# Notes of weights on the device beside the model's: diffusers' fuse_qkv_projections keeps those that it has joined.
+MORE_WEIGHTS = "fused qkv"
 MEMORY = {"allocated": "allocated", "torch peak allocated": "allocated", "peak reserved": "reserved"}
 # Sizes that an engine makes of what is asked of it: cosmos-predict2's "480p" (imaginaire's VIDEO_RES_SIZE_INFO, 16:9).
 SIZES = {("cosmos", 480, 832): (432, 768)}
@@ -148,8 +154,9 @@ def _end_to_end(cells: _Cells) -> Row:
         parallelism = _sglang_default(gpus, cells.text("guidance").startswith("CFG"))
     row |= _degrees(parallelism, gpus) | {"gpus": gpus}
     metric = MEMORY.get(cells.text("mem_metric"))
+    own = "quantization" not in row and MORE_WEIGHTS not in cells.text("note")
     # Weights are quantised on the device: the most is allocated then, not in the run.
-    if metric == "allocated" and "quantization" not in row and cells.number("peak_mem_gib"):
+    if metric == "allocated" and own and cells.number("peak_mem_gib"):
         row["memory_bytes"] = float(cells.number("peak_mem_gib") or 0) * GIB
     scope = cells.text("scope")
     if scope == "e2e" and cells.text("source").endswith(WITHOUT_DECODER):
@@ -202,6 +209,9 @@ def _common(cells: _Cells, engine: str, gpu: str) -> Row:
     for pattern, more in RELEASES:
         if re.search(pattern, engine):
             row |= more
+    workload = CATALOGUE[row["workload"]]
+    if cells.text("source").startswith(AS_THEY_COME) and workload.own_vae not in (None, "whole"):
+        row["vae"] = "whole"
     quantization = cells.text("quantisation").partition(" (")[0]
     if quantization not in ("", "none"):
         if quantization not in QUANTIZATION:
