@@ -361,6 +361,7 @@ GROUPS: dict[str, Group] = {
     "collectives": Group(Collectives),
     "collectives_direct": Group(Collectives, inherits="collectives"),
     "collectives_host": Group(Collectives),
+    "collectives_staged": Group(Collectives, inherits="collectives_host"),
     "host_link": Group(HostLinkStyle),
     "l2_costs": Group(L2Costs),
     "elementwise": Group(ElementwiseStyle),
@@ -423,6 +424,7 @@ class Groups:
     collectives: Collectives
     collectives_direct: Collectives
     collectives_host: Collectives
+    collectives_staged: Collectives
     host_link: HostLinkStyle
     l2_costs: L2Costs
     elementwise: ElementwiseStyle

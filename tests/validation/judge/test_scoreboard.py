@@ -84,6 +84,14 @@ def test_a_row_becomes_options():
         ({"n_gpus": 4, "parallelism": "tp4 vae-patch4"}, {"tensor": 4, "parallel_vae": "true"}),
         ({"scope": "stage: VAE decode"}, {"what_is_timed": "decoder"}),
         (
+            {
+                "n_gpus": 2,
+                "parallelism": "ulysses2 ring1 cfg1",
+                "source": "xdit-project/xDiT docs/performance/consisid.md",
+            },
+            {"set": "interconnect=host", "ulysses": 2},
+        ),
+        (
             {"model": "Sana_1600M_4Kpx", "source": "xdit-project/xDiT docs/performance/sana.md"},
             {"workload": "sana-1.6b-4k", "what_is_timed": "denoising"},
         ),

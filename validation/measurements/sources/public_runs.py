@@ -73,6 +73,9 @@ WITHOUT_DECODER = ("xDiT docs/performance/sana.md",)
 # Sources whose programs call pipelines as they come, which decodes a video whole (sayakpaul/diffusers-torchao, inference/benchmark_video.py);
 # what most people run has it tiled.
 AS_THEY_COME = ("sayakpaul/diffusers-torchao",)
+# Sources whose H100s exchange no faster than the host's memory does, 27 GB/s each of two and less the more there are: so it is where NCCL's
+# peer-to-peer is off, which xDiT's users run into (its issue 526: NCCL_P2P_DISABLE). Found because times did not fit.
+THROUGH_THE_HOST = ("xdit-project/xDiT docs/performance/consisid.md",)
 # Notes of weights on the device beside the model's: diffusers' fuse_qkv_projections keeps those that it has joined.
 MORE_WEIGHTS = "fused qkv"
 MEMORY = {"allocated": "allocated", "torch peak allocated": "allocated", "peak reserved": "reserved"}
@@ -209,6 +212,8 @@ def _common(cells: _Cells, engine: str, gpu: str) -> Row:
     for pattern, more in RELEASES:
         if re.search(pattern, engine):
             row |= more
+    if cells.text("source") in THROUGH_THE_HOST:
+        row["set"] = "interconnect=host"
     workload = CATALOGUE[row["workload"]]
     if cells.text("source").startswith(AS_THEY_COME) and workload.own_vae not in (None, "whole"):
         row["vae"] = "whole"

@@ -213,10 +213,10 @@ class Run:
     def repeat(self, module: Any, method: str) -> None:
         """Record each different call of a method once, in a step of its own, and count the others.
 
-        Calls with operands of the same shapes are the same work. A later call returns tensors like those that the first did, or the
-        operands that the first returned, and leaves lists (caches) as the first left them. What a call made is kept by none but
-        the pipeline, which lets go of it when it would. Where calls alternate, their order is not kept, unless every
-        step is wanted.
+        Calls with operands of the same shapes are the same work. A later call returns what the first did, and leaves lists (caches)
+        as the first left them. Of a result with caches in it (CogVideoX, Mochi) only the form is kept, so that each call's are let go of
+        when the pipeline does; what lists held is kept, in our captures too, which peak memory is held against. Where calls
+        alternate, their order is not kept, unless every step is wanted.
         """
         original = getattr(module, method)
         seen: dict[Any, tuple[int, Any, list[Any]]] = {}
@@ -233,12 +233,13 @@ class Run:
                 else:
                     self.recording.repeat(self._at[0], number)
                 for found, state in zip(lists, states, strict=True):
-                    found[:] = made_again(state, given, self.recording)
+                    found[:] = state
                 return made_again(result, given, self.recording)
             self._cut()
             number = self.recording.steps(self._at[0])
             result = original(*args, **kwargs)
-            seen[key] = (number, form(result, given), [form(list(found), given) for found in lists])
+            kept = result if isinstance(result, torch.Tensor) else form(result, given)
+            seen[key] = (number, kept, [list(found) for found in lists])
             self._cut()
             return result
 

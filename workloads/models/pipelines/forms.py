@@ -38,7 +38,7 @@ def operands(args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
 
 
 def form(value: Any, given: Sequence[Any]) -> Any:
-    """What a call with the operands `given` returned, or left in a list, without its tensors."""
+    """What a call with the operands `given` returned, without its tensors."""
     places = {id(leaf): at for at, leaf in enumerate(given) if isinstance(leaf, torch.Tensor)}
 
     def of(leaf: Any) -> Any:
