@@ -46,7 +46,7 @@ def test_a_row_becomes_options():
         ({"quantisation": "fp8dqrow"}, {"quantization": "fp8-row"}),
         ({"quantisation": "svdq_nvfp4_r32", "gpu": "RTX 5090"}, {"quantization": "svdq-nvfp4"}),
         ({"engine": "diffusers + torchao (torch nightly, late 2024)"}, {"attention": "cudnn"}),
-        ({"engine": "diffusers (2024-09, nightly)", "attention": None}, {"attention": "cudnn"}),
+        ({"source": "sayakpaul/diffusers-torchao README", "attention": None}, {"attention": "cudnn"}),
         ({"model": "CogVideoX-5b", "source": "sayakpaul/diffusers-torchao README.md"}, {"vae": "whole"}),
         (
             {"engine": "SGLang diffusion", "attention": None},

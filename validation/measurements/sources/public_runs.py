@@ -37,12 +37,12 @@ ENGINES = {
     "diffusers": "diffusers", "cache-dit (diffusers)": "diffusers", "PyTorch": "diffusers", "official": "official", "SGLang": "sglang",
     "sglang": "sglang", "vLLM-Omni": "vllm-omni", "xDiT": "xdit", "cosmos": "cosmos",
 }  # fmt: skip
-# What an engine's name says of its software. PyTorch 2.0 and 2.1 have flash-attention 1 (2 came with 2.2); runs published in 2026
+# What an engine's name, or the source, says of its software. PyTorch 2.0 and 2.1 have flash-attention 1 (2 came with 2.2); runs published in 2026
 # are taken to have the kernels of its present release. Nightly builds tried cuDNN's attention first on H100 until pytorch/pytorch
 # pull request 138522 (22 October 2024); on A100, where it has no wgmma, 'cudnn' is flash-attention 2 here.
 RELEASES: tuple[tuple[str, Row], ...] = (
     (r"torch 2\.[01]\b|PyTorch 2\.[01]\b", {"attention": "flash-attention-1", "pytorch": "2.6"}),
-    (r"torch nightly, late 2024|2024-09, nightly", {"attention": "cudnn"}),
+    (r"torch nightly, late 2024|sayakpaul/diffusers-torchao", {"attention": "cudnn"}),
     (r"cache-dit|2026", {"pytorch": "2.11"}),
 )
 ATTENTION = {
@@ -210,7 +210,7 @@ def _common(cells: _Cells, engine: str, gpu: str) -> Row:
         raise UnfitError(f"no options for compilation by {compiled}")
     row: Row = {"workload": WORKLOADS[model], "hw": hw, "dtype": dtype, "engine": known} | LAUNCH[compiled]
     for pattern, more in RELEASES:
-        if re.search(pattern, engine):
+        if re.search(pattern, f"{engine}; {cells.text('source')}"):
             row |= more
     if cells.text("source") in THROUGH_THE_HOST:
         row["set"] = "interconnect=host"
