@@ -10,7 +10,8 @@ from typing import Any
 
 from simtti.dtypes import DTYPES
 from simtti.errors import InputError
-from simtti.hw_configs.parameters import GROUPS, Collectives, Groups
+from simtti.hw_configs.collective_parameters import Collectives
+from simtti.hw_configs.parameters import GROUPS, Groups
 
 # What connects the GPUs of a server, and the group that holds what collectives cost over it: NVLink through switches, NVLink from
 # GPU to GPU, PCI Express, and the host's memory, where NCCL's peer-to-peer is off or impossible (NCCL_P2P_DISABLE, virtual machines).

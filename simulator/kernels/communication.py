@@ -26,8 +26,8 @@ from typing import NamedTuple
 
 from simtti.dtypes import DTYPES, ITEM_BYTES
 from simtti.errors import InputError
+from simtti.hw_configs.collective_parameters import Collectives
 from simtti.hw_configs.hardware import Hardware
-from simtti.hw_configs.parameters import Collectives
 from simtti.simulator.kernel import Access, Kernel
 from simtti.simulator.kernels.family import (
     Cells,
