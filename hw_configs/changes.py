@@ -1,4 +1,4 @@
-"""A device with some of its numbers changed: what `--set` says, `Hardware.replace`, and the name 'h100-sxm+hbm_bytes_per_s=1.5x'."""
+"""A device with some of its numbers, or what connects it, changed: what `--set` says, `Hardware.replace`, and the name 'h100-sxm+hbm_bytes_per_s=1.5x'."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from dataclasses import replace
 from typing import Any
 
 from simtti.errors import InputError, unknown
-from simtti.hw_configs.hardware import Hardware, parameter, with_parameters
+from simtti.hw_configs.hardware import INTERCONNECTS, OVER_THE_HOST_LINK, Hardware, parameter, with_parameters
 from simtti.hw_configs.quantities import quantity
 from simtti.hw_configs.schema import DATASHEET, calibration
 from simtti.hw_configs.voltage import SWITCHED, energy_factor
 
+CONNECTED = "interconnect"  # the field that is no number
 # Where a change begins in a name: not the plus of 1e+08.
 _CHANGE = re.compile(r"\+(?=[A-Za-z_][\w.]*=)")
 
@@ -66,6 +67,9 @@ def read(text: str) -> dict[str, str]:
 def changed(hardware: Hardware, changes: Mapping[str, str | float]) -> Hardware:
     """`hardware` with other numbers, of its datasheet or calibration; its name says which.
 
+    Where `interconnect` is changed to pcie or host, the link is the one to the host unless it is given too; host is for GPUs whose
+    peer-to-peer is off (NCCL_P2P_DISABLE, virtual machines), whatever else connects them.
+
     At another clock the energies of what switches follow the voltage that the clock needs (`hw_configs.voltage`), as they do of a
     device file with a base, unless they are changed too. All else stays as it is.
 
@@ -76,9 +80,13 @@ def changed(hardware: Hardware, changes: Mapping[str, str | float]) -> Hardware:
         return hardware
     known = {name: said[:3] for name, said in (DATASHEET | calibration()).items()}
     values: dict[str, float] = {}
+    connected: dict[str, Any] = {}
     for field, written in changes.items():
+        if field == CONNECTED:
+            connected = _connected(hardware, str(written))
+            continue
         if field not in known:
-            raise unknown("field of a device", field, known)
+            raise unknown("field of a device", field, (*known, CONNECTED))
         kind, low, high = known[field]
         base = float(getattr(hardware, field)) if field in DATASHEET else parameter(hardware, field)
         try:
@@ -96,11 +104,23 @@ def changed(hardware: Hardware, changes: Mapping[str, str | float]) -> Hardware:
         factor = energy_factor(values["clock_hz"] / hardware.clock_hz)
         for name in SWITCHED:
             values.setdefault(name, getattr(hardware, name) * factor)
-    flat: dict[str, Any] = {name: value for name, value in values.items() if name in DATASHEET}
+    flat: dict[str, Any] = connected | {name: value for name, value in values.items() if name in DATASHEET}
     device = replace(
         hardware, name=_named(hardware.name, changes), reported_as="", also_reported_as=(), **flat
     )
     return with_parameters(device, {name: value for name, value in values.items() if name not in DATASHEET})
+
+
+def _connected(hardware: Hardware, by: str) -> dict[str, Any]:
+    if by not in INTERCONNECTS:
+        raise unknown(CONNECTED, by, INTERCONNECTS)
+    if by not in OVER_THE_HOST_LINK:
+        return {CONNECTED: by}
+    if not hardware.host_link_bytes_per_s:
+        raise InputError(
+            f"set {CONNECTED}: {hardware.name} does not say how fast its link to the host is; give link_bytes_per_s in its file"
+        )
+    return {CONNECTED: by, "link_bytes_per_s": hardware.host_link_bytes_per_s}
 
 
 def _is(value: float, written: str | float) -> str:

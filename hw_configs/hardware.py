@@ -10,11 +10,15 @@ from typing import Any
 
 from simtti.dtypes import DTYPES
 from simtti.errors import InputError
-from simtti.hw_configs.parameters import GROUPS, Collectives, Groups
+from simtti.hw_configs.collective_parameters import Collectives
+from simtti.hw_configs.parameters import GROUPS, Groups
 
 # What connects the GPUs of a server, and the group that holds what collectives cost over it: NVLink through switches, NVLink from
-# GPU to GPU, PCI Express through the host.
-INTERCONNECTS = {"nvswitch": "collectives", "nvlink": "collectives_direct", "pcie": "collectives_host"}
+# GPU to GPU, PCI Express, and the host's memory, where NCCL's peer-to-peer is off or impossible (NCCL_P2P_DISABLE, virtual machines).
+INTERCONNECTS = {
+    "nvswitch": "collectives", "nvlink": "collectives_direct", "pcie": "collectives_host", "host": "collectives_staged",
+}  # fmt: skip
+OVER_THE_HOST_LINK = ("pcie", "host")
 # What feeds the tensor cores: instructions of a warp that take operands from registers filled by plain loads (Volta, Turing); the
 # same with copies straight to shared memory, cp.async (Ampere, Ada, the other Blackwell); instructions of four warps that read
 # shared memory (Hopper); instructions of one thread for an SM or two, results in tensor memory (data-centre Blackwell).

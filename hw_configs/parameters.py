@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from simtti.hw_configs.collective_parameters import Collectives
 from simtti.hw_configs.convolution_parameters import (
     CONV_SEGMENTED_TILES,
     CONV_TILES,
@@ -151,26 +152,6 @@ class ExactProducts(NamedTuple):
     hbm_stall: float
     small_step_slots: float
     small_batches: float
-
-
-class Collectives(NamedTuple):
-    """What NCCL's collectives cost between the GPUs of a server: rings by protocol, exchanges."""
-
-    setup_s: float
-    ll_hop_s: float
-    ll128_hop_s: float
-    simple_hop_s: float
-    ll_efficiency: float
-    ll128_efficiency: float
-    simple_efficiency: float
-    exchange_setup_s: float
-    exchange_simple_s: float
-    peer_s: float
-    exchange_ll_efficiency: float
-    exchange_efficiency: float
-    peer_efficiency: float
-    contention: float
-    eager_s_per_byte: float
 
 
 class HostLinkStyle(NamedTuple):
@@ -361,6 +342,7 @@ GROUPS: dict[str, Group] = {
     "collectives": Group(Collectives),
     "collectives_direct": Group(Collectives, inherits="collectives"),
     "collectives_host": Group(Collectives),
+    "collectives_staged": Group(Collectives, inherits="collectives_host"),
     "host_link": Group(HostLinkStyle),
     "l2_costs": Group(L2Costs),
     "elementwise": Group(ElementwiseStyle),
@@ -423,6 +405,7 @@ class Groups:
     collectives: Collectives
     collectives_direct: Collectives
     collectives_host: Collectives
+    collectives_staged: Collectives
     host_link: HostLinkStyle
     l2_costs: L2Costs
     elementwise: ElementwiseStyle

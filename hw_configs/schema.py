@@ -203,7 +203,7 @@ class _Device(BaseModel):
     name: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[\w(][\w ().,+@-]*$")]
     architecture: Annotated[str, Field(min_length=1)]
     matrix_unit: Literal["", "mma_registers", "mma", "wgmma", "tcgen05"] = ""  # hardware.MATRIX_UNITS
-    interconnect: Literal["nvswitch", "nvlink", "pcie"] = "nvswitch"  # hardware.INTERCONNECTS
+    interconnect: Literal["nvswitch", "nvlink", "pcie", "host"] = "nvswitch"  # hardware.INTERCONNECTS
     # How the driver names the product, the usual name first; ties a measured trace to its device.
     reported_as: str | list[str] = ""
     attention_kernel: str  # one of families.shared().attention_kernels

@@ -12,7 +12,7 @@ mode, because on `meta` torch would decompose it into the matrix products that a
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any
@@ -80,6 +80,11 @@ class Recorder(Recording):
         reading them costs a copy and a wait, recorded as aten::_local_scalar_dense.
         """
         self._on_device.add(self._address(tensor))
+        return tensor
+
+    def made(self, shape: Sequence[int], strides: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
+        tensor = super().made(shape, strides, dtype)
+        self._identity(tensor, "activation")
         return tensor
 
     def copy_to_host(self, tensor: torch.Tensor) -> None:

@@ -174,6 +174,13 @@ class Recording(ABC):
     def on_device(self, tensor: Any) -> Any:
         """A CPU tensor as the pipeline keeps it: on the device."""
 
+    def made(self, shape: Sequence[int], strides: Sequence[int], dtype: Any) -> Any:
+        """A tensor that something which was done before, and is not done again, would have made."""
+        import torch
+
+        with self.paused():
+            return torch.empty_strided(tuple(shape), tuple(strides), dtype=dtype, device=self.device)
+
     @abstractmethod
     def copy_to_host(self, tensor: Any) -> None:
         """`tensor.cpu()`, for a result."""

@@ -26,8 +26,8 @@ from typing import NamedTuple
 
 from simtti.dtypes import DTYPES, ITEM_BYTES
 from simtti.errors import InputError
+from simtti.hw_configs.collective_parameters import Collectives
 from simtti.hw_configs.hardware import Hardware
-from simtti.hw_configs.parameters import Collectives
 from simtti.simulator.kernel import Access, Kernel
 from simtti.simulator.kernels.family import (
     Cells,
@@ -51,7 +51,8 @@ CHANNELS, THREADS, REGISTERS = 24, 544, 96
 class Ring:
     """A collective that goes round all `ranks`: passes of the ring, 1 or 2 (all-reduce), of a whole buffer of `nbytes`.
 
-    sent, received: the tensors of this rank with their bytes.
+    sent, received: the tensors of this rank with their bytes. gpus: of the server that exchange meanwhile, other groups among them;
+    the ranks where it is less.
     """
 
     name: str
@@ -60,16 +61,18 @@ class Ring:
     passes: int
     sent: Access
     received: Access
+    gpus: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class AllToAll:
-    """Each of `ranks` GPUs sends every other its part of `nbytes`, and keeps its own. sent, received: the tensors."""
+    """Each of `ranks` GPUs sends every other its part of `nbytes`, and keeps its own. sent, received: the tensors. gpus: as of a ring."""
 
     nbytes: float
     ranks: int
     sent: int = 0
     received: int = 1
+    gpus: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +101,7 @@ def ring(problem: Ring, hardware: Hardware) -> list[Kernel]:
     costs, ranks = hardware.collective_costs, problem.ranks
     steps = problem.passes * (ranks - 1)
     link_bytes = problem.nbytes * steps / ranks
-    shared = _shared(costs, ranks)
+    shared = _shared(costs, max(ranks, problem.gpus))
     paths = [
         Path("LL", costs.setup_s + steps * costs.ll_hop_s, shared * costs.ll_efficiency),
         Path("LL128", costs.setup_s + steps * costs.ll128_hop_s, shared * costs.ll128_efficiency),
@@ -118,7 +121,8 @@ def all_to_all(problem: AllToAll, hardware: Hardware) -> list[Kernel]:
     nbytes = problem.nbytes
     sent, received = (Access(problem.sent, nbytes),), (Access(problem.received, nbytes),)
     peers = problem.ranks - 1
-    return [_exchange(sent, received, nbytes * peers / problem.ranks, peers, problem.ranks, hardware)]
+    sharing = max(problem.ranks, problem.gpus)
+    return [_exchange(sent, received, nbytes * peers / problem.ranks, peers, sharing, hardware)]
 
 
 def send_receive(problem: SendReceive, hardware: Hardware) -> list[Kernel]:
@@ -133,12 +137,12 @@ def _exchange(
     received: tuple[Access, ...],
     link_bytes: float,
     peers: int,
-    ranks: int,
+    sharing: int,
     hardware: Hardware,
 ) -> Kernel:
-    """ncclDevKernel_SendRecv; link_bytes: of what is received, those that come from another GPU."""
+    """ncclDevKernel_SendRecv; link_bytes: of what is received, those that come from another GPU; sharing: GPUs that exchange at once."""
     costs = hardware.collective_costs
-    shared, connected_s = _shared(costs, ranks), costs.peer_s * peers
+    shared, connected_s = _shared(costs, sharing), costs.peer_s * peers
     widest = min(costs.exchange_efficiency, costs.peer_efficiency * peers)
     paths = [
         Path("LL", costs.exchange_setup_s + connected_s, shared * costs.exchange_ll_efficiency),
@@ -148,9 +152,9 @@ def _exchange(
     return _kernel("ncclDevKernel_SendRecv", sent, received, link_bytes, best)
 
 
-def _shared(costs: Collectives, ranks: int) -> float:
-    """The share of its link's bandwidth that a GPU keeps when `ranks` exchange at once; 1 for two."""
-    return float((ranks / 2) ** -costs.contention)
+def _shared(costs: Collectives, gpus: int) -> float:
+    """The share of its link's bandwidth that a GPU keeps when `gpus` exchange at once; 1 for two."""
+    return float((gpus / 2) ** -costs.contention)
 
 
 def _kernel(
@@ -177,7 +181,7 @@ def _kernel(
 def _lower_all_to_all(operator: Operator, target: Target) -> list[Kernel]:
     # Where shares differ, a GPU receives more than it sends, or the other way round.
     nbytes = float(max(operator.inputs[0].nbytes, operator.outputs[0].nbytes))
-    problem = AllToAll(nbytes, int(operator.attributes["ranks"]))
+    problem = AllToAll(nbytes, int(operator.attributes["ranks"]), gpus=_gpus(operator))
     return _in_a_run(all_to_all(problem, target.hardware), target)
 
 
@@ -191,6 +195,10 @@ def _lower_ring(name: str, passes: int) -> Lower:
         return _in_a_run(ring(problem, target.hardware), target)
 
     return lower
+
+
+def _gpus(operator: Operator) -> int:
+    return int(operator.attributes.get("gpus", 0))
 
 
 def _lower_send_receive(operator: Operator, target: Target) -> list[Kernel]:

@@ -97,6 +97,7 @@ def test_a_file_takes_the_same_spellings_and_values_alone(tmp_path):
         ("sm_count=1.3x", ["sm_count", "whole", "171.6"]),
         ("sm_count=0x", ["sm_count", "from 1 to 4096"]),
         ("sm_count", ["sm_count", "FIELD=VALUE"]),
+        ("interconnect=pci", ["unknown interconnect", "'pcie'"]),
     ],
 )
 def test_a_change_that_cannot_be_is_one_line(said, words):

@@ -338,7 +338,9 @@ def test_a_group_that_inherits_follows_what_it_inherits_from():
 
 def test_what_connects_the_gpus_is_stated_and_checked(tmp_path):
     path = write(tmp_path, base="h100-sxm", name="x", interconnect="infiniband")
-    with pytest.raises(InputError, match=r"'interconnect'.*'nvswitch', 'nvlink' or 'pcie'.*not 'infiniband'"):
+    with pytest.raises(
+        InputError, match=r"'interconnect'.*'nvswitch', 'nvlink', 'pcie' or 'host'.*not 'infiniband'"
+    ):
         devices.load(path)
     over_host = {name for name in devices.names() if devices.load(name).interconnect == "pcie"}
     assert {"l40s", "rtx-4090", "rtx-pro-6000", "a100-pcie"} <= over_host

@@ -78,6 +78,15 @@ def test_each_kind_of_parallelism_brings_its_exchanges(wan):
     assert shard(wan, Degrees(1, 1)) is wan
 
 
+def test_each_group_knows_how_many_gpus_exchange_at_once(wan):
+    told = {
+        op.attributes.get("gpus", op.attributes["ranks"])
+        for op in shard(wan, Degrees(2, 2)).operators()
+        if "ranks" in op.attributes
+    }
+    assert told == {4}
+
+
 @settings(max_examples=12, deadline=None, derandomize=True)
 @given(st.sampled_from([(2, 1), (1, 2), (4, 1), (2, 4)]))
 def test_what_a_share_is_made_of_is_consistent(wan, degrees):

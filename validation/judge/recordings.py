@@ -14,7 +14,7 @@ from simtti.workloads.record import workload_trace
 
 Options = dict[str, Any]
 # The options of `run` that a trace holds.
-SHAPE = ("batch", "steps", "height", "width", "frames", "prompt_tokens", "dtype")
+SHAPE = ("batch", "steps", "height", "width", "frames", "prompt_tokens", "dtype", "vae")
 
 
 def record_all(

@@ -10,7 +10,7 @@ A row is either one operator, as a row of `simtti predict`, or one whole inferen
     power_w         mean board power meanwhile, watts; may be empty
     workload        a workload's name; empty for a single operator. Then the options of `simtti sweep`: batch steps
                     height width frames prompt_tokens gpus ulysses ring cfg_parallel tensor pipefusion pipefusion_patches warmup_steps patches
-                    parallel_vae attention launch host
+                    parallel_vae vae attention launch host
     latency_s       measured latency of the whole batch, seconds
     energy_j        energy of the whole batch on all GPUs, joules; may be empty
     memory_bytes    the most that was allocated meanwhile, as torch.cuda.max_memory_allocated counts; may be empty

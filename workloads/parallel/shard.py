@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from simtti.workloads.catalogue import decoded
 from simtti.workloads.parallel import displaced, guidance, pipeline, sequence, tensor, vae
 from simtti.workloads.parallel.degrees import Degrees
-from simtti.workloads.trace import Trace
+from simtti.workloads.trace import Operator, Phase, Step, Trace
 
 
 def shard(trace: Trace, degrees: Degrees, stage: int | None = None) -> Trace:
@@ -31,4 +33,21 @@ def shard(trace: Trace, degrees: Degrees, stage: int | None = None) -> Trace:
     if degrees.decoder > 1:
         tiled = str(decoded(trace.workload, trace.options) or "").startswith("tiled")
         trace = vae.divided(trace, degrees.decoder, tiled)
-    return trace
+    return _beside_others(trace, degrees.gpus)
+
+
+def _beside_others(trace: Trace, gpus: int) -> Trace:
+    """Collectives know how many GPUs of the server exchange at once: all groups do, and share what leads through the host."""
+    if all(op.attributes.get("ranks", gpus) == gpus for op in trace.operators()):
+        return trace
+
+    def told(operator: Operator) -> Operator:
+        if operator.attributes.get("ranks", gpus) == gpus:
+            return operator
+        return replace(operator, attributes={**operator.attributes, "gpus": gpus})
+
+    phases = tuple(
+        Phase(phase.name, tuple(Step(step.count, tuple(map(told, step.operators))) for step in phase.steps))
+        for phase in trace.phases
+    )
+    return replace(trace, phases=phases)

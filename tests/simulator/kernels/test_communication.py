@@ -86,6 +86,24 @@ def test_gpus_behind_one_host_share_it_and_those_on_a_switch_do_not():
     assert direct.collective_costs == direct.collectives_direct
 
 
+@pytest.mark.parametrize(("hardware", "exponent"), [(L40S, L40S.collectives_host.contention), (H100, 0.0)])
+def test_groups_that_exchange_at_once_share_the_host_as_well(hardware, exponent):
+    def exchanges_s(gpus):
+        (kernel,) = all_to_all(AllToAll(1 << 30, 2, gpus=gpus), hardware)
+        return kernel.link_bytes / (hardware.link_bytes_per_s * kernel.link_efficiency)
+
+    assert exchanges_s(8) / exchanges_s(2) == pytest.approx(4**exponent)
+
+
+def test_without_peer_to_peer_a_device_exchanges_through_the_hosts_memory():
+    staged = H100.replace(interconnect="host")
+    assert staged.link_bytes_per_s == H100.host_link_bytes_per_s
+    assert time_s("all_to_all", 1 << 26, 2, staged) > 5 * time_s("all_to_all", 1 << 26, 2, H100)
+    # More GPUs get less each, but not as much less as through one PCI Express switch of a virtual machine.
+    assert 1 < time_s("all_to_all", 1 << 26, 4, staged) / time_s("all_to_all", 1 << 26, 2, staged) < 4
+    assert H100.replace(interconnect="host", link_bytes_per_s=3e10).link_bytes_per_s == 3e10
+
+
 def test_a_faster_link_is_faster_by_its_bytes_only():
     twice = dataclasses.replace(H100, link_bytes_per_s=2 * H100.link_bytes_per_s)
     assert time_s("all_reduce", 64, 8, twice) == pytest.approx(time_s("all_reduce", 64, 8, H100), rel=0.01)

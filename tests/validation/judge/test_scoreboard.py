@@ -46,6 +46,8 @@ def test_a_row_becomes_options():
         ({"quantisation": "fp8dqrow"}, {"quantization": "fp8-row"}),
         ({"quantisation": "svdq_nvfp4_r32", "gpu": "RTX 5090"}, {"quantization": "svdq-nvfp4"}),
         ({"engine": "diffusers + torchao (torch nightly, late 2024)"}, {"attention": "cudnn"}),
+        ({"source": "sayakpaul/diffusers-torchao README", "attention": None}, {"attention": "cudnn"}),
+        ({"model": "CogVideoX-5b", "source": "sayakpaul/diffusers-torchao README.md"}, {"vae": "whole"}),
         (
             {"engine": "SGLang diffusion", "attention": None},
             {"engine": "sglang"},
@@ -82,6 +84,14 @@ def test_a_row_becomes_options():
         ({"n_gpus": 4, "parallelism": "tp4 vae-patch4"}, {"tensor": 4, "parallel_vae": "true"}),
         ({"scope": "stage: VAE decode"}, {"what_is_timed": "decoder"}),
         (
+            {
+                "n_gpus": 2,
+                "parallelism": "ulysses2 ring1 cfg1",
+                "source": "xdit-project/xDiT docs/performance/consisid.md",
+            },
+            {"set": "interconnect=host", "ulysses": 2},
+        ),
+        (
             {"model": "Sana_1600M_4Kpx", "source": "xdit-project/xDiT docs/performance/sana.md"},
             {"workload": "sana-1.6b-4k", "what_is_timed": "denoising"},
         ),
@@ -94,6 +104,14 @@ def test_a_row_becomes_options():
 def test_what_words_are(change, wanted):
     (row,), _ = read(change)
     assert row.items() >= wanted.items()
+
+
+def test_a_video_is_decoded_as_it_mostly_is_where_nothing_else_is_known():
+    (row, fused), _ = read({"model": "CogVideoX-5b"}, {"note": "fused qkv"})
+    assert "vae" not in row
+    # The joined weights lie beside those that they were joined of.
+    assert "memory_bytes" in row
+    assert "memory_bytes" not in fused
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from simtti.validation.measurements.sources.names import DTYPES, WORKLOADS, device
+from simtti.workloads.catalogue import WORKLOADS as CATALOGUE
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,12 +37,12 @@ ENGINES = {
     "diffusers": "diffusers", "cache-dit (diffusers)": "diffusers", "PyTorch": "diffusers", "official": "official", "SGLang": "sglang",
     "sglang": "sglang", "vLLM-Omni": "vllm-omni", "xDiT": "xdit", "cosmos": "cosmos",
 }  # fmt: skip
-# What an engine's name says of its software. PyTorch 2.0 and 2.1 have flash-attention 1 (2 came with 2.2); runs published in 2026
+# What an engine's name, or the source, says of its software. PyTorch 2.0 and 2.1 have flash-attention 1 (2 came with 2.2); runs published in 2026
 # are taken to have the kernels of its present release. Nightly builds tried cuDNN's attention first on H100 until pytorch/pytorch
 # pull request 138522 (22 October 2024); on A100, where it has no wgmma, 'cudnn' is flash-attention 2 here.
 RELEASES: tuple[tuple[str, Row], ...] = (
     (r"torch 2\.[01]\b|PyTorch 2\.[01]\b", {"attention": "flash-attention-1", "pytorch": "2.6"}),
-    (r"torch nightly, late 2024", {"attention": "cudnn"}),
+    (r"torch nightly, late 2024|sayakpaul/diffusers-torchao", {"attention": "cudnn"}),
     (r"cache-dit|2026", {"pytorch": "2.11"}),
 )
 ATTENTION = {
@@ -69,6 +70,14 @@ SCOPES = {
 # Tables whose whole runs have no decoder in them: two groups of GPUs for the halves of guidance take less than half of one GPU's time,
 # which they could not if each decoded as well. What else is not denoising, a text encoder, is below 1 %.
 WITHOUT_DECODER = ("xDiT docs/performance/sana.md",)
+# Sources whose programs call pipelines as they come, which decodes a video whole (sayakpaul/diffusers-torchao, inference/benchmark_video.py);
+# what most people run has it tiled.
+AS_THEY_COME = ("sayakpaul/diffusers-torchao",)
+# Sources whose H100s exchange no faster than the host's memory does, 27 GB/s each of two and less the more there are: so it is where NCCL's
+# peer-to-peer is off, which xDiT's users run into (its issue 526: NCCL_P2P_DISABLE). Found because times did not fit.
+THROUGH_THE_HOST = ("xdit-project/xDiT docs/performance/consisid.md",)
+# Notes of weights on the device beside the model's: diffusers' fuse_qkv_projections keeps those that it has joined.
+MORE_WEIGHTS = "fused qkv"
 MEMORY = {"allocated": "allocated", "torch peak allocated": "allocated", "peak reserved": "reserved"}
 # Sizes that an engine makes of what is asked of it: cosmos-predict2's "480p" (imaginaire's VIDEO_RES_SIZE_INFO, 16:9).
 SIZES = {("cosmos", 480, 832): (432, 768)}
@@ -148,8 +157,9 @@ def _end_to_end(cells: _Cells) -> Row:
         parallelism = _sglang_default(gpus, cells.text("guidance").startswith("CFG"))
     row |= _degrees(parallelism, gpus) | {"gpus": gpus}
     metric = MEMORY.get(cells.text("mem_metric"))
+    own = "quantization" not in row and MORE_WEIGHTS not in cells.text("note")
     # Weights are quantised on the device: the most is allocated then, not in the run.
-    if metric == "allocated" and "quantization" not in row and cells.number("peak_mem_gib"):
+    if metric == "allocated" and own and cells.number("peak_mem_gib"):
         row["memory_bytes"] = float(cells.number("peak_mem_gib") or 0) * GIB
     scope = cells.text("scope")
     if scope == "e2e" and cells.text("source").endswith(WITHOUT_DECODER):
@@ -200,8 +210,13 @@ def _common(cells: _Cells, engine: str, gpu: str) -> Row:
         raise UnfitError(f"no options for compilation by {compiled}")
     row: Row = {"workload": WORKLOADS[model], "hw": hw, "dtype": dtype, "engine": known} | LAUNCH[compiled]
     for pattern, more in RELEASES:
-        if re.search(pattern, engine):
+        if re.search(pattern, f"{engine}; {cells.text('source')}"):
             row |= more
+    if cells.text("source") in THROUGH_THE_HOST:
+        row["set"] = "interconnect=host"
+    workload = CATALOGUE[row["workload"]]
+    if cells.text("source").startswith(AS_THEY_COME) and workload.own_vae not in (None, "whole"):
+        row["vae"] = "whole"
     quantization = cells.text("quantisation").partition(" (")[0]
     if quantization not in ("", "none"):
         if quantization not in QUANTIZATION:

@@ -25,6 +25,7 @@ from typing import Any
 import torch
 from torch.fx.experimental import _config as fx_config
 
+from simtti.workloads.models.pipelines.forms import form, made_again, operands
 from simtti.workloads.models.pipelines.inputs import PROMPT_TOKENS, image
 from simtti.workloads.models.pipelines.latent_diffusion import WARM_UP_STEPS, schedule_steps, set_decoding
 from simtti.workloads.models.pipelines.meta_values import HostCopies, ReadValues, no_autocast
@@ -212,9 +213,10 @@ class Run:
     def repeat(self, module: Any, method: str) -> None:
         """Record each different call of a method once, in a step of its own, and count the others.
 
-        Calls with operands of the same shapes are the same work. A later call returns what the first did, and
-        leaves lists (caches) as the first left them. Where calls alternate, their order is not kept, unless every
-        step is wanted.
+        Calls with operands of the same shapes are the same work. A later call returns what the first did, and leaves lists (caches)
+        as the first left them. Of a result with caches in it (CogVideoX, Mochi) only the form is kept, so that each call's are let go of
+        when the pipeline does; what lists held is kept, in our captures too, which peak memory is held against. Where calls
+        alternate, their order is not kept, unless every step is wanted.
         """
         original = getattr(module, method)
         seen: dict[Any, tuple[int, Any, list[Any]]] = {}
@@ -223,6 +225,7 @@ class Run:
         def once(*args: Any, **kwargs: Any) -> Any:
             key = (self._at[0], _signature((args, kwargs)))
             lists = [value for value in (*args, *kwargs.values()) if isinstance(value, list)]
+            given = operands(args, kwargs)
             if key in seen and not self.recording.reruns:
                 number, result, states = seen[key]
                 if self.recording.all_steps:
@@ -231,11 +234,12 @@ class Run:
                     self.recording.repeat(self._at[0], number)
                 for found, state in zip(lists, states, strict=True):
                     found[:] = state
-                return result
+                return made_again(result, given, self.recording)
             self._cut()
             number = self.recording.steps(self._at[0])
             result = original(*args, **kwargs)
-            seen[key] = (number, result, [list(found) for found in lists])
+            kept = result if isinstance(result, torch.Tensor) else form(result, given)
+            seen[key] = (number, kept, [list(found) for found in lists])
             self._cut()
             return result
 
