@@ -12,7 +12,7 @@ import numpy as np
 
 from simtti.errors import InputError
 from simtti.hw_configs.devices import load, names, read
-from simtti.hw_configs.hardware import Hardware, with_pytorch
+from simtti.hw_configs.hardware import Hardware
 from simtti.hw_configs.schema import DATASHEET
 from simtti.simulator.lowering.registry import kernels_of
 from simtti.simulator.uncertainty.families import family_of_row
@@ -20,7 +20,7 @@ from simtti.simulator.uncertainty.residuals import Interval, shipped
 from simtti.validation.fit.families import families, family_of, in_training, shapes, spread
 from simtti.validation.judge.causes import LATENCY, PARTIAL_WAVE, Causes, causes
 from simtti.validation.judge.error_figures import Figures, figures
-from simtti.validation.judge.prediction import NOT_SCORED, Row, by_rows, prediction_s
+from simtti.validation.judge.prediction import NOT_SCORED, Row, by_rows, of_release, prediction_s
 from simtti.validation.judge.roofline import roofline_s
 from simtti.validation.measurements.table import shape_of
 
@@ -266,7 +266,7 @@ def _judge_row(row: Row, hardware: Hardware) -> Row:
     nothing: Row = dict.fromkeys(Causes._fields, math.nan) | {"bottleneck": ""}
     found: Row = {"predicted_us": math.nan, "roofline_us": math.nan, **nothing, "error": ""}
     try:
-        hardware = with_pytorch(hardware, str(row.get("pytorch") or hardware.pytorch))
+        hardware = of_release(row, hardware)
         kernels = kernels_of(row, hardware)
         found["predicted_us"] = prediction_s(row, kernels, hardware) * 1e6
         found["roofline_us"] = roofline_s(row, hardware) * 1e6

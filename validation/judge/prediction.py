@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from simtti.errors import InputError
-from simtti.hw_configs.hardware import Hardware
+from simtti.hw_configs.hardware import Hardware, with_pytorch
 from simtti.jobs import in_chunks
 from simtti.simulator.engine.device import execution_time_s
 from simtti.simulator.kernel import Kernel
@@ -45,8 +45,14 @@ def times_us(rows: list[Row], hardware: Hardware) -> list[float]:
     return [time_us(row, hardware) for row in rows]
 
 
+def of_release(row: Row, hardware: Hardware) -> Hardware:
+    """The device with the kernels that a row was timed with, where it says so."""
+    return with_pytorch(hardware, str(row.get("pytorch") or hardware.pytorch))
+
+
 def time_us(row: Row, hardware: Hardware) -> float:
     try:
+        hardware = of_release(row, hardware)
         return prediction_s(row, kernels_of(row, hardware), hardware) * 1e6
     except InputError:
         return math.nan
