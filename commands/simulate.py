@@ -270,10 +270,10 @@ def predict(rows: str, hw: str, tf32: bool, interval: bool, out: str, workers: i
     """Time single operators: TABLE's rows, with time_us, kernel_us and kernels added.
 
     Each row has an op, a dtype (fp16, bf16, fp32) and the op's shape. time_us is what the operator takes of its stream, gaps
-    included; kernel_us its kernels alone, as a profiler counts them; operands come from HBM. A row that cannot be timed keeps
-    its place, with the reason in `error`. p05_us to p95_us: half of such predictions lie between p25 and p75 of the measured
-    time, 9 of 10 between p05 and p95; `warnings` says where a row leaves what was measured. Interrupted, it keeps the finished
-    rows; the same command does the rest.
+    included; kernel_us its kernels alone, as a profiler counts them; operands come from HBM. Kernels are those of PyTorch 2.8 and
+    later, where a column `pytorch` does not say 2.6. A row that cannot be timed keeps its place, with the reason in `error`.
+    p05_us to p95_us: half of such predictions lie between p25 and p75 of the measured time, 9 of 10 between p05 and p95; `warnings`
+    says where a row leaves what was measured. Interrupted, it keeps the finished rows; the same command does the rest.
 
     \b
     simtti predict kernels.csv --hw h200-sxm --out times.csv
