@@ -20,9 +20,11 @@ import numpy as np
 from simtti.errors import InputError
 from simtti.hw_configs.devices import find_reported, load, no_device_file
 from simtti.hw_configs.hardware import Hardware, release_of, with_pytorch
+from simtti.simulator.engine.device import execution_time_s
+from simtti.simulator.kernel import Kernel
 from simtti.simulator.lowering.lower import Lowering
 from simtti.simulator.policy import captured_with
-from simtti.validation.judge.prediction import warm_time_s
+from simtti.validation.judge.prediction import warm_hbm_bytes, warm_time_s
 from simtti.workloads.kineto import import_kineto
 from simtti.workloads.trace import Operator, Trace
 
@@ -149,7 +151,9 @@ def compare(trace: Trace, hardware: Hardware) -> Comparison:
             )
             left_out[reason] += measured[row]
             continue
-        predicted_s = sum(warm_time_s(kernel, hardware) for kernel in lowered.kernels)
+        # Kernels name tensors by the operator's slots.
+        weights = {slot for slot, use in enumerate(operator.inputs) if use.role == "parameter"}
+        predicted_s = sum(_time_s(kernel, weights, hardware) for kernel in lowered.kernels)
         rows.append(
             {
                 "module": operator.module,
@@ -164,6 +168,14 @@ def compare(trace: Trace, hardware: Hardware) -> Comparison:
     if not rows:
         raise InputError(f"no operator of the trace of {trace.workload} has both shapes and measured kernels")
     return Comparison(trace, hardware, rows, dict(sorted(left_out.items(), key=lambda item: -item[1])))
+
+
+def _time_s(kernel: Kernel, weights: set[int], hardware: Hardware) -> float:
+    """Seconds of a kernel in a pass: what fits L2 is there, but for weights, each of which a pass reads once among more than L2 holds."""
+    if warm_hbm_bytes(kernel, hardware) is None:
+        return warm_time_s(kernel, hardware)
+    cold_bytes = sum(access.nbytes for access in kernel.reads if access.tensor in weights)
+    return execution_time_s(kernel, hardware, cold_bytes)
 
 
 def _to_host(operator: Operator, name: str) -> bool:
