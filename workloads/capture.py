@@ -19,7 +19,7 @@ LLaMA2) has each its own. Steps that do the same share their operands, so that a
 Tried on a CPU, where there are host times and no kernels, and every workload on torch's meta device, where nothing is
 computed. Of Stable Diffusion 1.5 (64x64, fp32, torch 2.13) all 2,846 operators that ran are recorded ones; 12 of the 2,858
 recorded did not run: a CPU does not copy the prompts to itself, and its GroupNorm takes channels_last as it is. What ships in
-traces/measured was taken on an H200 with an earlier form of this. Each clean time is of another run of the builder. Each step
+traces/measured was taken on an H200 with an earlier form of this, and on an H100 with this. Each clean time is of another run of the builder. Each step
 is under a profile of its own, and the next one's times begin where it ends: what a profiler takes to start and to write its
 file is not in the trace.
 """
