@@ -273,3 +273,36 @@ def test_what_one_process_holds_no_other_has(tmp_path):
     lines = log.read_text().split()
     assert len(lines) == 6
     assert all(begin == end for begin, end in zip(lines[::2], lines[1::2], strict=True))
+
+
+LARGE = """
+import os, signal, sys, threading, time
+from simtti.jobs import Pool
+
+def large(path):
+    open(path, "w").close()
+    return bytes(600_000_000)
+
+def interrupt(path):
+    while not os.path.exists(path):
+        time.sleep(0.01)
+    time.sleep(0.6)  # by now a part of it is under way
+    os.kill(os.getpid(), signal.SIGINT)
+
+threading.Thread(target=interrupt, args=(sys.argv[1],), daemon=True).start()
+try:
+    with Pool(2) as pool:
+        for _ in pool.as_done(large, {number: (sys.argv[1],) for number in range(40)}):
+            pass
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+def test_a_worker_killed_in_the_midst_of_a_message_is_not_waited_for(tmp_path):
+    """Its half message would keep the executor's thread reading for good."""
+    done = subprocess.run(
+        [sys.executable, "-c", LARGE, str(tmp_path / "begun")], capture_output=True, text=True, timeout=60, check=False
+    )  # fmt: skip
+    assert done.stdout.strip() == "interrupted"
+    assert done.returncode == 0
