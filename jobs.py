@@ -145,11 +145,10 @@ class Pool:
         for process in multiprocessing.active_children():
             if process.pid not in self._not_ours:
                 process.kill()  # one that has only just begun would tell of an interrupt, which is what SIGTERM is to the parent
-        # One that is killed in the midst of a message leaves the executor's threads waiting for the rest of it, or for a reader: this
-        # process holds the other ends of its pipes too. At its end Python would wait for those threads.
-        for queue, end in (("_result_queue", "_writer"), ("_call_queue", "_reader")):
-            with contextlib.suppress(AttributeError, OSError):
-                getattr(getattr(self._executor, queue), end).close()
+        # One that is killed in the midst of a message leaves the executor's thread waiting for the rest of it, as this process could
+        # write into the pipe too; at its end Python would wait for that thread.
+        with contextlib.suppress(AttributeError, OSError):
+            self._executor._result_queue._writer.close()  # type: ignore[attr-defined]
         self._executor.shutdown(wait=False, cancel_futures=True)
         self._executor = None
 
