@@ -26,8 +26,8 @@ from statistics import NormalDist
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import yaml
 
+from simtti.files import read_yaml
 from simtti.hw_configs.hardware import Hardware
 from simtti.simulator.engine.outcome import Repetition
 from simtti.simulator.uncertainty.families import STANDINGS, family_of_operator, size_class, standing, unit
@@ -100,7 +100,7 @@ COLUMNS = tuple(
 @functools.cache
 def shares() -> Shares:
     """What ships."""
-    content = yaml.safe_load(SHARES.read_text())
+    content = read_yaml(SHARES)
     values = {name: content[name]["value"] for name in Shares.__dataclass_fields__}
     return Shares(**values | {"energy_units": tuple(values["energy_units"])})
 
