@@ -60,8 +60,9 @@ def distinct_kernels(repetitions: Sequence[Repetition]) -> list[tuple[KernelInte
         keys = list(
             zip(map(id, item.launches), item.governed.clocks, strict=True)
         )  # launches that are alike are one object
+        at = dict(zip(reversed(keys), reversed(range(len(keys))), strict=True))  # the first of each
         for key, often in Counter(keys).items():
             if key not in first:
-                first[key] = item.kernel(keys.index(key))
+                first[key] = item.kernel(at[key])
             times[key] += often * item.times
     return [(interval, times[key]) for key, interval in first.items()]

@@ -18,11 +18,11 @@ from simtti.simulator.engine.governor import Governed, Launched, govern
 from simtti.simulator.engine.l2 import L2
 from simtti.simulator.engine.measured_kernels import Measured
 from simtti.simulator.engine.measured_streams import Streams
-from simtti.simulator.engine.program import Program, program
+from simtti.simulator.engine.program import Program, on_its_own, program
 from simtti.simulator.kernel import Kernel
 from simtti.simulator.lowering.lower import Lowered, Lowering
 from simtti.simulator.policy import Policy
-from simtti.workloads.trace import Operator, Step
+from simtti.workloads.trace import Operator, Step, Trace
 
 # Launches between two comparisons of L2 with the repetition before.
 _LOOK_EVERY = 64
@@ -74,6 +74,10 @@ class Preparation:
         self._known: dict[tuple[int, int], Launched] = {}
         # Clock and times of windows of those launches.
         self._windows: dict[tuple[object, ...], tuple[float, list[float]]] = {}
+
+    def on_one_stream(self, trace: Trace) -> bool:
+        """Whether everything of `trace` runs on the main stream."""
+        return self.streams is None and not any(on_its_own(operator) for operator in trace.operators())
 
     def program(self, step: Step) -> Program:
         """Lower the step and add its operators to the rows."""
