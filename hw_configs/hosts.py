@@ -102,7 +102,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _host(place: str, name: str, stated: Mapping[str, Any], known: Mapping[str, Host]) -> Host:
-    given = {
+    given: dict[str, Any] = {
         field.name: float(value) if field.name in COSTS else int(value)
         for field in fields(Host)
         if field.name != "name" and (value := stated.get(field.name)) is not None

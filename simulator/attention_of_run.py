@@ -68,7 +68,7 @@ def by_kind(result: Result) -> dict[str, dict[str, float]]:
             for key in (operator.attributes.get("kind"), operator.attributes.get("domain")):
                 if key in found:
                     found[key]["flops"] += flops * item.times
-    for row in np.flatnonzero(result.row_seconds):
+    for row in np.flatnonzero(result.row_seconds).tolist():
         operator = result.rows[row][0]
         if operator.category == "Attention":
             for key in (operator.attributes.get("kind"), operator.attributes.get("domain")):

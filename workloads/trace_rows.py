@@ -30,6 +30,7 @@ from simtti.workloads.trace import (
     Timing,
     Trace,
     row_major,
+    rows_of,
 )
 
 _NUMBERS = pa.list_(pa.int32())
@@ -100,12 +101,11 @@ def read_trace(path: Path, table: pa.Table, metadata: Mapping[str, Any]) -> Trac
     attributes = _read_attributes(rows)
     released = _read_released(rows)
     columns = rows.columns
-    operators = tuple(
-        map(
-            Operator, columns["phase"], columns["step"], columns["position"], columns["module"], columns["op"],
-            columns["category"], inputs, outputs, attributes, columns["is_view"], released,
-        )
+    fields = (
+        columns["phase"], columns["step"], columns["position"], columns["module"], columns["op"], columns["category"], inputs, outputs,
+        attributes, columns["is_view"], released,
     )  # fmt: skip
+    operators = tuple(rows_of(Operator, table.num_rows, fields))
     _check_operators(rows, operators)
     phases = []
     start = 0
@@ -268,9 +268,8 @@ def _read_uses(
             row, layouts_column, f"{found} layouts for {expected} tensors in column {tensors_column}"
         )
     keys = list(zip(tensors, numbers, strict=True))
-    for key in dict.fromkeys(keys):
-        if key in shared:
-            continue
+    new = [key for key in dict.fromkeys(keys) if key not in shared]
+    for key in new:
         tensor, number = key
         if tensor < 0:
             row = _row_of(offsets, keys.index(key))
@@ -282,7 +281,10 @@ def _read_uses(
         if isinstance(layout, str):
             row = _row_of(offsets, keys.index(key))
             raise rows.error(row, layouts_column, f"layout {number}: {layout}")
-        shared[key] = TensorUse(tensor, *layout)
+    if new:
+        fields = zip(*(layouts[number] for _, number in new), strict=True)
+        made = rows_of(TensorUse, len(new), ([tensor for tensor, _ in new], *fields))
+        shared.update(zip(new, made, strict=True))
     uses = [shared[key] for key in keys]
     return [tuple(uses[start:end]) for start, end in pairwise(offsets)]
 

@@ -248,6 +248,7 @@ class _Inference:
     def _stream(self, stream: int) -> Process:
         env, queue, gap_s = self.env, self.queues[stream], self.prepared.hardware.launch_s
         items, occupy = queue.items, self.device.occupy
+        before: _Issued | None = None
         while True:
             while not items:
                 queue.filled = env.event()
@@ -257,36 +258,43 @@ class _Inference:
                 yield from self._mark(queue, item)
                 continue
             whole, launch = item
+            if whole is not before:  # a repetition's lists, looked up once
+                before, program = whole, whole.program
+                issued_s, free_s, starts_s, ends_s, _ = whole.ran
+                gaps_s, seconds_of, plain = (
+                    whole.traffic.gaps_s,
+                    whole.traffic.governed.seconds,
+                    program.is_plain,
+                )
+            ended_s, launched_s = queue.ended_s, issued_s[launch]
             queue.left -= 1
-            ran, traffic, ended_s = whole.ran, whole.traffic, queue.ended_s
-            launched_s = ran.issued_s[launch]
             queue.taken.append((launched_s if launched_s > ended_s else ended_s) + queue.shift_s)
             if queue.room is not None and queue.left <= queue.most:
                 queue.room.succeed()
                 queue.room = None
-            ran.free_s[launch] = ended_s if ended_s > 0 else 0.0
-            gap = gap_s if traffic.gaps_s is None else traffic.gaps_s[launch]
+            free_s[launch] = ended_s if ended_s > 0 else 0.0
+            gap = gap_s if gaps_s is None else gaps_s[launch]
             start_s = launched_s if launched_s > ended_s + gap else ended_s + gap
-            for other in whole.program.after.get(launch, ()):
-                if not ran.end_s[other]:
-                    yield self._end_of(whole, other)
-                if ran.end_s[other] > start_s:
-                    start_s = ran.end_s[other]
-            seconds = traffic.governed.seconds[launch]
-            end_s = start_s + seconds
-            if whole.program.is_plain:  # nothing else comes onto the device: the gap and the kernel in one
+            seconds = seconds_of[launch]
+            if plain:  # nothing else comes onto the device: the gap and the kernel in one
+                end_s = start_s + seconds
                 yield Timeout(env, end_s - env.now)
             else:
+                for other in program.after.get(launch, ()):
+                    if not ends_s[other]:
+                        yield self._end_of(whole, other)
+                    if ends_s[other] > start_s:
+                        start_s = ends_s[other]
+                end_s = start_s + seconds
                 if start_s > env.now:
                     yield Timeout(env, start_s - env.now)
-                launched = traffic.launches[launch]
-                yield from occupy(
-                    launched.kernel, launched.hbm_bytes, seconds, traffic.governed.clocks[launch]
-                )
+                launched = whole.traffic.launches[launch]
+                clock = whole.traffic.governed.clocks[launch]
+                yield from occupy(launched.kernel, launched.hbm_bytes, seconds, clock)
                 if env.now - end_s > SAME_PERIOD * seconds:  # it had company
                     end_s = env.now
-            ran.start_s[launch], ran.end_s[launch] = start_s, end_s
-            queue.ended_s = end_s
+            starts_s[launch] = start_s
+            ends_s[launch] = queue.ended_s = end_s
             whole.left -= 1
             if launch in whole.ended:
                 whole.ended.pop(launch).succeed()

@@ -56,6 +56,9 @@ class Slots(dict[int, int]):
         return slot
 
 
+_NO_SLOTS = Slots()  # of what launches nothing
+
+
 class Alike(NamedTuple):
     """What is the same for every device in a list of operators.
 
@@ -101,11 +104,12 @@ def alike(operators: tuple[Operator, ...]) -> Alike:
     members: list[tuple[object, Operator]] = []
     slots: list[Slots] = []
     for operator in operators:
-        uses = (*operator.inputs, *operator.outputs)
-        slots.append(Slots(enumerate([use.tensor for use in uses])))
         if operator.is_view:
             group.append(-1)
+            slots.append(_NO_SLOTS)
             continue
+        uses = (*operator.inputs, *operator.outputs)
+        slots.append(Slots(enumerate([use.tensor for use in uses])))
         shared: list[object] = [operator.op, id(operator.attributes)]
         for use in uses:
             shared += (id(use.shape), id(use.strides), use.dtype)

@@ -31,7 +31,7 @@ from simtti.files import read_yaml
 from simtti.hw_configs.hardware import Hardware
 from simtti.simulator.engine.outcome import Repetition
 from simtti.simulator.uncertainty.families import STANDINGS, family_of_operator, size_class, standing, unit
-from simtti.simulator.uncertainty.residuals import NORMAL, Interval, Residuals, shipped
+from simtti.simulator.uncertainty.residuals import INTERVAL_LEVELS, NORMAL, Interval, Residuals, shipped
 
 if TYPE_CHECKING:
     from simtti.simulator.result import Result  # circle: a type only
@@ -138,8 +138,10 @@ def sum_interval(operators: Sequence[tuple[str, float]], hardware: Hardware, *co
 
 def interval_of(drawn: np.ndarray, value: float) -> Interval:
     """The interval of a figure that is predicted as `value`, by its draws."""
-    found = np.quantile(drawn, (0.05, 0.25, 0.75, 0.95))
-    return Interval(*(float(each) for each in found)).around(value)
+    # np.quantile's default, without the import of masked arrays that it brings.
+    places = np.array(INTERVAL_LEVELS) * (len(drawn) - 1)
+    found = np.interp(places, np.arange(len(drawn)), np.sort(drawn))
+    return Interval(*found.tolist()).around(value)
 
 
 def draws(result: Result, table: Residuals, common: Shares, count: int = DRAWS) -> Draws:
