@@ -1,6 +1,7 @@
 """The trace of a workload: the shipped one where it fits, else recorded on the spot, which needs torch."""
 
 import importlib
+import logging
 import re
 import warnings
 from collections.abc import Callable, Iterator
@@ -225,8 +226,6 @@ def _spelled(options: Options) -> str:
 @contextmanager
 def quiet() -> Iterator[None]:
     """Keep the libraries' warnings and log messages off the terminal."""
-    import logging
-
     disabled = logging.root.manager.disable
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
