@@ -26,7 +26,6 @@ from simtti.simulator.as_html import as_html
 from simtti.simulator.attention_of_run import AttentionKernels, attention_kernels, by_kind, sequence_lengths
 from simtti.simulator.closed_form import RESOURCES, bottleneck
 from simtti.simulator.coverage import Coverage, without_model
-from simtti.simulator.engine.intervals import Span, overlap_s, union
 from simtti.simulator.engine.outcome import (
     KernelInterval,
     OperatorInterval,
@@ -35,13 +34,13 @@ from simtti.simulator.engine.outcome import (
     Repetition,
 )
 from simtti.simulator.engine.peak_memory import Memory
-from simtti.simulator.engine.program import MAIN
 from simtti.simulator.kernel_table import kernel_table
 from simtti.simulator.kinds import Kinds, distinct_kernels, kinds
 from simtti.simulator.lowering.lower import Lowered
 from simtti.simulator.policy import Policy
 from simtti.simulator.power_of_run import power_figures
 from simtti.simulator.share import SeveralGPUs
+from simtti.simulator.time_of_run import HOST_IDLE, LAUNCH_GAP, exposed_s, ran_by_phase, row_seconds
 from simtti.simulator.timeline import chrome_trace
 from simtti.simulator.uncertainty.draws import Draws, RunIntervals, run_draws, run_intervals
 from simtti.workloads.trace import Operator, Trace
@@ -52,9 +51,6 @@ if TYPE_CHECKING:
 
 _TEXT_ENCODER, _DENOISING, _DECODER = "text_encoder", "denoising", "decoder"  # stages of an inference
 _PIXELS = 64  # every model's sizes are multiples of at most this
-# Time of the stream that no kernel fills.
-HOST_IDLE = "Host-idle"  # the GPU waited for the host
-LAUNCH_GAP = "Launch"  # between two kernels that were both ready
 
 
 @dataclass(eq=False, repr=False)
@@ -169,66 +165,31 @@ class Result:
     @cached_property
     def _ran_by_phase(self) -> dict[str, dict[str, float]]:
         """Seconds by phase and category of kernels and the gaps between them."""
-        numbers: dict[tuple[str, str], int] = {}
-        which, spent_s, between_s = [np.zeros(0, int)], [np.zeros(0)], [np.zeros(0)]
-        for item, exposed_s in zip(self.repetitions, self.exposed_s, strict=True):
-            of_spans = [
-                numbers.setdefault((operator.phase, operator.category), len(numbers))
-                for operator, _ in (self.rows[row] for row, _, _ in item.spans)
-            ]
-            which.append(np.repeat(of_spans, [end - begin for _, begin, end in item.spans]))
-            spent_s.append(exposed_s * item.times)
-            gaps_s = np.minimum(np.subtract(item.ran.start_s, item.ran.free_s), self.hardware.launch_s)
-            gaps_s[np.not_equal(item.streams, MAIN)] = 0.0
-            between_s.append(gaps_s * item.times)
-        each, found = np.concatenate(which), dict[str, dict[str, float]]()
-        sums = (np.bincount(each, np.concatenate(seconds)).tolist() for seconds in (spent_s, between_s))
-        for (phase, category), seconds, gap_s in zip(numbers, *sums, strict=True):
-            parts = found.setdefault(phase, {})
-            parts[category] = seconds
-            parts[LAUNCH_GAP] = parts.get(LAUNCH_GAP, 0.0) + gap_s
-        return found
+        return ran_by_phase(self)
 
     @cached_property
     def exposed_s(self) -> list[np.ndarray]:
         """Of each repetition that was simulated, the seconds of each launch's kernel in which no kernel of a lower stream runs."""
-        lasted_s = [item.lasted_s for item in self.repetitions]
-        if all(item.is_plain for item in self.repetitions):
-            return lasted_s
-        covered: list[Span] = []
-        for stream in sorted({stream for item in self.repetitions for stream in item.streams}):
-            mine: list[Span] = []
-            for item, exposed_s in zip(self.repetitions, lasted_s, strict=True):
-                for launch in np.flatnonzero(np.equal(item.streams, stream)):
-                    span = item.ran.start_s[launch], item.ran.end_s[launch]
-                    exposed_s[launch] -= overlap_s(span, covered)
-                    mine.append(span)
-            covered = union([*covered, *mine])
-        return lasted_s
+        return exposed_s(self.repetitions)
 
     @property
     def _exposed_s(self) -> float:
         """Seconds of the inference in which a kernel runs."""
         each = zip(self.repetitions, self.exposed_s, strict=True)
-        return sum(float(exposed_s.sum()) * item.times for item, exposed_s in each)
+        return sum(float(exposed.sum()) * item.times for item, exposed in each)
 
     @cached_property
     def row_seconds(self) -> np.ndarray:
         """Of each of the trace's operators the seconds of its kernels over the whole inference, gaps between them left out."""
-        found = np.zeros(len(self.rows))
-        for item in self.repetitions:
-            first, last = item.rows[0], item.rows[-1]
-            mine = np.bincount(np.subtract(item.rows, first), item.lasted_s, last + 1 - first)
-            found[first : last + 1] += mine * item.times
-        return found
+        return row_seconds(self.repetitions, len(self.rows))
 
     @cached_property
     def bottlenecks(self) -> dict[str, float]:
         """Seconds by what held the inference back, largest first: 'host', 'launch', 'latency', or the busiest of
         kernel.RESOURCES while each kernel ran; the sum is the latency."""
         seconds: dict[str, float] = defaultdict(float)
-        for item, exposed_s in zip(self.repetitions, self.exposed_s, strict=True):
-            for interval, each_s in zip(item.kernels(), exposed_s.tolist(), strict=True):
+        for item, exposed in zip(self.repetitions, self.exposed_s, strict=True):
+            for interval, each_s in zip(item.kernels(), exposed.tolist(), strict=True):
                 seconds[bottleneck(interval.busy, interval.duration_s)] += each_s * item.times
         seconds["launch"] = self.breakdown[LAUNCH_GAP]
         seconds["host"] = self.breakdown[HOST_IDLE]
