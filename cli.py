@@ -2,24 +2,68 @@
 
 from __future__ import annotations
 
+import importlib
 import io
+import os
 import signal
 import sys
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
+
+# numpy comes with OpenBLAS, whose threads cost half of its import and have nothing to do here.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 try:
     import click
 
-    from simtti.commands import answers, exchange, listings, measurements, scoreboard, simulate, traces
     from simtti.errors import InputError
     from simtti.words import plain
-except KeyboardInterrupt:  # while Python still loads, for half a second
+except KeyboardInterrupt:  # while Python still loads
     sys.stderr.write("simtti: error: interrupted before anything was begun\n")
     sys.exit(2)
+
+
+# Where each command stands: its module of `commands`, and its name there.
+_PLACES = {
+    "run": ("simulate", "run"),
+    "predict": ("simulate", "predict"),
+    "sweep": ("simulate", "sweep"),
+    "compare": ("simulate", "compare"),
+    "advise": ("answers", "advise"),
+    "costs": ("answers", "costs"),
+    "diff": ("answers", "diff"),
+    "explore": ("simulate", "explore"),
+    "record": ("traces", "record"),
+    "capture": ("traces", "capture"),
+    "profile": ("traces", "profile"),
+    "import": ("exchange", "import_"),
+    "export": ("exchange", "export"),
+    "calibrate": ("measurements", "calibrate"),
+    "scoreboard": ("scoreboard", "scoreboard"),
+    "validate": ("measurements", "validate"),
+    "workloads": ("listings", "workloads"),
+    "hw": ("listings", "hardware"),
+    "cache": ("listings", "cache"),
+}
+
+
+class _Commands(Mapping[str, click.Command]):
+    """All commands by name. A command's module is imported when it is asked for."""
+
+    def __getitem__(self, name: str) -> click.Command:
+        module, attribute = _PLACES[name]
+        found = getattr(importlib.import_module(f"simtti.commands.{module}"), attribute)
+        assert isinstance(found, click.Command)
+        return found
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_PLACES)
+
+    def __len__(self) -> int:
+        return len(_PLACES)
 
 
 class _Group(click.Group):
@@ -106,7 +150,11 @@ def _fail(message: str) -> None:
     sys.exit(2)
 
 
-@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(
+    cls=_Group,
+    commands=_Commands(),
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
 @click.version_option(package_name="simtti")
 def main() -> None:
     """How fast a GPU, or a chip that does not exist yet, runs text-to-image and text-to-video inference.
@@ -117,30 +165,6 @@ def main() -> None:
     simtti sweep points.csv --out results.csv             many runs
     simtti predict kernels.csv --hw h200-sxm --out t.csv  single operators
     """
-
-
-for _command in (
-    simulate.run,
-    simulate.predict,
-    simulate.sweep,
-    simulate.compare,
-    answers.advise,
-    answers.costs,
-    answers.diff,
-    simulate.explore,
-    traces.record,
-    traces.capture,
-    traces.profile,
-    exchange.import_,
-    exchange.export,
-    measurements.calibrate,
-    scoreboard.scoreboard,
-    measurements.validate,
-    listings.workloads,
-    listings.hardware,
-    listings.cache,
-):
-    main.add_command(_command)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -127,6 +126,8 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
             yield given
             return
         mode = file.stat().st_mode & 0o7777 if file.exists() else 0o666 & ~_umask()
+        import tempfile  # no part of every start
+
         number, name = tempfile.mkstemp(prefix=f".{file.name[:80]}.", suffix=".tmp", dir=file.parent)
         os.close(number)
         partial = Path(name)

@@ -18,6 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from simtti.explore.api import explore
+from simtti.explore.evaluate import FIDELITY
 from simtti.explore.spec import parse
 from simtti.hw_configs.devices import load
 from simtti.hw_configs.hardware import Hardware
@@ -48,7 +49,7 @@ def seconds_per_design(trace: Trace, designs: int) -> float:
     for number in range(designs + 1):
         hardware = device(number)
         began = time.process_time()
-        result = simulate(trace, hardware, HOST)
+        result = simulate(trace, hardware, HOST, fidelity=FIDELITY)
         assert result.latency_s > 0
         assert result.energy_j > 0
         assert result.peak_memory_bytes

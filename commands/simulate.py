@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from simtti.commands.memory import collect_seldom
 from simtti.commands.options import (
     attention_option,
     cache_option,
@@ -182,6 +183,7 @@ def run(
     simtti run stable-diffusion --hw a100-sxm --timing hybrid
     simtti run --trace captured.parquet --hw a100-sxm --timing hybrid
     """
+    collect_seldom()
     import simtti
     from simtti.hw_configs.changes import joined as changed_name
     from simtti.workloads.named import is_trace_file

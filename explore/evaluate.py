@@ -16,8 +16,9 @@ from simtti.explore.spec import Spec, Workload, parse
 from simtti.hw_configs.hosts import load_host
 from simtti.simulator.closed_form import RESOURCES, bottleneck
 from simtti.simulator.policy import Policy
-from simtti.simulator.result import HOST_IDLE, LAUNCH_GAP, Result
+from simtti.simulator.result import Result
 from simtti.simulator.several_gpus import degrees_of, simulate_on
+from simtti.simulator.time_of_run import HOST_IDLE, LAUNCH_GAP
 from simtti.workloads.record import workload_trace
 from simtti.workloads.trace import Trace
 

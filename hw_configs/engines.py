@@ -5,10 +5,8 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass
 
-import yaml
-from pydantic import BaseModel, ConfigDict
-
 from simtti.errors import unknown
+from simtti.files import read_yaml
 from simtti.hw_configs.devices import DIRECTORY
 
 DEFAULT = "diffusers"
@@ -31,23 +29,14 @@ class Engine:
         return known.get(architecture, known["other"])
 
 
-class _Fields(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-    attention: dict[str, str]
-    launch: str
-    pytorch: str | None = None
-    traced: bool = False
-    source: str
-
-
 @functools.cache
 def engines() -> dict[str, Engine]:
-    """All that engines.yaml has, by name."""
-    content = yaml.safe_load((DIRECTORY / "engines.yaml").read_text(encoding="utf-8"))
+    """All that engines.yaml has, by name. A field that it may not have is an error of Python's: it is no file of the user's."""
+    content = read_yaml(DIRECTORY / "engines.yaml")
     found = {}
     for name, fields in content.items():
-        one = _Fields(**fields)
-        found[name] = Engine(name, tuple(one.attention.items()), one.launch, one.pytorch, one.traced)
+        stated = {key: value for key, value in fields.items() if key not in ("attention", "source")}
+        found[name] = Engine(name, tuple(fields["attention"].items()), **{"pytorch": None, **stated})
     return found
 
 

@@ -8,8 +8,6 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-
 from simtti.errors import InputError, unknown
 from simtti.files import read_yaml
 from simtti.hw_configs.devices import DIRECTORY
@@ -55,28 +53,6 @@ class Host:
 COSTS = tuple(field.name for field in fields(Host) if field.name.endswith("_s"))
 
 
-class _HostFields(BaseModel):
-    """A host in a file: every cost, or those that differ from `base`, which is `speed` times slower in the others."""
-
-    model_config = ConfigDict(extra="forbid")
-    name: str | None = None
-    base: str | None = None
-    speed: float = Field(default=1.0, gt=0, le=1e3)
-    module_s: float | None = Field(default=None, ge=0, le=1)
-    diffusers_module_s: float | None = Field(default=None, ge=0, le=1)
-    view_s: float | None = Field(default=None, ge=0, le=1)
-    operator_s: float | None = Field(default=None, ge=0, le=1)
-    linear_s: float | None = Field(default=None, ge=0, le=1)
-    normalization_s: float | None = Field(default=None, ge=0, le=1)
-    attention_s: float | None = Field(default=None, ge=0, le=1)
-    convolution_s: float | None = Field(default=None, ge=0, le=1)
-    collective_s: float | None = Field(default=None, ge=0, le=1)
-    launch_s: float | None = Field(default=None, ge=0, le=1)
-    integer_weight_s: float | None = Field(default=None, ge=0, le=1)
-    queue_depth: int | None = Field(default=None, ge=1, le=1 << 20)
-    source: str = Field(min_length=3)
-
-
 @functools.cache
 def hosts() -> dict[str, Host]:
     """The hosts in hw_configs/hosts.yaml.
@@ -104,7 +80,16 @@ def load_host(name: str) -> Host:
     path = Path(name)
     if path.suffix not in (".yaml", ".yml"):
         raise unknown("host", name, hosts())
-    return _host(str(path), path.stem, _read(path), hosts())
+    stated = _read(path)
+    check_host(stated, str(path))
+    return _host(str(path), path.stem, stated, hosts())
+
+
+def check_host(stated: Any, origin: str) -> None:
+    """`stated.check_host`; pydantic takes longer to load than a host. Tests check those that ship."""
+    from simtti.hw_configs import stated as schema
+
+    schema.check_host(stated, origin)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -116,23 +101,17 @@ def _read(path: Path) -> dict[str, Any]:
     return found
 
 
-def _host(place: str, name: str, stated: Any, known: Mapping[str, Host]) -> Host:
-    from simtti.hw_configs.schema import explain
-
-    try:
-        checked = _HostFields.model_validate(stated)
-    except ValidationError as error:
-        raise InputError(f"{place}: {explain(error)}") from None
-    given = {
-        field.name: value
+def _host(place: str, name: str, stated: Mapping[str, Any], known: Mapping[str, Host]) -> Host:
+    given: dict[str, Any] = {
+        field.name: float(value) if field.name in COSTS else int(value)
         for field in fields(Host)
-        if field.name != "name" and (value := getattr(checked, field.name)) is not None
+        if field.name != "name" and (value := stated.get(field.name)) is not None
     }
-    name = checked.name or name
-    if checked.base is not None:
-        if checked.base not in known:
-            raise InputError(f"{place}: {unknown('base', checked.base, known)}")
-        return replace(known[checked.base].faster(checked.speed), name=name, **given)
+    name, base = stated.get("name") or name, stated.get("base")
+    if base is not None:
+        if base not in known:
+            raise InputError(f"{place}: {unknown('base', base, known)}")
+        return replace(known[base].faster(float(stated.get("speed", 1.0))), name=name, **given)
     missing = [field.name for field in fields(Host) if field.name not in ("name", "integer_weight_s", *given)]
     if missing:
         raise InputError(f"{place}: {missing[0]} is missing; state it, or a `base:` that does")

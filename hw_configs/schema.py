@@ -5,16 +5,13 @@ from __future__ import annotations
 import difflib
 import functools
 from collections.abc import Collection, Iterable, Mapping
-from typing import Annotated, Any, Literal
-
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from typing import Any
 
 from simtti.errors import InputError
 from simtti.hw_configs import families
-from simtti.hw_configs.hardware import ARCHITECTURES, Hardware
+from simtti.hw_configs.hardware import ARCHITECTURES, INTERCONNECTS, PYTORCH, Hardware
 from simtti.hw_configs.parameters import GROUPS, Group
 
-_STRICT = ConfigDict(extra="forbid", frozen=True)
 _NO_GROUP = Group(tuple)
 
 # field: (type, lowest, highest, meaning). Bounds are physical sense, wide enough for devices that do not exist yet.
@@ -170,123 +167,77 @@ def calibration() -> dict[str, tuple[type, float, float, str]]:
     return DEVICE_CALIBRATION | {name: (float, *bounds) for name, bounds in families.shared().bounds.items()}
 
 
-class _Quantity(BaseModel):
-    model_config = _STRICT
-    value: Annotated[float, Field(strict=True, allow_inf_nan=False)]
-    source: Annotated[str, Field(min_length=3)]
-
-
-class _Parameter(_Quantity):
-    status: Literal[
-        "fitted", "carried", "estimated", "uncalibrated"
-    ]  # the last is how files said 'estimated' once
-    interval: tuple[float, float] | None = None  # 95 % confidence, where it was fitted
-
-
-class _Fit(BaseModel):
-    """What `simtti calibrate` leaves beside the parameters it fitted, by family."""
-
-    model_config = _STRICT
-    used_rows: int
-    train_rows: int
-    test_rows: int
-    train_mape: float
-    test_mape: float
-    test_bias: float
-    data_sha256: str
-    sources: str = ""
-
-
-class _Device(BaseModel):
-    model_config = _STRICT
-    # It names files: no separators, no controls, nothing hidden.
-    name: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[\w(][\w ().,+@-]*$")]
-    architecture: Annotated[str, Field(min_length=1)]
-    matrix_unit: Literal["", "mma_registers", "mma", "wgmma", "tcgen05"] = ""  # hardware.MATRIX_UNITS
-    interconnect: Literal["nvswitch", "nvlink", "pcie", "host"] = "nvswitch"  # hardware.INTERCONNECTS
-    # How the driver names the product, the usual name first; ties a measured trace to its device.
-    reported_as: str | list[str] = ""
-    attention_kernel: str  # one of families.shared().attention_kernels
-    pytorch: Literal["2.11", "2.6"] = "2.11"  # hardware.PYTORCH
-    # Of PyTorch, in which kernels of its libraries differ from those of the calibration: which file of `releases/` has theirs.
-    releases: dict[Literal["2.11", "2.6"], str] = {}
-    datasheet: dict[str, _Quantity]
-    calibration: dict[str, _Parameter]
-    fits: dict[str, _Fit] = {}
-
-
-def to_hardware(content: dict[str, Any], origin: str) -> Hardware:
-    """Validate a device's merged YAML and flatten it.
+def to_hardware(content: Mapping[str, Any], origin: str) -> Hardware:
+    """Flatten a device's merged YAML, whose fields have their types (`stated.check_device`), and hold its numbers to their bounds.
 
     Raises:
         InputError: names the file, the field, the value given and what is allowed, one line for the first few faults.
     """
-    try:
-        device = _Device.model_validate(content)
-    except ValidationError as error:
-        raise InputError(f"{origin}: {explain(error)}") from None
-    faults = _unknown_words(device)
-    faults += _faults("datasheet", device.datasheet, DATASHEET, OPTIONAL_DATASHEET)
+    datasheet, calibrated = (
+        {name: float(entry["value"]) for name, entry in content[section].items()}
+        for section in ("datasheet", "calibration")
+    )
+    faults = _unknown_words(content)
+    faults += _faults("datasheet", datasheet, DATASHEET, OPTIONAL_DATASHEET)
     known = calibration()
     optional = {name for name in known if GROUPS.get(name.partition(".")[0], _NO_GROUP).inherits}
-    faults += _faults("calibration", device.calibration, known, optional)
+    faults += _faults("calibration", calibrated, known, optional)
     if faults:
-        raise InputError(f"{origin}: {_line(faults)}")
+        raise InputError(f"{origin}: {first_of(faults)}")
     flat: dict[str, Any] = {
-        key: kind(device.datasheet[key].value)
-        for key, (kind, _, _, _) in DATASHEET.items()
-        if key in device.datasheet
+        key: kind(datasheet[key]) for key, (kind, _, _, _) in DATASHEET.items() if key in datasheet
     }
-    calibrated = {key: entry.value for key, entry in device.calibration.items()}
-    reported = [device.reported_as] if isinstance(device.reported_as, str) else device.reported_as
+    reported = content.get("reported_as", "")
+    reported = [reported] if isinstance(reported, str) else reported
     flat |= {key: calibrated.pop(key) for key in DEVICE_CALIBRATION}
     return Hardware(
-        name=device.name,
-        architecture=device.architecture,
+        name=content["name"],
+        architecture=content["architecture"],
         reported_as=reported[0] if reported else "",
         also_reported_as=tuple(reported[1:]),
-        attention_kernel=device.attention_kernel,
-        pytorch=device.pytorch,
+        attention_kernel=content["attention_kernel"],
+        pytorch=content.get("pytorch", PYTORCH[0]),
         origin=origin,
         parameters=calibrated,
-        interconnect=device.interconnect,
-        stated_matrix_unit=device.matrix_unit,
-        fitted=tuple(device.fits),
+        interconnect=content.get("interconnect", next(iter(INTERCONNECTS))),
+        stated_matrix_unit=content.get("matrix_unit", ""),
+        fitted=tuple(content.get("fits", ())),
         **flat,
     )
 
 
-def _unknown_words(device: _Device) -> list[str]:
+def _unknown_words(device: Mapping[str, Any]) -> list[str]:
     """What is wrong with the names in a device's head."""
     faults = []
-    if not device.matrix_unit and device.architecture not in ARCHITECTURES:
+    if not device.get("matrix_unit") and device["architecture"] not in ARCHITECTURES:
         known = ", ".join(ARCHITECTURES)
         faults.append(
-            f"field 'architecture': {device.architecture!r} is none of {known}; field 'matrix_unit' must say what feeds its tensor cores"
+            f"field 'architecture': {device['architecture']!r} is none of {known}; field 'matrix_unit' must say what feeds its tensor "
+            "cores"
         )
     kernels = families.shared().attention_kernels
-    if device.attention_kernel not in kernels:
+    if device["attention_kernel"] not in kernels:
         faults.append(
-            f"field 'attention_kernel': should be one of {', '.join(kernels)}, not {device.attention_kernel!r}"
+            f"field 'attention_kernel': should be one of {', '.join(kernels)}, not {device['attention_kernel']!r}"
         )
     return faults
 
 
 def _faults(
     section: str,
-    given: Mapping[str, _Quantity],
+    given: Mapping[str, float],
     fields: dict[str, tuple[type, float, float, str]],
     optional: Collection[str] = (),
 ) -> list[str]:
     """What is wrong with a section's fields: unknown, missing, out of bounds."""
-    faults = [_unknown(f"{section}.{name}", name, fields) for name in given if name not in fields]
+    faults = [unknown_field(f"{section}.{name}", name, fields) for name in given if name not in fields]
     for name, (kind, low, high, _) in fields.items():
         if name not in given:
             if name in optional:
                 continue
             faults.append(f"field '{section}.{name}' is missing")
             continue
-        value = given[name].value
+        value = given[name]
         field = f"field '{section}.{name}.value'"
         if not low <= value <= high:
             faults.append(
@@ -297,26 +248,13 @@ def _faults(
     return faults
 
 
-def _unknown(field: str, name: str, known: Iterable[str]) -> str:
+def unknown_field(field: str, name: str, known: Iterable[str]) -> str:
+    """That a file has a field there is none of, with the nearest there is."""
     near = difflib.get_close_matches(name, list(known), n=1)
     return f"unknown field {field!r}" + (f"; did you mean {near[0]!r}?" if near else "")
 
 
-def explain(error: ValidationError) -> str:
-    """The faults of a validation on one line: field, what is wrong, the value given, near field names for a typo."""
-    known = [*_Device.model_fields, *_Parameter.model_fields, "base"]
-    faults = []
-    for fault in error.errors():
-        field = ".".join(str(part) for part in fault["loc"])
-        if fault["type"] == "extra_forbidden":
-            faults.append(_unknown(field, str(fault["loc"][-1]), known))
-        elif fault["type"] == "missing":
-            faults.append(f"field {field!r} is missing")
-        else:
-            faults.append(f"field {field!r}: {fault['msg'].lower()}, not {fault['input']!r}")
-    return _line(faults)
-
-
-def _line(faults: list[str]) -> str:
+def first_of(faults: list[str]) -> str:
+    """The first few faults on one line, and how many more there are."""
     more = len(faults) - 3
     return "; ".join(faults[:3]) + (f"; and {more} more" if more > 0 else "")

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from simtti.simulator.closed_form import RESOURCES
-from simtti.simulator.result import HOST_IDLE, LAUNCH_GAP
+from simtti.simulator.time_of_run import HOST_IDLE, LAUNCH_GAP
 from simtti.workloads.trace import CATEGORIES
 
 

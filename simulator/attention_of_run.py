@@ -6,6 +6,8 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from simtti.simulator.kernels.attention import problem_of, said_of_mask
 from simtti.simulator.kernels.attention_choice import Choice, choose
 from simtti.simulator.kernels.family import Target
@@ -31,18 +33,14 @@ class AttentionKernels:
 
 def attention_kernels(result: Result) -> list[AttentionKernels]:
     """What answered the calls of attention of a run, most time first."""
-    seconds: dict[int, float] = defaultdict(float)
     calls: dict[int, int] = defaultdict(int)
     for item in result.repetitions:
-        for row in set(item.rows):
+        for row, _, _ in item.spans:
             operator = result.rows[row][0]
             if operator.category == "Attention" and has_model(
                 operator
             ):  # others were no library's: a stream of bytes
                 calls[row] += item.times
-    for interval, times in result.weighted_kernels():
-        if interval.operator in calls:
-            seconds[interval.operator] += interval.duration_s * times
     found: dict[tuple[Choice, str], list[float]] = defaultdict(lambda: [0, 0.0])
     target = Target(result.hardware, result.policy)
     for row in sorted(calls):
@@ -50,7 +48,7 @@ def attention_kernels(result: Result) -> list[AttentionKernels]:
         choice = choose(problem_of(operator, target), result.hardware)
         told = choice, said_of_mask(operator, target)
         found[told][0] += calls[row]
-        found[told][1] += seconds[row]
+        found[told][1] += float(result.row_seconds[row])
     rows = [
         AttentionKernels(*choice, int(times), spent_s, mask)
         for (choice, mask), (times, spent_s) in found.items()
@@ -61,14 +59,21 @@ def attention_kernels(result: Result) -> list[AttentionKernels]:
 def by_kind(result: Result) -> dict[str, dict[str, float]]:
     """Seconds and FLOPs of attention by kind: self or cross, and the domain it works in (spatial, temporal)."""
     found = {key: {"time_s": 0.0, "flops": 0.0} for key in ("self", "cross", "spatial", "temporal")}
-    for interval, times in result.weighted_kernels():
-        operator = result.rows[interval.operator][0]
-        if operator.category != "Attention":
-            continue
-        for key in (operator.attributes.get("kind"), operator.attributes.get("domain")):
-            if key in found:
-                found[key]["time_s"] += interval.duration_s * times
-                found[key]["flops"] += interval.kernel.flops * times
+    for item in result.repetitions:
+        for row, begin, end in item.spans:
+            operator = result.rows[row][0]
+            if operator.category != "Attention":
+                continue
+            flops = sum(launch.kernel.flops for launch in item.launches[begin:end])
+            for key in (operator.attributes.get("kind"), operator.attributes.get("domain")):
+                if key in found:
+                    found[key]["flops"] += flops * item.times
+    for row in np.flatnonzero(result.row_seconds).tolist():
+        operator = result.rows[row][0]
+        if operator.category == "Attention":
+            for key in (operator.attributes.get("kind"), operator.attributes.get("domain")):
+                if key in found:
+                    found[key]["time_s"] += float(result.row_seconds[row])
     return found
 
 

@@ -2,40 +2,74 @@
 
 The simulation must agree with it wherever nothing overlaps (tests say so). Lowering uses it to choose tiles as a library's
 heuristics do, by predicted time; `--fidelity closed` runs whole inferences on it.
+
+`demand`, `lone_execution_s` and `busy` read the same for one kernel and for a `Column` of them: numbers are then arrays, an entry a
+kernel, and so are hbm_bytes.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
 
 from simtti.hw_configs.hardware import Hardware
+from simtti.simulator.column import Column
 from simtti.simulator.kernel import Kernel, ctas_per_sm
 from simtti.simulator.kernels.machine import ISSUE_LANES
 from simtti.simulator.list_schedule import CtaTimes, list_schedule_s
+
+Number: TypeAlias = Any  # a float, or an array of one entry a kernel
+
+
+class _Arithmetic(NamedTuple):
+    """What numbers and arrays have by different names: the largest, the smallest; of two by a condition, whichever holds; whether
+    any is not 0."""
+
+    largest: Callable[..., Number]
+    least: Callable[..., Number]
+    either: Callable[[Number, Number, Number], Number]
+    some: Callable[[Number], Any]
+
+
+def _one(condition: bool, this: float, that: float) -> float:
+    return this if condition else that
+
+
+def _largest(*values: Number) -> Number:
+    return functools.reduce(np.maximum, values)
+
+
+_NUMBERS = _Arithmetic(max, min, _one, bool)
+_ARRAYS = _Arithmetic(_largest, np.minimum, np.where, np.any)
 
 
 class Demand(NamedTuple):
     """A kernel's demand per CTA in the simulation's units: seconds of an SM's pipe at full rate, bytes of L2 and HBM.
 
     floor_s is the time a CTA needs alone on an idle device: its latency plus its slowest pipe or its own bandwidth cap.
-    own_bytes_per_s is what its bytes in flight let it move.
+    own_bytes_per_s is what its bytes in flight let it move. spread_s is for how long it keeps the busier of L2 and HBM busy, which all
+    SMs share.
     latency_s is the kernel's: in the first wave all CTAs wait for it in step, so that nothing hides it.
     """
 
-    tensor_s: float
-    fp32_s: float
-    issue_s: float
-    sfu_s: float
-    shared_s: float
-    l2_port_s: float
-    l2_bytes: float
-    hbm_bytes: float
-    floor_s: float
-    latency_s: float
-    own_bytes_per_s: float
+    tensor_s: Number
+    fp32_s: Number
+    issue_s: Number
+    sfu_s: Number
+    shared_s: Number
+    l2_port_s: Number
+    l2_bytes: Number
+    hbm_bytes: Number
+    floor_s: Number
+    latency_s: Number
+    own_bytes_per_s: Number
+    spread_s: Number
 
     @property
-    def own_s(self) -> float:
+    def own_s(self) -> Number:
         """What a CTA alone on an idle device takes beside its latency."""
         return self.floor_s - self.latency_s
 
@@ -45,53 +79,57 @@ class Demand(NamedTuple):
         return max(self.sm_s)
 
     @property
-    def sm_s(self) -> tuple[float, ...]:
+    def sm_s(self) -> tuple[Number, ...]:
         """The SM-local part, in the order of RESOURCES."""
         return (self.tensor_s, self.fp32_s, self.issue_s, self.sfu_s, self.shared_s, self.l2_port_s)
 
 
-def demand(kernel: Kernel, hardware: Hardware, hbm_bytes: float) -> Demand:
+def demand(kernel: Kernel | Column, hardware: Hardware, hbm_bytes: Number) -> Demand:
     """What each CTA of `kernel` demands of `hardware`.
 
     hbm_bytes: bytes the whole kernel moves to and from HBM, after what L2 keeps; shared evenly by the CTAs.
     """
-    clock = hardware.clock_hz
-    tensor_s = kernel.tensor_flops / (
-        hardware.tensor_flops_per_cycle_sm(kernel.tensor_dtype) * clock * kernel.tensor_efficiency
-    )
+    rate: Number
+    if isinstance(kernel, Column):
+        how, rate = _ARRAYS, kernel.tensor_rate
+    else:
+        how, rate = _NUMBERS, hardware.tensor_flops_per_cycle_sm(kernel.tensor_dtype)
+    clock, hbm_bytes_per_s = hardware.clock_hz, hardware.hbm_attained_bytes_per_s
+    tensor_s = kernel.tensor_flops / (rate * clock * kernel.tensor_efficiency)
     fp32_s = kernel.fp32_flops / (hardware.fp32_flops_per_cycle_sm * clock)
-    issue_s = kernel.issue_slots / (ISSUE_LANES * clock)
-    if kernel.hbm_stall:
-        at_once = min(kernel.grid, hardware.sm_count)
-        issue_s += kernel.hbm_stall * hbm_bytes / kernel.grid * at_once / hardware.hbm_attained_bytes_per_s
+    at_once = how.least(kernel.grid, hardware.sm_count)
+    stalled_s = kernel.hbm_stall * hbm_bytes / kernel.grid * at_once / hbm_bytes_per_s
+    issue_s = kernel.issue_slots / (ISSUE_LANES * clock) + stalled_s
     sfu_s = kernel.sfu_ops / (hardware.sfu_ops_per_cycle_sm * clock)
     shared_s = kernel.shared_bytes / (hardware.shared_memory_bytes_per_cycle_sm * clock)
     l2_bytes = kernel.l2_bytes / kernel.memory_efficiency
     l2_port_s = l2_bytes / (hardware.l2_bytes_per_cycle_sm * clock)
     hbm = hbm_bytes / kernel.grid / kernel.memory_efficiency
     own = kernel.bytes_in_flight / trip_s(kernel, hardware, hbm_bytes)
-    floor_s = kernel.latency_s + max(
+    spread_s = how.largest(l2_bytes / hardware.l2_attained_bytes_per_s, hbm / hbm_bytes_per_s)
+    floor_s = kernel.latency_s + how.largest(
         tensor_s,
         fp32_s,
         issue_s,
         sfu_s,
         shared_s,
         l2_port_s,
-        max(l2_bytes, hbm) / own,
-        l2_bytes / hardware.l2_attained_bytes_per_s,
-        hbm / hardware.hbm_attained_bytes_per_s,
+        how.largest(l2_bytes, hbm) / own,
+        spread_s,
     )
     return Demand(
-        tensor_s, fp32_s, issue_s, sfu_s, shared_s, l2_port_s, l2_bytes, hbm, floor_s, kernel.latency_s, own
-    )
+        tensor_s, fp32_s, issue_s, sfu_s, shared_s, l2_port_s, l2_bytes, hbm, floor_s, kernel.latency_s, own, spread_s,
+    )  # fmt: skip
 
 
-def trip_s(kernel: Kernel, hardware: Hardware, hbm_bytes: float) -> float:
+def trip_s(kernel: Kernel | Column, hardware: Hardware, hbm_bytes: Number) -> Number:
     """Seconds that a CTA's bytes are in flight: HBM's latency, or that and L2's by where a chain of loads finds them."""
-    if not kernel.chained:
+    how = _ARRAYS if isinstance(kernel, Column) else _NUMBERS
+    if how is _NUMBERS and not kernel.chained:
         return hardware.hbm_latency_s
-    missed = min(1.0, hbm_bytes / kernel.unique_bytes)
-    return missed * hardware.hbm_latency_s + (1 - missed) * hardware.l2_latency_s
+    missed = how.least(1.0, hbm_bytes / kernel.unique_bytes)
+    chained_s = missed * hardware.hbm_latency_s + (1 - missed) * hardware.l2_latency_s
+    return how.either(kernel.chained, chained_s, hardware.hbm_latency_s)
 
 
 def cold_hbm_bytes(kernel: Kernel) -> float:
@@ -115,45 +153,48 @@ def lone_time_s(kernel: Kernel, hardware: Hardware, hbm_bytes: float | None = No
     return hardware.launch_s + lone_execution_s(kernel, hardware, hbm_bytes)
 
 
-def lone_execution_s(kernel: Kernel, hardware: Hardware, hbm_bytes: float | None = None) -> float:
-    """`lone_time_s` without the launch: from the kernel's start to its end."""
+def lone_execution_s(kernel: Kernel | Column, hardware: Hardware, hbm_bytes: Number | None = None) -> Number:
+    """`lone_time_s` without the launch: from the kernel's start to its end. Of a column hbm_bytes have to be given."""
+    if isinstance(kernel, Column):
+        return _in_waves_s(
+            kernel, hardware, demand(kernel, hardware, hbm_bytes), hardware.sm_count * kernel.per_sm, _ARRAYS
+        )
     need = demand(kernel, hardware, repeated_hbm_bytes(kernel) if hbm_bytes is None else hbm_bytes)
     if kernel.copy_bytes:
         return kernel.started_s(hardware) + max(
             copy_s(kernel, hardware),
             need.hbm_bytes / hardware.hbm_attained_bytes_per_s,
         )
-    sms = hardware.sm_count
-    per_sm = ctas_per_sm(kernel, hardware)
+    sms, per_sm = hardware.sm_count, ctas_per_sm(kernel, hardware)
     if kernel.kinds:
         in_flight_s = max(need.l2_bytes, need.hbm_bytes) / need.own_bytes_per_s
         times = CtaTimes(
-            need.local_s, spread_s(need, hardware), in_flight_s, need.own_s, need.latency_s,
+            need.local_s, need.spread_s, in_flight_s, need.own_s, need.latency_s,
             kernel.started_s(hardware), hardware.dispatch_s,
         )  # fmt: skip
         time_s = list_schedule_s(kernel.kinds, times, sms, per_sm)
     else:
-        slots = per_sm * sms
-        waves, rest = divmod(kernel.grid, slots)
-        local, spread = need.local_s, spread_s(need, hardware)
-        own_s = need.own_s
-        time_s = kernel.started_s(hardware) + need.latency_s
-        if waves:
-            full_s = max(local * per_sm, spread * slots)
-            time_s += (
-                max(own_s, full_s) + (waves - 1) * max(need.floor_s, full_s) + waves * hardware.dispatch_s
-            )
-        if rest:
-            least_s = need.floor_s if waves else own_s
-            time_s += max(least_s, local * -(-rest // sms), spread * rest) + hardware.dispatch_s
+        time_s = _in_waves_s(kernel, hardware, need, sms * per_sm, _NUMBERS)
     return max(time_s, link_s(kernel, hardware)) if kernel.link_bytes else time_s
 
 
-def spread_s(need: Demand, hardware: Hardware) -> float:
-    """Seconds for which a CTA keeps the busier of L2 and HBM busy, which all SMs share."""
-    return max(
-        need.l2_bytes / hardware.l2_attained_bytes_per_s, need.hbm_bytes / hardware.hbm_attained_bytes_per_s
-    )
+def _in_waves_s(
+    kernel: Kernel | Column, hardware: Hardware, need: Demand, slots: Number, how: _Arithmetic
+) -> Number:
+    """Seconds of a grid of CTAs that are alike: full waves of `slots` at a time, and a last one of the rest."""
+    sms, dispatch_s = hardware.sm_count, hardware.dispatch_s
+    waves, rest = divmod(kernel.grid, slots)
+    largest, local_s, own_s = how.largest, how.largest(*need.sm_s), need.own_s
+    time_s = kernel.started_s(hardware) + need.latency_s
+    if how.some(waves):
+        full_s = largest(local_s * (slots // sms), need.spread_s * slots)
+        waves_s = largest(own_s, full_s) + (waves - 1) * largest(need.floor_s, full_s) + waves * dispatch_s
+        time_s = time_s + how.either(waves > 0, waves_s, 0.0)
+    if how.some(rest):
+        least_s = how.either(waves > 0, need.floor_s, own_s)
+        rest_s = largest(least_s, local_s * -(-rest // sms), need.spread_s * rest) + dispatch_s
+        time_s = time_s + how.either(rest > 0, rest_s, 0.0)
+    return time_s
 
 
 def tail_s(kernel: Kernel, hardware: Hardware, hbm_bytes: float) -> float:
@@ -166,7 +207,7 @@ def tail_s(kernel: Kernel, hardware: Hardware, hbm_bytes: float) -> float:
     waves, rest = divmod(kernel.grid, per_sm * sms)
     last = rest or per_sm * sms
     least_s = need.floor_s if waves and (rest or waves > 1) else kernel.started_s(hardware) + need.floor_s
-    return max(least_s, need.local_s * -(-last // sms), spread_s(need, hardware) * last)
+    return max(least_s, need.local_s * -(-last // sms), need.spread_s * last)
 
 
 def link_s(kernel: Kernel, hardware: Hardware) -> float:
@@ -205,16 +246,19 @@ SM_RESOURCES = RESOURCES.index("l2")  # how many of them are an SM's own
 LATENCY_BOUND_BELOW = 0.5
 
 
-def busy(kernel: Kernel, hardware: Hardware, hbm_bytes: float) -> Busy:
+def busy(kernel: Kernel | Column, hardware: Hardware, hbm_bytes: Number) -> Busy:
     """What `kernel` asks of each resource at the hardware's clock."""
     need = demand(kernel, hardware, hbm_bytes)
     hbm = need.hbm_bytes * kernel.grid / hardware.hbm_attained_bytes_per_s
-    if kernel.copy_bytes:
-        return Busy(hbm=hbm, copy=copy_s(kernel, hardware))
+    link = 0.0
+    if not isinstance(kernel, Column):
+        if kernel.copy_bytes:
+            return Busy(hbm=hbm, copy=copy_s(kernel, hardware))
+        if kernel.link_bytes:
+            link = kernel.wire_bytes / hardware.link_bytes_per_s
     per_sm = kernel.grid / hardware.sm_count
     own = Busy(*(seconds * per_sm for seconds in need.sm_s))
     l2 = need.l2_bytes * kernel.grid / hardware.l2_attained_bytes_per_s
-    link = kernel.wire_bytes / hardware.link_bytes_per_s if kernel.link_bytes else 0.0
     return own._replace(l2=l2, hbm=hbm, link=link)
 
 

@@ -112,6 +112,8 @@ def check_tied(trace: Trace) -> None:
 
 def without_model(rows: Sequence[tuple[Operator, Lowered]]) -> dict[str, float]:
     """Operators without a kernel model, with their share of all bytes that operators touch."""
+    if not any(lowered.unknown for _, lowered in rows):
+        return {}
     nbytes: dict[str, float] = defaultdict(float)
     total = 0.0
     for operator, lowered in rows:

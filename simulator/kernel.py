@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from simtti.errors import InputError
 from simtti.hw_configs.hardware import Hardware
@@ -173,7 +173,23 @@ def check(kernel: Kernel, hardware: Hardware) -> None:
         ctas_per_sm(kernel, hardware)
 
 
-def ctas_per_sm(kernel: Kernel, hardware: Hardware) -> int:
+class Occupying(Protocol):
+    """What takes room on an SM: a kernel's CTA, or the tile of a kernel that is still to be chosen."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def threads(self) -> int: ...
+
+    @property
+    def registers(self) -> int: ...
+
+    @property
+    def shared_memory_bytes(self) -> int: ...
+
+
+def ctas_per_sm(kernel: Occupying, hardware: Hardware) -> int:
     """Resident CTAs of `kernel` on one SM: the occupancy limit of threads, registers, shared memory and slots.
 
     Registers are given out per warp in units of 256, shared memory with 1 KiB of the system's per CTA

@@ -14,6 +14,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from simtti.errors import InputError
 from simtti.files import json_text, write_text
 from simtti.hw_configs.engines import Engine
@@ -24,22 +26,21 @@ from simtti.simulator.as_html import as_html
 from simtti.simulator.attention_of_run import AttentionKernels, attention_kernels, by_kind, sequence_lengths
 from simtti.simulator.closed_form import RESOURCES, bottleneck
 from simtti.simulator.coverage import Coverage, without_model
-from simtti.simulator.engine.intervals import overlap_s, union
 from simtti.simulator.engine.outcome import (
     KernelInterval,
     OperatorInterval,
     Outcome,
     PhaseTime,
     Repetition,
-    operator_seconds,
 )
 from simtti.simulator.engine.peak_memory import Memory
-from simtti.simulator.engine.program import MAIN
 from simtti.simulator.kernel_table import kernel_table
+from simtti.simulator.kinds import Kinds, distinct_kernels, kinds
 from simtti.simulator.lowering.lower import Lowered
 from simtti.simulator.policy import Policy
 from simtti.simulator.power_of_run import power_figures
 from simtti.simulator.share import SeveralGPUs
+from simtti.simulator.time_of_run import HOST_IDLE, LAUNCH_GAP, exposed_s, ran_by_phase, row_seconds
 from simtti.simulator.timeline import chrome_trace
 from simtti.simulator.uncertainty.draws import Draws, RunIntervals, run_draws, run_intervals
 from simtti.workloads.trace import Operator, Trace
@@ -50,9 +51,6 @@ if TYPE_CHECKING:
 
 _TEXT_ENCODER, _DENOISING, _DECODER = "text_encoder", "denoising", "decoder"  # stages of an inference
 _PIXELS = 64  # every model's sizes are multiples of at most this
-# Time of the stream that no kernel fills.
-HOST_IDLE = "Host-idle"  # the GPU waited for the host
-LAUNCH_GAP = "Launch"  # between two kernels that were both ready
 
 
 @dataclass(eq=False, repr=False)
@@ -133,9 +131,9 @@ class Result:
         return [interval for repetition in self.repetitions for interval in repetition.operators()]
 
     @cached_property
-    def operator_seconds(self) -> list[list[float]]:
-        """Of each repetition that was simulated, the seconds of each operator's kernels, without gaps, in the order of its spans."""
-        return operator_seconds(self.repetitions)
+    def kinds(self) -> Kinds:
+        """What is alike among the operators that were simulated."""
+        return kinds(self.rows, self.repetitions)
 
     def weighted_kernels(self) -> Iterator[tuple[KernelInterval, int]]:
         """Each kernel interval with how many repetitions of its step it stands for."""
@@ -167,37 +165,32 @@ class Result:
     @cached_property
     def _ran_by_phase(self) -> dict[str, dict[str, float]]:
         """Seconds by phase and category of kernels and the gaps between them."""
-        found: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
-        for interval, times, duration_s in self.exposed():
-            operator = self.rows[interval.operator][0]
-            parts = found[operator.phase]
-            parts[operator.category] += duration_s * times
-            if interval.stream == MAIN:
-                parts[LAUNCH_GAP] += min(interval.start_s - interval.free_s, self.hardware.launch_s) * times
-        return found
+        return ran_by_phase(self)
 
-    def exposed(self) -> Iterator[tuple[KernelInterval, int, float]]:
-        """Each kernel interval with how many repetitions of its step it stands for and the seconds of it in which no kernel of a
-        lower stream runs."""
-        if all(item.is_plain for item in self.repetitions):
-            for interval, times in self.weighted_kernels():
-                yield interval, times, interval.duration_s
-            return
-        found = list(self.weighted_kernels())
-        covered: list[tuple[float, float]] = []
-        for stream in sorted({interval.stream for interval, _ in found}):
-            mine = [(interval, times) for interval, times in found if interval.stream == stream]
-            for interval, times in mine:
-                yield interval, times, interval.duration_s - overlap_s(interval, covered)
-            covered = union([*covered, *((interval.start_s, interval.end_s) for interval, _ in mine)])
+    @cached_property
+    def exposed_s(self) -> list[np.ndarray]:
+        """Of each repetition that was simulated, the seconds of each launch's kernel in which no kernel of a lower stream runs."""
+        return exposed_s(self.repetitions)
+
+    @property
+    def _exposed_s(self) -> float:
+        """Seconds of the inference in which a kernel runs."""
+        each = zip(self.repetitions, self.exposed_s, strict=True)
+        return sum(float(exposed.sum()) * item.times for item, exposed in each)
+
+    @cached_property
+    def row_seconds(self) -> np.ndarray:
+        """Of each of the trace's operators the seconds of its kernels over the whole inference, gaps between them left out."""
+        return row_seconds(self.repetitions, len(self.rows))
 
     @cached_property
     def bottlenecks(self) -> dict[str, float]:
         """Seconds by what held the inference back, largest first: 'host', 'launch', 'latency', or the busiest of
         kernel.RESOURCES while each kernel ran; the sum is the latency."""
         seconds: dict[str, float] = defaultdict(float)
-        for interval, times, exposed_s in self.exposed():
-            seconds[bottleneck(interval.busy, interval.duration_s)] += exposed_s * times
+        for item, exposed in zip(self.repetitions, self.exposed_s, strict=True):
+            for interval, each_s in zip(item.kernels(), exposed.tolist(), strict=True):
+                seconds[bottleneck(interval.busy, interval.duration_s)] += each_s * item.times
         seconds["launch"] = self.breakdown[LAUNCH_GAP]
         seconds["host"] = self.breakdown[HOST_IDLE]
         return dict(sorted(seconds.items(), key=lambda item: -item[1]))
@@ -227,14 +220,7 @@ class Result:
     @cached_property
     def distinct_kernels(self) -> list[tuple[KernelInterval, int]]:
         """One interval for each kernel, number of bytes it moves and clock, with how often it runs: they all take as long."""
-        found: dict[tuple[int, float, float], list[Any]] = {}
-        for interval, times in self.weighted_kernels():
-            key = (id(interval.kernel), interval.hbm_bytes, interval.clock)
-            if key in found:
-                found[key][1] += times
-            else:
-                found[key] = [interval, times]
-        return [(interval, times) for interval, times in found.values()]
+        return distinct_kernels(self.repetitions)
 
     @cached_property
     def totals(self) -> dict[str, float]:
@@ -297,7 +283,7 @@ class Result:
         """Shares of the latency: tensor cores and HBM busy, a kernel running at all; and FLOP/s over the peak."""
         totals, hardware = self.totals, self.hardware
         return {
-            "kernel": sum(exposed_s * times for _, times, exposed_s in self.exposed()) / self.latency_s,
+            "kernel": self._exposed_s / self.latency_s,
             "tensor_cores": totals["tensor_busy_s"] / self.latency_s,
             "hbm": totals["hbm_bytes"] / hardware.hbm_bytes_per_s / self.latency_s,
             "peak_flops": totals["flops"] / self.latency_s / hardware.peak_flops(),

@@ -13,8 +13,11 @@ import itertools
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 from simtti.hw_configs.hardware import Hardware
 from simtti.simulator.closed_form import Busy, lone_execution_s
+from simtti.simulator.column import column, stands_in_column
 from simtti.simulator.engine import power
 from simtti.simulator.kernel import Kernel
 
@@ -86,8 +89,7 @@ def _seconds(window: Sequence[Launched], clock: float, hardware: Hardware) -> li
     """Of each launch at `clock`, a share of boost."""
     if clock == 1.0:
         return [launch.boost_s for launch in window]
-    slower = _Window(window, hardware).at(clock)
-    return [slower[id(launch)] for launch in window]
+    return _Window(window, hardware).at(clock)
 
 
 def _windows(
@@ -124,12 +126,12 @@ def _window_clock(
     slowed = _Window(window, hardware)
     at_clock = slowed.at(clock)
     for _ in range(_MOST_CORRECTIONS):
-        busy_s = sum(at_clock[id(launch)] for launch in window)
+        busy_s = sum(at_clock)
         slope_s = (busy_s - boost_s) / (1 / clock - 1)  # a period more
         time_s = functools.partial(_time_s, boost_s, slope_s, gaps_s, host_s, hardware.clock_hz)
         clock = power.sustained_clock_hz(spent, time_s, hardware) / hardware.clock_hz
         at_clock = slowed.at(clock)
-        takes_s = max(sum(at_clock[id(launch)] for launch in window) + gaps_s, host_s)
+        takes_s = max(sum(at_clock) + gaps_s, host_s)
         drawn_w = hardware.static_power_w + spent.at(clock) / takes_s
         if abs(drawn_w / held_w - 1) <= _HELD_WITHIN or clock <= power.LOWEST_CLOCK or clock >= 1.0:
             break
@@ -148,21 +150,36 @@ class _Window:
 
     def __init__(self, window: Sequence[Launched], hardware: Hardware) -> None:
         self._hardware = hardware
-        self._distinct = {id(launch): launch for launch in window}
-        self._alone_s = {
-            key: lone_execution_s(launch.kernel, hardware, launch.hbm_bytes)
-            for key, launch in self._distinct.items()
-        }
+        distinct = {id(launch): launch for launch in window}
+        places = {key: place for place, key in enumerate(distinct)}
+        self._which = [places[id(launch)] for launch in window]
+        self._boost_s = np.array([launch.boost_s for launch in distinct.values()])
+        self._hbm_bytes = np.array([launch.hbm_bytes for launch in distinct.values()])
+        plain = [stands_in_column(launch.kernel) for launch in distinct.values()]
+        self._plain = np.flatnonzero(plain)
+        self._others = [
+            (place, launch)
+            for place, (launch, stands) in enumerate(zip(distinct.values(), plain, strict=True))
+            if not stands
+        ]
+        kernels = [launch.kernel for launch, stands in zip(distinct.values(), plain, strict=True) if stands]
+        self._column = column(kernels, hardware) if kernels else None
+        self._alone_s = self._lone_s(1.0)
 
-    def at(self, clock: float) -> dict[int, float]:
-        """Seconds at `clock` of each launch, by its identity: longer by as much as the closed form's, with which the simulation
+    def at(self, clock: float) -> list[float]:
+        """Seconds at `clock` of each launch of the window: longer by as much as the closed form's, with which the simulation
         agrees."""
-        device = power.at_clock(self._hardware, clock * self._hardware.clock_hz)
-        return {
-            key: launch.boost_s
-            * (
-                lone_execution_s(power.slowed(launch.kernel, clock), device, launch.hbm_bytes)
-                / self._alone_s[key]
-            )
-            for key, launch in self._distinct.items()
-        }
+        seconds = (self._boost_s * (self._lone_s(clock) / self._alone_s)).tolist()
+        return [seconds[place] for place in self._which]
+
+    def _lone_s(self, clock: float) -> np.ndarray:
+        device = self._hardware
+        if clock != 1.0:
+            device = power.at_clock(self._hardware, clock * self._hardware.clock_hz)
+        found = np.empty(len(self._boost_s))
+        if self._column is not None:
+            moved = self._hbm_bytes[self._plain]
+            found[self._plain] = lone_execution_s(power.slowed(self._column, clock), device, moved)
+        for place, launch in self._others:
+            found[place] = lone_execution_s(power.slowed(launch.kernel, clock), device, launch.hbm_bytes)
+        return found

@@ -4,19 +4,8 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
-from typing import Protocol
 
 Span = tuple[float, float]
-
-
-class Interval(Protocol):
-    """What has a start and an end, in seconds."""
-
-    @property
-    def start_s(self) -> float: ...
-
-    @property
-    def end_s(self) -> float: ...
 
 
 def union(spans: Iterable[Span]) -> list[Span]:
@@ -30,11 +19,12 @@ def union(spans: Iterable[Span]) -> list[Span]:
     return found
 
 
-def overlap_s(interval: Interval, covered: Sequence[Span]) -> float:
-    """Seconds of `interval` that lie in `covered`, a union."""
-    at = max(bisect_right(covered, (interval.start_s, float("inf"))) - 1, 0)
+def overlap_s(span: Span, covered: Sequence[Span]) -> float:
+    """Seconds of `span` that lie in `covered`, a union."""
+    start_s, end_s = span
+    at = max(bisect_right(covered, (start_s, float("inf"))) - 1, 0)
     total = 0.0
-    while at < len(covered) and covered[at][0] < interval.end_s:
-        total += max(min(interval.end_s, covered[at][1]) - max(interval.start_s, covered[at][0]), 0.0)
+    while at < len(covered) and covered[at][0] < end_s:
+        total += max(min(end_s, covered[at][1]) - max(start_s, covered[at][0]), 0.0)
         at += 1
     return total

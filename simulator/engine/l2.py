@@ -19,6 +19,7 @@ class L2:
     def __init__(self, capacity_bytes: float) -> None:
         self.capacity_bytes = capacity_bytes
         self._full = capacity_bytes * (1 + 1e-12)
+        self._footprints: dict[int, tuple[Kernel, float]] = {}  # bytes that a kernel touches, by its identity
         # tensor -> (bytes held, of them dirty), least recently used first
         self._held: OrderedDict[int, tuple[float, float]] = OrderedDict()
         self._used = 0.0
@@ -32,6 +33,7 @@ class L2:
         """Another L2 in this one's state."""
         other = L2(self.capacity_bytes)
         other._held, other._used = self._held.copy(), self._used
+        other._footprints = self._footprints
         return other
 
     def touch(self, kernel: Kernel, tensor_of: Mapping[int, int]) -> float:
@@ -42,11 +44,8 @@ class L2:
         (docs/accuracy.md, counters).
         """
         capacity, full, all_held = self.capacity_bytes, self._full, self._held
-        footprint = 0.0
-        for _, nbytes in kernel.reads:
-            footprint += nbytes
-        for _, nbytes in kernel.writes:
-            footprint += nbytes
+        known = self._footprints.get(id(kernel))
+        footprint = self._footprint(kernel) if known is None else known[1]
         kept = capacity / footprint if footprint > capacity else 1.0
         moved, used = kernel.hbm_reread_bytes, self._used
         # One loop for both, without a call for each: every launch of an inference comes through here.
@@ -75,6 +74,13 @@ class L2:
                     used = self._used
         self._used = used
         return moved
+
+    def _footprint(self, kernel: Kernel) -> float:
+        footprint = 0.0
+        for _, nbytes in (*kernel.reads, *kernel.writes):
+            footprint += nbytes
+        self._footprints[id(kernel)] = kernel, footprint
+        return footprint
 
     def _make_room(self) -> float:
         """Let the least recently used go until all fits. Returns the dirty bytes among them, which are written back."""

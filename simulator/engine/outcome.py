@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
+
+import numpy as np
 
 from simtti.simulator.closed_form import Busy
 from simtti.simulator.engine.governor import Governed, Launched
@@ -68,22 +70,21 @@ class Repetition(NamedTuple):
         """Whether everything ran on one stream."""
         return not any(self.streams)
 
+    def kernel(self, launch: int) -> KernelInterval:
+        """What became of a launch."""
+        launched, clock, ran = self.launches[launch], self.governed.clocks[launch], self.ran
+        return KernelInterval(
+            self.rows[launch], self.number, launched.kernel, ran.free_s[launch], ran.start_s[launch], ran.end_s[launch],
+            launched.hbm_bytes, clock, launched.busy if clock == 1.0 else launched.busy.at(clock), self.streams[launch],
+        )  # fmt: skip
+
     def kernels(self) -> Iterator[KernelInterval]:
-        ran = self.ran
-        for row, launched, clock, free_s, start_s, end_s, stream in zip(
-            self.rows,
-            self.launches,
-            self.governed.clocks,
-            ran.free_s,
-            ran.start_s,
-            ran.end_s,
-            self.streams,
-            strict=True,
-        ):
-            yield KernelInterval(
-                row, self.number, launched.kernel, free_s, start_s, end_s, launched.hbm_bytes, clock,
-                launched.busy if clock == 1.0 else launched.busy.at(clock), stream,
-            )  # fmt: skip
+        return map(self.kernel, range(len(self.launches)))
+
+    @property
+    def lasted_s(self) -> np.ndarray:
+        """Seconds of each launch's kernel, from its start to its end."""
+        return np.subtract(self.ran.end_s, self.ran.start_s)
 
     def operators(self) -> Iterator[OperatorInterval]:
         """An operator is on the host from its call, before its first launch, until its last has been issued."""
@@ -116,16 +117,3 @@ class PhaseTime:
     @property
     def step_s(self) -> float:
         return self.latency_s / self.steps
-
-
-def operator_seconds(repetitions: Sequence[Repetition]) -> list[list[float]]:
-    """Of each repetition the seconds of each operator's kernels, gaps between them left out, in the order of its spans."""
-    known: dict[tuple[int, int], list[float]] = {}  # repetitions that are alike share their times
-    found = []
-    for item in repetitions:
-        key = (id(item.governed), id(item.spans))
-        if key not in known:
-            seconds = item.governed.seconds
-            known[key] = [sum(seconds[begin:end]) for _, begin, end in item.spans]
-        found.append(known[key])
-    return found

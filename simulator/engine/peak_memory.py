@@ -135,6 +135,11 @@ def _run(trace: Trace, workspaces: tuple[int, ...], cublas_bytes: int, room_byte
         fullest: tuple[int, Operator | None] = (0, None)
         for step in phase.steps:
             for operator in step.operators:
+                if operator.category != OFFLOAD and not (
+                    ledger.made[index] or ledger.freed[index] or workspaces[index]
+                ):
+                    index += 1  # it moves nothing
+                    continue
                 for tensor, nbytes in ledger.made[index]:
                     blocks[tensor] = allocator.allocate(nbytes)
                     offloaded += blocks[tensor].nbytes if tensor in ledger.offloaded else 0

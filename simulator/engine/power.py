@@ -22,11 +22,14 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
+
+import numpy as np
 
 from simtti.hw_configs.hardware import Hardware
 from simtti.hw_configs.voltage import energy_factor
-from simtti.simulator.closed_form import lone_execution_s
+from simtti.simulator.closed_form import Number, lone_execution_s
+from simtti.simulator.column import Column
 from simtti.simulator.kernel import Kernel
 
 LOWEST_CLOCK = 0.1  # of the boost clock; where even that draws too much the limit is not met
@@ -50,30 +53,42 @@ class Energy(NamedTuple):
         return self.core_j * energy_factor(clock) + self.memory_j
 
 
-def energy(kernel: Kernel, hbm_bytes: float, hardware: Hardware, activity: float = 1.0) -> Energy:
-    """What one launch of `kernel` adds to the board's static power.
+def energy(
+    kernel: Kernel | Column,
+    hbm_bytes: Number,
+    hardware: Hardware,
+    activity: float = 1.0,
+    alone_s: Number | None = None,
+) -> Energy:
+    """What one launch of `kernel` adds to the board's static power; of a column, arrays of what each adds.
 
     hbm_bytes: what it moves to and from HBM. activity: how often its operands' wires toggle, as a share of a model's; the clock
-    toggles whatever they do.
+    toggles whatever they do. alone_s: what it takes alone in closed form, where that is known already.
     """
+    tensor_j = kernel.tensor_j if isinstance(kernel, Column) else hardware.tensor_j(kernel.tensor_dtype)
     per_cta = (
-        kernel.tensor_flops * hardware.tensor_j(kernel.tensor_dtype)
+        kernel.tensor_flops * tensor_j
         + kernel.fp32_flops * hardware.fp32_j_per_flop
         + kernel.issue_slots * hardware.instruction_j
         + kernel.sfu_ops * hardware.sfu_j_per_op
         + kernel.shared_bytes * hardware.shared_j_per_byte
         + kernel.l2_bytes * hardware.l2_j_per_byte
     )
-    clocked_j = sm_cycles(kernel, hbm_bytes, hardware) * hardware.sm_cycle_j
+    clocked_j = sm_cycles(kernel, hbm_bytes, hardware, alone_s) * hardware.sm_cycle_j
     return Energy(
         activity * kernel.grid * per_cta + clocked_j, activity * hbm_bytes * hardware.hbm_j_per_byte
     )
 
 
-def sm_cycles(kernel: Kernel, hbm_bytes: float, hardware: Hardware) -> float:
-    """Cycles, summed over the SMs that have CTAs, of a launch alone at the boost clock."""
-    sms = min(kernel.grid, hardware.sm_count)
-    return sms * lone_execution_s(kernel, hardware, hbm_bytes) * hardware.clock_hz
+def sm_cycles(
+    kernel: Kernel | Column, hbm_bytes: Number, hardware: Hardware, alone_s: Number | None = None
+) -> Number:
+    """Cycles, summed over the SMs that have CTAs, of a launch alone at the boost clock. alone_s: as of `energy`."""
+    if alone_s is None:
+        alone_s = lone_execution_s(kernel, hardware, hbm_bytes)
+    sms = hardware.sm_count
+    busy_sms = np.minimum(kernel.grid, sms) if isinstance(kernel, Column) else min(kernel.grid, sms)
+    return busy_sms * alone_s * hardware.clock_hz
 
 
 def total(energies: Iterable[Energy]) -> Energy:
@@ -127,6 +142,11 @@ def at_clock(hardware: Hardware, clock_hz: float) -> Hardware:
     return replace(hardware, clock_hz=clock_hz)
 
 
-def slowed(kernel: Kernel, clock: float) -> Kernel:
+_Work = TypeVar("_Work", Kernel, Column)
+
+
+def slowed(kernel: _Work, clock: float) -> _Work:
     """`kernel` at `clock`, a share of the clock it was lowered for: its latencies are mostly cycles of the SM."""
+    if isinstance(kernel, Column):
+        return kernel._replace(latency_s=kernel.latency_s / clock)
     return replace(kernel, latency_s=kernel.latency_s / clock)

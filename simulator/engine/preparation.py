@@ -6,23 +6,26 @@ L2 is gone through in the order in which the host issues, whatever the streams.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from simtti.hw_configs.hardware import Hardware
 from simtti.hw_configs.hosts import Host
-from simtti.simulator.closed_form import busy, lone_execution_s, tail_s
+from simtti.simulator.closed_form import Busy, busy, lone_execution_s, tail_s
+from simtti.simulator.column import column, stands_in_column
 from simtti.simulator.engine import power
 from simtti.simulator.engine.governor import Governed, Launched, govern
 from simtti.simulator.engine.l2 import L2
 from simtti.simulator.engine.measured_kernels import Measured
 from simtti.simulator.engine.measured_streams import Streams
-from simtti.simulator.engine.program import Program, program
+from simtti.simulator.engine.program import Program, on_its_own, program
 from simtti.simulator.kernel import Kernel
 from simtti.simulator.lowering.lower import Lowered, Lowering
 from simtti.simulator.policy import Policy
-from simtti.workloads.trace import Operator, Step
+from simtti.workloads.trace import Operator, Step, Trace
 
 # Launches between two comparisons of L2 with the repetition before.
 _LOOK_EVERY = 64
@@ -46,10 +49,16 @@ class Traffic(NamedTuple):
     l2: L2
 
 
+def _key(kernel: Kernel, hbm_bytes: float) -> tuple[int, int]:
+    """The same for launches that are alike: to the byte, those that move as much are."""
+    return id(kernel), int(hbm_bytes)
+
+
 class Preparation:
     """Lowers steps and runs them through L2, in order. rows: the trace's operators so far, each with its kernels.
 
-    lowered: the kernels of all the trace's operators in order, where they are known."""
+    lowered: the kernels of all the trace's operators in order, where they are known. alone_s: of kernels whose CTAs differ, that
+    copy or send; the others' is the closed form's, unless plays_all. known: launches of these kernels on this device."""
 
     def __init__(
         self,
@@ -62,8 +71,10 @@ class Preparation:
         measured: Measured | None = None,
         libraries: Mapping[str, str] | None = None,
         lowered: Sequence[Lowered] | None = None,
+        plays_all: bool = False,
+        known: Iterable[Launched] = (),
     ) -> None:
-        self._lowered = lowered
+        self._lowered, self._plays_all = lowered, plays_all
         self.hardware, self.host, self.policy, self.alone_s = hardware, host, policy, alone_s
         self.measured, self.libraries = measured, libraries
         self._measured_s: dict[int, float] = {}  # of a measured kernel, by its identity
@@ -71,9 +82,13 @@ class Preparation:
         self.rows: list[tuple[Operator, Lowered]] = []
         self._l2 = L2(hardware.l2_usable_bytes)
         self._lowering = Lowering(hardware, policy)
-        self._known: dict[tuple[int, int], Launched] = {}
+        self._known = {_key(launched.kernel, launched.hbm_bytes): launched for launched in known}
         # Clock and times of windows of those launches.
         self._windows: dict[tuple[object, ...], tuple[float, list[float]]] = {}
+
+    def on_one_stream(self, trace: Trace) -> bool:
+        """Whether everything of `trace` runs on the main stream."""
+        return self.streams is None and not any(on_its_own(operator) for operator in trace.operators())
 
     def program(self, step: Step) -> Program:
         """Lower the step and add its operators to the rows."""
@@ -98,20 +113,30 @@ class Preparation:
     def traffic(self, step: Program, before: Traffic | None) -> Traffic:
         """Run a repetition's kernels through L2. From where L2 is in the state of the repetition before, all is as then."""
         l2 = self._l2.copy()
-        launches: list[Launched] = []
+        keys: list[tuple[int, int]] = []
+        new: dict[tuple[int, int], tuple[Kernel, float]] = {}
         states: list[Any] = []
+        rest: list[Launched] = []
+        known, touch = self._known, l2.touch
         for at, (kernel, slots) in enumerate(zip(step.kernels, step.slots, strict=True)):
             if at % _LOOK_EVERY == 0:
                 if before is None:
                     self.report(step.rows[at])
                 states.append(l2.state)
                 if before is not None and before.states[at // _LOOK_EVERY] == states[-1]:
-                    launches += before.launches[at:]
+                    rest = before.launches[at:]
                     states += before.states[at // _LOOK_EVERY + 1 :]
                     l2 = before.l2
                     break
-            launches.append(self._launched(kernel, l2.touch(kernel, slots)))
+            moved = touch(kernel, slots)
+            key = _key(kernel, moved)
+            if key not in known and key not in new:
+                new[key] = kernel, moved
+            keys.append(key)
         self._l2 = l2
+        self._evaluate(new)
+        launches = [known[key] for key in keys]
+        launches += rest
         if before is not None and launches == before.launches:
             return before._replace(states=states, l2=l2)
         streams = () if step.is_plain else step.streams
@@ -128,16 +153,42 @@ class Preparation:
             before_s = tail_s(launch.kernel, self.hardware, launch.hbm_bytes)
         return gaps
 
-    def _launched(self, kernel: Kernel, hbm_bytes: float) -> Launched:
-        """A kernel at the boost clock; to the byte, those that move as much are the same."""
-        key = (id(kernel), int(hbm_bytes))
-        known = self._known.get(key)
-        if known is None:
-            known = self._known[key] = Launched(
-                kernel,
-                hbm_bytes,
-                self._measured_s.get(id(kernel)) or self.alone_s(kernel, self.hardware, hbm_bytes),
-                power.energy(kernel, hbm_bytes, self.hardware),
-                busy(kernel, self.hardware, hbm_bytes),
-            )
-        return known
+    def _evaluate(self, new: Mapping[tuple[int, int], tuple[Kernel, float]]) -> None:
+        """Add launches, each a kernel and what it moves to and from HBM, to those that are known at the boost clock."""
+        side_by_side = {} if self._plays_all else {
+            key: each for key, each in new.items() if stands_in_column(each[0])
+        }  # fmt: skip
+        for key, (kernel, hbm_bytes) in new.items():
+            if key not in side_by_side:
+                boost_s = self.alone_s(kernel, self.hardware, hbm_bytes)
+                self._know(
+                    key, kernel, hbm_bytes, boost_s,
+                    power.energy(kernel, hbm_bytes, self.hardware), busy(kernel, self.hardware, hbm_bytes),
+                )  # fmt: skip
+        if not side_by_side:
+            return
+        all_of_them = column([kernel for kernel, _ in side_by_side.values()], self.hardware)
+        moved = np.array([hbm_bytes for _, hbm_bytes in side_by_side.values()])
+        alone_s = lone_execution_s(all_of_them, self.hardware, moved)
+        joules = power.energy(all_of_them, moved, self.hardware, alone_s=alone_s)
+        seconds = busy(all_of_them, self.hardware, moved)
+        for (key, (kernel, hbm_bytes)), boost_s, energy, each in zip(
+            side_by_side.items(),
+            alone_s.tolist(),
+            np.stack(joules, axis=1).tolist(),
+            np.stack(np.broadcast_arrays(*seconds), axis=1).tolist(),
+            strict=True,
+        ):
+            self._know(key, kernel, hbm_bytes, boost_s, power.Energy(*energy), Busy(*each))
+
+    def _know(
+        self,
+        key: tuple[int, int],
+        kernel: Kernel,
+        hbm_bytes: float,
+        boost_s: float,
+        energy: power.Energy,
+        busy_s: Busy,
+    ) -> None:
+        measured_s = self._measured_s.get(key[0])
+        self._known[key] = Launched(kernel, hbm_bytes, measured_s or boost_s, energy, busy_s)

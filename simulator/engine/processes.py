@@ -50,11 +50,11 @@ class _Queue:
     """A stream's launches that it has not taken yet, and its clock.
 
     left: how many launches it has not taken, marks not counted. taken: when it took each of the last `depth`. filled: where it waits
-    for something to come; room: where the host waits for it to take one. shift_s: what repetitions that are passed over later in the
+    for something to come; room: where the host waits until no more than `most` are left. shift_s: what repetitions that are passed over later in the
     queue add to the times of `taken`, which are those of their launches then.
     """
 
-    __slots__ = ("ended_s", "filled", "items", "left", "room", "shift_s", "taken")
+    __slots__ = ("ended_s", "filled", "items", "left", "most", "room", "shift_s", "taken")
 
     def __init__(self, depth: int) -> None:
         self.items: deque[Any] = deque()
@@ -64,6 +64,7 @@ class _Queue:
         self.ended_s = float("-inf")
         self.filled: simpy.Event | None = None
         self.room: simpy.Event | None = None
+        self.most = depth - 1
 
 
 class _Skip:
@@ -89,6 +90,10 @@ class _Inference:
         self.host_s = 0.0  # when the host was through
 
     def run(self, trace: Trace) -> Outcome:
+        if self.prepared.on_one_stream(trace):
+            # When each launch was issued follows from when those before were taken, and nobody looks at it before it is taken itself:
+            # the host need not wake for each of a queue that is full.
+            self._queue(MAIN).most = self.depth // 2
         self._queue(MAIN)
         self._process(self._host(trace))
         self.env.run()
@@ -178,13 +183,17 @@ class _Inference:
     def _issue(self, whole: _Issued, host_s: float) -> Generator[simpy.Event, Any, float]:
         """Put a repetition's launches into the queues of their streams. Returns when the host has issued the last."""
         program, issued_s = whole.program, whole.ran.issued_s
-        for launch, before_s in enumerate(program.host_s):
+        for launch, (before_s, stream, waits) in enumerate(
+            zip(program.host_s, program.streams, program.waits, strict=True)
+        ):
             host_s += before_s
             issued_s[launch] = host_s
-            queue = self._queue(program.streams[launch])
+            queue = self.queues.get(stream) or self._queue(stream)
             queue.left += 1
-            self._put(program.streams[launch], (whole, launch))
-            if program.waits[launch]:
+            queue.items.append((whole, launch))
+            if queue.filled is not None:
+                self._fill(queue)
+            if waits:
                 yield self._end_of(whole, launch)
                 host_s = whole.ran.end_s[launch]
             else:
@@ -211,8 +220,8 @@ class _Inference:
         return host_s
 
     def _room(self, queue: _Queue) -> Process:
-        """Wait until fewer launches are in a queue than it holds."""
-        while queue.left >= self.depth:
+        """Wait for room in a queue that is full."""
+        if queue.left >= self.depth:
             queue.room = self.env.event()
             yield queue.room
 
@@ -220,8 +229,13 @@ class _Inference:
         queue = self.queues[stream]
         queue.items.append(item)
         if queue.filled is not None:
-            queue.filled.succeed()
-            queue.filled = None
+            self._fill(queue)
+
+    def _fill(self, queue: _Queue) -> None:
+        """Wake the stream that waits for what has come."""
+        assert queue.filled is not None
+        queue.filled.succeed()
+        queue.filled = None
 
     def _end_of(self, whole: _Issued, launch: int) -> simpy.Event:
         """The event of a launch's end, for who waits for it before it has ended."""
@@ -234,6 +248,7 @@ class _Inference:
     def _stream(self, stream: int) -> Process:
         env, queue, gap_s = self.env, self.queues[stream], self.prepared.hardware.launch_s
         items, occupy = queue.items, self.device.occupy
+        before: _Issued | None = None
         while True:
             while not items:
                 queue.filled = env.event()
@@ -243,36 +258,43 @@ class _Inference:
                 yield from self._mark(queue, item)
                 continue
             whole, launch = item
+            if whole is not before:  # a repetition's lists, looked up once
+                before, program = whole, whole.program
+                issued_s, free_s, starts_s, ends_s, _ = whole.ran
+                gaps_s, seconds_of, plain = (
+                    whole.traffic.gaps_s,
+                    whole.traffic.governed.seconds,
+                    program.is_plain,
+                )
+            ended_s, launched_s = queue.ended_s, issued_s[launch]
             queue.left -= 1
-            ran, traffic, ended_s = whole.ran, whole.traffic, queue.ended_s
-            launched_s = ran.issued_s[launch]
             queue.taken.append((launched_s if launched_s > ended_s else ended_s) + queue.shift_s)
-            if queue.room is not None:
+            if queue.room is not None and queue.left <= queue.most:
                 queue.room.succeed()
                 queue.room = None
-            ran.free_s[launch] = ended_s if ended_s > 0 else 0.0
-            gap = gap_s if traffic.gaps_s is None else traffic.gaps_s[launch]
+            free_s[launch] = ended_s if ended_s > 0 else 0.0
+            gap = gap_s if gaps_s is None else gaps_s[launch]
             start_s = launched_s if launched_s > ended_s + gap else ended_s + gap
-            for other in whole.program.after.get(launch, ()):
-                if not ran.end_s[other]:
-                    yield self._end_of(whole, other)
-                if ran.end_s[other] > start_s:
-                    start_s = ran.end_s[other]
-            seconds = traffic.governed.seconds[launch]
-            end_s = start_s + seconds
-            if whole.program.is_plain:  # nothing else comes onto the device: the gap and the kernel in one
+            seconds = seconds_of[launch]
+            if plain:  # nothing else comes onto the device: the gap and the kernel in one
+                end_s = start_s + seconds
                 yield Timeout(env, end_s - env.now)
             else:
+                for other in program.after.get(launch, ()):
+                    if not ends_s[other]:
+                        yield self._end_of(whole, other)
+                    if ends_s[other] > start_s:
+                        start_s = ends_s[other]
+                end_s = start_s + seconds
                 if start_s > env.now:
                     yield Timeout(env, start_s - env.now)
-                launched = traffic.launches[launch]
-                yield from occupy(
-                    launched.kernel, launched.hbm_bytes, seconds, traffic.governed.clocks[launch]
-                )
+                launched = whole.traffic.launches[launch]
+                clock = whole.traffic.governed.clocks[launch]
+                yield from occupy(launched.kernel, launched.hbm_bytes, seconds, clock)
                 if env.now - end_s > SAME_PERIOD * seconds:  # it had company
                     end_s = env.now
-            ran.start_s[launch], ran.end_s[launch] = start_s, end_s
-            queue.ended_s = end_s
+            starts_s[launch] = start_s
+            ends_s[launch] = queue.ended_s = end_s
             whole.left -= 1
             if launch in whole.ended:
                 whole.ended.pop(launch).succeed()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -59,30 +60,44 @@ def program(
     launch_s = 0.0 if launch in GRAPHS else host.launch_s
     found = Program([], [], [], [], [], [], {}, 0.0, [])
     spent = 0.0  # host time of operators that launch nothing, spent before the next that does
-    for at, (one, slots, operator_s) in enumerate(zip(lowered, alike(operators).slots, costs, strict=True)):
+    begin = 0
+    for row, one, slots, operator_s in zip(
+        itertools.count(first), lowered, alike(operators).slots, costs, strict=False
+    ):
         spent += operator_s
         if not one.kernels:
             continue
-        operator, begin = operators[at], len(found.kernels)
-        stream = _stream_of(operator) if measured is None else measured.of.get(first + at, MAIN)
-        for kernel in one.kernels:
-            found.kernels.append(kernel)
-            found.slots.append(_IDENTITIES if one.by_identity else slots)
-            found.rows.append(first + at)
-            found.host_s.append(spent + launch_s)
-            found.waits.append(False)
-            found.streams.append(stream)
-            spent = 0.0
-        found.waits[-1] = one.synchronizes
-        found.spans.append((first + at, begin, len(found.kernels)))
+        launched = len(one.kernels)
+        found.kernels.extend(one.kernels)
+        found.host_s.append(spent + launch_s)
+        spent = 0.0
+        found.rows.append(row)
+        found.slots.append(_IDENTITIES if one.by_identity else slots)
+        if launched > 1:
+            found.host_s.extend([launch_s] * (launched - 1))
+            found.rows.extend([row] * (launched - 1))
+            found.slots.extend(found.slots[-1:] * (launched - 1))
+            found.waits.extend([False] * (launched - 1))
+        found.waits.append(one.synchronizes)
+        found.spans.append((row, begin, begin + launched))
+        begin += launched
+    if measured is None:
+        found.streams.extend([_stream_of(operators[row - first]) for row in found.rows])
+    else:
+        found.streams.extend([measured.of.get(row, MAIN) for row in found.rows])
     whole = found._replace(tail_s=spent, is_plain=not any(found.streams))
     if whole.is_plain:
         return whole
     return whole._replace(after=_measured_order(whole, measured) if measured else _dependencies(whole))
 
 
+def on_its_own(operator: Operator) -> bool:
+    """Whether an operator goes on beside the computation, on a stream of its own."""
+    return bool(operator.attributes.get("overlapped"))
+
+
 def _stream_of(operator: Operator) -> int:
-    if not operator.attributes.get("overlapped"):
+    if not on_its_own(operator):
         return MAIN
     return WEIGHTS if operator.category == OFFLOAD else COMMUNICATION
 

@@ -23,7 +23,7 @@ from simtti.simulator.engine.device import execution_time_s
 from simtti.simulator.engine.measured_kernels import TIMINGS
 from simtti.simulator.lowering.lower import Lowering
 from simtti.simulator.policy import captured_with
-from simtti.simulator.result import HOST_IDLE
+from simtti.simulator.time_of_run import HOST_IDLE
 from simtti.workloads.trace import Operator, TimedKernel, Trace
 
 if TYPE_CHECKING:

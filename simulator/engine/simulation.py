@@ -67,7 +67,17 @@ def simulate(
         outcome = run_in_one_go(trace, prepared)
     else:
         alone_s = functools.partial(execution_time_s, fidelity=fidelity)
-        prepared = Preparation(hardware, host, policy, alone_s, streams, report, measured, trace.libraries)
+        prepared = Preparation(
+            hardware,
+            host,
+            policy,
+            alone_s,
+            streams,
+            report,
+            measured,
+            trace.libraries,
+            plays_all=fidelity == "cta",
+        )
         outcome = run_processes(trace, prepared, fidelity)
     # An imported trace does not say which tensors are the same.
     imported = trace.provenance.get("kind") == "imported"

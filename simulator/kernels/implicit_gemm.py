@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from simtti.dtypes import HALF_TYPES, ITEM_BYTES
 from simtti.hw_configs.convolution_parameters import ConvMma, ConvPersistent, ConvTile
@@ -166,7 +167,20 @@ def fastest(candidates: list[list[Kernel]], hardware: Hardware) -> list[Kernel]:
     return min(candidates, key=lambda kernels: sum(lone_time_s(kernel, hardware) for kernel in kernels))
 
 
-def persistent_kernels(problem: Problem, tile: Tile, hardware: Hardware) -> list[Kernel]:
+class Loop(NamedTuple):
+    """What a CTA's tensor cores do: the grid, and of each CTA how many tiles, of how many steps of how many bytes of a row; the FLOPs,
+    the share of the tensor cores' rate that they attain, and the seconds in which they wait."""
+
+    grid: int
+    rounds: float
+    steps: int
+    step_bytes: int
+    tensor_flops: float
+    tensor_efficiency: float
+    latency_s: float
+
+
+def persistent_loop(problem: Problem, tile: Tile, hardware: Hardware) -> Loop:
     """One CTA per SM that works through its share of the tiles, or of the steps where it is segmented."""
     style, fitted = persistent_style(hardware), tile.fitted(hardware)
     item = problem.item_bytes
@@ -174,12 +188,28 @@ def persistent_kernels(problem: Problem, tile: Tile, hardware: Hardware) -> list
     if tile.half_step and 0 < problem.channels * item % step_bytes <= step_bytes // 2:
         step_bytes //= 2  # 96 channels are three steps of 32
     steps = problem.steps(step_bytes)
-    depth = step_bytes // item
     tiles = problem.tiles(tile)
     slots = max(1, round(hardware.sm_count * fitted.sm_share))
     grid = min(tiles * (steps if tile.segmented else 1), slots)
     rounds = tiles / grid if tile.segmented else -(-tiles // grid)
-    operand_bytes = tiles * steps * (tile.m + tile.n) * problem.l2_row_bytes(step_bytes) * fitted.l2_share
+    return Loop(
+        grid,
+        rounds,
+        steps,
+        step_bytes,
+        2.0 * rounds * tile.m * tile.n * (step_bytes // item) * steps,
+        style.efficiency * fitted.tensor_share,
+        _persistent_latency_s(tile, rounds, hardware),
+    )
+
+
+def persistent_kernels(problem: Problem, tile: Tile, hardware: Hardware) -> list[Kernel]:
+    """The kernel of a `persistent_loop`, and what goes before it."""
+    loop, fitted = persistent_loop(problem, tile, hardware), tile.fitted(hardware)
+    tiles, grid = problem.tiles(tile), loop.grid
+    row_bytes = problem.l2_row_bytes(loop.step_bytes)
+    operand_bytes = tiles * loop.steps * (tile.m + tile.n) * row_bytes * fitted.l2_share
+    depth = loop.step_bytes // problem.item_bytes
     kernel = Kernel(
         name=f"{tile.name}x{depth}_{'segment_k_' if tile.segmented else ''}implicit_gemm",
         family="convolution",
@@ -187,11 +217,11 @@ def persistent_kernels(problem: Problem, tile: Tile, hardware: Hardware) -> list
         threads=tile.threads,
         registers=tile.registers,
         shared_memory_bytes=tile.shared_memory_bytes,
-        tensor_flops=2.0 * rounds * tile.m * tile.n * depth * steps,
+        tensor_flops=loop.tensor_flops,
         tensor_dtype=problem.dtype,
-        tensor_efficiency=style.efficiency * fitted.tensor_share,
+        tensor_efficiency=loop.tensor_efficiency,
         l2_bytes=(operand_bytes + problem.write.nbytes) / grid,
-        latency_s=_persistent_latency_s(tile, rounds, hardware),
+        latency_s=loop.latency_s,
         reads=problem.reads,
         writes=(problem.write,),
         flops=problem.useful_flops,
@@ -225,20 +255,33 @@ def _segment_start(workspace: int, hardware: Hardware) -> Kernel:
     )
 
 
+def mma_loop(problem: Problem, tile: Tile, split: int, hardware: Hardware) -> Loop:
+    """A CTA for each tile of each of `split` parts of the k loop."""
+    style = mma_style(hardware)
+    steps, depth = problem.steps(MMA_STEP_BYTES), MMA_STEP_BYTES // problem.item_bytes
+    peak = hardware.tensor_flops_per_cycle_sm(problem.dtype)
+    limit = style.flops_per_cycle * peak / hardware.tensor_flops_per_cycle_sm("fp16")
+    return Loop(
+        problem.tiles(tile) * split,
+        1,
+        steps,
+        MMA_STEP_BYTES,
+        2.0 * tile.m * tile.n * depth * -(-steps // split),
+        _attained(style.efficiency, min(peak, limit) / limit) * min(peak, limit) / peak,
+        style.latency_s,
+    )
+
+
 def mma_kernels(problem: Problem, tile: Tile, split: int, hardware: Hardware) -> list[Kernel]:
     """An mma.sync kernel of `tile`, its k loop split over `split` CTAs, and the one that adds up the parts."""
-    style = mma_style(hardware)
+    loop, style = mma_loop(problem, tile, split, hardware), mma_style(hardware)
     item = problem.item_bytes
-    step_bytes = MMA_STEP_BYTES
-    steps = problem.steps(step_bytes)
+    step_bytes, steps, grid = loop.step_bytes, loop.steps, loop.grid
     depth = step_bytes // item
-    grid = problem.tiles(tile) * split
     partial = Access(problem.workspace, FP32_BYTES / item * problem.write.nbytes * split)
     write = problem.write if split == 1 else partial
     shared_rows = tile.m * (tile.warps[1] + 1) + tile.n * (tile.warps[0] + 1)  # warps read them, one write
     operand_bytes = steps / split * (tile.m + tile.n) * problem.l2_row_bytes(step_bytes) * style.l2_share
-    peak = hardware.tensor_flops_per_cycle_sm(problem.dtype)
-    limit = style.flops_per_cycle * peak / hardware.tensor_flops_per_cycle_sm("fp16")
     kernel = Kernel(
         name=f"{tile.name}x{depth}_implicit_gemm",
         family="convolution",
@@ -246,12 +289,12 @@ def mma_kernels(problem: Problem, tile: Tile, split: int, hardware: Hardware) ->
         threads=tile.threads,
         registers=tile.registers,
         shared_memory_bytes=tile.shared_memory_bytes,
-        tensor_flops=2.0 * tile.m * tile.n * depth * -(-steps // split),
+        tensor_flops=loop.tensor_flops,
         tensor_dtype=problem.dtype,
-        tensor_efficiency=_attained(style.efficiency, min(peak, limit) / limit) * min(peak, limit) / peak,
+        tensor_efficiency=loop.tensor_efficiency,
         shared_bytes=-(-steps // split) * shared_rows * step_bytes,
         l2_bytes=operand_bytes + write.nbytes / grid,
-        latency_s=style.latency_s,
+        latency_s=loop.latency_s,
         reads=problem.reads,
         writes=(write,),
         flops=problem.useful_flops,

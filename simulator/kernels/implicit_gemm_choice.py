@@ -13,18 +13,21 @@ What is fitted stands in hw_configs/families/convolution.yaml (conv_sm90_*, conv
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 from simtti.hw_configs.hardware import Hardware
 from simtti.simulator.closed_form import lone_time_s
 from simtti.simulator.kernel import Kernel, ctas_per_sm
 from simtti.simulator.kernels.implicit_gemm import (
     MMA_STEP_BYTES,
+    Loop,
     Problem,
     Tile,
-    fastest,
     matrix_unit,
     mma_kernels,
+    mma_loop,
     persistent_kernels,
+    persistent_loop,
 )
 
 CTA_RESERVED_BYTES = (
@@ -83,29 +86,74 @@ SM80_ON_HOPPER_NARROW = (
     Tile("sm80_256x32", 256, 32, 128, 168, 73728, warps=(4, 1)),
 )  # exact: the same
 SPLIT_K = (2, 3, 4, 6, 8, 12, 16)  # exact: by definition, the splits that are tried
+_BELOW_ROUNDING = 1 - 1e-9  # exact: far more than what two ways to round a bound and a time differ by
+
+
+class Way(NamedTuple):
+    """A way to do all the products: a tile, and of an mma.sync kernel the CTAs that share a tile's k loop."""
+
+    tile: Tile
+    split: int = 1
+
+    def loop(self, problem: Problem, hardware: Hardware) -> Loop:
+        if self.tile.persistent:
+            return persistent_loop(problem, self.tile, hardware)
+        return mma_loop(problem, self.tile, self.split, hardware)
+
+    def kernels(self, problem: Problem, hardware: Hardware) -> list[Kernel]:
+        if self.tile.persistent:
+            return persistent_kernels(problem, self.tile, hardware)
+        return mma_kernels(problem, self.tile, self.split, hardware)
 
 
 def tensor_core_kernels(problem: Problem, hardware: Hardware) -> list[Kernel]:
-    """The kernel (with what goes before it, or its split-K reduction) that cuDNN's heuristic would take."""
-    found = ways(problem, hardware)
-    if matrix_unit(hardware) not in ("wgmma", "tcgen05") or problem.plain:
-        return fastest([kernels for _, kernels in found], hardware)
-    return min(found, key=lambda way: counted_s(way[0], way[1], problem, hardware))[1]
+    """The kernel (with what goes before it, or its split-K reduction) that cuDNN's heuristic would take: of the least time as it counts,
+    the first of those that tie. Ways go in the order of what they take at least: once that is more than the best, so is the rest."""
+    possible = ways(problem, hardware)
+    if len(possible) == 1:
+        return possible[0].kernels(problem, hardware)
+    at_least = [
+        least_s(way.loop(problem, hardware), problem.dtype, hardware) * discount(way.tile, problem, hardware)
+        for way in possible
+    ]
+    best: tuple[float, int, list[Kernel]] = (math.inf, len(possible), [])
+    for number in sorted(range(len(possible)), key=at_least.__getitem__):
+        if at_least[number] * _BELOW_ROUNDING > best[0]:
+            break
+        tile, kernels = possible[number].tile, possible[number].kernels(problem, hardware)
+        counted = counted_s(tile, kernels, problem, hardware)
+        if (counted, number) < best[:2]:
+            best = counted, number, kernels
+    return best[2]
+
+
+def least_s(loop: Loop, dtype: str, hardware: Hardware) -> float:
+    """A bound below `lone_time_s` of a loop's kernel: the busiest SM's tensor cores, and what comes before them."""
+    rate = hardware.tensor_flops_per_cycle_sm(dtype) * hardware.clock_hz * loop.tensor_efficiency
+    busiest_s = loop.tensor_flops / rate * -(-loop.grid // hardware.sm_count)
+    return hardware.launch_s + hardware.start_s + loop.latency_s + busiest_s
 
 
 def counted_s(tile: Tile, kernels: list[Kernel], problem: Problem, hardware: Hardware) -> float:
     """Seconds of a way as cuDNN's heuristic counts them: as predicted, less for a tile that it prefers."""
     time_s = sum(lone_time_s(kernel, hardware) for kernel in kernels)
-    return time_s * math.exp(-tile.preference(problem, hardware))
+    return time_s * discount(tile, problem, hardware)
+
+
+def discount(tile: Tile, problem: Problem, hardware: Hardware) -> float:
+    """What the heuristic multiplies a tile's time by: 1 where it goes by the time alone."""
+    if matrix_unit(hardware) not in ("wgmma", "tcgen05") or problem.plain:
+        return 1.0
+    return math.exp(-tile.preference(problem, hardware))
 
 
 def candidates(problem: Problem, hardware: Hardware) -> list[list[Kernel]]:
-    """What comes into question, each a way to do all the products."""
-    return [kernels for _, kernels in ways(problem, hardware)]
+    """The kernels of each way that comes into question."""
+    return [way.kernels(problem, hardware) for way in ways(problem, hardware)]
 
 
-def ways(problem: Problem, hardware: Hardware) -> list[tuple[Tile, list[Kernel]]]:
-    """The same, each with its tile."""
+def ways(problem: Problem, hardware: Hardware) -> list[Way]:
+    """What comes into question."""
     unit = matrix_unit(hardware)
     if unit not in ("wgmma", "tcgen05") or problem.plain:
         return _mma_ways(problem, (SM80_NARROW,) if problem.n <= SM80_NARROW.n else SM80, hardware)
@@ -114,40 +162,35 @@ def ways(problem: Problem, hardware: Hardware) -> list[tuple[Tile, list[Kernel]]
     if unit == "tcgen05":
         if problem.padded:
             return _mma_ways(problem, SM80, hardware)
-        return [(tile, persistent_kernels(problem, tile, hardware)) for tile in SM100]
+        return [Way(tile) for tile in SM100]
     # filters (1, k, k) were seen with the slim tile only
     tiles = (SM80_SLIM, SM80_TALL) if problem.filters == "frames" else SM80_ON_HOPPER
     small = _mma_ways(problem, tiles, hardware)
-    if problem.padded:
-        return small
-    return [*((tile, persistent_kernels(problem, tile, hardware)) for tile in SM90), *small]
+    return small if problem.padded else [*(Way(tile) for tile in SM90), *small]
 
 
-def _mma_ways(
-    problem: Problem, tiles: tuple[Tile, ...], hardware: Hardware
-) -> list[tuple[Tile, list[Kernel]]]:
+def _mma_ways(problem: Problem, tiles: tuple[Tile, ...], hardware: Hardware) -> list[Way]:
     """mma.sync kernels of those tiles that fit an SM and are not far larger than the result, whole and split."""
-    found: list[tuple[Tile, list[Kernel]]] = []
+    found: list[Way] = []
     narrowest = min(tile.n for tile in tiles)
     for tile in tiles:
         if found and (tile.m >= 2 * problem.m or tile.n >= 2 * max(problem.n, narrowest)):
             continue
         if tile.shared_memory_bytes + CTA_RESERVED_BYTES > hardware.shared_memory_per_sm_bytes:
             continue
-        whole = mma_kernels(problem, tile, 1, hardware)
-        found.append((tile, whole))
-        split = _split(problem, tile, whole[0], hardware)
+        found.append(Way(tile))
+        split = _split(problem, tile, hardware)
         if split > 1:
-            found.append((tile, mma_kernels(problem, tile, split, hardware)))
+            found.append(Way(tile, split))
     return found
 
 
-def _split(problem: Problem, tile: Tile, whole: Kernel, hardware: Hardware) -> int:
+def _split(problem: Problem, tile: Tile, hardware: Hardware) -> int:
     """CTAs that share a tile's k loop: a grid of few tiles is split as far as the SMs and the k loop allow."""
     rules = hardware.conv_split_k
     tiles = problem.tiles(tile)
     if tiles > rules.max_share * hardware.sm_count:
         return 1
-    slots = hardware.sm_count * min(2, ctas_per_sm(whole, hardware))
+    slots = hardware.sm_count * min(2, ctas_per_sm(tile, hardware))
     most = min(slots // tiles, problem.steps(MMA_STEP_BYTES) // rules.min_steps)
     return max((each for each in SPLIT_K if each <= most), default=1)

@@ -56,6 +56,9 @@ class Slots(dict[int, int]):
         return slot
 
 
+_NO_SLOTS = Slots()  # of what launches nothing
+
+
 class Alike(NamedTuple):
     """What is the same for every device in a list of operators.
 
@@ -96,19 +99,26 @@ def remembered(
 def alike(operators: tuple[Operator, ...]) -> Alike:
     """Which of `operators` have the same kernels on any device."""
     numbers: dict[object, int] = {}
+    same: dict[tuple[object, ...], int] = {}  # by what a trace's operators share: quicker than to compare it
     group: list[int] = []
     members: list[tuple[object, Operator]] = []
     slots: list[Slots] = []
     for operator in operators:
-        uses = (*operator.inputs, *operator.outputs)
-        slots.append(Slots(enumerate(use.tensor for use in uses)))
         if operator.is_view:
             group.append(-1)
+            slots.append(_NO_SLOTS)
             continue
-        key = _key(operator)
-        number = numbers.setdefault(key, len(members))
-        if number == len(members):
-            members.append((key, operator))
+        uses = (*operator.inputs, *operator.outputs)
+        slots.append(Slots(enumerate([use.tensor for use in uses])))
+        shared: list[object] = [operator.op, id(operator.attributes)]
+        for use in uses:
+            shared += (id(use.shape), id(use.strides), use.dtype)
+        number = same.get(tuple(shared))
+        if number is None:
+            key = _key(operator)
+            number = same[tuple(shared)] = numbers.setdefault(key, len(members))
+            if number == len(members):
+                members.append((key, operator))
         group.append(number)
     return Alike(group, members, slots)
 

@@ -26,12 +26,12 @@ from statistics import NormalDist
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import yaml
 
+from simtti.files import read_yaml
 from simtti.hw_configs.hardware import Hardware
 from simtti.simulator.engine.outcome import Repetition
 from simtti.simulator.uncertainty.families import STANDINGS, family_of_operator, size_class, standing, unit
-from simtti.simulator.uncertainty.residuals import NORMAL, Interval, Residuals, shipped
+from simtti.simulator.uncertainty.residuals import INTERVAL_LEVELS, NORMAL, Interval, Residuals, shipped
 
 if TYPE_CHECKING:
     from simtti.simulator.result import Result  # circle: a type only
@@ -42,6 +42,7 @@ DRAWS = 200
 SURE = 0.95
 _FREEDOM = 3  # of Student's t; see `heavy`
 _LEAST_S = 1e-12
+_AT_ONCE = 128  # launches, by draw: what a core's own cache holds
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ COLUMNS = tuple(
 @functools.cache
 def shares() -> Shares:
     """What ships."""
-    content = yaml.safe_load(SHARES.read_text())
+    content = read_yaml(SHARES)
     values = {name: content[name]["value"] for name in Shares.__dataclass_fields__}
     return Shares(**values | {"energy_units": tuple(values["energy_units"])})
 
@@ -137,8 +138,10 @@ def sum_interval(operators: Sequence[tuple[str, float]], hardware: Hardware, *co
 
 def interval_of(drawn: np.ndarray, value: float) -> Interval:
     """The interval of a figure that is predicted as `value`, by its draws."""
-    found = np.quantile(drawn, (0.05, 0.25, 0.75, 0.95))
-    return Interval(*(float(each) for each in found)).around(value)
+    # np.quantile's default, without the import of masked arrays that it brings.
+    places = np.array(INTERVAL_LEVELS) * (len(drawn) - 1)
+    found = np.interp(places, np.arange(len(drawn)), np.sort(drawn))
+    return Interval(*found.tolist()).around(value)
 
 
 def draws(result: Result, table: Residuals, common: Shares, count: int = DRAWS) -> Draws:
@@ -192,10 +195,10 @@ def worst_standing(result: Result, table: Residuals) -> str:
 def family_seconds(result: Result) -> dict[tuple[str, str], float]:
     """Seconds of kernels by family and size class over the whole inference."""
     found: dict[tuple[str, str], float] = {}
-    for item, seconds in zip(result.repetitions, result.operator_seconds, strict=True):
-        for (row, _, _), time_s in zip(item.spans, seconds, strict=True):
-            key = (family_of_operator(*result.rows[row]), size_class(time_s * 1e6))
-            found[key] = found.get(key, 0.0) + time_s * item.times
+    same = result.kinds
+    for operator, time_s, times in zip(same.operators, same.seconds, same.times, strict=True):
+        key = (family_of_operator(*operator), size_class(time_s * 1e6))
+        found[key] = found.get(key, 0.0) + time_s * times
     return found
 
 
@@ -226,31 +229,28 @@ def _slices(count: int) -> np.ndarray:
 
 
 class Factors(NamedTuple):
-    """factors: a row for each operator that differs, by draw. at: of (operator's row, its size) the row in it."""
+    """factors: a row for each operator that differs, by draw. of_kinds: the row in it of each of the run's `kinds`."""
 
     factors: np.ndarray
-    at: dict[tuple[int, str], int]
+    of_kinds: np.ndarray
 
 
 def operator_factors(result: Result, table: Residuals, common: Shares, normal: Normals) -> Factors:
     """What each operator's kernels take in each draw over what is predicted."""
-    kinds: dict[tuple[int, str], int] = {}  # operators that are alike share one `Lowered`
+    numbers: dict[tuple[int, str], int] = {}  # operators that are alike share one `Lowered`
     cells: list[tuple[str, str]] = []
-    at: dict[tuple[int, str], int] = {}
-    for item, seconds in zip(result.repetitions, result.operator_seconds, strict=True):
-        for (row, _, _), time_s in zip(item.spans, seconds, strict=True):
-            size = size_class(time_s * 1e6)
-            if (row, size) in at:
-                continue
-            operator, lowered = result.rows[row]
-            kind = (id(lowered), size)
-            if kind not in kinds:
-                kinds[kind] = len(cells)
-                cells.append((family_of_operator(operator, lowered), size))
-            at[row, size] = kinds[kind]
+    of_kinds: list[int] = []
+    for (operator, lowered), time_s in zip(result.kinds.operators, result.kinds.seconds, strict=True):
+        key = (id(lowered), size_class(time_s * 1e6))
+        if key not in numbers:
+            numbers[key] = len(cells)
+            cells.append((family_of_operator(operator, lowered), key[1]))
+        of_kinds.append(numbers[key])
     if result.timing == "measured":  # no kernel's time is the model's
-        return Factors(np.ones((len(cells), normal.count)), at)
-    return Factors(factors(cells, result.hardware, table, common, normal), at)
+        found = np.ones((len(cells), normal.count))
+    else:
+        found = factors(cells, result.hardware, table, common, normal)
+    return Factors(found, np.array(of_kinds, int))
 
 
 def factors(
@@ -289,10 +289,10 @@ def _walk(result: Result, factors: Factors, host: np.ndarray) -> np.ndarray:
     known: dict[tuple[int, int, int], list[_Stretch]] = {}
     ended_s = np.full(len(host), -gap_s)
     host_s = np.zeros(len(host))
-    for item, operators_s in zip(result.repetitions, result.operator_seconds, strict=True):
+    for item, of_spans in zip(result.repetitions, result.kinds.of_spans, strict=True):
         key = (id(item.governed), id(item.host_s), id(item.rows))
         if key not in known:
-            known[key] = _stretches(result, item, operators_s, factors, host, gap_s)
+            known[key] = _stretches(result, item, factors.of_kinds[of_spans], factors.factors, host, gap_s)
         start_s, host_began_s = ended_s, host_s
         for stretch in known[key]:
             ended_s = np.maximum(ended_s + stretch.busy_s, host_s + stretch.late_s)
@@ -309,32 +309,55 @@ def _walk(result: Result, factors: Factors, host: np.ndarray) -> np.ndarray:
 def _stretches(
     result: Result,
     item: Repetition,
-    operators_s: Sequence[float],
-    factors: Factors,
+    of_spans: np.ndarray,
+    factors: np.ndarray,
     host: np.ndarray,
     gap_s: float,
 ) -> list[_Stretch]:
+    """The stretches of a repetition. of_spans: the row of `factors` of each of its spans."""
     seconds = np.array(item.governed.seconds)
     if not item.is_plain:
         # What runs beside the main stream's kernels counts by what the step takes longer for it.
         took_s = item.ran.end_s[-1] - item.ran.start_s[0] + gap_s
         seconds = seconds * (max(took_s - gap_s * len(seconds), 0.0) / max(float(seconds.sum()), _LEAST_S))
-    which = np.empty(len(seconds), int)
-    for (row, begin, end), time_s in zip(item.spans, operators_s, strict=True):
-        which[begin:end] = factors.at[row, size_class(time_s * 1e6)]
+    which = np.repeat(of_spans, [end - begin for _, begin, end in item.spans])
     issue_s = np.array(item.host_s)
-    found = []
     waits = _waits(result, item)
     bounds = list(dict.fromkeys([0, *waits, len(seconds)]))
-    for begin, end in itertools.pairwise(bounds):
+    return [
+        _stretch(seconds[begin:end], which[begin:end], issue_s[begin:end], factors, host, gap_s, end in waits)
+        for begin, end in itertools.pairwise(bounds)
+    ]
+
+
+def _stretch(
+    seconds: np.ndarray,
+    which: np.ndarray,
+    issue_s: np.ndarray,
+    factors: np.ndarray,
+    host: np.ndarray,
+    gap_s: float,
+    waits: bool,
+) -> _Stretch:
+    """Launches between two waits, some at a time: arrays of all of them by draw would go through memory again and again."""
+    ended_s = np.zeros(len(host))
+    latest_s = np.full(len(host), -np.inf)  # of max_i below, so far
+    issued_s = np.cumsum(issue_s)
+    for begin in range(0, len(seconds), _AT_ONCE):
+        some = slice(begin, begin + _AT_ONCE)
         # C_i: the end of launch i if the first starts at 0 and none waits for the host.
-        ends_s = np.cumsum(seconds[begin:end, None] * factors.factors[which[begin:end]] + gap_s, axis=0)
-        issued_s = np.cumsum(issue_s[begin:end])[:, None] * host
+        ends_s = factors[which[some]]
+        ends_s *= seconds[some, None]
+        ends_s += gap_s
+        ends_s[0] += ended_s
+        np.cumsum(ends_s, axis=0, out=ends_s)
         # end_n = C_n + max(end before, max_i (issued_i - C_{i-1} - gap))
-        lead_s = issued_s - gap_s
+        lead_s = issued_s[some, None] * host
+        lead_s[0] -= ended_s
         lead_s[1:] -= ends_s[:-1]
-        found.append(_Stretch(ends_s[-1], ends_s[-1] + lead_s.max(axis=0), issued_s[-1], end in waits))
-    return found
+        np.maximum(latest_s, lead_s.max(axis=0), out=latest_s)
+        ended_s = ends_s[-1]
+    return _Stretch(ended_s, ended_s + (latest_s - gap_s), issued_s[-1] * host, waits)
 
 
 def _waits(result: Result, item: Repetition) -> list[int]:

@@ -61,9 +61,9 @@ def _range(family: str, table: Residuals) -> str:
 def _beyond(result: Result, table: Residuals) -> dict[str, float]:
     """Seconds by family of operators that take longer or shorter than any measured."""
     found: dict[str, float] = {}
-    for item, seconds in zip(result.repetitions, result.operator_seconds, strict=True):
-        for (row, _, _), time_s in zip(item.spans, seconds, strict=True):
-            family = family_of_operator(*result.rows[row])
-            if table.outside(family, time_s * 1e6):
-                found[family] = found.get(family, 0.0) + time_s * item.times
+    same = result.kinds
+    for operator, each_s, times in zip(same.operators, same.seconds, same.times, strict=True):
+        family = family_of_operator(*operator)
+        if table.outside(family, each_s * 1e6):
+            found[family] = found.get(family, 0.0) + each_s * times
     return found

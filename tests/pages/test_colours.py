@@ -7,7 +7,7 @@ import pytest
 
 from simtti.pages.colours import PALETTE, THEME, named, variables
 from simtti.simulator.closed_form import RESOURCES
-from simtti.simulator.result import HOST_IDLE, LAUNCH_GAP
+from simtti.simulator.time_of_run import HOST_IDLE, LAUNCH_GAP
 from simtti.words import BOUNDS
 from simtti.workloads.trace import CATEGORIES
 

@@ -13,7 +13,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from simtti.simulator.kernel import Kernel
-from simtti.simulator.result import HOST_IDLE, LAUNCH_GAP, Result
+from simtti.simulator.result import Result
+from simtti.simulator.time_of_run import HOST_IDLE, LAUNCH_GAP
 from simtti.workloads.trace import Operator
 
 ATTENTION = "Attention"
