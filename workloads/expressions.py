@@ -30,16 +30,17 @@ class NotExact(Exception):  # noqa: N818
 
 @functools.cache
 def monomials(names: tuple[str, ...]) -> tuple[tuple[int, ...], ...]:
-    """The exponents of each product that an expression may have as a term, by degree: each variable once or not at all, and those
-    of attention's scores, in which pixels and frames stand twice."""
-    once = list(itertools.product((0, 1), repeat=len(names)))
-    square = [name in ("height", "width", "frames") for name in names]
-    twice = []
-    for powers_ in once:
-        pixels = [power for power, twofold in zip(powers_, square, strict=True) if twofold]
-        if any(pixels):
-            twice.append(tuple(p * (1 + s) for p, s in zip(powers_, square, strict=True)))
-    return tuple(sorted({*once, *twice}, key=lambda each: (sum(each), [-power for power in each])))
+    """The exponents of each product that an expression may have as a term, by degree: of each variable once or not at all; of frames,
+    and of height and width together, also twice, as attention's scores have them."""
+    most = [2 if name in ("height", "width", "frames") else 1 for name in names]
+    sides = [place for place, name in enumerate(names) if name in ("height", "width")]
+    found = []
+    for exponents in itertools.product(*(range(each + 1) for each in most)):
+        of_sides = {exponents[place] for place in sides}
+        if 2 in of_sides and len(of_sides) > 1:
+            continue
+        found.append(exponents)
+    return tuple(sorted(found, key=lambda each: (sum(each), [-power for power in each])))
 
 
 def powers(names: Sequence[str], values: Sequence[int]) -> list[int]:
@@ -62,6 +63,9 @@ class Basis:
 
     def __init__(self, names: Sequence[str], points: Sequence[Sequence[int]]) -> None:
         self.table = np.array([powers(names, point) for point in points], dtype=np.int64)
+        # Of monomials that are alike at all points, the one of the lowest degree.
+        _, first = np.unique(self.table, axis=1, return_index=True)
+        self.used = [int(each) for each in sorted(first) if self.table[:, each].any()]
         self._solvers: list[tuple[np.ndarray, np.ndarray]] = []
         self._known: dict[tuple[int, ...], Expression | None] = {}
 
@@ -84,7 +88,7 @@ class Basis:
             return values[0]
         exact = np.array(values, dtype=np.int64)
         for terms in range(1, MOST_TERMS + 1):
-            if len(values) <= terms or math.comb(self.table.shape[1], terms) > _MOST_SETS:
+            if len(self.table) <= terms or math.comb(len(self.used), terms) > _MOST_SETS:
                 return None
             sets, solver = self._of(terms)
             coefficients = np.rint(solver @ exact.astype(np.float64))
@@ -99,7 +103,7 @@ class Basis:
         """Sets of so many monomials that the points tell apart, and what gives each one's coefficients."""
         while len(self._solvers) < terms:
             size = len(self._solvers) + 1
-            sets = np.array(list(itertools.combinations(range(self.table.shape[1]), size)))
+            sets = np.array(list(itertools.combinations(self.used, size)))
             scale = self.table.max(axis=0).astype(np.float64)
             scaled = (self.table / np.where(scale > 0, scale, 1))[:, sets].transpose(1, 0, 2)
             fine = np.linalg.matrix_rank(scaled, tol=1e-9) == size

@@ -1,12 +1,13 @@
 """Traces of other shapes from what ships beside the default one: each number of a trace as an expression of batch, size and frames.
 
-    fit(traces, variables)                       # a Scope, from recordings at several shapes of the same operators
-    Shapes.load(path).trace(default, options)    # the trace at that shape, equal to its recording; None where it must be recorded
+    scope = Shapes.load(path).scope_of(options, file)    # None where it must be recorded
+    scope.trace(default, options)                        # the trace at that shape, equal to its recording
 
 A scope is a range of shapes at which a workload issues the same operators: batches of one image and larger ones mostly differ, as layouts
 do. What stands in it: the operators, their tensors as how many tensors ago they were met (so that blocks of a model are alike), and each
-size, stride, byte count, attribute and count of a step as an expression (`expressions`). Every scope was checked at recordings that it was
-not made from, its corners among them (`build_shapes`). Needs no torch.
+size, stride, byte count, attribute and count of a step as an expression (`expressions`). What is done once for each frame is stored once,
+with how often, and its numbers may depend on which turn it is. Every scope was made from recordings (`shape_fit`) and checked at others,
+its corners among them (`build_shapes`). Needs no torch.
 """
 
 from __future__ import annotations
@@ -23,12 +24,13 @@ import pyarrow as pa
 
 from simtti.errors import InputError
 from simtti.files import replacing
-from simtti.workloads.expressions import Basis, Expression, NotExact, at, powers
+from simtti.workloads.expressions import Expression, at, powers
 from simtti.workloads.trace import Operator, Phase, Step, TensorUse, Trace, row_major
 
 VERSION = 1
 _LEVEL = 19  # of zstd's compression
-_NUMBER = "#"  # stands in attributes where a number does
+NUMBER = "#"  # stands in attributes where a whole number does
+INDEX = "index"  # the variable that counts the turns of what is done several times
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class Variable:
 class Scope:
     """The shapes at which a trace is made of the same operators, and those.
 
-    options: those that are fixed. largest: batch x height x width x frames as far as was checked. content: what `_Writer` made.
+    options: those that are fixed. largest: batch x height x width x frames as far as was checked. content: what `shape_fit` made.
     """
 
     options: dict[str, Any]
@@ -77,12 +79,12 @@ class Scope:
     def trace(self, default: Trace, options: Mapping[str, Any]) -> Trace:
         """The trace at these options, with the default one's steps. Its name, weights and versions are the default trace's."""
         names = [one.name for one in self.variables]
-        values = powers(names, [one.value(options[one.name]) for one in self.variables])
+        values = [one.value(options[one.name]) for one in self.variables]
         shape = {name: options[name] for name in names}
         return replace(
             default,
             options={**default.options, **shape},
-            phases=tuple(_Reader(self.content, values).phases()),
+            phases=tuple(_Reader(self.content, names, values).phases()),
         )
 
 
@@ -145,33 +147,10 @@ def path_beside(trace: Path) -> Path:
     return trace.with_suffix(".shapes")
 
 
-def fit(traces: Sequence[Trace], variables: Sequence[Variable]) -> Scope:
-    """The scope of several recordings of a workload, in which these options are free.
-
-    Raises:
-        NotExact: they are not made of the same operators, or a number of theirs follows in no known way.
-    """
-    for name in ("workload", "parameters", "parameter_bytes", "schedule", "provenance"):
-        _alike(name, [getattr(trace, name) for trace in traces])
-    names = [one.name for one in variables]
-    fixed = {name: value for name, value in traces[0].options.items() if name not in names}
-    for trace in traces[1:]:
-        _alike("options", [fixed, {name: trace.options.get(name) for name in fixed}])
-    points = [[one.value(trace.options[one.name]) for one in variables] for trace in traces]
-    content = _Writer(Basis(names, points)).content(traces)
-    return Scope(fixed, tuple(variables), max(volume(trace.options) for trace in traces), content)
+# ---- reading
 
 
-def _alike(what: str, values: Sequence[Any]) -> None:
-    for value in values[1:]:
-        if value != values[0]:
-            raise NotExact(f"{what} differ: {str(values[0])[:200]} and {str(value)[:200]}")
-
-
-# ---- writing
-
-
-class _Ages:
+class Ages:
     """Names tensors by how many were met since: the first time a tensor is met it is 0."""
 
     def __init__(self) -> None:
@@ -188,155 +167,92 @@ class _Ages:
         return tensor
 
 
-class _Table:
-    """Distinct things, numbered as they are met."""
-
-    def __init__(self) -> None:
-        self.numbers: dict[str, int] = {}
-
-    def of(self, thing: Any) -> int:
-        return self.numbers.setdefault(json.dumps(thing, sort_keys=True), len(self.numbers))
-
-    def things(self) -> list[Any]:
-        return [json.loads(text) for text in self.numbers]
-
-
-class _Writer:
-    """Goes through several recordings side by side."""
-
-    def __init__(self, basis: Basis) -> None:
-        self.basis = basis
-        self.modules, self.kinds, self.layouts, self.rows = _Table(), _Table(), _Table(), _Table()
-        self.of_layouts: dict[tuple[tuple[Any, ...], ...], int] = {}
-
-    def content(self, traces: Sequence[Trace]) -> dict[str, Any]:
-        _alike(
-            "phases", [[(phase.name, len(phase.steps)) for phase in trace.phases] for trace in traces]
-        )
-        ages = [_Ages() for _ in traces]
-        phases = [
-            [same[0].name, [self._step(steps, ages) for steps in zip(*(p.steps for p in same), strict=True)]]
-            for same in zip(*(trace.phases for trace in traces), strict=True)
-        ]
-        tables = {"modules": self.modules, "kinds": self.kinds, "layouts": self.layouts, "rows": self.rows}
-        return {"phases": phases, **{name: table.things() for name, table in tables.items()}}
-
-    def _step(self, steps: Sequence[Step], ages: Sequence[_Ages]) -> list[Any]:
-        _alike("operators of a step", [len(step.operators) for step in steps])
-        modules, rows = [], []
-        for same in zip(*(step.operators for step in steps), strict=True):
-            modules.append(self.modules.of(same[0].module))
-            rows.append(self._row(same, ages))
-        return [self.basis.fit([step.count for step in steps]), modules, rows]
-
-    def _row(self, same: Sequence[Operator], ages: Sequence[_Ages]) -> int:
-        kinds = [_kind(operator, age) for operator, age in zip(same, ages, strict=True)]
-        _alike("operators", kinds)
-        numbers = [_numbers(operator.attributes) for operator in same]
-        layouts = [
-            self._layout(uses) for uses in zip(*((*one.inputs, *one.outputs) for one in same), strict=True)
-        ]
-        return self.rows.of(
-            [self.kinds.of(kinds[0][1:]), [self.basis.fit(each) for each in zip(*numbers, strict=True)], layouts]
-        )
-
-    def _layout(self, uses: Sequence[TensorUse]) -> int:
-        key = tuple((use.shape, use.strides, use.storage_bytes, use.dtype, use.role) for use in uses)
-        if key not in self.of_layouts:
-            plain = all(use.strides == row_major(use.shape) for use in uses)
-            shape, strides = (
-                [self.basis.fit(each) for each in zip(*numbers, strict=True)]
-                for numbers in ([use.shape for use in uses], [use.strides for use in uses])
-            )
-            nbytes = self.basis.fit([use.storage_bytes for use in uses])
-            self.of_layouts[key] = self.layouts.of(
-                [uses[0].dtype, shape, None if plain else strides, nbytes, uses[0].role]
-            )
-        return self.of_layouts[key]
-
-
-def _kind(operator: Operator, ages: _Ages) -> list[Any]:
-    """All of an operator but its numbers."""
-    inputs, outputs = (
-        [[ages.of(use.tensor), use.dtype, use.role, len(use.shape)] for use in uses]
-        for uses in (operator.inputs, operator.outputs)
-    )
-    return [
-        operator.module, operator.op, operator.category, operator.is_view, _skeleton(operator.attributes),
-        [use[0] for use in inputs], [use[0] for use in outputs], [ages.of(each) for each in operator.released],
-        [use[1:] for use in (*inputs, *outputs)],
-    ]  # fmt: skip
-
-
-def _skeleton(value: Any) -> Any:
-    """An attribute with its whole numbers left out."""
-    if isinstance(value, dict):
-        return {name: _skeleton(each) for name, each in value.items()}
-    if isinstance(value, list):
-        return [_skeleton(each) for each in value]
-    return _NUMBER if type(value) is int else value
-
-
-def _numbers(value: Any) -> list[int]:
-    """The whole numbers of an attribute, in the order in which `_filled` takes them."""
-    if isinstance(value, dict):
-        value = [value[name] for name in sorted(value)]
-    if isinstance(value, list):
-        return [number for each in value for number in _numbers(each)]
-    return [value] if type(value) is int else []
-
-
-# ---- reading
-
-
-def _filled(skeleton: Any, numbers: Iterator[int]) -> Any:
+def filled(skeleton: Any, numbers: Iterator[int]) -> Any:
+    """An attribute whose whole numbers were left out, with these."""
     if isinstance(skeleton, dict):
-        return {name: _filled(skeleton[name], numbers) for name in sorted(skeleton)}
+        return {name: filled(skeleton[name], numbers) for name in sorted(skeleton)}
     if isinstance(skeleton, list):
-        return [_filled(each, numbers) for each in skeleton]
-    return next(numbers) if skeleton == _NUMBER else skeleton
+        return [filled(each, numbers) for each in skeleton]
+    return next(numbers) if skeleton == NUMBER else skeleton
 
 
 class _Reader:
-    """Makes a scope's operators where the monomials have these values."""
+    """Makes a scope's operators where its variables have these values."""
 
-    def __init__(self, content: Mapping[str, Any], values: Sequence[int]) -> None:
-        self.content, self.values = content, values
-        self.layouts = [self._layout(each) for each in content["layouts"]]
-        self.rows = [self._row(*each) for each in content["rows"]]
-        self.uses: dict[tuple[int, int], TensorUse] = {}
-        self.ages = _Ages()
+    def __init__(self, content: Mapping[str, Any], names: Sequence[str], values: Sequence[int]) -> None:
+        self.content, self.names, self.point = content, (*names, INDEX), values
+        self.ages = Ages()
+        self.uses: dict[tuple[int, Any], TensorUse] = {}
+        self.turns: list[_Turn] = []
+
+    def turn(self, index: int) -> _Turn:
+        while len(self.turns) <= index:
+            values = powers(self.names, (*self.point, len(self.turns)))
+            self.turns.append(_Turn(self.content, values, len(self.turns)))
+        return self.turns[index]
 
     def phases(self) -> Iterator[Phase]:
         for name, steps in self.content["phases"]:
             found = []
-            for number, (count, modules, rows) in enumerate(steps):
-                operators = tuple(self._operators(name, number, modules, rows))
-                found.append(Step(at(count, self.values), operators))
+            for number, (count, stretches) in enumerate(steps):
+                rows = [row for stretch in stretches for row in self._rows(*stretch)]
+                operators = [self._operator(name, number, place, *row) for place, row in enumerate(rows)]
+                found.append(Step(self._times(count), tuple(operators)))
             yield Phase(name, tuple(found))
 
-    def _operators(self, phase: str, step: int, modules: list[int], rows: list[int]) -> Iterator[Operator]:
-        names = self.content["modules"]
-        for position, (module, number) in enumerate(zip(modules, rows, strict=True)):
-            (op, category, is_view, _, inputs, outputs, released, _), attributes, layouts = self.rows[number]
-            uses = [self._use(age, layout) for age, layout in zip((*inputs, *outputs), layouts, strict=True)]
-            yield Operator(
-                phase, step, position, names[module], op, category, tuple(uses[: len(inputs)]),
-                tuple(uses[len(inputs) :]), attributes, is_view, tuple(self.ages.tensor(age) for age in released),
-            )  # fmt: skip
+    def _times(self, count: Expression) -> int:
+        return at(count, self.turn(0).values)
 
-    def _use(self, age: int, layout: int) -> TensorUse:
-        key = self.ages.tensor(age), layout
-        if key not in self.uses:
-            self.uses[key] = TensorUse(key[0], *self.layouts[layout])
-        return self.uses[key]
+    def _rows(self, times: Expression, modules: list[int], rows: list[int]) -> Iterator[tuple[_Turn, int, int]]:
+        for index in range(self._times(times)):
+            turn = self.turn(index)
+            for module, row in zip(modules, rows, strict=True):
+                yield turn, module, row
 
-    def _row(self, kind: int, numbers: list[Expression], layouts: list[int]) -> tuple[Any, Any, list[int]]:
-        found = self.content["kinds"][kind]
-        return found, _filled(found[3], iter([at(each, self.values) for each in numbers])), layouts
+    def _operator(self, phase: str, step: int, position: int, turn: _Turn, module: int, row: int) -> Operator:
+        (op, category, is_view), attributes, inputs, outputs, released = turn.row(row)
+        return Operator(
+            phase, step, position, self.content["modules"][module], op, category, tuple(self._uses(turn, inputs)),
+            tuple(self._uses(turn, outputs)), attributes, is_view,
+            tuple(self.ages.tensor(at(age, here.values)) for age, here in self._each(turn, released)),
+        )  # fmt: skip
 
-    def _layout(self, stored: list[Any]) -> tuple[Any, ...]:
-        dtype, shape, strides, nbytes, role = stored
-        sizes = tuple(at(each, self.values) for each in shape)
-        steps = row_major(sizes) if strides is None else tuple(at(each, self.values) for each in strides)
-        return sizes, steps, dtype, at(nbytes, self.values), role
+    def _uses(self, turn: _Turn, operands: list[Any]) -> Iterator[TensorUse]:
+        for (age, layout), here in self._each(turn, operands):
+            key = self.ages.tensor(at(age, here.values)), (here.index, layout)
+            if key not in self.uses:
+                self.uses[key] = TensorUse(key[0], *here.layout(layout))
+            yield self.uses[key]
+
+    def _each(self, turn: _Turn, entries: list[Any]) -> Iterator[tuple[Any, _Turn]]:
+        """The entries of an operator, those that stand for several as often as they do."""
+        for entry in entries:
+            if isinstance(entry, dict):
+                yield from ((entry["each"], self.turn(index)) for index in range(self._times(entry["times"])))
+            else:
+                yield entry, turn
+
+
+class _Turn:
+    """A scope's layouts and rows where the monomials have these values."""
+
+    def __init__(self, content: Mapping[str, Any], values: Sequence[int], index: int) -> None:
+        self.content, self.values, self.index = content, values, index
+        self.layouts: dict[int, tuple[Any, ...]] = {}
+        self.rows: dict[int, Any] = {}
+
+    def layout(self, number: int) -> tuple[Any, ...]:
+        if number not in self.layouts:
+            dtype, shape, strides, nbytes, role = self.content["layouts"][number]
+            sizes = tuple(at(each, self.values) for each in shape)
+            steps = row_major(sizes) if strides is None else tuple(at(each, self.values) for each in strides)
+            self.layouts[number] = sizes, steps, dtype, at(nbytes, self.values), role
+        return self.layouts[number]
+
+    def row(self, number: int) -> Any:
+        if number not in self.rows:
+            kind, numbers, *entries = self.content["rows"][number]
+            *call, skeleton = self.content["kinds"][kind]
+            attributes = filled(skeleton, iter([at(each, self.values) for each in numbers]))
+            self.rows[number] = (call, attributes, *entries)
+        return self.rows[number]

@@ -1,0 +1,289 @@
+"""A scope (`shapes`) from recordings at several of its shapes: what they have in common, and their numbers as expressions.
+
+Where a step, or an operator's operands, are more at one shape than at another, something in them is done once for each frame: the longest
+shows what repeats, the first and the last time aside, and the others are read so.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from simtti.workloads.expressions import Basis, Expression, NotExact
+from simtti.workloads.shapes import INDEX, NUMBER, Ages, Scope, Variable, volume
+from simtti.workloads.trace import Operator, Step, TensorUse, Trace, row_major
+
+_LONGEST_TURN = 60  # operators that are done together once a frame
+_FEWEST_TURNS = 4  # of the longest recording, the first and the last among them
+
+
+def fit(traces: Sequence[Trace], variables: Sequence[Variable]) -> Scope:
+    """The scope of several recordings of a workload, in which these options are free.
+
+    Raises:
+        NotExact: they are not made of the same operators, or a number of theirs follows in no known way.
+    """
+    for name in ("workload", "parameters", "parameter_bytes", "schedule", "provenance"):
+        _alike(name, [getattr(trace, name) for trace in traces])
+    names = [one.name for one in variables]
+    fixed = {name: value for name, value in traces[0].options.items() if name not in names}
+    for trace in traces[1:]:
+        _alike("options", [fixed, {name: trace.options.get(name) for name in fixed}])
+    points = [tuple(one.value(trace.options[one.name]) for one in variables) for trace in traces]
+    content = _Writer(names, points).content(traces)
+    return Scope(fixed, tuple(variables), max(volume(trace.options) for trace in traces), content)
+
+
+def _alike(what: str, values: Sequence[Any]) -> None:
+    for value in values[1:]:
+        if value != values[0]:
+            raise NotExact(f"{what} differ: {str(values[0])[:300]} and {str(value)[:300]}")
+
+
+@dataclass(frozen=True)
+class _Aged:
+    """An operator with its tensors' ages."""
+
+    operator: Operator
+    inputs: tuple[tuple[int, TensorUse], ...]
+    outputs: tuple[tuple[int, TensorUse], ...]
+    released: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class _Stretch:
+    """Part of several sequences: what each has the same number of, or is so many turns of something.
+
+    places: of each element of a turn, what stands there: of each sequence and turn. times: turns of each sequence; None where it is one.
+    """
+
+    places: list[list[Any]]
+    times: list[int] | None = None
+
+
+class _Table:
+    """Distinct things, numbered as they are met."""
+
+    def __init__(self) -> None:
+        self.numbers: dict[str, int] = {}
+
+    def of(self, thing: Any) -> int:
+        return self.numbers.setdefault(json.dumps(thing, sort_keys=True), len(self.numbers))
+
+    def things(self) -> list[Any]:
+        return [json.loads(text) for text in self.numbers]
+
+
+class _Writer:
+    """Goes through several recordings side by side."""
+
+    def __init__(self, names: Sequence[str], points: Sequence[tuple[int, ...]]) -> None:
+        self.names, self.points = (*names, INDEX), points
+        self.once = Basis(self.names, [(*point, 0) for point in points])
+        self.bases: dict[tuple[int, ...], Basis] = {}
+        self.modules, self.kinds, self.layouts, self.rows = _Table(), _Table(), _Table(), _Table()
+        self.of_layouts: dict[Any, int] = {}
+
+    def content(self, traces: Sequence[Trace]) -> dict[str, Any]:
+        _alike("phases", [[(phase.name, len(phase.steps)) for phase in trace.phases] for trace in traces])
+        ages = [Ages() for _ in traces]
+        phases = [
+            [same[0].name, [self._step(steps, ages) for steps in zip(*(p.steps for p in same), strict=True)]]
+            for same in zip(*(trace.phases for trace in traces), strict=True)
+        ]
+        tables = {"modules": self.modules, "kinds": self.kinds, "layouts": self.layouts, "rows": self.rows}
+        return {"phases": phases, **{name: table.things() for name, table in tables.items()}}
+
+    def _basis(self, stretch: _Stretch) -> Basis:
+        if stretch.times is None:
+            return self.once
+        key = tuple(stretch.times)
+        if key not in self.bases:
+            points = [
+                (*point, index)
+                for point, times in zip(self.points, key, strict=True)
+                for index in range(times)
+            ]
+            self.bases[key] = Basis(self.names, points)
+        return self.bases[key]
+
+    def _step(self, steps: Sequence[Step], ages: Sequence[Ages]) -> list[Any]:
+        aged = [
+            [_aged(operator, of) for operator in step.operators] for step, of in zip(steps, ages, strict=True)
+        ]
+        written = []
+        for stretch in _stretches(aged, lambda one: _kind(one.operator)):
+            basis = self._basis(stretch)
+            modules = [self.modules.of(same[0].operator.module) for same in stretch.places]
+            rows = [self._row(same, basis) for same in stretch.places]
+            written.append([self._times(stretch), modules, rows])
+        return [self.once.fit([step.count for step in steps]), written]
+
+    def _times(self, stretch: _Stretch) -> Expression:
+        return 1 if stretch.times is None else self.once.fit(stretch.times)
+
+    def _row(self, same: Sequence[_Aged], basis: Basis) -> int:
+        kinds = [_kind(one.operator) for one in same]
+        _alike("operators", kinds)
+        numbers = [_numbers(one.operator.attributes) for one in same]
+        entries = [
+            self._entries([getattr(one, name) for one in same], basis) for name in ("inputs", "outputs")
+        ]
+        released = self._entries([[(age, None) for age in one.released] for one in same], basis)
+        return self.rows.of(
+            [self.kinds.of(kinds[0][1:]), [basis.fit(each) for each in zip(*numbers, strict=True)], *entries, released]
+        )
+
+    def _entries(self, lists: Sequence[Sequence[tuple[int, TensorUse | None]]], basis: Basis) -> list[Any]:
+        """Operands as [age, layout], or only ages."""
+        written: list[Any] = []
+        for stretch in _stretches(lists, _kind_of_entry):
+            if stretch.times is not None and basis is not self.once:
+                raise NotExact("what is done once a frame has as many operands as frames")
+            of = self._basis(stretch) if stretch.times is not None else basis
+            for same in stretch.places:
+                age = of.fit([each[0] for each in same])
+                entry = age if same[0][1] is None else [age, self._layout([each[1] for each in same], of)]
+                written.append(
+                    entry if stretch.times is None else {"each": entry, "times": self._times(stretch)}
+                )
+        return written
+
+    def _layout(self, uses: Sequence[TensorUse], basis: Basis) -> int:
+        key = id(basis), tuple((use.shape, use.strides, use.storage_bytes, use.dtype, use.role) for use in uses)
+        if key not in self.of_layouts:
+            plain = all(use.strides == row_major(use.shape) for use in uses)
+            shape, strides = (
+                [basis.fit(each) for each in zip(*numbers, strict=True)]
+                for numbers in ([use.shape for use in uses], [use.strides for use in uses])
+            )
+            nbytes = basis.fit([use.storage_bytes for use in uses])
+            self.of_layouts[key] = self.layouts.of(
+                [uses[0].dtype, shape, None if plain else strides, nbytes, uses[0].role]
+            )
+        return self.of_layouts[key]
+
+
+# ---- what repeats
+
+
+def _stretches(sequences: Sequence[Sequence[Any]], kind: Callable[[Any], Any]) -> list[_Stretch]:
+    """Sequences side by side; those of other lengths by what repeats in the longest.
+
+    Raises:
+        NotExact: they are not the same.
+    """
+    names = _Table()
+    kinds = [[names.of(kind(each)) for each in sequence] for sequence in sequences]
+    if len({len(each) for each in kinds}) == 1:
+        for place, same in enumerate(zip(*kinds, strict=True)):
+            _alike(f"operators {place}", [kind(each[place]) for each in sequences] if len({*same}) > 1 else [])
+        return [_Stretch([list(same) for same in zip(*sequences, strict=True)])] if kinds[0] else []
+    places = [0] * len(sequences)
+    found: list[_Stretch] = []
+    for pattern, repeats in _pattern(max(kinds, key=len)):
+        times = [1] * len(kinds)
+        for number, sequence in enumerate(kinds):
+            start = places[number]
+            turns = _turns(sequence, start, pattern)
+            if turns < (2 if repeats else 1):
+                raise NotExact(f"operators differ at {start} of {len(sequence)}")
+            times[number] = turns - 1 if repeats else 1  # the last is written out
+            places[number] += times[number] * len(pattern)
+        starts = [place - count * len(pattern) for place, count in zip(places, times, strict=True)]
+        found.append(
+            _Stretch(
+                [
+                    [
+                        sequence[start + turn * len(pattern) + offset]
+                        for sequence, start, count in zip(sequences, starts, times, strict=True)
+                        for turn in range(count)
+                    ]
+                    for offset in range(len(pattern))
+                ],
+                times if repeats else None,
+            )
+        )
+    if places != [len(each) for each in kinds]:
+        raise NotExact(f"operators differ: {places} of {[len(each) for each in kinds]} are the same")
+    return found
+
+
+def _pattern(kinds: Sequence[int]) -> list[tuple[Sequence[int], bool]]:
+    """A sequence as stretches: those that stand once, and those that stand several times, without their first and last time."""
+    found: list[tuple[Sequence[int], bool]] = []
+    once: list[int] = []
+    place = 0
+    while place < len(kinds):
+        period, turns = _repeated(kinds, place)
+        if turns < _FEWEST_TURNS:
+            once.append(kinds[place])
+            place += 1
+            continue
+        pattern = kinds[place : place + period]
+        found += [([*once, *pattern], False), (pattern, True)]
+        once = []
+        place += (turns - 1) * period
+        once += pattern
+        place += period
+    return [*found, (once, False)] if once else found
+
+
+def _repeated(kinds: Sequence[int], place: int) -> tuple[int, int]:
+    """The shortest period in which a sequence goes on from a place, and how often."""
+    for period in range(1, _LONGEST_TURN + 1):
+        turns = _turns(kinds, place, kinds[place : place + period])
+        if turns >= _FEWEST_TURNS:
+            return period, turns
+    return 1, 1
+
+
+def _turns(kinds: Sequence[int], place: int, pattern: Sequence[int]) -> int:
+    """How often a pattern follows itself from a place."""
+    turns = 0
+    while kinds[place : place + len(pattern)] == pattern:
+        turns += 1
+        place += len(pattern)
+    return turns
+
+
+# ---- an operator's parts
+
+
+def _aged(operator: Operator, ages: Ages) -> _Aged:
+    inputs, outputs = (
+        tuple((ages.of(use.tensor), use) for use in uses) for uses in (operator.inputs, operator.outputs)
+    )
+    return _Aged(operator, inputs, outputs, tuple(ages.of(each) for each in operator.released))
+
+
+def _kind(operator: Operator) -> list[Any]:
+    """What must be the same for operators to be counterparts, but for their operands."""
+    return [
+        operator.module, operator.op, operator.category, operator.is_view, _skeleton(operator.attributes)
+    ]  # fmt: skip
+
+
+def _kind_of_entry(entry: tuple[int, TensorUse | None]) -> list[Any]:
+    use = entry[1]
+    return [] if use is None else [use.dtype, use.role, len(use.shape)]
+
+
+def _skeleton(value: Any) -> Any:
+    """An attribute with its whole numbers left out."""
+    if isinstance(value, dict):
+        return {name: _skeleton(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_skeleton(each) for each in value]
+    return NUMBER if type(value) is int else value
+
+
+def _numbers(value: Any) -> list[int]:
+    """The whole numbers of an attribute, in the order in which `shapes.filled` takes them."""
+    if isinstance(value, dict):
+        value = [value[name] for name in sorted(value)]
+    if isinstance(value, list):
+        return [number for each in value for number in _numbers(each)]
+    return [value] if type(value) is int else []
