@@ -36,10 +36,35 @@ def fit(traces: Sequence[Trace], variables: Sequence[Variable]) -> Scope:
     return Scope(fixed, tuple(variables), max(volume(trace.options) for trace in traces), content)
 
 
+class OtherOperators(NotExact):
+    """At one of the shapes a trace is made of other operators than at another."""
+
+
+def alike(traces: Sequence[Trace], variables: Sequence[Variable]) -> None:
+    """Whether recordings are made of the same operators, whatever their numbers.
+
+    Raises:
+        OtherOperators: they are not; the message says which differ.
+    """
+    names = [one.name for one in variables]
+    points = [tuple(one.value(trace.options[one.name]) for one in variables) for trace in traces]
+    _Writer(names, points, _Anything).content(traces)
+
+
+class _Anything:
+    """Takes any numbers, where only operators are compared."""
+
+    def __init__(self, names: Sequence[str], points: Sequence[Sequence[int]]) -> None:
+        pass
+
+    def fit(self, values: Sequence[int]) -> Expression:
+        return 0
+
+
 def _alike(what: str, values: Sequence[Any]) -> None:
     for value in values[1:]:
         if value != values[0]:
-            raise NotExact(f"{what} differ: {str(values[0])[:300]} and {str(value)[:300]}")
+            raise OtherOperators(f"{what} differ: {str(values[0])[:300]} and {str(value)[:300]}")
 
 
 @dataclass(frozen=True)
@@ -79,10 +104,12 @@ class _Table:
 class _Writer:
     """Goes through several recordings side by side."""
 
-    def __init__(self, names: Sequence[str], points: Sequence[tuple[int, ...]]) -> None:
-        self.names, self.points = (*names, INDEX), points
-        self.once = Basis(self.names, [(*point, 0) for point in points])
-        self.bases: dict[tuple[int, ...], Basis] = {}
+    def __init__(
+        self, names: Sequence[str], points: Sequence[tuple[int, ...]], basis: type[Basis] | type[_Anything] = Basis
+    ) -> None:
+        self.names, self.points, self.basis = (*names, INDEX), points, basis
+        self.once = basis(self.names, [(*point, 0) for point in points])
+        self.bases: dict[tuple[int, ...], Basis | _Anything] = {}
         self.modules, self.kinds, self.layouts, self.rows = _Table(), _Table(), _Table(), _Table()
         self.of_layouts: dict[Any, int] = {}
 
@@ -96,7 +123,7 @@ class _Writer:
         tables = {"modules": self.modules, "kinds": self.kinds, "layouts": self.layouts, "rows": self.rows}
         return {"phases": phases, **{name: table.things() for name, table in tables.items()}}
 
-    def _basis(self, stretch: _Stretch) -> Basis:
+    def _basis(self, stretch: _Stretch) -> Basis | _Anything:
         if stretch.times is None:
             return self.once
         key = tuple(stretch.times)
@@ -106,7 +133,7 @@ class _Writer:
                 for point, times in zip(self.points, key, strict=True)
                 for index in range(times)
             ]
-            self.bases[key] = Basis(self.names, points)
+            self.bases[key] = self.basis(self.names, points)
         return self.bases[key]
 
     def _step(self, steps: Sequence[Step], ages: Sequence[Ages]) -> list[Any]:
@@ -124,7 +151,7 @@ class _Writer:
     def _times(self, stretch: _Stretch) -> Expression:
         return 1 if stretch.times is None else self.once.fit(stretch.times)
 
-    def _row(self, same: Sequence[_Aged], basis: Basis) -> int:
+    def _row(self, same: Sequence[_Aged], basis: Basis | _Anything) -> int:
         kinds = [_kind(one.operator) for one in same]
         _alike("operators", kinds)
         numbers = [_numbers(one.operator.attributes) for one in same]
@@ -136,22 +163,39 @@ class _Writer:
             [self.kinds.of(kinds[0][1:]), [basis.fit(each) for each in zip(*numbers, strict=True)], *entries, released]
         )
 
-    def _entries(self, lists: Sequence[Sequence[tuple[int, TensorUse | None]]], basis: Basis) -> list[Any]:
-        """Operands as [age, layout], or only ages."""
-        written: list[Any] = []
-        for stretch in _stretches(lists, _kind_of_entry):
-            if stretch.times is not None and basis is not self.once:
-                raise NotExact("what is done once a frame has as many operands as frames")
-            of = self._basis(stretch) if stretch.times is not None else basis
-            for same in stretch.places:
-                age = of.fit([each[0] for each in same])
-                entry = age if same[0][1] is None else [age, self._layout([each[1] for each in same], of)]
-                written.append(
-                    entry if stretch.times is None else {"each": entry, "times": self._times(stretch)}
-                )
-        return written
+    def _entries(
+        self, lists: Sequence[Sequence[tuple[int, TensorUse | None]]], basis: Basis | _Anything
+    ) -> list[Any]:
+        """Operands as [age, layout], or only ages. Where some are more than others, one stands for several, at whatever place fits."""
+        fewest = min(map(len, lists))
+        more = [len(each) - fewest for each in lists]
+        if not any(more):
+            return [self._entry(same, basis) for same in zip(*lists, strict=True)]
+        if basis is not self.once:
+            raise OtherOperators("what is done once a frame has as many operands as frames")
+        several = _Stretch([], more)
+        failed: NotExact | None = None
+        for place in range(fewest, -1, -1):
+            each = [entry for one, count in zip(lists, more, strict=True) for entry in one[place : place + count]]
+            after = [one[place + count :] for one, count in zip(lists, more, strict=True)]
+            try:
+                return [
+                    *(self._entry(same, basis) for same in zip(*(one[:place] for one in lists), strict=True)),
+                    {"each": self._entry(each, self._basis(several)), "times": self._times(several)},
+                    *(self._entry(same, basis) for same in zip(*after, strict=True)),
+                ]
+            except NotExact as reason:
+                failed = reason
+        assert failed is not None
+        raise failed
 
-    def _layout(self, uses: Sequence[TensorUse], basis: Basis) -> int:
+    def _entry(self, same: Sequence[tuple[int, TensorUse | None]], basis: Basis | _Anything) -> Any:
+        age = basis.fit([each[0] for each in same])
+        uses = [each[1] for each in same if each[1] is not None]
+        return [age, self._layout(uses, basis)] if uses else age
+
+    def _layout(self, uses: Sequence[TensorUse], basis: Basis | _Anything) -> int:
+        _alike("operands", [(use.dtype, use.role, len(use.shape)) for use in uses])
         key = id(basis), tuple((use.shape, use.strides, use.storage_bytes, use.dtype, use.role) for use in uses)
         if key not in self.of_layouts:
             plain = all(use.strides == row_major(use.shape) for use in uses)
@@ -173,7 +217,7 @@ def _stretches(sequences: Sequence[Sequence[Any]], kind: Callable[[Any], Any]) -
     """Sequences side by side; those of other lengths by what repeats in the longest.
 
     Raises:
-        NotExact: they are not the same.
+        OtherOperators: they are not the same.
     """
     names = _Table()
     kinds = [[names.of(kind(each)) for each in sequence] for sequence in sequences]
@@ -188,8 +232,8 @@ def _stretches(sequences: Sequence[Sequence[Any]], kind: Callable[[Any], Any]) -
         for number, sequence in enumerate(kinds):
             start = places[number]
             turns = _turns(sequence, start, pattern)
-            if turns < (2 if repeats else 1):
-                raise NotExact(f"operators differ at {start} of {len(sequence)}")
+            if turns < 1:
+                raise OtherOperators(f"operators differ at {start} of {len(sequence)}")
             times[number] = turns - 1 if repeats else 1  # the last is written out
             places[number] += times[number] * len(pattern)
         starts = [place - count * len(pattern) for place, count in zip(places, times, strict=True)]
@@ -207,7 +251,7 @@ def _stretches(sequences: Sequence[Sequence[Any]], kind: Callable[[Any], Any]) -
             )
         )
     if places != [len(each) for each in kinds]:
-        raise NotExact(f"operators differ: {places} of {[len(each) for each in kinds]} are the same")
+        raise OtherOperators(f"operators differ: {places} of {[len(each) for each in kinds]} are the same")
     return found
 
 
@@ -264,11 +308,6 @@ def _kind(operator: Operator) -> list[Any]:
     return [
         operator.module, operator.op, operator.category, operator.is_view, _skeleton(operator.attributes)
     ]  # fmt: skip
-
-
-def _kind_of_entry(entry: tuple[int, TensorUse | None]) -> list[Any]:
-    use = entry[1]
-    return [] if use is None else [use.dtype, use.role, len(use.shape)]
 
 
 def _skeleton(value: Any) -> Any:

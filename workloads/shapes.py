@@ -53,6 +53,11 @@ class Variable:
     def value(self, option: int) -> int:
         return (option - self.origin) // self.unit
 
+    def nearest(self, wanted: float) -> int:
+        """The option nearest to a number, of those that there are."""
+        steps = max(1, round((wanted - self.origin) / self.unit))
+        return min(max(self.origin + steps * self.unit, self.least), self.most)
+
 
 @dataclass(frozen=True)
 class Scope:
