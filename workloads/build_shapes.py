@@ -20,7 +20,7 @@ from simtti.workloads import trace_cache
 from simtti.workloads.catalogue import WORKLOADS, Workload, find
 from simtti.workloads.expressions import NotExact
 from simtti.workloads.record import record_workload, shipped
-from simtti.workloads.shape_fit import alike, fit
+from simtti.workloads.shape_fit import OtherOperators, alike, fit
 from simtti.workloads.shapes import Scope, Shapes, Variable, hash_of, path_beside, volume
 from simtti.workloads.trace import Trace
 
@@ -42,22 +42,33 @@ def build(name: str, recorded: Recorder) -> Shapes | None:
     default = Trace.load(shipped(workload))
     if default.options.get("batch") != 1:
         return None
-    groups = [
-        group for group in (SIDES, ("frames",)) if set(group) <= {*default.options} and not workload.sizes
-    ]
+    # Tiles are as many, and those at the edges as large, as a size leaves them: no sum of products.
+    sized = not workload.sizes and "tiled" not in (workload.own_vae or "")
+    groups = [group for group in (*([SIDES] if sized else []), ("frames",)) if set(group) <= {*default.options}]
     scopes: list[Scope] = []
     for points in (ONE, MANY):
         done: list[set[str]] = []
         for free in _together(groups):
             if any(set(free) <= each for each in done) or (points is ONE and not free):
                 continue
-            try:
-                scopes.append(_scope(workload, default, points, free, recorded))
-            except NotExact as reason:
-                print(f"{name}, batch {points[0][0]} and {' and '.join(free) or 'more'}: {reason}"[:300], flush=True)
-            else:
-                done.append({*free})
+            # Where half of a size is taken, that of even ones only follows.
+            for coarser in (1, 2) if SIDES[0] in free else (1,):
+                try:
+                    scopes.append(_scope(workload, default, points, free, coarser, recorded))
+                except OtherOperators as reason:
+                    _say(name, points, free, reason)
+                    break
+                except NotExact as reason:
+                    _say(name, points, free, reason)
+                else:
+                    done.append({*free})
+                    break
     return Shapes(hash_of(shipped(workload)), tuple(scopes)) if scopes else None
+
+
+def _say(name: str, points: Sequence[tuple[float, ...]], free: tuple[str, ...], reason: NotExact) -> None:
+    what = " and ".join((f"batch {'1' if points is ONE else 'above 1'}", *free))
+    print(f"{name}, {what}: {reason}"[:300], flush=True)
 
 
 def _together(groups: Sequence[tuple[str, ...]]) -> Iterator[tuple[str, ...]]:
@@ -73,19 +84,20 @@ def _scope(
     default: Trace,
     points: Sequence[tuple[float, ...]],
     free: tuple[str, ...],
+    coarser: int,
     recorded: Recorder,
 ) -> Scope:
-    """The scope in which these options are free.
+    """The scope in which these options are free, sides in steps of `coarser` times what the workload takes.
 
     Raises:
         NotExact: there is none.
     """
-    variables = [_variable(workload, name) for name in (*(("batch",) if points is MANY else ()), *free)]
+    variables = [_variable(workload, name, coarser) for name in (*(("batch",) if points is MANY else ()), *free)]
     traces = [default] if points is ONE else []
     failed = "too few shapes"
     for shape in _shapes(variables, default, points):
         traces.append(recorded(workload, {**default.options, **shape}))
-        alike(traces, variables)
+        alike([traces[0], traces[-1]], variables)
         if len(traces) < max(_FEWEST, len(variables) + 2):
             continue
         try:
@@ -124,7 +136,7 @@ def _shapes(
     return shapes
 
 
-def _variable(workload: Workload, name: str) -> Variable:
+def _variable(workload: Workload, name: str, coarser: int) -> Variable:
     """An option as a variable, with all that the workload takes."""
     if name == "batch":
         return Variable(name, 2, 2**20)
@@ -132,7 +144,7 @@ def _variable(workload: Workload, name: str) -> Variable:
         multiple = workload.frame_multiple
         return Variable(name, 1, workload.max_frames or 2**20, multiple, int(multiple > 1))
     # A UNet halves the latent image up to three times; where a side does not divide by that, it is padded on the way.
-    unit = max(workload.size_multiple, 64 if "UNet" in workload.architecture else 1)
+    unit = max(workload.size_multiple, 64 if "UNet" in workload.architecture else 1) * coarser
     return Variable(name, unit, (workload.max_size or 2**20) // unit * unit, unit)
 
 

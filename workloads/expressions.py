@@ -88,7 +88,7 @@ class Basis:
             return values[0]
         exact = np.array(values, dtype=np.int64)
         for terms in range(1, MOST_TERMS + 1):
-            if len(self.table) <= terms or math.comb(len(self.used), terms) > _MOST_SETS:
+            if len(self.table) <= terms or not 0 < math.comb(len(self.used), terms) <= _MOST_SETS:
                 return None
             sets, solver = self._of(terms)
             coefficients = np.rint(solver @ exact.astype(np.float64))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from simtti.errors import InputError
-from simtti.workloads import batches, models, own, trace_cache
+from simtti.workloads import models, own, shapes, trace_cache
 from simtti.workloads.catalogue import Options, Workload, find
 from simtti.workloads.named import is_file, trace_of_file
 from simtti.workloads.recording import Recording
@@ -44,34 +44,37 @@ def workload_trace(name: str, *, kept_in: Path | None = None, **options: Any) ->
 
 
 def _shipped_with(workload: Workload, wanted: dict[str, Any]) -> Trace | None:
-    """The shipped trace with these options, where it can be had from it: with other steps, at another batch.
+    """The shipped trace with these options, where it can be had from what ships: with other steps, at another shape.
 
-    Not where its steps differ one from another, nor where what happens at another batch is not known: those are recorded.
+    None where its steps differ one from another, and where what happens at another shape is not known: those are recorded.
     """
     path = shipped(workload)
-    defaults = workload.defaults.given()
-    if {**defaults, **_scaled(wanted)} != wanted or not path.exists():
+    if not path.exists():
         return None
+    defaults = workload.defaults.given()
+    at_default_steps = {**wanted, **{name: value for name, value in defaults.items() if name == "steps"}}
     trace = Trace.load(path)
-    batch = wanted["batch"]
-    if batch != trace.options["batch"]:
-        beside = batches.path_beside(path)
-        found = batches.Batches.load(beside) if beside.exists() else None
-        if found is None or not found.reaches(batch, path):
+    if at_default_steps != defaults:
+        beside = shapes.path_beside(path)
+        scope = shapes.Shapes.load(beside).scope_of(at_default_steps, path) if beside.exists() else None
+        if scope is None:
             return None
-        trace = found.trace(trace, batch)
+        default, trace = trace, scope.trace(trace, at_default_steps)
+        if trace.options != wanted and _counts(trace) != _counts(default):
+            return None  # a loop that is run several times: what so many steps are here, only a recording says
     if trace.options == wanted:
         return trace
     return trace.with_steps(wanted["steps"], workload.turns) if trace.schedule else None
 
 
+def _counts(trace: Trace) -> list[list[int]]:
+    """Of the phases that the option `steps` stretches, how often each step is run."""
+    return [[step.count for step in phase.steps] for phase in trace.phases if phase.name in trace.schedule]
+
+
 def shipped(workload: Workload) -> Path:
     """Where the trace of the default shape is kept."""
     return TRACES / f"{workload.name}.parquet"
-
-
-def _scaled(options: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if name in ("steps", "batch")}
 
 
 def record(what: Any, /, *inputs: Any, **options: Any) -> Trace:

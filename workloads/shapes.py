@@ -18,6 +18,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pyarrow as pa
@@ -80,6 +81,14 @@ class Scope:
             and all(one.admits(options[name]) for name, one in free.items())
             and volume(options) <= self.largest
         )
+
+    def drawn(self, random: Random) -> dict[str, Any]:
+        """Options that it has, at random."""
+        while True:
+            free = {one.name: random.randrange(one.least, one.most + 1, one.unit) for one in self.variables}
+            options = {**self.options, **free}
+            if self.admits(options):
+                return options
 
     def trace(self, default: Trace, options: Mapping[str, Any]) -> Trace:
         """The trace at these options, with the default one's steps. Its name, weights and versions are the default trace's."""
