@@ -1,13 +1,11 @@
 """Write what the shipped traces become at other shapes: python -m simtti.workloads.build_shapes [WORKLOAD...]
 
-Each workload, or those named, is recorded at a few shapes: of one image, and of several at once. From the first of them expressions are
-found, and the others must come out as they were recorded; as far as they reach, traces are made without torch from then on. Pipelines
+Each workload, or those named, is recorded at a few shapes: of one image, and of several at once. From all but the last of them expressions
+are found, and the last must come out as it was recorded; as far as they reach, traces are made without torch from then on. Pipelines
 change what they do above some size or batch and stay with that (diffusers copies images before it enlarges them where they have 2^31
 elements), so that what holds at the corners holds between them. Where sizes and frames do not scale together, each is tried alone; where
 nothing does there is no file, and other shapes are recorded when they are run. After the shipped traces have been built anew, this is
 to be run again: a file made for another trace is not used. Recordings are kept (`trace_cache`), so that it goes on where it was stopped.
-
-    python -m simtti.workloads.build_shapes --table     # what scales, as docs/shapes.md has it; needs no torch
 """
 
 import sys
@@ -20,19 +18,23 @@ from simtti.workloads import trace_cache
 from simtti.workloads.catalogue import WORKLOADS, Workload, find
 from simtti.workloads.expressions import NotExact
 from simtti.workloads.record import record_workload, shipped
-from simtti.workloads.shape_fit import OtherOperators, alike, fit
+from simtti.workloads.shape_fit import alike, fit
 from simtti.workloads.shapes import Scope, Shapes, Variable, hash_of, path_beside, volume
 from simtti.workloads.trace import Trace
 
 Recorder = Callable[[Workload, dict[str, Any]], Trace]
 SIDES = ("height", "width")
-# Batch, and height, width and frames over the default ones. Expressions are found from the first, and hold at the others; none is a
-# multiple of another's, so that products are told apart; the most comes first, as what repeats shows in it. Sizes from half the default side to twice.
-ONE = ((1, 0.5, 1.3, 0.4), (1, 1.45, 0.7, 0.7), (1, 2, 2, 1), (1, 0.5, 0.5, 1.3), (1, 0.8, 0.9, 0.25))
+# Batch, and height, width and frames over the default ones: sizes from half the default side to twice. Expressions are found from all but
+# the last recording, and hold at that. No ratio is another's multiple, so that products are told apart. What repeats shows where there is
+# most of it, which comes first of a batch; how seldom it may, where there is least, which is never the last.
+ONE = ((1, 0.5, 1.3, 0.25), (1, 1.45, 0.7, 0.7), (1, 2, 2, 1), (1, 0.5, 0.5, 1.3), (1, 0.8, 0.9, 0.4))
 MANY = (
-    (16, 1, 1, 1), (2, 1.3, 0.5, 0.4), (3, 0.7, 1.45, 0.7), (5, 0.5, 0.5, 1.3), (2, 2, 2, 0.25),
+    (16, 1, 1, 1), (2, 1.3, 0.5, 0.25), (3, 0.7, 1.45, 0.7), (5, 0.5, 0.5, 1.3), (2, 2, 2, 0.4),
     (7, 1.15, 0.6, 0.55), (4, 0.6, 1.2, 0.8),
 )  # fmt: skip
+# Sizes of so many times the least step are tried: where half of one is taken, even ones follow; where tokens are filled up to 32, multiples
+# of eight patches need none.
+COARSER = (1, 2, 8)
 _FEWEST = 5  # recordings that a scope is made of and checked at
 
 
@@ -51,13 +53,9 @@ def build(name: str, recorded: Recorder) -> Shapes | None:
         for free in _together(groups):
             if any(set(free) <= each for each in done) or (points is ONE and not free):
                 continue
-            # Where half of a size is taken, that of even ones only follows.
-            for coarser in (1, 2) if SIDES[0] in free else (1,):
+            for coarser in COARSER if SIDES[0] in free else (1,):
                 try:
                     scopes.append(_scope(workload, default, points, free, coarser, recorded))
-                except OtherOperators as reason:
-                    _say(name, points, free, reason)
-                    break
                 except NotExact as reason:
                     _say(name, points, free, reason)
                 else:
@@ -97,7 +95,7 @@ def _scope(
     failed = "too few shapes"
     for shape in _shapes(variables, default, points):
         traces.append(recorded(workload, {**default.options, **shape}))
-        alike([traces[0], traces[-1]], variables)
+        alike([traces[0], traces[-1]])
         if len(traces) < max(_FEWEST, len(variables) + 2):
             continue
         try:
@@ -164,16 +162,8 @@ def write(name: str, recorded: Recorder = kept) -> Path | None:
         print(f"{name}: other shapes are recorded", flush=True)
         return None
     found.save(path)
-    print(f"{path.name}  {path.stat().st_size:,} bytes, {'; '.join(map(spelled, found.scopes))}", flush=True)
+    print(f"{path.name}  {path.stat().st_size:,} bytes, {'; '.join(map(str, found.scopes))}", flush=True)
     return path
-
-
-def spelled(scope: Scope) -> str:
-    """The shapes of a scope: 'batch 2 to 16, height 512 to 2048 by 64'."""
-    return ", ".join(
-        f"{one.name} {one.least} to {one.most}" + (f" by {one.unit}" if one.unit > 1 else "")
-        for one in scope.variables
-    )
 
 
 if __name__ == "__main__":

@@ -55,8 +55,7 @@ def _shipped_with(workload: Workload, wanted: dict[str, Any]) -> Trace | None:
     at_default_steps = {**wanted, **{name: value for name, value in defaults.items() if name == "steps"}}
     trace = Trace.load(path)
     if at_default_steps != defaults:
-        beside = shapes.path_beside(path)
-        scope = shapes.Shapes.load(beside).scope_of(at_default_steps, path) if beside.exists() else None
+        scope = next((one for one in shipped_scopes(workload) if one.admits(at_default_steps)), None)
         if scope is None:
             return None
         default, trace = trace, scope.trace(trace, at_default_steps)
@@ -70,6 +69,15 @@ def _shipped_with(workload: Workload, wanted: dict[str, Any]) -> Trace | None:
 def _counts(trace: Trace) -> list[list[int]]:
     """Of the phases that the option `steps` stretches, how often each step is run."""
     return [[step.count for step in phase.steps] for phase in trace.phases if phase.name in trace.schedule]
+
+
+def shipped_scopes(workload: Workload) -> tuple[shapes.Scope, ...]:
+    """The shapes, beside the default one, whose traces follow from what ships."""
+    path = shipped(workload)
+    beside = shapes.path_beside(path)
+    if not path.exists() or not beside.exists():
+        return ()
+    return shapes.Shapes.load(beside).made_for(path)
 
 
 def shipped(workload: Workload) -> Path:

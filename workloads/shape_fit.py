@@ -13,7 +13,7 @@ from typing import Any
 
 from simtti.workloads.expressions import Basis, Expression, NotExact
 from simtti.workloads.shapes import INDEX, NUMBER, Ages, Scope, Variable, volume
-from simtti.workloads.trace import Operator, Step, TensorUse, Trace, row_major
+from simtti.workloads.trace import Operator, Phase, Step, TensorUse, Trace, row_major
 
 _LONGEST_TURN = 60  # operators that are done together once a frame
 _FEWEST_TURNS = 4  # of the longest recording, the first and the last among them
@@ -40,25 +40,20 @@ class OtherOperators(NotExact):
     """At one of the shapes a trace is made of other operators than at another."""
 
 
-def alike(traces: Sequence[Trace], variables: Sequence[Variable]) -> None:
-    """Whether recordings are made of the same operators, whatever their numbers.
+def alike(traces: Sequence[Trace]) -> None:
+    """Whether recordings are made of the same operators, whatever their operands and numbers.
 
     Raises:
         OtherOperators: they are not; the message says which differ.
     """
-    names = [one.name for one in variables]
-    points = [tuple(one.value(trace.options[one.name]) for one in variables) for trace in traces]
-    _Writer(names, points, _Anything).content(traces)
+    for same in _side_by_side(traces):
+        for steps in zip(*(phase.steps for phase in same), strict=True):
+            _stretches([step.operators for step in steps], _look)
 
 
-class _Anything:
-    """Takes any numbers, where only operators are compared."""
-
-    def __init__(self, names: Sequence[str], points: Sequence[Sequence[int]]) -> None:
-        pass
-
-    def fit(self, values: Sequence[int]) -> Expression:
-        return 0
+def _side_by_side(traces: Sequence[Trace]) -> list[tuple[Phase, ...]]:
+    _alike("phases", [[(phase.name, len(phase.steps)) for phase in trace.phases] for trace in traces])
+    return list(zip(*(trace.phases for trace in traces), strict=True))
 
 
 def _alike(what: str, values: Sequence[Any]) -> None:
@@ -104,26 +99,23 @@ class _Table:
 class _Writer:
     """Goes through several recordings side by side."""
 
-    def __init__(
-        self, names: Sequence[str], points: Sequence[tuple[int, ...]], basis: type[Basis] | type[_Anything] = Basis
-    ) -> None:
-        self.names, self.points, self.basis = (*names, INDEX), points, basis
-        self.once = basis(self.names, [(*point, 0) for point in points])
-        self.bases: dict[tuple[int, ...], Basis | _Anything] = {}
+    def __init__(self, names: Sequence[str], points: Sequence[tuple[int, ...]]) -> None:
+        self.names, self.points = (*names, INDEX), points
+        self.once = Basis(self.names, [(*point, 0) for point in points])
+        self.bases: dict[tuple[int, ...], Basis] = {}
         self.modules, self.kinds, self.layouts, self.rows = _Table(), _Table(), _Table(), _Table()
         self.of_layouts: dict[Any, int] = {}
 
     def content(self, traces: Sequence[Trace]) -> dict[str, Any]:
-        _alike("phases", [[(phase.name, len(phase.steps)) for phase in trace.phases] for trace in traces])
         ages = [Ages() for _ in traces]
         phases = [
             [same[0].name, [self._step(steps, ages) for steps in zip(*(p.steps for p in same), strict=True)]]
-            for same in zip(*(trace.phases for trace in traces), strict=True)
+            for same in _side_by_side(traces)
         ]
         tables = {"modules": self.modules, "kinds": self.kinds, "layouts": self.layouts, "rows": self.rows}
         return {"phases": phases, **{name: table.things() for name, table in tables.items()}}
 
-    def _basis(self, stretch: _Stretch) -> Basis | _Anything:
+    def _basis(self, stretch: _Stretch) -> Basis:
         if stretch.times is None:
             return self.once
         key = tuple(stretch.times)
@@ -133,7 +125,7 @@ class _Writer:
                 for point, times in zip(self.points, key, strict=True)
                 for index in range(times)
             ]
-            self.bases[key] = self.basis(self.names, points)
+            self.bases[key] = Basis(self.names, points)
         return self.bases[key]
 
     def _step(self, steps: Sequence[Step], ages: Sequence[Ages]) -> list[Any]:
@@ -141,7 +133,7 @@ class _Writer:
             [_aged(operator, of) for operator in step.operators] for step, of in zip(steps, ages, strict=True)
         ]
         written = []
-        for stretch in _stretches(aged, lambda one: _kind(one.operator)):
+        for stretch in _stretches(aged, lambda one: _look(one.operator)):
             basis = self._basis(stretch)
             modules = [self.modules.of(same[0].operator.module) for same in stretch.places]
             rows = [self._row(same, basis) for same in stretch.places]
@@ -151,20 +143,18 @@ class _Writer:
     def _times(self, stretch: _Stretch) -> Expression:
         return 1 if stretch.times is None else self.once.fit(stretch.times)
 
-    def _row(self, same: Sequence[_Aged], basis: Basis | _Anything) -> int:
-        kinds = [_kind(one.operator) for one in same]
-        _alike("operators", kinds)
+    def _row(self, same: Sequence[_Aged], basis: Basis) -> int:
         numbers = [_numbers(one.operator.attributes) for one in same]
         entries = [
             self._entries([getattr(one, name) for one in same], basis) for name in ("inputs", "outputs")
         ]
         released = self._entries([[(age, None) for age in one.released] for one in same], basis)
         return self.rows.of(
-            [self.kinds.of(kinds[0][1:]), [basis.fit(each) for each in zip(*numbers, strict=True)], *entries, released]
+            [self.kinds.of(_kind(same[0].operator)[1:]), [basis.fit(each) for each in zip(*numbers, strict=True)], *entries, released]
         )
 
     def _entries(
-        self, lists: Sequence[Sequence[tuple[int, TensorUse | None]]], basis: Basis | _Anything
+        self, lists: Sequence[Sequence[tuple[int, TensorUse | None]]], basis: Basis
     ) -> list[Any]:
         """Operands as [age, layout], or only ages. Where some are more than others, one stands for several, at whatever place fits."""
         fewest = min(map(len, lists))
@@ -189,12 +179,12 @@ class _Writer:
         assert failed is not None
         raise failed
 
-    def _entry(self, same: Sequence[tuple[int, TensorUse | None]], basis: Basis | _Anything) -> Any:
+    def _entry(self, same: Sequence[tuple[int, TensorUse | None]], basis: Basis) -> Any:
         age = basis.fit([each[0] for each in same])
         uses = [each[1] for each in same if each[1] is not None]
         return [age, self._layout(uses, basis)] if uses else age
 
-    def _layout(self, uses: Sequence[TensorUse], basis: Basis | _Anything) -> int:
+    def _layout(self, uses: Sequence[TensorUse], basis: Basis) -> int:
         _alike("operands", [(use.dtype, use.role, len(use.shape)) for use in uses])
         key = id(basis), tuple((use.shape, use.strides, use.storage_bytes, use.dtype, use.role) for use in uses)
         if key not in self.of_layouts:
@@ -308,6 +298,12 @@ def _kind(operator: Operator) -> list[Any]:
     return [
         operator.module, operator.op, operator.category, operator.is_view, _skeleton(operator.attributes)
     ]  # fmt: skip
+
+
+def _look(operator: Operator) -> list[Any]:
+    """The same with what its operands are, of which there may be more."""
+    uses = {(use.dtype, use.role, len(use.shape)) for use in (*operator.inputs, *operator.outputs)}
+    return [*_kind(operator), *sorted(uses)]
 
 
 def _skeleton(value: Any) -> Any:

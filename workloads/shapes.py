@@ -1,7 +1,8 @@
 """Traces of other shapes from what ships beside the default one: each number of a trace as an expression of batch, size and frames.
 
-    scope = Shapes.load(path).scope_of(options, file)    # None where it must be recorded
-    scope.trace(default, options)                        # the trace at that shape, equal to its recording
+    for scope in Shapes.load(path).made_for(file):
+        if scope.admits(options):
+            scope.trace(default, options)    # the trace at that shape, equal to its recording
 
 A scope is a range of shapes at which a workload issues the same operators: batches of one image and larger ones mostly differ, as layouts
 do. What stands in it: the operators, their tensors as how many tensors ago they were met (so that blocks of a model are alike), and each
@@ -48,6 +49,9 @@ class Variable:
     unit: int = 1
     origin: int = 0
 
+    def __str__(self) -> str:
+        return f"{self.least} to {self.most}" + (f" by {self.unit}" if self.unit > 1 else "")
+
     def admits(self, option: int) -> bool:
         return self.least <= option <= self.most and (option - self.origin) % self.unit == 0
 
@@ -71,6 +75,10 @@ class Scope:
     variables: tuple[Variable, ...]
     largest: int
     content: dict[str, Any]
+
+    def __str__(self) -> str:
+        """'batch 2 to 16, height 512 to 2048 by 64'."""
+        return ", ".join(f"{one.name} {one}" for one in self.variables)
 
     def admits(self, options: Mapping[str, Any]) -> bool:
         """Whether it has the trace of these options, the number of steps aside."""
@@ -136,11 +144,9 @@ class Shapes:
         ]
         return cls(content["of"], tuple(scopes))
 
-    def scope_of(self, options: Mapping[str, Any], file: Path) -> Scope | None:
-        """The scope that has these options; None where there is none, or where this was made for another trace than that file's."""
-        if self.of != hash_of(file):
-            return None
-        return next((scope for scope in self.scopes if scope.admits(options)), None)
+    def made_for(self, file: Path) -> tuple[Scope, ...]:
+        """Its scopes; none where it was made for another trace than that file's."""
+        return self.scopes if self.of == hash_of(file) else ()
 
 
 def volume(options: Mapping[str, Any]) -> int:

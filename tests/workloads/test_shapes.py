@@ -96,21 +96,20 @@ def test_other_operators_are_told_without_looking_at_numbers():
     other = made(3)
     step = other.phases[0].steps[0]
     swapped = Step(51, (replace(step.operators[0], op="aten::mm"), step.operators[1]))
-    alike([made(2), made(7)], BATCH)
+    alike([made(2), made(7)])
     with pytest.raises(OtherOperators, match="aten::mm"):
-        alike([made(2), replace(other, phases=(Phase("denoising", (swapped,)), other.phases[1]))], BATCH)
+        alike([made(2), replace(other, phases=(Phase("denoising", (swapped,)), other.phases[1]))])
 
 
 def test_a_scope_reaches_as_far_as_was_checked(tmp_path):
     path = tmp_path / "trace.parquet"
     made(1).save(path)
     scope = replace(fit([made(batch) for batch in (2, 3, 5, 16)], BATCH), largest=9 * 12)
-    shapes = Shapes("", (scope,))
-    assert shapes.scope_of({"batch": 2, "frames": 9, "steps": 50}, path) is None  # made for another trace
-    shapes = Shapes(hash_of(path), (scope,))
+    assert Shapes("0", (scope,)).made_for(path) == ()
+    assert Shapes(hash_of(path), (scope,)).made_for(path) == (scope,)
 
     def reached(**options):
-        return shapes.scope_of({"batch": 2, "frames": 9, "steps": 50, **options}, path) is not None
+        return scope.admits({"batch": 2, "frames": 9, "steps": 50, **options})
 
     assert reached()
     assert reached(batch=12, steps=30)
@@ -141,9 +140,9 @@ def test_a_scaled_trace_is_the_recorded_one(name):
 @pytest.mark.parametrize("name", SCALED)
 def test_a_shipped_file_is_for_the_shipped_trace_and_small(name):
     path = record.shipped(WORKLOADS[name])
-    found = Shapes.load(path_beside(path))
-    assert found.scopes
-    assert all(found.scope_of(scope.drawn(Random(0)), path) is not None for scope in found.scopes)
+    scopes = Shapes.load(path_beside(path)).made_for(path)
+    assert scopes
+    assert all(scope.admits(scope.drawn(Random(0))) for scope in scopes)
     assert path_beside(path).stat().st_size < 120_000
 
 
