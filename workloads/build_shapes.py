@@ -11,6 +11,7 @@ to be run again: a file made for another trace is not used. Recordings are kept 
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ SIDES = ("height", "width")
 # Batch, and height, width and frames over the default ones: sizes from half the default side to twice. Expressions are found from all but
 # the last recording, and hold at that. No ratio is another's multiple, so that products are told apart. What repeats shows where there is
 # most of it, which comes first of a batch; how seldom it may, where there is least, which is never the last.
-ONE = ((1, 0.5, 1.3, 0.25), (1, 1.45, 0.7, 0.7), (1, 2, 2, 1), (1, 0.5, 0.5, 1.3), (1, 0.8, 0.9, 0.4))
+ONE = ((1, 0.5, 1.3, 0.25), (1, 1.45, 0.7, 0.7), (1, 2, 2, 1), (1, 0.5, 0.5, 1.3), (1, 0.8, 0.9, 0.4), (1, 1.2, 0.6, 0.55))
 MANY = (
     (16, 1, 1, 1), (2, 1.3, 0.5, 0.25), (3, 0.7, 1.45, 0.7), (5, 0.5, 0.5, 1.3), (2, 2, 2, 0.4),
     (7, 1.15, 0.6, 0.55), (4, 0.6, 1.2, 0.8),
@@ -35,6 +36,8 @@ MANY = (
 # Sizes of so many times the least step are tried: where half of one is taken, even ones follow; where tokens are filled up to 32, multiples
 # of eight patches need none.
 COARSER = (1, 2, 8)
+# Videos longer than the default, and where they are decoded in another way, not longer.
+LONGEST = (1.3, 1)
 _FEWEST = 5  # recordings that a scope is made of and checked at
 
 
@@ -50,12 +53,17 @@ def build(name: str, recorded: Recorder) -> Shapes | None:
     scopes: list[Scope] = []
     for points in (ONE, MANY):
         done: list[set[str]] = []
+        batch = ("batch",) if points is MANY else ()
         for free in _together(groups):
             if any(set(free) <= each for each in done) or (points is ONE and not free):
                 continue
-            for coarser in COARSER if SIDES[0] in free else (1,):
+            for coarser, longest in product(
+                COARSER if SIDES[0] in free else (1,), LONGEST if "frames" in free else (1,)
+            ):
+                shorter = [(*point[:3], min(point[3], longest)) for point in points]
+                variables = [_variable(workload, one, coarser) for one in (*batch, *free)]
                 try:
-                    scopes.append(_scope(workload, default, points, free, coarser, recorded))
+                    scopes.append(_scope(workload, default, shorter, variables, recorded))
                 except NotExact as reason:
                     _say(name, points, free, reason)
                 else:
@@ -81,17 +89,15 @@ def _scope(
     workload: Workload,
     default: Trace,
     points: Sequence[tuple[float, ...]],
-    free: tuple[str, ...],
-    coarser: int,
+    variables: Sequence[Variable],
     recorded: Recorder,
 ) -> Scope:
-    """The scope in which these options are free, sides in steps of `coarser` times what the workload takes.
+    """The scope in which these options are free.
 
     Raises:
         NotExact: there is none.
     """
-    variables = [_variable(workload, name, coarser) for name in (*(("batch",) if points is MANY else ()), *free)]
-    traces = [default] if points is ONE else []
+    traces = [] if variables[0].name == "batch" else [default]
     failed = "too few shapes"
     for shape in _shapes(variables, default, points):
         traces.append(recorded(workload, {**default.options, **shape}))

@@ -1,7 +1,7 @@
 """A scope (`shapes`) from recordings at several of its shapes: what they have in common, and their numbers as expressions.
 
-Where a step, or an operator's operands, are more at one shape than at another, something in them is done once for each frame: the longest
-shows what repeats, the first and the last time aside, and the others are read so.
+Where a step, or an operator's operands, are more at one shape than at another, something in them is done once for each frame or image: what
+the longest repeats more often than the shortest.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from simtti.workloads.shapes import INDEX, NUMBER, Ages, Scope, Variable, volume
 from simtti.workloads.trace import Operator, Phase, Step, TensorUse, Trace, row_major
 
 _LONGEST_TURN = 60  # operators that are done together once a frame
-_FEWEST_TURNS = 4  # of the longest recording, the first and the last among them
 
 
 def fit(traces: Sequence[Trace], variables: Sequence[Variable]) -> Scope:
@@ -204,80 +203,86 @@ class _Writer:
 
 
 def _stretches(sequences: Sequence[Sequence[Any]], kind: Callable[[Any], Any]) -> list[_Stretch]:
-    """Sequences side by side; those of other lengths by what repeats in the longest.
+    """Sequences side by side; those of other lengths by what the longest repeats more often than the shortest.
 
     Raises:
         OtherOperators: they are not the same.
     """
     names = _Table()
     kinds = [[names.of(kind(each)) for each in sequence] for sequence in sequences]
-    if len({len(each) for each in kinds}) == 1:
+    shortest, longest = min(kinds, key=len), max(kinds, key=len)
+    if len(shortest) == len(longest):
         for place, same in enumerate(zip(*kinds, strict=True)):
             _alike(f"operators {place}", [kind(each[place]) for each in sequences] if len({*same}) > 1 else [])
-        return [_Stretch([list(same) for same in zip(*sequences, strict=True)])] if kinds[0] else []
-    places = [0] * len(sequences)
+        return [_Stretch([list(same) for same in zip(*sequences, strict=True)])] if shortest else []
+    starts = [0] * len(sequences)
     found: list[_Stretch] = []
-    for pattern, repeats in _pattern(max(kinds, key=len)):
-        times = [1] * len(kinds)
-        for number, sequence in enumerate(kinds):
-            start = places[number]
-            turns = _turns(sequence, start, pattern)
-            if turns < 1:
-                raise OtherOperators(f"operators differ at {start} of {len(sequence)}")
-            times[number] = turns - 1 if repeats else 1  # the last is written out
-            places[number] += times[number] * len(pattern)
-        starts = [place - count * len(pattern) for place, count in zip(places, times, strict=True)]
-        found.append(
-            _Stretch(
-                [
+    for once, pattern in _more(shortest, longest):
+        for place, length, repeats in ((0, once, False), (once, len(pattern), True)):
+            times = [_turns(each, start, pattern) if repeats else 1 for each, start in zip(kinds, starts, strict=True)]
+            if any(start + length * count > len(each) for each, start, count in zip(kinds, starts, times, strict=True)):
+                raise OtherOperators(f"operators differ: {[len(each) for each in kinds]}")
+            if length:
+                places = [
                     [
-                        sequence[start + turn * len(pattern) + offset]
-                        for sequence, start, count in zip(sequences, starts, times, strict=True)
+                        (number, start + turn * length + offset)
+                        for number, (start, count) in enumerate(zip(starts, times, strict=True))
                         for turn in range(count)
                     ]
-                    for offset in range(len(pattern))
-                ],
-                times if repeats else None,
-            )
-        )
-    if places != [len(each) for each in kinds]:
-        raise OtherOperators(f"operators differ: {places} of {[len(each) for each in kinds]} are the same")
+                    for offset in range(length)
+                ]
+                for same in places:
+                    if len({*(kinds[number][place] for number, place in same)}) > 1:
+                        _alike("operators", [kind(sequences[number][place]) for number, place in same])
+                found.append(
+                    _Stretch(
+                        [[sequences[number][place] for number, place in same] for same in places],
+                        times if repeats else None,
+                    )
+                )
+            starts = [start + length * count for start, count in zip(starts, times, strict=True)]
+    if starts != [len(each) for each in kinds]:
+        raise OtherOperators(f"operators differ: {starts} of {[len(each) for each in kinds]} are the same")
     return found
 
 
-def _pattern(kinds: Sequence[int]) -> list[tuple[Sequence[int], bool]]:
-    """A sequence as stretches: those that stand once, and those that stand several times, without their first and last time."""
-    found: list[tuple[Sequence[int], bool]] = []
-    once: list[int] = []
-    place = 0
-    while place < len(kinds):
-        period, turns = _repeated(kinds, place)
-        if turns < _FEWEST_TURNS:
-            once.append(kinds[place])
-            place += 1
-            continue
-        pattern = kinds[place : place + period]
-        found += [([*once, *pattern], False), (pattern, True)]
-        once = []
-        place += (turns - 1) * period
-        once += pattern
-        place += period
-    return [*found, (once, False)] if once else found
+def _more(short: Sequence[int], long: Sequence[int]) -> list[tuple[int, Sequence[int]]]:
+    """How many are the same in both, and what the longer one repeats then; and so on."""
+    found: list[tuple[int, Sequence[int]]] = []
+    at = ahead = since = 0
+    while True:
+        at += _same(short, at, long, at + ahead)
+        if at == len(short) and at + ahead == len(long):
+            return [*found, (at - since, [])]
+        place = at + ahead
+        best, period, turns = max(
+            (
+                (_same(short, at, long, place + turns * period), -period, turns)
+                for period in range(1, min(_LONGEST_TURN, len(long) - place) + 1)
+                if (turns := _turns(long, place, long[place : place + period])) > 1
+                or long[max(place - period, 0) : place] == long[place : place + period]
+            ),
+            default=(0, 0, 0),
+        )
+        if not turns or (not best and at < len(short)):
+            raise OtherOperators(f"operators differ at {at} of {len(short)}")
+        found.append((at - since, long[place : place - period]))
+        ahead -= turns * period
+        since = at
 
 
-def _repeated(kinds: Sequence[int], place: int) -> tuple[int, int]:
-    """The shortest period in which a sequence goes on from a place, and how often."""
-    for period in range(1, _LONGEST_TURN + 1):
-        turns = _turns(kinds, place, kinds[place : place + period])
-        if turns >= _FEWEST_TURNS:
-            return period, turns
-    return 1, 1
+def _same(one: Sequence[int], place: int, other: Sequence[int], there: int) -> int:
+    """How many are the same in both from these places on."""
+    return next(
+        (n for n, (a, b) in enumerate(zip(one[place:], other[there:], strict=False)) if a != b),
+        min(len(one) - place, len(other) - there),
+    )
 
 
 def _turns(kinds: Sequence[int], place: int, pattern: Sequence[int]) -> int:
     """How often a pattern follows itself from a place."""
     turns = 0
-    while kinds[place : place + len(pattern)] == pattern:
+    while pattern and kinds[place : place + len(pattern)] == pattern:
         turns += 1
         place += len(pattern)
     return turns
