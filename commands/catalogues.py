@@ -102,7 +102,7 @@ def print_workload(
 def print_shapes(scopes: Mapping[str, Sequence[Scope]]) -> None:
     """A row a range of shapes whose traces follow from what ships."""
     table = _listing(
-        "Workload", "Batch", "Height", "Width", "Frames", texts=("Workload", "Batch", "Height", "Width", "Frames")
+        "Workload", "Batch", "Height", "Width", "Frames", "Mpix", texts=("Workload", "Batch", "Height", "Width", "Frames")
     )
     for name, each in scopes.items():
         for number, scope in enumerate(each or [None]):
@@ -110,14 +110,15 @@ def print_shapes(scopes: Mapping[str, Sequence[Scope]]) -> None:
             first = "1" if "batch" not in free else free["batch"]
             table.add_row(
                 "" if number else name,
-                first if scope else "[dim]its default shape only[/]",
+                first if scope else "",
                 *(free.get(part, "") for part in ("height", "width", "frames")),
+                scope.megapixels if scope and len(free) > 1 else "",
             )
     console = plain_console()
     console.print(table)
     console.print(
-        "\nFrom-to/step; empty is the default. Within a row all go together. Other shapes\n"
-        "are recorded when they are run, which needs torch.",
+        "\nFrom-to/step; empty is the default. Those of a row go together, up to so many\n"
+        "Mpixel in all images and frames. Other shapes are recorded, which needs torch.",
         style="dim",
     )
 

@@ -15,6 +15,7 @@ from simtti.workloads.expressions import Basis, Expression, NotExact
 from simtti.workloads.shapes import INDEX, NUMBER, Ages, Scope, Variable, volume
 from simtti.workloads.trace import Operator, Phase, Step, TensorUse, Trace, row_major
 
+_MOST_OPERANDS = 4  # that one operator has more of with every frame or image
 _LONGEST_TURN = 60  # operators that are done together once a frame
 
 
@@ -155,28 +156,49 @@ class _Writer:
     def _entries(
         self, lists: Sequence[Sequence[tuple[int, TensorUse | None]]], basis: Basis
     ) -> list[Any]:
-        """Operands as [age, layout], or only ages. Where some are more than others, one stands for several, at whatever place fits."""
+        """Operands as [age, layout], or only ages. Where some are more than others, a few stand for several, at whatever place fits."""
         fewest = min(map(len, lists))
         more = [len(each) - fewest for each in lists]
         if not any(more):
             return [self._entry(same, basis) for same in zip(*lists, strict=True)]
         if basis is not self.once:
             raise OtherOperators("what is done once a frame has as many operands as frames")
-        several = _Stretch([], more)
         failed: NotExact | None = None
-        for place in range(fewest, -1, -1):
-            each = [entry for one, count in zip(lists, more, strict=True) for entry in one[place : place + count]]
-            after = [one[place + count :] for one, count in zip(lists, more, strict=True)]
-            try:
-                return [
-                    *(self._entry(same, basis) for same in zip(*(one[:place] for one in lists), strict=True)),
-                    {"each": self._entry(each, self._basis(several)), "times": self._times(several)},
-                    *(self._entry(same, basis) for same in zip(*after, strict=True)),
-                ]
-            except NotExact as reason:
-                failed = reason
+        for period in range(1, _MOST_OPERANDS + 1):
+            if any(each % period for each in more):
+                continue
+            several = _Stretch([], [each // period for each in more])
+            for place in range(fewest, -1, -1):
+                try:
+                    return self._repeated(lists, place, period, several)
+                except NotExact as reason:
+                    failed = reason
         assert failed is not None
         raise failed
+
+    def _repeated(
+        self,
+        lists: Sequence[Sequence[tuple[int, TensorUse | None]]],
+        place: int,
+        period: int,
+        several: _Stretch,
+    ) -> list[Any]:
+        """Operands of which so many from a place on are there several times."""
+        assert several.times is not None
+        basis = self._basis(several)
+        ends = [place + period * turns for turns in several.times]
+        turns = [
+            [entry for one, end in zip(lists, ends, strict=True) for entry in one[place + offset : end : period]]
+            for offset in range(period)
+        ]
+        return [
+            *(self._entry(same, self.once) for same in zip(*(one[:place] for one in lists), strict=True)),
+            {"each": [self._entry(each, basis) for each in turns], "times": self._times(several)},
+            *(
+                self._entry(same, self.once)
+                for same in zip(*(one[end:] for one, end in zip(lists, ends, strict=True)), strict=True)
+            ),
+        ]
 
     def _entry(self, same: Sequence[tuple[int, TensorUse | None]], basis: Basis) -> Any:
         age = basis.fit([each[0] for each in same])

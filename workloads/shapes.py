@@ -77,8 +77,14 @@ class Scope:
     content: dict[str, Any]
 
     def __str__(self) -> str:
-        """'batch 2 to 16, height 512 to 2048 by 64'."""
-        return ", ".join(f"{one.name} {one}" for one in self.variables)
+        """'batch 2 to 16, height 512 to 2048 by 64, to 16.8 Mpixel together'."""
+        free = [f"{one.name} {one}" for one in self.variables]
+        return ", ".join([*free, f"to {self.megapixels} Mpixel together"] if len(free) > 1 else free)
+
+    @property
+    def megapixels(self) -> str:
+        """Its largest volume, of all images and frames."""
+        return f"{self.largest / 1e6:,.1f}"
 
     def admits(self, options: Mapping[str, Any]) -> bool:
         """Whether it has the trace of these options, the number of steps aside."""
@@ -248,7 +254,8 @@ class _Reader:
         """The entries of an operator, those that stand for several as often as they do."""
         for entry in entries:
             if isinstance(entry, dict):
-                yield from ((entry["each"], self.turn(index)) for index in range(self._times(entry["times"])))
+                for index in range(self._times(entry["times"])):
+                    yield from ((each, self.turn(index)) for each in entry["each"])
             else:
                 yield entry, turn
 
