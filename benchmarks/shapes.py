@@ -27,7 +27,9 @@ def drawn(shapes: int, workloads: int, rng: random.Random) -> list[tuple[str, Sc
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--shapes", type=int, default=40)
     parser.add_argument("--workloads", type=int, default=15)
     parser.add_argument("--seed", type=int, default=0)

@@ -102,17 +102,24 @@ def print_workload(
 def print_shapes(scopes: Mapping[str, Sequence[Scope]]) -> None:
     """A row a range of shapes whose traces follow from what ships."""
     table = _listing(
-        "Workload", "Batch", "Height", "Width", "Frames", "Mpix", texts=("Workload", "Batch", "Height", "Width", "Frames")
+        "Workload",
+        "Batch",
+        "Height",
+        "Width",
+        "Frames",
+        "Mpix",
+        texts=("Workload", "Batch", "Height", "Width", "Frames"),
     )
     for name, each in scopes.items():
-        for number, scope in enumerate(each or [None]):
-            free = {one.name: _range(one.least, one.most, one.unit) for one in (scope.variables if scope else ())}
-            first = "1" if "batch" not in free else free["batch"]
+        if not each:
+            table.add_row(name)
+        for place, scope in enumerate(each):
+            free = {one.name: _range(one.least, one.most, one.unit) for one in scope.variables}
             table.add_row(
-                "" if number else name,
-                first if scope else "",
+                "" if place else name,
+                free.get("batch", "1"),
                 *(free.get(part, "") for part in ("height", "width", "frames")),
-                scope.megapixels if scope and len(free) > 1 else "",
+                scope.megapixels if len(free) > 1 else "",
             )
     console = plain_console()
     console.print(table)

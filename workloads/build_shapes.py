@@ -28,7 +28,14 @@ SIDES = ("height", "width")
 # Batch, and height, width and frames over the default ones: sizes from half the default side to twice. Expressions are found from all but
 # the last recording, and hold at that. No ratio is another's multiple, so that products are told apart. What repeats shows where there is
 # most of it, which comes first of a batch; how seldom it may, where there is least, which is never the last.
-ONE = ((1, 0.5, 1.3, 0.25), (1, 1.45, 0.7, 0.7), (1, 2, 2, 1), (1, 0.5, 0.5, 1.3), (1, 0.8, 0.9, 0.4), (1, 1.2, 0.6, 0.55))
+ONE = (
+    (1, 0.5, 1.3, 0.25),
+    (1, 1.45, 0.7, 0.7),
+    (1, 2, 2, 1),
+    (1, 0.5, 0.5, 1.3),
+    (1, 0.8, 0.9, 0.4),
+    (1, 1.2, 0.6, 0.55),
+)
 MANY = (
     (16, 1, 1, 1), (2, 1.3, 0.5, 0.25), (3, 0.7, 1.45, 0.7), (5, 0.5, 0.5, 1.3), (2, 2, 2, 0.4),
     (7, 1.15, 0.6, 0.55), (4, 0.6, 1.2, 0.8),
@@ -49,12 +56,15 @@ def build(name: str, recorded: Recorder) -> Shapes | None:
         return None
     # Tiles are as many, and those at the edges as large, as a size leaves them: no sum of products.
     sized = not workload.sizes and "tiled" not in (workload.own_vae or "")
-    groups = [group for group in (*([SIDES] if sized else []), ("frames",)) if set(group) <= {*default.options}]
+    groups = [
+        group for group in (*([SIDES] if sized else []), ("frames",)) if set(group) <= {*default.options}
+    ]
     scopes: list[Scope] = []
     for points in (ONE, MANY):
         done: list[set[str]] = []
         batch = ("batch",) if points is MANY else ()
-        for free in _together(groups):
+        # Several videos at once are seldom run: their batch is free alone.
+        for free in _together(groups if points is ONE or "frames" not in default.options else []):
             if any(set(free) <= each for each in done) or (points is ONE and not free):
                 continue
             for coarser, longest in product(
@@ -154,9 +164,7 @@ def _variable(workload: Workload, name: str, coarser: int) -> Variable:
 
 def kept(workload: Workload, options: dict[str, Any]) -> Trace:
     """A recording, from where they are kept if it is there."""
-    return trace_cache.kept(
-        workload.name, options, lambda: record_workload(workload.name, **options), None
-    )
+    return trace_cache.kept(workload.name, options, lambda: record_workload(workload.name, **options), None)
 
 
 def write(name: str, recorded: Recorder = kept) -> Path | None:

@@ -60,7 +60,9 @@ def _shipped_with(workload: Workload, wanted: dict[str, Any]) -> Trace | None:
             return None
         default, trace = trace, scope.trace(trace, at_default_steps)
         if trace.options != wanted and _counts(trace) != _counts(default):
-            return None  # a loop that is run several times: what so many steps are here, only a recording says
+            return (
+                None  # a loop that is run several times: what so many steps are here, only a recording says
+            )
     if trace.options == wanted:
         return trace
     return trace.with_steps(wanted["steps"], workload.turns) if trace.schedule else None

@@ -150,12 +150,15 @@ class _Writer:
         ]
         released = self._entries([[(age, None) for age in one.released] for one in same], basis)
         return self.rows.of(
-            [self.kinds.of(_kind(same[0].operator)[1:]), [basis.fit(each) for each in zip(*numbers, strict=True)], *entries, released]
+            [
+                self.kinds.of(_kind(same[0].operator)[1:]),
+                [basis.fit(each) for each in zip(*numbers, strict=True)],
+                *entries,
+                released,
+            ]
         )
 
-    def _entries(
-        self, lists: Sequence[Sequence[tuple[int, TensorUse | None]]], basis: Basis
-    ) -> list[Any]:
+    def _entries(self, lists: Sequence[Sequence[tuple[int, TensorUse | None]]], basis: Basis) -> list[Any]:
         """Operands as [age, layout], or only ages. Where some are more than others, a few stand for several, at whatever place fits."""
         fewest = min(map(len, lists))
         more = [len(each) - fewest for each in lists]
@@ -188,7 +191,11 @@ class _Writer:
         basis = self._basis(several)
         ends = [place + period * turns for turns in several.times]
         turns = [
-            [entry for one, end in zip(lists, ends, strict=True) for entry in one[place + offset : end : period]]
+            [
+                entry
+                for one, end in zip(lists, ends, strict=True)
+                for entry in one[place + offset : end : period]
+            ]
             for offset in range(period)
         ]
         return [
@@ -207,7 +214,10 @@ class _Writer:
 
     def _layout(self, uses: Sequence[TensorUse], basis: Basis) -> int:
         _alike("operands", [(use.dtype, use.role, len(use.shape)) for use in uses])
-        key = id(basis), tuple((use.shape, use.strides, use.storage_bytes, use.dtype, use.role) for use in uses)
+        key = (
+            id(basis),
+            tuple((use.shape, use.strides, use.storage_bytes, use.dtype, use.role) for use in uses),
+        )
         if key not in self.of_layouts:
             plain = all(use.strides == row_major(use.shape) for use in uses)
             shape, strides = (
@@ -235,14 +245,22 @@ def _stretches(sequences: Sequence[Sequence[Any]], kind: Callable[[Any], Any]) -
     shortest, longest = min(kinds, key=len), max(kinds, key=len)
     if len(shortest) == len(longest):
         for place, same in enumerate(zip(*kinds, strict=True)):
-            _alike(f"operators {place}", [kind(each[place]) for each in sequences] if len({*same}) > 1 else [])
+            _alike(
+                f"operators {place}", [kind(each[place]) for each in sequences] if len({*same}) > 1 else []
+            )
         return [_Stretch([list(same) for same in zip(*sequences, strict=True)])] if shortest else []
     starts = [0] * len(sequences)
     found: list[_Stretch] = []
     for once, pattern in _more(shortest, longest):
         for place, length, repeats in ((0, once, False), (once, len(pattern), True)):
-            times = [_turns(each, start, pattern) if repeats else 1 for each, start in zip(kinds, starts, strict=True)]
-            if any(start + length * count > len(each) for each, start, count in zip(kinds, starts, times, strict=True)):
+            times = [
+                _turns(each, start, pattern) if repeats else 1
+                for each, start in zip(kinds, starts, strict=True)
+            ]
+            if any(
+                start + length * count > len(each)
+                for each, start, count in zip(kinds, starts, times, strict=True)
+            ):
                 raise OtherOperators(f"operators differ: {[len(each) for each in kinds]}")
             if length:
                 places = [
@@ -253,12 +271,12 @@ def _stretches(sequences: Sequence[Sequence[Any]], kind: Callable[[Any], Any]) -
                     ]
                     for offset in range(length)
                 ]
-                for same in places:
-                    if len({*(kinds[number][place] for number, place in same)}) > 1:
-                        _alike("operators", [kind(sequences[number][place]) for number, place in same])
+                for spots in places:
+                    if len({kinds[number][place] for number, place in spots}) > 1:
+                        _alike("operators", [kind(sequences[number][place]) for number, place in spots])
                 found.append(
                     _Stretch(
-                        [[sequences[number][place] for number, place in same] for same in places],
+                        [[sequences[number][place] for number, place in spots] for spots in places],
                         times if repeats else None,
                     )
                 )

@@ -229,7 +229,9 @@ class _Reader:
     def _times(self, count: Expression) -> int:
         return at(count, self.turn(0).values)
 
-    def _rows(self, times: Expression, modules: list[int], rows: list[int]) -> Iterator[tuple[_Turn, int, int]]:
+    def _rows(
+        self, times: Expression, modules: list[int], rows: list[int]
+    ) -> Iterator[tuple[_Turn, int, int]]:
         for index in range(self._times(times)):
             turn = self.turn(index)
             for module, row in zip(modules, rows, strict=True):

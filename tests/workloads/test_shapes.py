@@ -36,7 +36,11 @@ def made(batch, frames=9, **changes):
     denoising = (
         operator(0, inputs=(video(0, "input"), use(1, role="parameter")), outputs=(video(2),), released=(0,)),
         operator(
-            1, op="aten::view", attributes={"size": [batch, 2, 8 * latent]}, inputs=(video(2),), outputs=(video(2),)
+            1,
+            op="aten::view",
+            attributes={"size": [batch, 2, 8 * latent]},
+            inputs=(video(2),),
+            outputs=(video(2),),
         ),
     )
     decoder, parts = [], []
@@ -160,9 +164,7 @@ print(json.dumps([batches.latency_s.tolist(), batches.error.tolist(), sizes]))
 
 
 def test_batches_and_sizes_run_without_torch():
-    done = subprocess.run(
-        [sys.executable, "-c", WITHOUT_TORCH], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([sys.executable, "-c", WITHOUT_TORCH], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     latencies, errors, sizes = json.loads(done.stdout)
     assert errors == ["", "", ""]
