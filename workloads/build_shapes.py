@@ -119,10 +119,10 @@ def _scope(
         except NotExact as reason:
             failed = str(reason)
             continue
-        last = traces[-1]
-        if found.trace(default, last.options) == last:
+        wrong = [trace.options for trace in traces if found.trace(default, trace.options) != trace]
+        if not wrong:
             return replace(found, largest=max(volume(trace.options) for trace in traces))
-        failed = f"at {shape} it is not what is recorded"
+        failed = f"at {wrong[-1]} it is not what is recorded"
     raise NotExact(failed)
 
 

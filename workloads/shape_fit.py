@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from simtti.workloads.expressions import Basis, Expression, NotExact
-from simtti.workloads.shapes import INDEX, NUMBER, Ages, Scope, Variable, volume
+from simtti.workloads.shapes import INDEX, NUMBER, NUMBERS, Ages, Scope, Variable, volume
 from simtti.workloads.trace import Operator, Phase, Step, TensorUse, Trace, row_major
 
 _MOST_OPERANDS = 4  # that one operator has more of with every frame or image
@@ -144,19 +144,26 @@ class _Writer:
         return 1 if stretch.times is None else self.once.fit(stretch.times)
 
     def _row(self, same: Sequence[_Aged], basis: Basis) -> int:
-        numbers = [_numbers(one.operator.attributes) for one in same]
+        operators = [one.operator for one in same]
+        lists = len({*map(_counts, operators)}) > 1
+        numbers = [_numbers(operator.attributes, lists) for operator in operators]
         entries = [
             self._entries([getattr(one, name) for one in same], basis) for name in ("inputs", "outputs")
         ]
         released = self._entries([[(age, None) for age in one.released] for one in same], basis)
         return self.rows.of(
             [
-                self.kinds.of(_kind(same[0].operator)[1:]),
-                [basis.fit(each) for each in zip(*numbers, strict=True)],
+                self.kinds.of(_kind(operators[0], lists)[1:]),
+                [self._attribute(each, basis) for each in zip(*numbers, strict=True)],
                 *entries,
                 released,
             ]
         )
+
+    def _attribute(self, same: Sequence[Any], basis: Basis) -> Any:
+        if isinstance(same[0], int):
+            return basis.fit(same)
+        return self._entries([[(each, None) for each in numbers] for numbers in same], basis)
 
     def _entries(self, lists: Sequence[Sequence[tuple[int, TensorUse | None]]], basis: Basis) -> list[Any]:
         """Operands as [age, layout], or only ages. Where some are more than others, a few stand for several, at whatever place fits."""
@@ -338,32 +345,45 @@ def _aged(operator: Operator, ages: Ages) -> _Aged:
     return _Aged(operator, inputs, outputs, tuple(ages.of(each) for each in operator.released))
 
 
-def _kind(operator: Operator) -> list[Any]:
-    """What must be the same for operators to be counterparts, but for their operands."""
+def _kind(operator: Operator, lists: bool) -> list[Any]:
+    """What must be the same for operators to be counterparts, but for their operands. lists: of numbers may be of any length."""
     return [
-        operator.module, operator.op, operator.category, operator.is_view, _skeleton(operator.attributes)
+        operator.module, operator.op, operator.category, operator.is_view, _skeleton(operator.attributes, lists)
     ]  # fmt: skip
 
 
 def _look(operator: Operator) -> list[Any]:
     """The same with what its operands are, of which there may be more."""
     uses = {(use.dtype, use.role, len(use.shape)) for use in (*operator.inputs, *operator.outputs)}
-    return [*_kind(operator), *sorted(uses)]
+    return [*_kind(operator, True), *sorted(uses)]
 
 
-def _skeleton(value: Any) -> Any:
+def _is_numbers(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(type(each) is int for each in value)
+
+
+def _skeleton(value: Any, lists: bool) -> Any:
     """An attribute with its whole numbers left out."""
     if isinstance(value, dict):
-        return {name: _skeleton(each) for name, each in value.items()}
+        return {name: _skeleton(each, lists) for name, each in value.items()}
+    if lists and _is_numbers(value):
+        return NUMBERS
     if isinstance(value, list):
-        return [_skeleton(each) for each in value]
+        return [_skeleton(each, lists) for each in value]
     return NUMBER if type(value) is int else value
 
 
-def _numbers(value: Any) -> list[int]:
-    """The whole numbers of an attribute, in the order in which `shapes.filled` takes them."""
+def _numbers(value: Any, lists: bool) -> list[Any]:
+    """The whole numbers of an attribute, or lists of them, in the order in which they are filled in again."""
     if isinstance(value, dict):
         value = [value[name] for name in sorted(value)]
+    elif lists and _is_numbers(value):
+        return [value]
     if isinstance(value, list):
-        return [number for each in value for number in _numbers(each)]
+        return [number for each in value for number in _numbers(each, lists)]
     return [value] if type(value) is int else []
+
+
+def _counts(operator: Operator) -> int:
+    """How many whole numbers its attributes hold."""
+    return len(_numbers(operator.attributes, False))

@@ -31,7 +31,8 @@ from simtti.workloads.trace import Operator, Phase, Step, TensorUse, Trace, row_
 
 VERSION = 1
 _LEVEL = 19  # of zstd's compression
-NUMBER = "#"  # stands in attributes where a whole number does
+# Stand in attributes where a whole number does, and a list of them that is longer at some shapes.
+NUMBER, NUMBERS = "#", "#*"
 INDEX = "index"  # the variable that counts the turns of what is done several times
 
 
@@ -193,15 +194,6 @@ class Ages:
         return tensor
 
 
-def filled(skeleton: Any, numbers: Iterator[int]) -> Any:
-    """An attribute whose whole numbers were left out, with these."""
-    if isinstance(skeleton, dict):
-        return {name: filled(skeleton[name], numbers) for name in sorted(skeleton)}
-    if isinstance(skeleton, list):
-        return [filled(each, numbers) for each in skeleton]
-    return next(numbers) if skeleton == NUMBER else skeleton
-
-
 class _Reader:
     """Makes a scope's operators where its variables have these values."""
 
@@ -214,7 +206,7 @@ class _Reader:
     def turn(self, index: int) -> _Turn:
         while len(self.turns) <= index:
             values = powers(self.names, (*self.point, len(self.turns)))
-            self.turns.append(_Turn(self.content, values, len(self.turns)))
+            self.turns.append(_Turn(self, values, len(self.turns)))
         return self.turns[index]
 
     def phases(self) -> Iterator[Phase]:
@@ -242,18 +234,18 @@ class _Reader:
         return Operator(
             phase, step, position, self.content["modules"][module], op, category, tuple(self._uses(turn, inputs)),
             tuple(self._uses(turn, outputs)), attributes, is_view,
-            tuple(self.ages.tensor(at(age, here.values)) for age, here in self._each(turn, released)),
+            tuple(self.ages.tensor(at(age, here.values)) for age, here in self.each(turn, released)),
         )  # fmt: skip
 
     def _uses(self, turn: _Turn, operands: list[Any]) -> Iterator[TensorUse]:
-        for (age, layout), here in self._each(turn, operands):
+        for (age, layout), here in self.each(turn, operands):
             key = self.ages.tensor(at(age, here.values)), (here.index, layout)
             if key not in self.uses:
                 self.uses[key] = TensorUse(key[0], *here.layout(layout))
             yield self.uses[key]
 
-    def _each(self, turn: _Turn, entries: list[Any]) -> Iterator[tuple[Any, _Turn]]:
-        """The entries of an operator, those that stand for several as often as they do."""
+    def each(self, turn: _Turn, entries: list[Any]) -> Iterator[tuple[Any, _Turn]]:
+        """The entries of an operator, those that stand for several as often as they do, and the turn that each is of."""
         for entry in entries:
             if isinstance(entry, dict):
                 for index in range(self._times(entry["times"])):
@@ -265,14 +257,14 @@ class _Reader:
 class _Turn:
     """A scope's layouts and rows where the monomials have these values."""
 
-    def __init__(self, content: Mapping[str, Any], values: Sequence[int], index: int) -> None:
-        self.content, self.values, self.index = content, values, index
+    def __init__(self, reader: _Reader, values: Sequence[int], index: int) -> None:
+        self.reader, self.values, self.index = reader, values, index
         self.layouts: dict[int, tuple[Any, ...]] = {}
         self.rows: dict[int, Any] = {}
 
     def layout(self, number: int) -> tuple[Any, ...]:
         if number not in self.layouts:
-            dtype, shape, strides, nbytes, role = self.content["layouts"][number]
+            dtype, shape, strides, nbytes, role = self.reader.content["layouts"][number]
             sizes = tuple(at(each, self.values) for each in shape)
             steps = row_major(sizes) if strides is None else tuple(at(each, self.values) for each in strides)
             self.layouts[number] = sizes, steps, dtype, at(nbytes, self.values), role
@@ -280,8 +272,17 @@ class _Turn:
 
     def row(self, number: int) -> Any:
         if number not in self.rows:
-            kind, numbers, *entries = self.content["rows"][number]
-            *call, skeleton = self.content["kinds"][kind]
-            attributes = filled(skeleton, iter([at(each, self.values) for each in numbers]))
-            self.rows[number] = (call, attributes, *entries)
+            kind, numbers, *entries = self.reader.content["rows"][number]
+            *call, skeleton = self.reader.content["kinds"][kind]
+            self.rows[number] = (call, self._filled(skeleton, iter(numbers)), *entries)
         return self.rows[number]
+
+    def _filled(self, skeleton: Any, numbers: Iterator[Any]) -> Any:
+        """An attribute whose whole numbers were left out, with these."""
+        if isinstance(skeleton, dict):
+            return {name: self._filled(skeleton[name], numbers) for name in sorted(skeleton)}
+        if isinstance(skeleton, list):
+            return [self._filled(each, numbers) for each in skeleton]
+        if skeleton == NUMBERS:
+            return [at(each, here.values) for each, here in self.reader.each(self, next(numbers))]
+        return at(next(numbers), self.values) if skeleton == NUMBER else skeleton
