@@ -247,54 +247,61 @@ def _stretches(sequences: Sequence[Sequence[Any]], kind: Callable[[Any], Any]) -
     Raises:
         OtherOperators: they are not the same.
     """
-    names = _Table()
-    kinds = [[names.of(kind(each)) for each in sequence] for sequence in sequences]
-    shortest, longest = min(kinds, key=len), max(kinds, key=len)
-    if len(shortest) == len(longest):
-        for place, same in enumerate(zip(*kinds, strict=True)):
-            _alike(
-                f"operators {place}", [kind(each[place]) for each in sequences] if len({*same}) > 1 else []
-            )
-        return [_Stretch([list(same) for same in zip(*sequences, strict=True)])] if shortest else []
-    starts = [0] * len(sequences)
-    found: list[_Stretch] = []
-    for once, pattern in _more(shortest, longest):
-        for place, length, repeats in ((0, once, False), (once, len(pattern), True)):
-            times = [
-                _turns(each, start, pattern) if repeats else 1
-                for each, start in zip(kinds, starts, strict=True)
+    going = _Along(sequences, kind)
+    once = [1] * len(sequences)
+    found = []
+    for length, pattern in _more(min(going.kinds, key=len), max(going.kinds, key=len)):
+        found.append(_Stretch(going.take(length, once)))
+        if pattern:
+            times = going.turns(pattern)
+            found.append(_Stretch(going.take(len(pattern), times), times))
+    going.end()
+    return [stretch for stretch in found if stretch.places]
+
+
+class _Along:
+    """Goes along several sequences at once."""
+
+    def __init__(self, sequences: Sequence[Sequence[Any]], kind: Callable[[Any], Any]) -> None:
+        names = _Table()
+        self.sequences, self.kind = sequences, kind
+        self.kinds = [[names.of(kind(each)) for each in sequence] for sequence in sequences]
+        self.starts = [0] * len(sequences)
+
+    def turns(self, pattern: Sequence[int]) -> list[int]:
+        """How often each goes on with it."""
+        return [_turns(kinds, start, pattern) for kinds, start in zip(self.kinds, self.starts, strict=True)]
+
+    def take(self, length: int, times: Sequence[int]) -> list[list[Any]]:
+        """So many turns of so many elements of each: of each element of a turn, what stands there."""
+        ends = [start + length * count for start, count in zip(self.starts, times, strict=True)]
+        if any(end > len(kinds) for end, kinds in zip(ends, self.kinds, strict=True)):
+            raise OtherOperators(f"operators end: {[len(kinds) for kinds in self.kinds]}")
+        found = []
+        for offset in range(length):
+            spots = [
+                (number, place)
+                for number, (start, end) in enumerate(zip(self.starts, ends, strict=True))
+                for place in range(start + offset, end, length)
             ]
-            if any(
-                start + length * count > len(each)
-                for each, start, count in zip(kinds, starts, times, strict=True)
-            ):
-                raise OtherOperators(f"operators differ: {[len(each) for each in kinds]}")
-            if length:
-                places = [
-                    [
-                        (number, start + turn * length + offset)
-                        for number, (start, count) in enumerate(zip(starts, times, strict=True))
-                        for turn in range(count)
-                    ]
-                    for offset in range(length)
-                ]
-                for spots in places:
-                    if len({kinds[number][place] for number, place in spots}) > 1:
-                        _alike("operators", [kind(sequences[number][place]) for number, place in spots])
-                found.append(
-                    _Stretch(
-                        [[sequences[number][place] for number, place in spots] for spots in places],
-                        times if repeats else None,
-                    )
-                )
-            starts = [start + length * count for start, count in zip(starts, times, strict=True)]
-    if starts != [len(each) for each in kinds]:
-        raise OtherOperators(f"operators differ: {starts} of {[len(each) for each in kinds]} are the same")
-    return found
+            same = [self.sequences[number][place] for number, place in spots]
+            if len({self.kinds[number][place] for number, place in spots}) > 1:
+                _alike(f"operators {spots[0][1]}", [self.kind(each) for each in same])
+            found.append(same)
+        self.starts = ends
+        return found
+
+    def end(self) -> None:
+        if self.starts != [len(kinds) for kinds in self.kinds]:
+            raise OtherOperators(
+                f"operators differ: {self.starts} of {[len(kinds) for kinds in self.kinds]} are the same"
+            )
 
 
 def _more(short: Sequence[int], long: Sequence[int]) -> list[tuple[int, Sequence[int]]]:
     """How many are the same in both, and what the longer one repeats then; and so on."""
+    if len(short) == len(long):
+        return [(len(short), [])]
     found: list[tuple[int, Sequence[int]]] = []
     at = ahead = since = 0
     while True:
