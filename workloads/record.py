@@ -149,6 +149,7 @@ def record_workload(
     return recorded(
         workload.builder, options, what=f"{workload.name} ({_spelled(options)})", name=workload.name,
         options=options.given(), all_steps=all_steps,
+        otherwise=f"; shapes that need none: simtti workloads {workload.name}",
     )  # fmt: skip
 
 
@@ -161,17 +162,18 @@ def recorded(
     options: dict[str, Any],
     all_steps: bool = False,
     libraries: tuple[str, ...] = tuple(RELEASES),
+    otherwise: str = "",
 ) -> Trace:
     """The trace of what `builder` does when called with what is asked for and a recorder.
 
     what: is said of it when torch is missing. name, options: the trace's; options may be filled by the builder. libraries: that it
-    needs.
+    needs. otherwise: what else can be done where one is missing.
 
     Raises:
         InputError: torch or a library beside it is not there, or of a release that is not known, and the recording failed.
     """
     with quiet():
-        versions = _import_libraries(what, libraries)
+        versions = _import_libraries(what, libraries, otherwise)
         try:
             from simtti.workloads.recorder import Recorder
 
@@ -194,7 +196,7 @@ def recorded(
     )
 
 
-def _import_libraries(what: str, libraries: tuple[str, ...]) -> dict[str, str]:
+def _import_libraries(what: str, libraries: tuple[str, ...], otherwise: str) -> dict[str, str]:
     """The version of each library recording needs, without a build's suffix ('+cpu'), which changes no shape."""
     versions = {}
     for library in libraries:
@@ -207,7 +209,7 @@ def _import_libraries(what: str, libraries: tuple[str, ...]) -> dict[str, str]:
                 else f"cannot be imported ({error})"
             )
             raise InputError(
-                f"recording {what} needs {library}, which {problem}; run: pip install 'simtti[torch]'"
+                f"recording {what} needs {library}, which {problem}; run: pip install 'simtti[torch]'{otherwise}"
             ) from None
         versions[library] = version.partition("+")[0]
     return versions
