@@ -45,6 +45,8 @@ MANY = (
 COARSER = (1, 2, 8)
 # Videos longer than the default, and where they are decoded in another way, not longer.
 LONGEST = (1.3, 1)
+# Batches as large as that, and where that many pixels are copied before they are enlarged, smaller ones.
+LARGEST = (16, 6)
 _FEWEST = 5  # recordings that a scope is made of and checked at
 
 
@@ -67,13 +69,18 @@ def build(name: str, recorded: Recorder) -> Shapes | None:
         for free in _together(groups if points is ONE or "frames" not in default.options else []):
             if any(set(free) <= each for each in done) or (points is ONE and not free):
                 continue
-            for coarser, longest in product(
-                COARSER if SIDES[0] in free else (1,), LONGEST if "frames" in free else (1,)
+            for coarser, longest, largest in product(
+                COARSER if SIDES[0] in free else (1,),
+                LONGEST if "frames" in free else (1,),
+                LARGEST if batch else (1,),
             ):
-                shorter = [(*point[:3], min(point[3], longest)) for point in points]
+                tried = [
+                    (min(images, largest), height, width, min(frames, longest))
+                    for images, height, width, frames in points
+                ]
                 variables = [_variable(workload, one, coarser) for one in (*batch, *free)]
                 try:
-                    scopes.append(_scope(workload, default, shorter, variables, recorded))
+                    scopes.append(_scope(workload, default, tried, variables, recorded))
                 except NotExact as reason:
                     _say(name, points, free, reason)
                 else:
