@@ -82,7 +82,7 @@ test-bounds:
 
 traces: $(VENV)/dev.stamp
 	$(BIN)/python -m simtti.workloads.build_traces
-	$(BIN)/python -m simtti.workloads.build_batches
+	$(BIN)/python -m simtti.workloads.build_shapes
 
 clean:
 	rm -rf $(VENV) $(VENV)-lowest $(VENV)-newest *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis build

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from simtti.hw_configs.hardware import Hardware
     from simtti.workloads.measured import Capture
+    from simtti.workloads.shapes import Scope
     from simtti.workloads.trace_cache import Kept
     from simtti.workloads.workload import Options, Workload
 
@@ -73,7 +74,9 @@ def _size(options: Options) -> str:
     return "x".join(str(each) for each in parts if each is not None)
 
 
-def print_workload(item: Workload, captures: Sequence[Capture], flops: int | None) -> None:
+def print_workload(
+    item: Workload, captures: Sequence[Capture], flops: int | None, scopes: Sequence[Scope]
+) -> None:
     """What a workload is, its default shape, for which shapes a measured trace ships, where its numbers come from."""
     console = plain_console()
     also = "".join(f" ({alias})" for alias in item.aliases)
@@ -86,6 +89,7 @@ def print_workload(item: Workload, captures: Sequence[Capture], flops: int | Non
     parts["Measured"] = "\n".join(
         f"{each.device}: {inference_shape(each.options)}, attention {each.attention}" for each in mine
     )
+    parts["Without torch"] = "\n".join(["any number of steps", *map(str, scopes)])
     parts["Source"] = f"{item.source}\n{item.url}"
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="dim", no_wrap=True)
@@ -93,6 +97,41 @@ def print_workload(item: Workload, captures: Sequence[Capture], flops: int | Non
         if text:
             table.add_row(name, escape(text))
     console.print(table)
+
+
+def print_shapes(scopes: Mapping[str, Sequence[Scope]]) -> None:
+    """A row a range of shapes whose traces follow from what ships."""
+    table = _listing(
+        "Workload",
+        "Batch",
+        "Height",
+        "Width",
+        "Frames",
+        "Mpix",
+        texts=("Workload", "Batch", "Height", "Width", "Frames"),
+    )
+    for name, each in scopes.items():
+        if not each:
+            table.add_row(name)
+        for place, scope in enumerate(each):
+            free = {one.name: _range(one.least, one.most, one.unit) for one in scope.variables}
+            table.add_row(
+                "" if place else name,
+                free.get("batch", "1"),
+                *(free.get(part, "") for part in ("height", "width", "frames")),
+                scope.megapixels if len(free) > 1 else "",
+            )
+    console = plain_console()
+    console.print(table)
+    console.print(
+        "\nFrom-to/step; empty is the default. Those of a row go together, up to so many\n"
+        "Mpixel in all images and frames. Other shapes are recorded, which needs torch.",
+        style="dim",
+    )
+
+
+def _range(least: int, most: int, unit: int) -> str:
+    return f"{least}-{most}" + (f"/{unit}" if unit > 1 else "")
 
 
 def print_devices(devices: Mapping[str, Hardware]) -> None:

@@ -20,17 +20,20 @@ _Item = TypeVar("_Item")
 
 @click.command()
 @click.argument("query", nargs=-1, metavar="[NAME | WORDS]...")
+@click.option("--shapes", "with_shapes", is_flag=True, help="Which other shapes run without torch.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def workloads(query: tuple[str, ...], as_json: bool) -> None:
+def workloads(query: tuple[str, ...], with_shapes: bool, as_json: bool) -> None:
     """List the workloads, those that WORDS describe, or all there is to know of one (NAME).
 
     \b
     simtti workloads video transformer     # every word, in any order
     simtti workloads measured              # of which measured traces ship
+    simtti workloads --shapes              # batches, sizes and frames that need no torch
     """
     from simtti.workloads.catalogue import ALIASES, WORKLOADS
     from simtti.workloads.default_flops import default_flops
     from simtti.workloads.measured import captures
+    from simtti.workloads.record import shipped_scopes
 
     name = " ".join(query)
     name = ALIASES.get(name, name)
@@ -52,6 +55,10 @@ def workloads(query: tuple[str, ...], as_json: bool) -> None:
                     for each in captures()
                     if each.workload == name
                 ],
+                "shapes": [
+                    {one.name: {"from": one.least, "to": one.most, "by": one.unit} for one in scope.variables}
+                    for scope in shipped_scopes(item)
+                ],
                 "source": item.source,
                 "url": item.url,
             }
@@ -59,10 +66,12 @@ def workloads(query: tuple[str, ...], as_json: bool) -> None:
         }
         click.echo(json.dumps(listing, indent=2))
         return
-    from simtti.commands.catalogues import print_workload, print_workloads
+    from simtti.commands.catalogues import print_shapes, print_workload, print_workloads
 
-    if name in WORKLOADS:
-        print_workload(WORKLOADS[name], captures(), default_flops(name))
+    if with_shapes:
+        print_shapes({name: shipped_scopes(item) for name, item in found.items()})
+    elif name in WORKLOADS:
+        print_workload(WORKLOADS[name], captures(), default_flops(name), shipped_scopes(WORKLOADS[name]))
     else:
         print_workloads(found, captures(), {name: default_flops(name) for name in found})
 

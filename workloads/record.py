@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from simtti.errors import InputError
-from simtti.workloads import batches, models, own, trace_cache
+from simtti.workloads import models, own, shapes, trace_cache
 from simtti.workloads.catalogue import Options, Workload, find
 from simtti.workloads.named import is_file, trace_of_file
 from simtti.workloads.recording import Recording
@@ -44,34 +44,47 @@ def workload_trace(name: str, *, kept_in: Path | None = None, **options: Any) ->
 
 
 def _shipped_with(workload: Workload, wanted: dict[str, Any]) -> Trace | None:
-    """The shipped trace with these options, where it can be had from it: with other steps, at another batch.
+    """The shipped trace with these options, where it can be had from what ships: with other steps, at another shape.
 
-    Not where its steps differ one from another, nor where what happens at another batch is not known: those are recorded.
+    None where its steps differ one from another, and where what happens at another shape is not known: those are recorded.
     """
     path = shipped(workload)
-    defaults = workload.defaults.given()
-    if {**defaults, **_scaled(wanted)} != wanted or not path.exists():
+    if not path.exists():
         return None
+    defaults = workload.defaults.given()
+    at_default_steps = {**wanted, **{name: value for name, value in defaults.items() if name == "steps"}}
     trace = Trace.load(path)
-    batch = wanted["batch"]
-    if batch != trace.options["batch"]:
-        beside = batches.path_beside(path)
-        found = batches.Batches.load(beside) if beside.exists() else None
-        if found is None or not found.reaches(batch, path):
+    if at_default_steps != defaults:
+        scope = next((one for one in shipped_scopes(workload) if one.admits(at_default_steps)), None)
+        if scope is None:
             return None
-        trace = found.trace(trace, batch)
+        default, trace = trace, scope.trace(trace, at_default_steps)
+        if trace.options != wanted and _counts(trace) != _counts(default):
+            return (
+                None  # a loop that is run several times: what so many steps are here, only a recording says
+            )
     if trace.options == wanted:
         return trace
     return trace.with_steps(wanted["steps"], workload.turns) if trace.schedule else None
 
 
+def _counts(trace: Trace) -> list[list[int]]:
+    """Of the phases that the option `steps` stretches, how often each step is run."""
+    return [[step.count for step in phase.steps] for phase in trace.phases if phase.name in trace.schedule]
+
+
+def shipped_scopes(workload: Workload) -> tuple[shapes.Scope, ...]:
+    """The shapes, beside the default one, whose traces follow from what ships."""
+    path = shipped(workload)
+    beside = shapes.path_beside(path)
+    if not path.exists() or not beside.exists():
+        return ()
+    return shapes.Shapes.load(beside).made_for(path)
+
+
 def shipped(workload: Workload) -> Path:
     """Where the trace of the default shape is kept."""
     return TRACES / f"{workload.name}.parquet"
-
-
-def _scaled(options: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if name in ("steps", "batch")}
 
 
 def record(what: Any, /, *inputs: Any, **options: Any) -> Trace:
@@ -136,6 +149,7 @@ def record_workload(
     return recorded(
         workload.builder, options, what=f"{workload.name} ({_spelled(options)})", name=workload.name,
         options=options.given(), all_steps=all_steps,
+        otherwise=f"; shapes that need none: simtti workloads {workload.name}",
     )  # fmt: skip
 
 
@@ -148,17 +162,18 @@ def recorded(
     options: dict[str, Any],
     all_steps: bool = False,
     libraries: tuple[str, ...] = tuple(RELEASES),
+    otherwise: str = "",
 ) -> Trace:
     """The trace of what `builder` does when called with what is asked for and a recorder.
 
     what: is said of it when torch is missing. name, options: the trace's; options may be filled by the builder. libraries: that it
-    needs.
+    needs. otherwise: what else can be done where one is missing.
 
     Raises:
         InputError: torch or a library beside it is not there, or of a release that is not known, and the recording failed.
     """
     with quiet():
-        versions = _import_libraries(what, libraries)
+        versions = _import_libraries(what, libraries, otherwise)
         try:
             from simtti.workloads.recorder import Recorder
 
@@ -181,7 +196,7 @@ def recorded(
     )
 
 
-def _import_libraries(what: str, libraries: tuple[str, ...]) -> dict[str, str]:
+def _import_libraries(what: str, libraries: tuple[str, ...], otherwise: str) -> dict[str, str]:
     """The version of each library recording needs, without a build's suffix ('+cpu'), which changes no shape."""
     versions = {}
     for library in libraries:
@@ -194,7 +209,7 @@ def _import_libraries(what: str, libraries: tuple[str, ...]) -> dict[str, str]:
                 else f"cannot be imported ({error})"
             )
             raise InputError(
-                f"recording {what} needs {library}, which {problem}; run: pip install 'simtti[torch]'"
+                f"recording {what} needs {library}, which {problem}; run: pip install 'simtti[torch]'{otherwise}"
             ) from None
         versions[library] = version.partition("+")[0]
     return versions

@@ -54,7 +54,7 @@ class Recorder(Recording):
         # the last tensor is gone: Python's own references decide, as they do on a GPU.
         self._identities: dict[int, int] = {}
         self._storages: list[Any] = []
-        self._alive: dict[int, Any] = {}
+        self._alive: dict[int, int] = {}  # the weak references themselves
         self._last: Operator | None = None
         self._stored_as: dict[int, str] = {}
         self._roles: dict[int, str] = {}
@@ -163,7 +163,7 @@ class Recorder(Recording):
             self._identities[address] = -1
             reference = StorageWeakRef(storage)
             self._storages.append(reference)
-            self._alive[address] = reference
+            self._alive[address] = reference.cdata
         return address
 
     def _addressed(self, given: list[torch.Tensor]) -> list[tuple[int, torch.Tensor]]:
@@ -191,7 +191,9 @@ class Recorder(Recording):
 
     def _release(self) -> None:
         """Note with the last operator which storages nobody refers to any more."""
-        gone = {address for address, reference in self._alive.items() if reference.expired()}
+        # Not StorageWeakRef.expired(), of which this is the inside: all weights are asked after every operator.
+        expired = torch.UntypedStorage._expired
+        gone = {address for address, reference in self._alive.items() if expired(reference)}
         if not gone:
             return
         for address in gone:

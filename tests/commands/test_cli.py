@@ -154,6 +154,15 @@ def test_workloads_and_devices_are_listed():
     assert "whitepaper" in simtti("hw", "a100-sxm").stdout
 
 
+def test_shapes_without_torch_are_listed():
+    lines = simtti("workloads", "--shapes").stdout.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert any(line.split() == ["2-16", "256-1024/64", "256-1024/64", "4.2"] for line in lines)
+    assert "batch 2 to 16, height 256 to 1024 by 64" in simtti("workloads", "stable-diffusion").stdout
+    found = json.loads(simtti("workloads", "stable-diffusion", "--json").stdout)["stable-diffusion-1.5"]
+    assert {"from": 2, "to": 16, "by": 1} in [each.get("batch") for each in found["shapes"]]
+
+
 def test_lists_fit_eighty_columns_and_are_searched():
     for verb in ("workloads", "hw"):
         lines = simtti(verb).stdout.splitlines()

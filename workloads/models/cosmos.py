@@ -112,6 +112,7 @@ def _workload(size: str, builder: Builder, video: bool, count: int) -> Workload:
         builder=builder,
         decoding=Decoding(tile=256),
         size_multiple=16,
+        max_size=2048,  # 128 patches a side have positions (CosmosRotaryPosEmbed)
         frame_multiple=4 if video else 1,
         place=155,
     )

@@ -1,0 +1,192 @@
+"""Write what the shipped traces become at other shapes: python -m simtti.workloads.build_shapes [WORKLOAD...]
+
+Each workload, or those named, is recorded at a few shapes: of one image, and of several at once. From all but the last of them expressions
+are found, and the last must come out as it was recorded; as far as they reach, traces are made without torch from then on. Pipelines
+change what they do above some size or batch and stay with that (diffusers copies images before it enlarges them where they have 2^31
+elements), so that what holds at the corners holds between them. Where sizes and frames do not scale together, each is tried alone; where
+nothing does there is no file, and other shapes are recorded when they are run. After the shipped traces have been built anew, this is
+to be run again: a file made for another trace is not used. Recordings are kept (`trace_cache`), so that it goes on where it was stopped.
+"""
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from simtti.workloads import trace_cache
+from simtti.workloads.catalogue import WORKLOADS, Workload, find
+from simtti.workloads.expressions import NotExact
+from simtti.workloads.record import record_workload, shipped
+from simtti.workloads.shape_fit import alike, fit
+from simtti.workloads.shapes import Scope, Shapes, Variable, hash_of, path_beside, volume
+from simtti.workloads.trace import Trace
+
+Recorder = Callable[[Workload, dict[str, Any]], Trace]
+SIDES = ("height", "width")
+# Batch, and height, width and frames over the default ones: sizes from half the default side to twice. Expressions are found from all but
+# the last recording, and hold at that. No ratio is another's multiple, so that products are told apart. What repeats shows where there is
+# most of it, which comes first of a batch; how seldom it may, where there is least, which is never the last.
+ONE = (
+    (1, 0.5, 1.3, 0.25),
+    (1, 1.45, 0.7, 0.7),
+    (1, 2, 2, 1),
+    (1, 0.5, 0.5, 1.3),
+    (1, 0.8, 0.9, 0.4),
+    (1, 1.2, 0.6, 0.55),
+)
+MANY = (
+    (16, 1, 1, 1), (2, 1.3, 0.5, 0.25), (3, 0.7, 1.45, 0.7), (5, 0.5, 0.5, 1.3), (2, 2, 2, 0.4),
+    (7, 1.15, 0.6, 0.55), (4, 0.6, 1.2, 0.8),
+)  # fmt: skip
+# Sizes of so many times the least step are tried: where half of one is taken, even ones follow; where tokens are filled up to 32, multiples
+# of eight patches need none.
+COARSER = (1, 2, 8)
+# Videos longer than the default, and where they are decoded in another way, not longer.
+LONGEST = (1.3, 1)
+# Batches as large as that, and where that many pixels are copied before they are enlarged, smaller ones.
+LARGEST = (16, 6)
+_FEWEST = 5  # recordings that a scope is made of and checked at
+
+
+def build(name: str, recorded: Recorder) -> Shapes | None:
+    """What the shipped trace of a workload becomes at other shapes; None where nothing of it scales. Says why something does not."""
+    workload = find(name)
+    default = Trace.load(shipped(workload))
+    if default.options.get("batch") != 1:
+        return None
+    # Tiles are as many, and those at the edges as large, as a size leaves them: no sum of products.
+    sized = not workload.sizes and "tiled" not in (workload.own_vae or "")
+    groups = [
+        group for group in (*([SIDES] if sized else []), ("frames",)) if set(group) <= {*default.options}
+    ]
+    scopes: list[Scope] = []
+    for points in (ONE, MANY):
+        done: list[set[str]] = []
+        batch = ("batch",) if points is MANY else ()
+        # Several videos at once are seldom run: their batch is free alone.
+        for free in _together(groups if points is ONE or "frames" not in default.options else []):
+            if any(set(free) <= each for each in done) or (points is ONE and not free):
+                continue
+            for coarser, longest, largest in product(
+                COARSER if SIDES[0] in free else (1,),
+                LONGEST if "frames" in free else (1,),
+                LARGEST if batch else (1,),
+            ):
+                tried = [
+                    (min(images, largest), height, width, min(frames, longest))
+                    for images, height, width, frames in points
+                ]
+                variables = [_variable(workload, one, coarser) for one in (*batch, *free)]
+                try:
+                    scopes.append(_scope(workload, default, tried, variables, recorded))
+                except NotExact as reason:
+                    _say(name, points, free, reason)
+                else:
+                    done.append({*free})
+                    break
+    return Shapes(hash_of(shipped(workload)), tuple(scopes)) if scopes else None
+
+
+def _say(name: str, points: Sequence[tuple[float, ...]], free: tuple[str, ...], reason: NotExact) -> None:
+    what = " and ".join((f"batch {'1' if points is ONE else 'above 1'}", *free))
+    print(f"{name}, {what}: {reason}"[:300], flush=True)
+
+
+def _together(groups: Sequence[tuple[str, ...]]) -> Iterator[tuple[str, ...]]:
+    """What may be free together, the most first."""
+    if len(groups) > 1:
+        yield tuple(name for group in groups for name in group)
+    yield from groups
+    yield ()
+
+
+def _scope(
+    workload: Workload,
+    default: Trace,
+    points: Sequence[tuple[float, ...]],
+    variables: Sequence[Variable],
+    recorded: Recorder,
+) -> Scope:
+    """The scope in which these options are free.
+
+    Raises:
+        NotExact: there is none.
+    """
+    traces = [] if variables[0].name == "batch" else [default]
+    failed = "too few shapes"
+    for shape in _shapes(variables, default, points):
+        traces.append(recorded(workload, {**default.options, **shape}))
+        alike([traces[0], traces[-1]])
+        if len(traces) < max(_FEWEST, len(variables) + 2):
+            continue
+        try:
+            found = fit(traces[:-1], [_reached(one, traces) for one in variables])
+        except NotExact as reason:
+            failed = str(reason)
+            continue
+        wrong = [trace.options for trace in traces if found.trace(default, trace.options) != trace]
+        if not wrong:
+            return replace(found, largest=max(volume(trace.options) for trace in traces))
+        failed = f"at {wrong[-1]} it is not what is recorded"
+    raise NotExact(failed)
+
+
+def _reached(variable: Variable, traces: Sequence[Trace]) -> Variable:
+    """As far as recordings go."""
+    options = [trace.options[variable.name] for trace in traces]
+    return replace(variable, least=min(options), most=max(options))
+
+
+def _shapes(
+    variables: Sequence[Variable], default: Trace, points: Sequence[tuple[float, ...]]
+) -> list[dict[str, int]]:
+    """The shapes to record, without those that are the default or there twice."""
+    shapes: list[dict[str, int]] = []
+    for point in points:
+        wanted = dict(zip(("batch", *SIDES, "frames"), point, strict=True))
+        shape = {
+            one.name: int(wanted["batch"])
+            if one.name == "batch"
+            else one.nearest(wanted[one.name] * default.options[one.name])
+            for one in variables
+        }
+        if shape not in shapes and any(default.options[name] != value for name, value in shape.items()):
+            shapes.append(shape)
+    return shapes
+
+
+def _variable(workload: Workload, name: str, coarser: int) -> Variable:
+    """An option as a variable, with all that the workload takes."""
+    if name == "batch":
+        return Variable(name, 2, 2**20)
+    if name == "frames":
+        multiple = workload.frame_multiple
+        return Variable(name, 1, workload.max_frames or 2**20, multiple, int(multiple > 1))
+    # A UNet halves the latent image up to three times; where a side does not divide by that, it is padded on the way.
+    unit = max(workload.size_multiple, 64 if "UNet" in workload.architecture else 1) * coarser
+    return Variable(name, unit, (workload.max_size or 2**20) // unit * unit, unit)
+
+
+def kept(workload: Workload, options: dict[str, Any]) -> Trace:
+    """A recording, from where they are kept if it is there."""
+    return trace_cache.kept(workload.name, options, lambda: record_workload(workload.name, **options), None)
+
+
+def write(name: str, recorded: Recorder = kept) -> Path | None:
+    """Build and write that file, or take it away; None where there is none."""
+    path = path_beside(shipped(find(name)))
+    found = build(name, recorded)
+    if found is None:
+        path.unlink(missing_ok=True)
+        print(f"{name}: other shapes are recorded", flush=True)
+        return None
+    found.save(path)
+    print(f"{path.name}  {path.stat().st_size:,} bytes, {'; '.join(map(str, found.scopes))}", flush=True)
+    return path
+
+
+if __name__ == "__main__":
+    for each in sys.argv[1:] or WORKLOADS:
+        write(each)

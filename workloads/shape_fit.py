@@ -1,0 +1,396 @@
+"""A scope (`shapes`) from recordings at several of its shapes: what they have in common, and their numbers as expressions.
+
+Where a step, or an operator's operands, are more at one shape than at another, something in them is done once for each frame or image: what
+the longest repeats more often than the shortest.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from simtti.workloads.expressions import Basis, Expression, NotExact
+from simtti.workloads.shapes import INDEX, NUMBER, NUMBERS, Ages, Scope, Variable, volume
+from simtti.workloads.trace import Operator, Phase, Step, TensorUse, Trace, row_major
+
+_MOST_OPERANDS = 4  # that one operator has more of with every frame or image
+_LONGEST_TURN = 60  # operators that are done together once a frame
+
+
+def fit(traces: Sequence[Trace], variables: Sequence[Variable]) -> Scope:
+    """The scope of several recordings of a workload, in which these options are free.
+
+    Raises:
+        NotExact: they are not made of the same operators, or a number of theirs follows in no known way.
+    """
+    for name in ("workload", "parameters", "parameter_bytes", "schedule", "provenance"):
+        _alike(name, [getattr(trace, name) for trace in traces])
+    names = [one.name for one in variables]
+    fixed = {name: value for name, value in traces[0].options.items() if name not in names}
+    for trace in traces[1:]:
+        _alike("options", [fixed, {name: trace.options.get(name) for name in fixed}])
+    points = [tuple(one.value(trace.options[one.name]) for one in variables) for trace in traces]
+    content = _Writer(names, points).content(traces)
+    return Scope(fixed, tuple(variables), max(volume(trace.options) for trace in traces), content)
+
+
+class OtherOperators(NotExact):
+    """At one of the shapes a trace is made of other operators than at another."""
+
+
+def alike(traces: Sequence[Trace]) -> None:
+    """Whether recordings are made of the same operators, whatever their operands and numbers.
+
+    Raises:
+        OtherOperators: they are not; the message says which differ.
+    """
+    for same in _side_by_side(traces):
+        for steps in zip(*(phase.steps for phase in same), strict=True):
+            _stretches([step.operators for step in steps], _look)
+
+
+def _side_by_side(traces: Sequence[Trace]) -> list[tuple[Phase, ...]]:
+    _alike("phases", [[(phase.name, len(phase.steps)) for phase in trace.phases] for trace in traces])
+    return list(zip(*(trace.phases for trace in traces), strict=True))
+
+
+def _alike(what: str, values: Sequence[Any]) -> None:
+    for value in values[1:]:
+        if value != values[0]:
+            raise OtherOperators(f"{what} differ: {str(values[0])[:300]} and {str(value)[:300]}")
+
+
+@dataclass(frozen=True)
+class _Aged:
+    """An operator with its tensors' ages."""
+
+    operator: Operator
+    inputs: tuple[tuple[int, TensorUse], ...]
+    outputs: tuple[tuple[int, TensorUse], ...]
+    released: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class _Stretch:
+    """Part of several sequences: what each has the same number of, or is so many turns of something.
+
+    places: of each element of a turn, what stands there: of each sequence and turn. times: turns of each sequence; None where it is one.
+    """
+
+    places: list[list[Any]]
+    times: list[int] | None = None
+
+
+class _Table:
+    """Distinct things, numbered as they are met."""
+
+    def __init__(self) -> None:
+        self.numbers: dict[str, int] = {}
+
+    def of(self, thing: Any) -> int:
+        return self.numbers.setdefault(json.dumps(thing, sort_keys=True), len(self.numbers))
+
+    def things(self) -> list[Any]:
+        return [json.loads(text) for text in self.numbers]
+
+
+class _Writer:
+    """Goes through several recordings side by side."""
+
+    def __init__(self, names: Sequence[str], points: Sequence[tuple[int, ...]]) -> None:
+        self.names, self.points = (*names, INDEX), points
+        self.once = Basis(self.names, [(*point, 0) for point in points])
+        self.bases: dict[tuple[int, ...], Basis] = {}
+        self.modules, self.kinds, self.layouts, self.rows = _Table(), _Table(), _Table(), _Table()
+        self.of_layouts: dict[Any, int] = {}
+
+    def content(self, traces: Sequence[Trace]) -> dict[str, Any]:
+        ages = [Ages() for _ in traces]
+        phases = [
+            [same[0].name, [self._step(steps, ages) for steps in zip(*(p.steps for p in same), strict=True)]]
+            for same in _side_by_side(traces)
+        ]
+        tables = {"modules": self.modules, "kinds": self.kinds, "layouts": self.layouts, "rows": self.rows}
+        return {"phases": phases, **{name: table.things() for name, table in tables.items()}}
+
+    def _basis(self, stretch: _Stretch) -> Basis:
+        if stretch.times is None:
+            return self.once
+        key = tuple(stretch.times)
+        if key not in self.bases:
+            points = [
+                (*point, index)
+                for point, times in zip(self.points, key, strict=True)
+                for index in range(times)
+            ]
+            self.bases[key] = Basis(self.names, points)
+        return self.bases[key]
+
+    def _step(self, steps: Sequence[Step], ages: Sequence[Ages]) -> list[Any]:
+        aged = [
+            [_aged(operator, of) for operator in step.operators] for step, of in zip(steps, ages, strict=True)
+        ]
+        written = []
+        for stretch in _stretches(aged, lambda one: _look(one.operator)):
+            basis = self._basis(stretch)
+            modules = [self.modules.of(same[0].operator.module) for same in stretch.places]
+            rows = [self._row(same, basis) for same in stretch.places]
+            written.append([self._times(stretch), modules, rows])
+        return [self.once.fit([step.count for step in steps]), written]
+
+    def _times(self, stretch: _Stretch) -> Expression:
+        return 1 if stretch.times is None else self.once.fit(stretch.times)
+
+    def _row(self, same: Sequence[_Aged], basis: Basis) -> int:
+        operators = [one.operator for one in same]
+        lists = len({*map(_counts, operators)}) > 1
+        numbers = [_numbers(operator.attributes, lists) for operator in operators]
+        entries = [
+            self._entries([getattr(one, name) for one in same], basis) for name in ("inputs", "outputs")
+        ]
+        released = self._entries([[(age, None) for age in one.released] for one in same], basis)
+        return self.rows.of(
+            [
+                self.kinds.of(_kind(operators[0], lists)[1:]),
+                [self._attribute(each, basis) for each in zip(*numbers, strict=True)],
+                *entries,
+                released,
+            ]
+        )
+
+    def _attribute(self, same: Sequence[Any], basis: Basis) -> Any:
+        if isinstance(same[0], int):
+            return basis.fit(same)
+        return self._entries([[(each, None) for each in numbers] for numbers in same], basis)
+
+    def _entries(self, lists: Sequence[Sequence[tuple[int, TensorUse | None]]], basis: Basis) -> list[Any]:
+        """Operands as [age, layout], or only ages. Where some are more than others, a few stand for several, at whatever place fits."""
+        fewest = min(map(len, lists))
+        more = [len(each) - fewest for each in lists]
+        if not any(more):
+            return [self._entry(same, basis) for same in zip(*lists, strict=True)]
+        if basis is not self.once:
+            raise OtherOperators("what is done once a frame has as many operands as frames")
+        failed: NotExact | None = None
+        for period in range(1, _MOST_OPERANDS + 1):
+            if any(each % period for each in more):
+                continue
+            several = _Stretch([], [each // period for each in more])
+            for place in range(fewest, -1, -1):
+                try:
+                    return self._repeated(lists, place, period, several)
+                except NotExact as reason:
+                    failed = reason
+        assert failed is not None
+        raise failed
+
+    def _repeated(
+        self,
+        lists: Sequence[Sequence[tuple[int, TensorUse | None]]],
+        place: int,
+        period: int,
+        several: _Stretch,
+    ) -> list[Any]:
+        """Operands of which so many from a place on are there several times."""
+        assert several.times is not None
+        basis = self._basis(several)
+        ends = [place + period * turns for turns in several.times]
+        turns = [
+            [
+                entry
+                for one, end in zip(lists, ends, strict=True)
+                for entry in one[place + offset : end : period]
+            ]
+            for offset in range(period)
+        ]
+        return [
+            *(self._entry(same, self.once) for same in zip(*(one[:place] for one in lists), strict=True)),
+            {"each": [self._entry(each, basis) for each in turns], "times": self._times(several)},
+            *(
+                self._entry(same, self.once)
+                for same in zip(*(one[end:] for one, end in zip(lists, ends, strict=True)), strict=True)
+            ),
+        ]
+
+    def _entry(self, same: Sequence[tuple[int, TensorUse | None]], basis: Basis) -> Any:
+        age = basis.fit([each[0] for each in same])
+        uses = [each[1] for each in same if each[1] is not None]
+        return [age, self._layout(uses, basis)] if uses else age
+
+    def _layout(self, uses: Sequence[TensorUse], basis: Basis) -> int:
+        _alike("operands", [(use.dtype, use.role, len(use.shape)) for use in uses])
+        key = (
+            id(basis),
+            tuple((use.shape, use.strides, use.storage_bytes, use.dtype, use.role) for use in uses),
+        )
+        if key not in self.of_layouts:
+            plain = all(use.strides == row_major(use.shape) for use in uses)
+            shape, strides = (
+                [basis.fit(each) for each in zip(*numbers, strict=True)]
+                for numbers in ([use.shape for use in uses], [use.strides for use in uses])
+            )
+            nbytes = basis.fit([use.storage_bytes for use in uses])
+            self.of_layouts[key] = self.layouts.of(
+                [uses[0].dtype, shape, None if plain else strides, nbytes, uses[0].role]
+            )
+        return self.of_layouts[key]
+
+
+# ---- what repeats
+
+
+def _stretches(sequences: Sequence[Sequence[Any]], kind: Callable[[Any], Any]) -> list[_Stretch]:
+    """Sequences side by side; those of other lengths by what the longest repeats more often than the shortest.
+
+    Raises:
+        OtherOperators: they are not the same.
+    """
+    going = _Along(sequences, kind)
+    once = [1] * len(sequences)
+    found = []
+    for length, pattern in _more(min(going.kinds, key=len), max(going.kinds, key=len)):
+        found.append(_Stretch(going.take(length, once)))
+        if pattern:
+            times = going.turns(pattern)
+            found.append(_Stretch(going.take(len(pattern), times), times))
+    going.end()
+    return [stretch for stretch in found if stretch.places]
+
+
+class _Along:
+    """Goes along several sequences at once."""
+
+    def __init__(self, sequences: Sequence[Sequence[Any]], kind: Callable[[Any], Any]) -> None:
+        names = _Table()
+        self.sequences, self.kind = sequences, kind
+        self.kinds = [[names.of(kind(each)) for each in sequence] for sequence in sequences]
+        self.starts = [0] * len(sequences)
+
+    def turns(self, pattern: Sequence[int]) -> list[int]:
+        """How often each goes on with it."""
+        return [_turns(kinds, start, pattern) for kinds, start in zip(self.kinds, self.starts, strict=True)]
+
+    def take(self, length: int, times: Sequence[int]) -> list[list[Any]]:
+        """So many turns of so many elements of each: of each element of a turn, what stands there."""
+        ends = [start + length * count for start, count in zip(self.starts, times, strict=True)]
+        if any(end > len(kinds) for end, kinds in zip(ends, self.kinds, strict=True)):
+            raise OtherOperators(f"operators end: {[len(kinds) for kinds in self.kinds]}")
+        found = []
+        for offset in range(length):
+            spots = [
+                (number, place)
+                for number, (start, end) in enumerate(zip(self.starts, ends, strict=True))
+                for place in range(start + offset, end, length)
+            ]
+            same = [self.sequences[number][place] for number, place in spots]
+            if len({self.kinds[number][place] for number, place in spots}) > 1:
+                _alike(f"operators {spots[0][1]}", [self.kind(each) for each in same])
+            found.append(same)
+        self.starts = ends
+        return found
+
+    def end(self) -> None:
+        if self.starts != [len(kinds) for kinds in self.kinds]:
+            raise OtherOperators(
+                f"operators differ: {self.starts} of {[len(kinds) for kinds in self.kinds]} are the same"
+            )
+
+
+def _more(short: Sequence[int], long: Sequence[int]) -> list[tuple[int, Sequence[int]]]:
+    """How many are the same in both, and what the longer one repeats then; and so on."""
+    if len(short) == len(long):
+        return [(len(short), [])]
+    found: list[tuple[int, Sequence[int]]] = []
+    at = ahead = since = 0
+    while True:
+        at += _same(short, at, long, at + ahead)
+        if at == len(short) and at + ahead == len(long):
+            return [*found, (at - since, [])]
+        place = at + ahead
+        best, period, turns = max(
+            (
+                (_same(short, at, long, place + turns * period), -period, turns)
+                for period in range(1, min(_LONGEST_TURN, len(long) - place) + 1)
+                if (turns := _turns(long, place, long[place : place + period])) > 1
+                or long[max(place - period, 0) : place] == long[place : place + period]
+            ),
+            default=(0, 0, 0),
+        )
+        if not turns or (not best and at < len(short)):
+            raise OtherOperators(f"operators differ at {at} of {len(short)}")
+        found.append((at - since, long[place : place - period]))
+        ahead -= turns * period
+        since = at
+
+
+def _same(one: Sequence[int], place: int, other: Sequence[int], there: int) -> int:
+    """How many are the same in both from these places on."""
+    return next(
+        (n for n, (a, b) in enumerate(zip(one[place:], other[there:], strict=False)) if a != b),
+        min(len(one) - place, len(other) - there),
+    )
+
+
+def _turns(kinds: Sequence[int], place: int, pattern: Sequence[int]) -> int:
+    """How often a pattern follows itself from a place."""
+    turns = 0
+    while pattern and kinds[place : place + len(pattern)] == pattern:
+        turns += 1
+        place += len(pattern)
+    return turns
+
+
+# ---- an operator's parts
+
+
+def _aged(operator: Operator, ages: Ages) -> _Aged:
+    inputs, outputs = (
+        tuple((ages.of(use.tensor), use) for use in uses) for uses in (operator.inputs, operator.outputs)
+    )
+    return _Aged(operator, inputs, outputs, tuple(ages.of(each) for each in operator.released))
+
+
+def _kind(operator: Operator, lists: bool) -> list[Any]:
+    """What must be the same for operators to be counterparts, but for their operands. lists: of numbers may be of any length."""
+    return [
+        operator.module, operator.op, operator.category, operator.is_view, _skeleton(operator.attributes, lists)
+    ]  # fmt: skip
+
+
+def _look(operator: Operator) -> list[Any]:
+    """The same with what its operands are, of which there may be more."""
+    uses = {(use.dtype, use.role, len(use.shape)) for use in (*operator.inputs, *operator.outputs)}
+    return [*_kind(operator, True), *sorted(uses)]
+
+
+def _is_numbers(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(type(each) is int for each in value)
+
+
+def _skeleton(value: Any, lists: bool) -> Any:
+    """An attribute with its whole numbers left out."""
+    if isinstance(value, dict):
+        return {name: _skeleton(each, lists) for name, each in value.items()}
+    if lists and _is_numbers(value):
+        return NUMBERS
+    if isinstance(value, list):
+        return [_skeleton(each, lists) for each in value]
+    return NUMBER if type(value) is int else value
+
+
+def _numbers(value: Any, lists: bool) -> list[Any]:
+    """The whole numbers of an attribute, or lists of them, in the order in which they are filled in again."""
+    if isinstance(value, dict):
+        value = [value[name] for name in sorted(value)]
+    elif lists and _is_numbers(value):
+        return [value]
+    if isinstance(value, list):
+        return [number for each in value for number in _numbers(each, lists)]
+    return [value] if type(value) is int else []
+
+
+def _counts(operator: Operator) -> int:
+    """How many whole numbers its attributes hold."""
+    return len(_numbers(operator.attributes, False))
