@@ -13,7 +13,7 @@ from simtti.cli import main
 from simtti.explore import formula, spec
 from simtti.explore.design import OTHERS, OTHERS_BOUNDS
 from simtti.files import read_yaml
-from simtti.hw_configs import devices, engines, families, hosts, prices, schema
+from simtti.hw_configs import devices, engines, families, hosts, prices, schema, stated
 from simtti.hw_configs.parameters import GROUPS
 from simtti.hw_configs.quantities import unit_of
 
@@ -189,7 +189,7 @@ def _device_files() -> str:
         [
             _DEVICE_FILE,
             "## Head\n",
-            _keys(schema._Device),
+            _keys(stated._Device),
             "## `datasheet`\n",
             _fields(schema.DATASHEET),
             f"0 where a file does not say: {', '.join(map(_code, schema.OPTIONAL_DATASHEET))}.\n",
