@@ -285,6 +285,11 @@ class UpsampleStyle(NamedTuple):
     element_slots: float
     stall: float
     latency_s: float
+    channels_last_slots: float
+    volume_slots: float
+    replication_slots: float
+    pool_slots: float
+    pool_channels_last_slots: float
 
 
 class GatherStyle(NamedTuple):

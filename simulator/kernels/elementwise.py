@@ -36,7 +36,7 @@ from simtti.simulator.kernels.layout import (
     l2_bytes_per_element,
     merge_dimensions,
     refetched_bytes,
-    unique_bytes,
+    sectors,
 )
 from simtti.workloads.trace import Operator, TensorUse
 
@@ -142,6 +142,11 @@ def walk(problem: Walk, hardware: Hardware) -> Kernel:
         )
         for operand, step in zip(inputs, steps[1:], strict=True)
     )
+    written = sectors(problem.shape, output)
+    reads = tuple(Access(operand.tensor, sectors(problem.shape, operand).nbytes) for operand in inputs)
+    if written.partial:
+        # HBM takes whole sectors: what lies between the elements is read first.
+        reads += (Access(output.tensor, written.nbytes),)
     return Kernel(
         name=f"{kind}<{problem.name}>",
         family=problem.family,
@@ -154,8 +159,8 @@ def walk(problem: Walk, hardware: Hardware) -> Kernel:
         latency_s=latency_s,
         bytes_in_flight=in_flight(l2_bytes * cta_elements, chain_s, hardware),
         hbm_stall=hbm_stall,
-        reads=tuple(Access(operand.tensor, unique_bytes(problem.shape, operand)) for operand in inputs),
-        writes=(Access(output.tensor, unique_bytes(problem.shape, output)),),
+        reads=reads,
+        writes=(Access(output.tensor, written.nbytes),),
         hbm_reread_bytes=refetched,
         flops=float(numel) if inputs and problem.name not in ("copy", "cast") else 0.0,
     )

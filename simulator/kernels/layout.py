@@ -6,6 +6,7 @@ import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from simtti.dtypes import ITEM_BYTES
 from simtti.hw_configs.hardware import Hardware
@@ -64,6 +65,41 @@ def unique_bytes(shape: Sequence[int], operand: Operand) -> float:
         if stride:
             elements *= size
     return float(elements * operand.item_bytes)
+
+
+def lies_dense(shape: Sequence[int], strides: Sequence[int]) -> bool:
+    """Whether a tensor is contiguous as torch asks it: strides of dimensions of size 1 say nothing."""
+    dense_ones = dense_strides(shape)
+    return all(size == 1 or strides[index] == dense_ones[index] for index, size in enumerate(shape))
+
+
+class Sectors(NamedTuple):
+    """What a walk touches of a tensor in memory's units. nbytes: its sectors, gaps between elements among them. partial: no
+    sector is touched whole, as of every other element, so that what is written waits for the rest of its sector to be read."""
+
+    nbytes: float
+    partial: bool
+
+
+def sectors(shape: Sequence[int], operand: Operand) -> Sectors:
+    """The sectors that a walk over `shape` touches of an operand; of a dense one its elements' bytes.
+
+    Elements less than a sector apart share sectors, whatever is left out between them; runs that are further apart take at least
+    a sector each. (Where a run begins in its sector is not known: nothing is added at its ends.)
+    """
+    item = operand.item_bytes
+    extent, runs, partial = float(item), 1, False
+    for step, size in sorted(zip(operand.strides, shape, strict=True)):
+        if not step or size == 1:
+            continue
+        if runs == 1 and step * item < extent + SECTOR_BYTES:
+            partial = partial or (extent < SECTOR_BYTES and step * item > extent)
+            extent += step * item * (size - 1)
+        else:
+            runs *= size
+    if runs == 1 or extent >= SECTOR_BYTES:
+        return Sectors(runs * extent, partial)
+    return Sectors(float(runs * SECTOR_BYTES), True)
 
 
 @functools.lru_cache(4096)

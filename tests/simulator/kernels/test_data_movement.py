@@ -1,8 +1,12 @@
 """Copies and concatenation."""
 
-import pytest
-from streams import A100, H100, add, cold_s
+import math
 
+import pytest
+from streams import A100, H100, add, cold_s, warm_us
+
+from simtti.hw_configs.devices import load
+from simtti.hw_configs.hardware import with_pytorch
 from simtti.simulator.kernels import layout
 from simtti.simulator.kernels.concatenation import Cat, cat
 from simtti.simulator.kernels.data_movement import copy
@@ -43,3 +47,37 @@ def test_cat_copies_in_vectors_where_rows_are_whole_ones():
     assert kernel((4, 512, 1024), (4, 512, 1024)).name == "CatArrayBatchedCopy_vectorized"
     assert kernel((4, 3, 9), (4, 512, 9)).name == "CatArrayBatchedCopy_contig"
     assert kernel((1, 3, 9), (1, 512, 9)).name == "CatArrayBatchedCopy_contig"
+
+
+def test_strides_of_single_elements_say_nothing_of_how_cat_copies():
+    """A slice of one batch keeps the stride of the whole: (57188352, 3072, 1) of (1, 18360, 3072). On our own H100 (torch 2.11,
+    HunyuanVideo) CatArrayBatchedCopy_vectorized took 79.7 us for it."""
+    hardware = with_pytorch(H100, "2.11")
+    inputs = (
+        layout.Operand(0, (57188352, 3072, 1), "bf16"),
+        layout.Operand(1, (57188352, 3072, 1), "bf16"),
+    )
+    target = layout.dense(2, (1, 18616, 3072), "bf16")
+    (kernel,) = cat(Cat(((1, 18360, 3072), (1, 256, 3072)), inputs, target), hardware)
+    assert kernel.name == "CatArrayBatchedCopy_vectorized"
+    assert warm_us([kernel], hardware) == pytest.approx(79.7, rel=0.08)
+
+
+# copy_ and stack into every other element in captures of our own H100 and H200 (torch 2.11): source, its dtype, its strides, us.
+INTERLEAVED = [
+    ("h100-sxm", (11440, 24, 64), "fp32", (1536, 64, 1), 76.0),
+    ("h200-sxm", (32760, 12, 64), "fp32", (768, 64, 1), 83.2),
+    ("h100-sxm", (18360, 24, 64), "bf16", (1536, 64, 1), 217.5 / 2),
+]
+
+
+@pytest.mark.parametrize(("name", "shape", "dtype", "strides", "us"), INTERLEAVED)
+def test_what_is_written_in_part_is_read_first(name, shape, dtype, strides, us):
+    hardware = with_pytorch(load(name), "2.11")
+    target = layout.Operand(1, tuple(2 * step for step in layout.dense_strides(shape)), "bf16")
+    kernels = copy(shape, layout.Operand(0, strides, dtype), target, hardware)
+    source_bytes = math.prod(shape) * layout.ITEM_BYTES[dtype]
+    sectors = 2 * 2 * math.prod(shape)
+    (kernel,) = kernels
+    assert kernel.unique_bytes == pytest.approx(source_bytes + 2 * sectors, rel=1e-3)
+    assert warm_us(kernels, hardware) == pytest.approx(us, rel=0.13)

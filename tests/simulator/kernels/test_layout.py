@@ -46,3 +46,22 @@ def test_hops_over_more_pages_than_are_translated_cost_sectors():
     far = layout.refetched_bytes((76, 512, 64), (1 << 21, 4096, 1), 2, 2.0, l2_bytes, costs, 1 << 20)
     assert near == 0
     assert 0.5 < far / (76 * 512 * 64 * (costs.lone_sector_bytes - 2)) < 1
+
+
+@pytest.mark.parametrize(
+    ("shape", "strides", "nbytes", "partial"),
+    [
+        ((4, 8), (8, 1), 64, False),  # dense
+        ((4, 8), (1, 4), 64, False),  # dense in another order
+        ((1, 8), (512, 1), 16, False),  # a dimension of one element says nothing
+        ((4, 8), (0, 1), 16, False),  # broadcast
+        ((1024,), (2,), 4094, True),  # every other element: all sectors between
+        ((1024,), (16,), 1023 * 32 + 2, True),  # an element a sector
+        ((1024,), (64,), 1024 * 32, True),  # lone elements take sectors
+        ((1024, 64), (128, 1), 1024 * 128, False),  # rows with gaps of whole sectors
+        ((1024, 4), (64, 1), 1024 * 32, True),  # short rows
+    ],
+)
+def test_sectors(shape, strides, nbytes, partial):
+    found = layout.sectors(shape, layout.Operand(0, strides, "fp16"))
+    assert found == (nbytes, partial)
