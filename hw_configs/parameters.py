@@ -169,6 +169,7 @@ class L2Costs(NamedTuple):
     lone_sector_bytes: float
     spill_from: float
     translated_bytes: float
+    translation_bytes: float
     miss_s: float
 
 

@@ -37,6 +37,7 @@ from simtti.simulator.kernels.layout import (
     merge_dimensions,
     refetched_bytes,
     sectors,
+    untranslated,
 )
 from simtti.workloads.trace import Operator, TensorUse
 
@@ -138,8 +139,12 @@ def walk(problem: Walk, hardware: Hardware) -> Kernel:
             stream,
             hardware.l2_usable_bytes,
             costs,
-            hardware.sm_count * hardware.max_threads_per_sm * elements,
         )
+        for operand, step in zip(inputs, steps[1:], strict=True)
+    )
+    resident = hardware.sm_count * hardware.max_threads_per_sm * elements
+    l2_bytes += costs.translation_bytes * sum(
+        untranslated(sizes, step, operand.item_bytes, costs, resident)
         for operand, step in zip(inputs, steps[1:], strict=True)
     )
     written = sectors(problem.shape, output)

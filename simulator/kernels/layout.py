@@ -154,14 +154,31 @@ PAGE_BYTES = 2 * 1024**2  # exact: CUDA's pages of large allocations
 
 def _pages(sizes: tuple[int, ...], steps: tuple[int, ...], item_bytes: int, elements: int) -> int:
     """Pages that the first `elements` of a walk lie in."""
-    pages, walked = 1, 1
+    pages, walked, span = 1, 1, 0
     for size, step in zip(sizes, steps, strict=True):
         taken = min(size, -(-elements // walked))
         pages *= (
             taken if step * item_bytes >= PAGE_BYTES else -(-taken * step * item_bytes // PAGE_BYTES) or 1
         )
         walked *= taken
-    return pages
+        span += (taken - 1) * step * item_bytes
+    return min(pages, span // PAGE_BYTES + 1)
+
+
+def untranslated(
+    sizes: tuple[int, ...], steps: tuple[int, ...], item_bytes: int, costs: L2Costs, resident: int
+) -> float:
+    """Share of a walk's elements for which the translation of their page has to be fetched.
+
+    So it is where every element lies in another page than the one before, and the pages between which the walk goes in turn are
+    more than the device keeps translations of: from `translated_bytes` on, and for every element at twice that.
+
+    sizes, steps: the merged walk, fastest dimension first. resident: elements that the device's threads work on at once.
+    """
+    if 1 not in steps or steps[0] * item_bytes < PAGE_BYTES:
+        return 0.0
+    pages = _pages(sizes, steps, item_bytes, resident)
+    return min(max(pages * PAGE_BYTES / costs.translated_bytes - 1.0, 0.0), 1.0)
 
 
 def refetched_bytes(
@@ -171,20 +188,15 @@ def refetched_bytes(
     stream_bytes: float,
     l2_bytes: float,
     costs: L2Costs,
-    resident: int,
 ) -> float:
     """Bytes that come from HBM again because L2 has lost a sector before the walk needs its other elements.
 
     A walk along another dimension than the one that lies dense uses an element of each sector and comes back to it after
     all of the dimensions in between. Meanwhile L2 keeps whole lines, whatever part of them is asked for.
 
-    So it is where every element lies in another page than the one before and the pages are more than the device keeps
-    translations of: sectors come one by one, however soon their others are needed.
-
     sizes, steps: the merged walk, fastest dimension first. stream_bytes: what an element moves of other operands. l2_bytes:
     what L2 holds; a round trip begins to lose sectors at `spill_from` of that, and has lost all of them when it is longer by
-    all that L2 holds. Translations are lost from `translated_bytes` on, all of them at twice that.
-    resident: elements that the device's threads work on at once.
+    all that L2 holds.
     """
     if 1 not in steps or steps[0] in (0, 1):
         return 0.0
@@ -193,9 +205,6 @@ def refetched_bytes(
     lines = math.prod(size for size, step in zip(sizes[:dense_dimension], steps, strict=False) if step)
     round_trip_bytes = lines * min(LINE_BYTES, steps[0] * item_bytes) + visits * stream_bytes
     lost = round_trip_bytes / l2_bytes - costs.spill_from
-    if steps[0] * item_bytes >= PAGE_BYTES:
-        pages = _pages(sizes, steps, item_bytes, resident)
-        lost = max(lost, pages * PAGE_BYTES / costs.translated_bytes - 1.0)
     return min(max(lost, 0.0), 1.0) * math.prod(sizes) * (costs.lone_sector_bytes - item_bytes)
 
 

@@ -5,6 +5,8 @@ import dataclasses
 import pytest
 from streams import H100, pointwise, warm_us
 
+from simtti.hw_configs.devices import load
+from simtti.hw_configs.hardware import with_pytorch
 from simtti.simulator.kernels import layout
 
 SCATTERED_BYTES = H100.l2_costs.scattered_bytes
@@ -34,18 +36,38 @@ def test_sectors_that_l2_loses_before_their_other_elements_are_needed_come_again
     assert 0 < kernel.hbm_reread_bytes < 64 * 512 * 512 * 93
     assert warm_us([kernel], H100) == pytest.approx(197, rel=0.1)
     more = dataclasses.replace(H100, l2_capacity_bytes=2 * H100.l2_capacity_bytes)
-    assert (
-        layout.refetched_bytes((4096, 64), (64, 1), 2, 6.0, more.l2_usable_bytes, H100.l2_costs, 1 << 20) == 0
-    )
+    assert layout.refetched_bytes((4096, 64), (64, 1), 2, 6.0, more.l2_usable_bytes, H100.l2_costs) == 0
 
 
-def test_hops_over_more_pages_than_are_translated_cost_sectors():
+def test_hops_over_more_pages_than_are_kept_translations_of_fetch_them():
     """Make-A-Video's decoder on H200: 8.7 ms a GB where 76 frames of 4 MB make 152 pages, 3.4 where frames are half of that."""
-    costs, l2_bytes = H100.l2_costs, 33.5e6
-    near = layout.refetched_bytes((76, 1024, 32), (1 << 20, 1024, 1), 2, 2.0, l2_bytes, costs, 1 << 20)
-    far = layout.refetched_bytes((76, 512, 64), (1 << 21, 4096, 1), 2, 2.0, l2_bytes, costs, 1 << 20)
-    assert near == 0
-    assert 0.5 < far / (76 * 512 * 64 * (costs.lone_sector_bytes - 2)) < 1
+    costs = H100.l2_costs
+    assert layout.untranslated((76, 1024, 32), (1 << 20, 1024, 1), 2, costs, 1 << 20) == 0
+    assert 0.5 < layout.untranslated((76, 512, 64), (1 << 21, 4096, 1), 2, costs, 1 << 20) < 1
+    assert layout.untranslated((304, 512), (1 << 21, 1), 2, costs, 1 << 20) == 1
+    # Frames of 3.1 MB one after another lie in 114 pages, not in two each.
+    some = layout.untranslated((76, 1536, 1024), (1572864, 1024, 1), 2, costs, 1 << 20)
+    assert some == pytest.approx(115 * layout.PAGE_BYTES / costs.translated_bytes - 1)
+
+
+# Additions of a row-major tensor to one with channels last (fp16; torch 2.11): shape, us on our own H100, on our own H200.
+ADDITIONS = [
+    ((14, 256, 288, 512), 4269.0, 3422.2),
+    ((1, 256, 14 * 288, 512), 8517.0, 8565.1),
+    ((1, 128, 14 * 576, 1024), 12964.8, 13184.2),
+]
+
+
+@pytest.mark.parametrize(("shape", "h100_us", "h200_us"), ADDITIONS)
+def test_translations_take_as_long_whatever_hbm_is(shape, h100_us, h200_us):
+    """Channels that are 2 MB and more apart: SVD on our own H100 and H200, whose HBM alone differs."""
+    _n, c, h, w = shape
+    last = layout.Operand(0, (c * h * w, 1, w * c, c), "fp16")
+    for name, us in (("h100-sxm", h100_us), ("h200-sxm", h200_us)):
+        hardware = with_pytorch(load(name), "2.11")
+        result = dataclasses.replace(last, tensor=2)
+        kernels = pointwise("add", shape, [last, layout.dense(1, shape, "fp16")], result, hardware)
+        assert warm_us(kernels, hardware) == pytest.approx(us, rel=0.25)
 
 
 @pytest.mark.parametrize(
