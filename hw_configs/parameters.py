@@ -188,6 +188,7 @@ class ElementwiseStyle(NamedTuple):
     cast_stall: float
     index_latency_s: float
     cast_latency_s: float
+    cast_chain_s: float
 
 
 class FunctionSlots(NamedTuple):

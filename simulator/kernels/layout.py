@@ -208,6 +208,29 @@ def refetched_bytes(
     return min(max(lost, 0.0), 1.0) * math.prod(sizes) * (costs.lone_sector_bytes - item_bytes)
 
 
+def repeated_bytes(
+    sizes: tuple[int, ...],
+    steps: tuple[int, ...],
+    item_bytes: int,
+    stream_bytes: float,
+    l2_bytes: float,
+    costs: L2Costs,
+) -> float:
+    """Bytes of a broadcast operand that come from HBM again, as L2 has lost them before the walk repeats them.
+
+    It does after all that the dimensions inside the broadcast one hold of every operand; from when sectors are lost, and the
+    arguments: see `refetched_bytes`.
+    """
+    again, inside, walked = 0.0, 1, 1
+    for index, (size, step) in enumerate(zip(sizes, steps, strict=True)):
+        if not step and inside > 1:
+            lost = min(max(walked * stream_bytes / l2_bytes - costs.spill_from, 0.0), 1.0)
+            again += lost * inside * item_bytes * (size - 1) * math.prod(sizes[index + 1 :])
+        inside *= size if step else 1
+        walked *= size
+    return again
+
+
 def in_flight(l2_bytes: float, chain_s: float, hardware: Hardware) -> float:
     """Bytes that a CTA keeps in flight if its `l2_bytes` take it at least `chain_s`, whatever the bandwidths are: dependent
     trips to memory, which instructions of other CTAs fill, as they do not fill Kernel.latency_s in a first wave."""
