@@ -301,6 +301,7 @@ class GatherStyle(NamedTuple):
     latency_s: float
     vector_slots: float
     vector_latency_s: float
+    ctas_per_cycle: float
 
 
 class FusedStyle(NamedTuple):

@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from simtti.dtypes import HALF_TYPES, ITEM_BYTES
 from simtti.errors import InputError
 from simtti.hw_configs.hardware import Hardware
-from simtti.simulator.kernel import Access, Kernel
+from simtti.simulator.kernel import Access, Kernel, ctas_per_sm
 from simtti.simulator.kernels.elementwise import Walk, walk
 from simtti.simulator.kernels.family import Cells, Column, Family, Target, Work, lowered_by, needed
 from simtti.simulator.kernels.layout import (
@@ -26,6 +26,7 @@ from simtti.simulator.kernels.layout import (
     as_it_lies,
     broadcast,
     dense,
+    in_flight,
     merge_dimensions,
     unique_bytes,
 )
@@ -149,20 +150,23 @@ def embedding(problem: Gather, hardware: Hardware) -> list[Kernel]:
         threads = GATHER_THREADS
         grid = min(GATHER_CTAS_PER_SM * hardware.sm_count, -(-numel // GATHER_THREADS))
         slots = -(-numel // grid) * style.element_slots
-    return [
-        Kernel(
-            name=name,
-            family="memory",
-            grid=grid,
-            threads=threads,
-            registers=REGISTERS,
-            issue_slots=slots,
-            l2_bytes=(1 + hardware.l2_costs.write) * moved / grid,
-            latency_s=latency_s,
-            reads=(Access(problem.table, min(moved, table_bytes)),),
-            writes=(Access(problem.target, moved),),
-        )
-    ]
+    kernel = Kernel(
+        name=name,
+        family="memory",
+        grid=grid,
+        threads=threads,
+        registers=REGISTERS,
+        issue_slots=slots,
+        l2_bytes=(1 + hardware.l2_costs.write) * moved / grid,
+        latency_s=latency_s,
+        reads=(Access(problem.table, min(moved, table_bytes)),),
+        writes=(Access(problem.target, moved),),
+    )
+    # A CTA of a short row ends before the device has started as many others as it holds: it takes their turn.
+    at_once = min(grid, ctas_per_sm(kernel, hardware) * hardware.sm_count)
+    started_s = at_once / (style.ctas_per_cycle * hardware.clock_hz)
+    turn_s = max(0.0, started_s - latency_s - hardware.dispatch_s)
+    return [replace(kernel, bytes_in_flight=in_flight(kernel.l2_bytes, turn_s, hardware))]
 
 
 # ---- operators of a trace

@@ -1,5 +1,6 @@
 """Copies and concatenation."""
 
+import dataclasses
 import math
 
 import pytest
@@ -9,7 +10,7 @@ from simtti.hw_configs.devices import load
 from simtti.hw_configs.hardware import with_pytorch
 from simtti.simulator.kernels import layout
 from simtti.simulator.kernels.concatenation import Cat, cat
-from simtti.simulator.kernels.data_movement import copy
+from simtti.simulator.kernels.data_movement import Gather, copy, embedding
 
 
 @pytest.mark.parametrize("hardware", [H100, A100], ids=lambda hardware: hardware.name)
@@ -81,3 +82,21 @@ def test_what_is_written_in_part_is_read_first(name, shape, dtype, strides, us):
     (kernel,) = kernels
     assert kernel.unique_bytes == pytest.approx(source_bytes + 2 * sectors, rel=1e-3)
     assert warm_us(kernels, hardware) == pytest.approx(us, rel=0.13)
+
+
+@pytest.mark.parametrize(
+    ("name", "rows", "us"),
+    [("h100-sxm", 1 << 18, 159.1), ("h200-sxm", 1 << 18, 159.3), ("h100-sxm", 226**2, 32.3), ("h100-sxm", 1 << 14, 11.4)],
+)  # fmt: skip
+def test_short_rows_wait_for_their_ctas_to_start(name, rows, us):
+    """Positions looked up in a table of 32 rows of 64 in bf16, a CTA a row: captures of our own H100 and H200 (torch 2.11)."""
+    hardware = with_pytorch(load(name), "2.11")
+    (kernel,) = embedding(Gather(rows, 64, 32, "bf16"), hardware)
+    assert kernel.grid == rows
+    assert warm_us([kernel], hardware) == pytest.approx(us, rel=0.08)
+    # More SMs, or a faster clock, are never slower.
+    for change in ({"sm_count": 264}, {"clock_hz": 2 * hardware.clock_hz}):
+        more = dataclasses.replace(hardware, **change)
+        assert warm_us(embedding(Gather(rows, 64, 32, "bf16"), more), more) < 1.02 * warm_us(
+            [kernel], hardware
+        )

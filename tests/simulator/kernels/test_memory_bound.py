@@ -218,6 +218,7 @@ ROWS = (
     *({"op": "cat", "n": 2, "c": 64, "c2": 64, "spatial": 256, "dtype": dtype} for dtype in ("fp16", "fp32")),
     *({"op": "cat", "n": 2, "c": 63, "c2": 64, "spatial": 9, "dtype": dtype} for dtype in ("fp16", "fp32")),
     *({"op": "embedding", "rows": 77, "cols": columns} for columns in (768, 769)),
+    {"op": "embedding", "rows": 1 << 16, "cols": 64},
     {"op": "upsample", "n": 2, "c": 64, "h": 32, "w": 32},
     *({"op": "all_to_all", "numel": 1 << power, "gpus": gpus} for power in (4, 28) for gpus in (2, 4)),
     *({"op": "all_reduce", "numel": 1 << power, "gpus": 4} for power in (4, 19, 28)),
