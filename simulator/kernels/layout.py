@@ -171,14 +171,14 @@ def untranslated(
     """Share of a walk's elements for which the translation of their page has to be fetched.
 
     So it is where every element lies in another page than the one before, and the pages between which the walk goes in turn are
-    more than the device keeps translations of: from `translated_bytes` on, and for every element at twice that.
+    more than the device keeps translations of. It finds as large a share as it keeps: which one makes room is as good as drawn by
+    lot. (Hops of powers of two find fewer still.)
 
     sizes, steps: the merged walk, fastest dimension first. resident: elements that the device's threads work on at once.
     """
     if 1 not in steps or steps[0] * item_bytes < PAGE_BYTES:
         return 0.0
-    pages = _pages(sizes, steps, item_bytes, resident)
-    return min(max(pages * PAGE_BYTES / costs.translated_bytes - 1.0, 0.0), 1.0)
+    return max(0.0, 1.0 - costs.translated_bytes / (PAGE_BYTES * _pages(sizes, steps, item_bytes, resident)))
 
 
 def refetched_bytes(
