@@ -162,9 +162,10 @@ def embedding(problem: Gather, hardware: Hardware) -> list[Kernel]:
         reads=(Access(problem.table, min(moved, table_bytes)),),
         writes=(Access(problem.target, moved),),
     )
-    # A CTA of a short row ends before the device has started as many others as it holds: it takes their turn.
-    at_once = min(grid, ctas_per_sm(kernel, hardware) * hardware.sm_count)
-    started_s = at_once / (style.ctas_per_cycle * hardware.clock_hz)
+    # CTAs of short rows end before the device has started as many others as it holds: each takes their turn, an even share of
+    # the time in which all are started.
+    at_once = ctas_per_sm(kernel, hardware) * hardware.sm_count
+    started_s = grid / -(-grid // at_once) / (style.ctas_per_cycle * hardware.clock_hz)
     turn_s = max(0.0, started_s - latency_s - hardware.dispatch_s)
     return [replace(kernel, bytes_in_flight=in_flight(kernel.l2_bytes, turn_s, hardware))]
 
