@@ -169,6 +169,7 @@ class L2Costs(NamedTuple):
     lone_sector_bytes: float
     spill_from: float
     translated_bytes: float
+    translation_bytes: float
     miss_s: float
 
 
@@ -187,6 +188,7 @@ class ElementwiseStyle(NamedTuple):
     cast_stall: float
     index_latency_s: float
     cast_latency_s: float
+    cast_chain_s: float
 
 
 class FunctionSlots(NamedTuple):
@@ -285,6 +287,11 @@ class UpsampleStyle(NamedTuple):
     element_slots: float
     stall: float
     latency_s: float
+    channels_last_slots: float
+    volume_slots: float
+    replication_slots: float
+    pool_slots: float
+    pool_channels_last_slots: float
 
 
 class GatherStyle(NamedTuple):
@@ -294,6 +301,7 @@ class GatherStyle(NamedTuple):
     latency_s: float
     vector_slots: float
     vector_latency_s: float
+    ctas_per_cycle: float
 
 
 class FusedStyle(NamedTuple):

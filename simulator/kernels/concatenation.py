@@ -22,8 +22,8 @@ from simtti.simulator.kernels.layout import (
     Operand,
     as_it_lies,
     dense,
-    dense_strides,
     l2_bytes_per_element,
+    lies_dense,
     merge_dimensions,
     streamed_l2_bytes,
     unique_bytes,
@@ -83,7 +83,7 @@ def _in_vectors(problem: Cat) -> bool:
     result is a whole number of vectors (parallel_cat in native/cuda/Shape.cu)."""
     item = ITEM_BYTES[problem.target.dtype]
     return problem.vectors and all(
-        each.strides == dense_strides(shape)
+        lies_dense(shape, each.strides)
         and merge_dimensions(shape, (problem.target.strides, each.strides))[0][0] * item % VECTOR_BYTES == 0
         for shape, each in problem.pieces
     )

@@ -1,4 +1,4 @@
-"""Kernels that only move data: copies, casts, concatenation, upsampling, padding, embedding, memset.
+"""Kernels that only move data: copies, casts, padding by a constant, embedding, memset.
 
 PyTorch has no special kernel for a transposition: `contiguous()` walks the result's elements in order and
 reads the source wherever it lies, each lane another sector (see `layout.l2_bytes_per_element`). A
@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from simtti.dtypes import HALF_TYPES, ITEM_BYTES
 from simtti.errors import InputError
 from simtti.hw_configs.hardware import Hardware
-from simtti.simulator.kernel import Access, Kernel
+from simtti.simulator.kernel import Access, Kernel, ctas_per_sm
 from simtti.simulator.kernels.elementwise import Walk, walk
 from simtti.simulator.kernels.family import Cells, Column, Family, Target, Work, lowered_by, needed
 from simtti.simulator.kernels.layout import (
@@ -39,9 +39,6 @@ MEMCPY_THREADS, MEMCPY_VECTORS = 128, 2
 MEMCPY_CTA_BYTES = MEMCPY_THREADS * MEMCPY_VECTORS * VECTOR_BYTES
 REGISTERS = 32  # exact: a thread's of upsampling and look-ups in torch.profiler traces of H100s
 
-UPSAMPLE_THREADS = 512  # exact: a CTA's, MAX_THREADS in native/cuda/UpSampleNearest2d.cu
-UPSAMPLE_ELEMENTS = 4  # exact: outputs of a thread, one after another, same file
-
 # exact: most threads of vectorized_gather_kernel (native/cuda/IndexKernelUtils.cu), torch 2.8 and later
 GATHER_VECTOR_THREADS = 256
 GATHER_SMALL_ROWS = 16  # exact: look-ups up to which indexSelectSmallIndex is launched (Indexing.cu)
@@ -57,19 +54,6 @@ class Pad:
     source: Operand
     padded_shape: tuple[int, ...]
     target: Operand
-
-
-@dataclass(frozen=True, slots=True)
-class Upsample:
-    """numel_out elements, each found among numel_in by its coordinates; from the tensor `source` to `target`. cold: L2
-    holds nothing of it."""
-
-    numel_in: int
-    numel_out: int
-    dtype: str
-    source: int = 0
-    target: int = 1
-    cold: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,30 +126,6 @@ def constant_pad(problem: Pad, hardware: Hardware) -> list[Kernel]:
     return [*fill(problem.padded_shape, target, hardware), body]
 
 
-def upsample_nearest(problem: Upsample, hardware: Hardware) -> list[Kernel]:
-    """`upsample_nearest2d` and its relatives: a thread makes some output elements, coordinates by division."""
-    style, item, numel = hardware.upsample, ITEM_BYTES[problem.dtype], problem.numel_out
-    cta_elements = min(numel, UPSAMPLE_THREADS * UPSAMPLE_ELEMENTS)
-    l2_bytes = cta_elements * item * (hardware.l2_costs.write + min(1.0, problem.numel_in / numel))
-    chain_s = (UPSAMPLE_ELEMENTS - 1) * hardware.l2_costs.miss_s if problem.cold else 0.0
-    return [
-        Kernel(
-            name="upsample_nearest_out_frame",
-            family="memory",
-            grid=-(-numel // (UPSAMPLE_THREADS * UPSAMPLE_ELEMENTS)),
-            threads=UPSAMPLE_THREADS,
-            registers=REGISTERS,
-            issue_slots=UPSAMPLE_THREADS * UPSAMPLE_ELEMENTS * style.element_slots,
-            l2_bytes=l2_bytes,
-            latency_s=hardware.hbm_latency_s + style.latency_s,
-            bytes_in_flight=in_flight(l2_bytes, chain_s, hardware),
-            hbm_stall=style.stall,
-            reads=(Access(problem.source, float(problem.numel_in * item)),),
-            writes=(Access(problem.target, float(numel * item)),),
-        )
-    ]
-
-
 def embedding(problem: Gather, hardware: Hardware) -> list[Kernel]:
     """`embedding`, `index_select` along the first dimension."""
     style, item = hardware.embedding, ITEM_BYTES[problem.dtype]
@@ -190,20 +150,24 @@ def embedding(problem: Gather, hardware: Hardware) -> list[Kernel]:
         threads = GATHER_THREADS
         grid = min(GATHER_CTAS_PER_SM * hardware.sm_count, -(-numel // GATHER_THREADS))
         slots = -(-numel // grid) * style.element_slots
-    return [
-        Kernel(
-            name=name,
-            family="memory",
-            grid=grid,
-            threads=threads,
-            registers=REGISTERS,
-            issue_slots=slots,
-            l2_bytes=(1 + hardware.l2_costs.write) * moved / grid,
-            latency_s=latency_s,
-            reads=(Access(problem.table, min(moved, table_bytes)),),
-            writes=(Access(problem.target, moved),),
-        )
-    ]
+    kernel = Kernel(
+        name=name,
+        family="memory",
+        grid=grid,
+        threads=threads,
+        registers=REGISTERS,
+        issue_slots=slots,
+        l2_bytes=(1 + hardware.l2_costs.write) * moved / grid,
+        latency_s=latency_s,
+        reads=(Access(problem.table, min(moved, table_bytes)),),
+        writes=(Access(problem.target, moved),),
+    )
+    # CTAs of short rows end before the device has started as many others as it holds: each takes their turn, an even share of
+    # the time in which all are started.
+    at_once = ctas_per_sm(kernel, hardware) * hardware.sm_count
+    started_s = grid / -(-grid // at_once) / (style.ctas_per_cycle * hardware.clock_hz)
+    turn_s = max(0.0, started_s - latency_s - hardware.dispatch_s)
+    return [replace(kernel, bytes_in_flight=in_flight(kernel.l2_bytes, turn_s, hardware))]
 
 
 # ---- operators of a trace
@@ -266,12 +230,6 @@ def offload_bytes_per_s(hardware: Hardware, *, to_device: bool, pinned: bool) ->
     )
 
 
-def _lower_upsample(operator: Operator, target: Target) -> list[Kernel]:
-    x, out = operator.inputs[0], operator.outputs[0]
-    problem = Upsample(x.numel, out.numel, x.dtype, target=len(operator.inputs))
-    return upsample_nearest(problem, target.hardware)
-
-
 def _lower_embedding(operator: Operator, target: Target) -> list[Kernel]:
     table, out = operator.inputs[0], operator.outputs[0]
     columns = min(table.shape[-1] if len(table.shape) > 1 else 1, out.numel)
@@ -320,21 +278,6 @@ def _embedding_work(cells: Cells) -> Work:
     return Work(0.0, float(cells.whole("cols") * (min(rows, _table_rows(cells)) + rows)))
 
 
-def _upsample_kernels(cells: Cells, hardware: Hardware) -> list[Kernel]:
-    numel = _pixels(cells)
-    return upsample_nearest(
-        Upsample(numel, numel * cells.whole("scale") ** 2, cells.dtype, cold=True), hardware
-    )
-
-
-def _pixels(cells: Cells) -> int:
-    return math.prod(cells.whole(name) for name in ("n", "c", "h", "w"))
-
-
-# A thread finds its output's source by division: upsampling, padding by neighbours, shuffling pixels.
-_ONE_THREAD_AN_OUTPUT = """upsample_nearest1d upsample_nearest2d upsample_nearest3d _upsample_nearest_exact2d
-replication_pad1d replication_pad2d replication_pad3d reflection_pad1d reflection_pad2d pixel_shuffle pixel_unshuffle
-avg_pool2d _adaptive_avg_pool2d upsample_bilinear2d upsample_bicubic2d"""
 _FILLS = "arange zeros ones full zeros_like ones_like full_like zero fill new_zeros new_ones new_full scalar_tensor linspace eye"
 
 CLIP_TOKENS = 49408  # exact: rows of CLIP's table of tokens
@@ -356,11 +299,4 @@ EMBEDDING = Family(
     kernels=_embedding_kernels,
     work=_embedding_work,
     aten=lowered_by(_lower_embedding, "embedding index index_select gather"),
-)
-UPSAMPLE = Family(
-    op="upsample",
-    columns=(*needed("n c h w"), Column("scale", 2)),
-    kernels=_upsample_kernels,
-    work=lambda cells: Work(0.0, _pixels(cells) * (1.0 + cells.whole("scale") ** 2)),
-    aten=lowered_by(_lower_upsample, _ONE_THREAD_AN_OUTPUT),
 )

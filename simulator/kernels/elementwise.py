@@ -36,7 +36,9 @@ from simtti.simulator.kernels.layout import (
     l2_bytes_per_element,
     merge_dimensions,
     refetched_bytes,
-    unique_bytes,
+    repeated_bytes,
+    sectors,
+    untranslated,
 )
 from simtti.workloads.trace import Operator, TensorUse
 
@@ -56,6 +58,12 @@ SPECIAL_FUNCTIONS = {
     "gelu": 2, "gelu_tanh": 2, "silu": 2, "sigmoid": 2, "tanh": 2, "exp": 1, "log": 1, "rsqrt": 1, "sqrt": 1, "reciprocal": 1, "div": 1,
     "elu": 1, "softplus": 2,
 }  # fmt: skip
+
+
+# Functors that take or make truths beside one other type, so that nothing is cast: comparisons, choices by a mask.
+TRUTHS = frozenset(
+    ["eq", "ne", "gt", "ge", "lt", "le", "where", "masked_fill", "isnan", "isinf", "logical_not"]
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,23 +133,31 @@ def walk(problem: Walk, hardware: Hardware) -> Kernel:
         )
         latency_s += style.cast_latency_s if casts else style.index_latency_s
         hbm_stall = style.cast_stall if casts else style.index_stall
-    # Element after element is loaded and stored; of their trips to memory, latency_s has the first.
-    serial = problem.cold and inputs and kind != "vectorized_elementwise_kernel"
-    chain_s = (elements - 1) * costs.miss_s if serial else 0.0
+    chain_s = 0.0
+    if casts and inputs and kind == "elementwise_kernel":
+        # Of a short tensor the last elements of its threads are beyond its end.
+        taken = min(elements, -(-numel // THREADS))
+        chain_s = max(0.0, taken * _cast_chain_s(problem, hardware) - latency_s)
+    elif problem.cold and inputs and kind != "vectorized_elementwise_kernel":
+        # Element after element is loaded and stored; of their trips to memory, latency_s has the first.
+        chain_s = (elements - 1) * costs.miss_s
     cta_elements = min(THREADS * elements, numel)
     stream = sum(operand.item_bytes for operand, step in zip(operands, steps, strict=True) if step[0] == 1)
     refetched = sum(
-        refetched_bytes(
-            sizes,
-            step,
-            operand.item_bytes,
-            stream,
-            hardware.l2_usable_bytes,
-            costs,
-            hardware.sm_count * hardware.max_threads_per_sm * elements,
-        )
+        again(sizes, step, operand.item_bytes, stream, hardware.l2_usable_bytes, costs)
+        for operand, step in zip(inputs, steps[1:], strict=True)
+        for again in (refetched_bytes, repeated_bytes)
+    )
+    resident = hardware.sm_count * hardware.max_threads_per_sm * elements
+    l2_bytes += costs.translation_bytes * sum(
+        untranslated(sizes, step, operand.item_bytes, costs, resident)
         for operand, step in zip(inputs, steps[1:], strict=True)
     )
+    written = sectors(problem.shape, output)
+    reads = tuple(Access(operand.tensor, sectors(problem.shape, operand).nbytes) for operand in inputs)
+    if written.partial:
+        # HBM takes whole sectors: what lies between the elements is read first.
+        reads += (Access(output.tensor, written.nbytes),)
     return Kernel(
         name=f"{kind}<{problem.name}>",
         family=problem.family,
@@ -154,11 +170,28 @@ def walk(problem: Walk, hardware: Hardware) -> Kernel:
         latency_s=latency_s,
         bytes_in_flight=in_flight(l2_bytes * cta_elements, chain_s, hardware),
         hbm_stall=hbm_stall,
-        reads=tuple(Access(operand.tensor, unique_bytes(problem.shape, operand)) for operand in inputs),
-        writes=(Access(output.tensor, unique_bytes(problem.shape, output)),),
+        reads=reads,
+        writes=(Access(output.tensor, written.nbytes),),
         hbm_reread_bytes=refetched,
         flops=float(numel) if inputs and problem.name not in ("copy", "cast") else 0.0,
     )
+
+
+def _cast_chain_s(problem: Walk, hardware: Hardware) -> float:
+    """What an element takes a thread of elementwise_kernel with run-time dtypes: operand after operand is loaded and, behind a
+    switch, converted, which waits for it, so that their trips to memory add up.
+
+    A trip that L2 does not end costs `l2_costs.miss_s` more: of what a kernel touches, as much is found as L2 holds of all that.
+    """
+    inputs, numel = problem.inputs, math.prod(problem.shape)
+    touched = [sectors(problem.shape, operand).nbytes for operand in (*inputs, problem.output)]
+    missed = 1.0 if problem.cold else max(0.0, 1.0 - hardware.l2_usable_bytes / sum(touched))
+    first = sum(
+        min(1.0, nbytes / (numel * operand.item_bytes))
+        for nbytes, operand in zip(touched, inputs, strict=False)
+    )
+    trips_s = len(inputs) * hardware.l2_latency_s + missed * first * hardware.l2_costs.miss_s
+    return len(touched) * hardware.elementwise.cast_chain_s + trips_s
 
 
 # ---- operators of a trace
@@ -174,7 +207,9 @@ def lower(operator: Operator, target: Target) -> list[Kernel]:
     )
     name = operator.op.removeprefix("aten::").rstrip("_")
     result = broadcast(out, len(operator.inputs), out.shape)
-    return [walk(Walk(name, out.shape, inputs, result), target.hardware)]
+    numbers = {operand.dtype for operand in (*inputs, result)} - {"bool"}
+    typed = name in TRUTHS and len(numbers) <= 1
+    return [walk(Walk(name, out.shape, inputs, result, typed), target.hardware)]
 
 
 def _is_python_number(use: TensorUse, out: TensorUse) -> bool:

@@ -6,6 +6,7 @@ import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from simtti.dtypes import ITEM_BYTES
 from simtti.hw_configs.hardware import Hardware
@@ -66,6 +67,41 @@ def unique_bytes(shape: Sequence[int], operand: Operand) -> float:
     return float(elements * operand.item_bytes)
 
 
+def lies_dense(shape: Sequence[int], strides: Sequence[int]) -> bool:
+    """Whether a tensor is contiguous as torch asks it: strides of dimensions of size 1 say nothing."""
+    dense_ones = dense_strides(shape)
+    return all(size == 1 or strides[index] == dense_ones[index] for index, size in enumerate(shape))
+
+
+class Sectors(NamedTuple):
+    """What a walk touches of a tensor in memory's units. nbytes: its sectors, gaps between elements among them. partial: no
+    sector is touched whole, as of every other element, so that what is written waits for the rest of its sector to be read."""
+
+    nbytes: float
+    partial: bool
+
+
+def sectors(shape: Sequence[int], operand: Operand) -> Sectors:
+    """The sectors that a walk over `shape` touches of an operand; of a dense one its elements' bytes.
+
+    Elements less than a sector apart share sectors, whatever is left out between them; runs that are further apart take at least
+    a sector each. (Where a run begins in its sector is not known: nothing is added at its ends.)
+    """
+    item = operand.item_bytes
+    extent, runs, partial = float(item), 1, False
+    for step, size in sorted(zip(operand.strides, shape, strict=True)):
+        if not step or size == 1:
+            continue
+        if runs == 1 and step * item < extent + SECTOR_BYTES:
+            partial = partial or (extent < SECTOR_BYTES and step * item > extent)
+            extent += step * item * (size - 1)
+        else:
+            runs *= size
+    if runs == 1 or extent >= SECTOR_BYTES:
+        return Sectors(runs * extent, partial)
+    return Sectors(float(runs * SECTOR_BYTES), True)
+
+
 @functools.lru_cache(4096)
 def merge_dimensions(
     shape: tuple[int, ...], strides: tuple[tuple[int, ...], ...]
@@ -118,14 +154,31 @@ PAGE_BYTES = 2 * 1024**2  # exact: CUDA's pages of large allocations
 
 def _pages(sizes: tuple[int, ...], steps: tuple[int, ...], item_bytes: int, elements: int) -> int:
     """Pages that the first `elements` of a walk lie in."""
-    pages, walked = 1, 1
+    pages, walked, span = 1, 1, 0
     for size, step in zip(sizes, steps, strict=True):
         taken = min(size, -(-elements // walked))
         pages *= (
             taken if step * item_bytes >= PAGE_BYTES else -(-taken * step * item_bytes // PAGE_BYTES) or 1
         )
         walked *= taken
-    return pages
+        span += (taken - 1) * step * item_bytes
+    return min(pages, span // PAGE_BYTES + 1)
+
+
+def untranslated(
+    sizes: tuple[int, ...], steps: tuple[int, ...], item_bytes: int, costs: L2Costs, resident: int
+) -> float:
+    """Share of a walk's elements for which the translation of their page has to be fetched.
+
+    So it is where every element lies in another page than the one before, and the pages between which the walk goes in turn are
+    more than the device keeps translations of. It finds as large a share as it keeps: which one makes room is as good as drawn by
+    lot. (Hops of powers of two find fewer still.)
+
+    sizes, steps: the merged walk, fastest dimension first. resident: elements that the device's threads work on at once.
+    """
+    if 1 not in steps or steps[0] * item_bytes < PAGE_BYTES:
+        return 0.0
+    return max(0.0, 1.0 - costs.translated_bytes / (PAGE_BYTES * _pages(sizes, steps, item_bytes, resident)))
 
 
 def refetched_bytes(
@@ -135,20 +188,15 @@ def refetched_bytes(
     stream_bytes: float,
     l2_bytes: float,
     costs: L2Costs,
-    resident: int,
 ) -> float:
     """Bytes that come from HBM again because L2 has lost a sector before the walk needs its other elements.
 
     A walk along another dimension than the one that lies dense uses an element of each sector and comes back to it after
     all of the dimensions in between. Meanwhile L2 keeps whole lines, whatever part of them is asked for.
 
-    So it is where every element lies in another page than the one before and the pages are more than the device keeps
-    translations of: sectors come one by one, however soon their others are needed.
-
     sizes, steps: the merged walk, fastest dimension first. stream_bytes: what an element moves of other operands. l2_bytes:
     what L2 holds; a round trip begins to lose sectors at `spill_from` of that, and has lost all of them when it is longer by
-    all that L2 holds. Translations are lost from `translated_bytes` on, all of them at twice that.
-    resident: elements that the device's threads work on at once.
+    all that L2 holds.
     """
     if 1 not in steps or steps[0] in (0, 1):
         return 0.0
@@ -157,10 +205,30 @@ def refetched_bytes(
     lines = math.prod(size for size, step in zip(sizes[:dense_dimension], steps, strict=False) if step)
     round_trip_bytes = lines * min(LINE_BYTES, steps[0] * item_bytes) + visits * stream_bytes
     lost = round_trip_bytes / l2_bytes - costs.spill_from
-    if steps[0] * item_bytes >= PAGE_BYTES:
-        pages = _pages(sizes, steps, item_bytes, resident)
-        lost = max(lost, pages * PAGE_BYTES / costs.translated_bytes - 1.0)
     return min(max(lost, 0.0), 1.0) * math.prod(sizes) * (costs.lone_sector_bytes - item_bytes)
+
+
+def repeated_bytes(
+    sizes: tuple[int, ...],
+    steps: tuple[int, ...],
+    item_bytes: int,
+    stream_bytes: float,
+    l2_bytes: float,
+    costs: L2Costs,
+) -> float:
+    """Bytes of a broadcast operand that come from HBM again, as L2 has lost them before the walk repeats them.
+
+    It does after all that the dimensions inside the broadcast one hold of every operand; from when sectors are lost, and the
+    arguments: see `refetched_bytes`.
+    """
+    again, inside, walked = 0.0, 1, 1
+    for index, (size, step) in enumerate(zip(sizes, steps, strict=True)):
+        if not step and inside > 1:
+            lost = min(max(walked * stream_bytes / l2_bytes - costs.spill_from, 0.0), 1.0)
+            again += lost * inside * item_bytes * (size - 1) * math.prod(sizes[index + 1 :])
+        inside *= size if step else 1
+        walked *= size
+    return again
 
 
 def in_flight(l2_bytes: float, chain_s: float, hardware: Hardware) -> float:

@@ -11,7 +11,7 @@ from simtti.hw_configs.hardware import Hardware
 from simtti.simulator.kernel import Kernel
 from simtti.simulator.kernels.data_movement import copy
 from simtti.simulator.kernels.family import Cells, Column, Family, Work, needed
-from simtti.simulator.kernels.layout import Operand, dense, dense_strides
+from simtti.simulator.kernels.layout import Operand, dense, dense_strides, lies_dense
 
 HEADS = 8  # exact: heads that split_heads and merge_heads move, of Stable Diffusion's attention
 
@@ -29,12 +29,6 @@ MOVES = {
 }
 
 
-def _lies_so(shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:
-    """Whether a tensor is contiguous: what torch asks before it copies."""
-    dense_ones = dense_strides(shape)
-    return all(size == 1 or strides[index] == dense_ones[index] for index, size in enumerate(shape))
-
-
 def move(function: str, sizes: dict[str, int], dtype: str, hardware: Hardware) -> list[Kernel]:
     """The copy of a tensor of `sizes` (those that MOVES names), in another order; none where it lies in that order already, as
     of one frame. (Memory formats are changed by `clone`, which always copies.)"""
@@ -43,7 +37,7 @@ def move(function: str, sizes: dict[str, int], dtype: str, hardware: Hardware) -
     strides = dense_strides(lies)
     shape = tuple(lies[index] for index in order)
     source = Operand(0, tuple(strides[index] for index in order), dtype)
-    if not function.endswith("channels_last") and _lies_so(shape, source.strides):
+    if not function.endswith("channels_last") and lies_dense(shape, source.strides):
         return []
     return copy(shape, source, dense(1, shape, dtype), hardware, cold=True)
 

@@ -15,7 +15,7 @@ from simtti.simulator.kernels.attention_math import MATH_ATTENTION
 from simtti.simulator.kernels.communication import ALL_GATHER, ALL_REDUCE, ALL_TO_ALL, REDUCE_SCATTER
 from simtti.simulator.kernels.concatenation import CAT
 from simtti.simulator.kernels.convolution import CONV2D, CONV3D, TEMPORAL_CONV
-from simtti.simulator.kernels.data_movement import COPY, EMBEDDING, UPSAMPLE
+from simtti.simulator.kernels.data_movement import COPY, EMBEDDING
 from simtti.simulator.kernels.elementwise import BROADCAST, CAST, ELEMENTWISE, GEGLU
 from simtti.simulator.kernels.family import MOST_ELEMENTS, MOST_FLOPS, Cells, Family, Lower
 from simtti.simulator.kernels.gemm import GEMM
@@ -24,6 +24,7 @@ from simtti.simulator.kernels.moves import MOVE, PERMUTE
 from simtti.simulator.kernels.normalization import GROUP_NORM, LAYER_NORM, RMS_NORM
 from simtti.simulator.kernels.quantize import COMPUTE_SCALE, SCALE_MATRIX
 from simtti.simulator.kernels.reductions import REDUCTION
+from simtti.simulator.kernels.resampling import UPSAMPLE
 from simtti.simulator.kernels.softmax import SOFTMAX
 
 # By op, in the order of the help.

@@ -14,11 +14,12 @@ from simtti.hw_configs.hardware import parameter, with_parameters
 from simtti.hw_configs.schema import calibration
 from simtti.simulator.kernels import layout
 from simtti.simulator.kernels.concatenation import Cat, cat
-from simtti.simulator.kernels.data_movement import Gather, Upsample, copy, embedding, memset, upsample_nearest
+from simtti.simulator.kernels.data_movement import Gather, copy, embedding, memset
 from simtti.simulator.kernels.family import Target
 from simtti.simulator.kernels.moves import MOVES
 from simtti.simulator.kernels.normalization import GroupNorm, RowNorm, group_norm, layer_norm
 from simtti.simulator.kernels.reductions import Reduction, reduce
+from simtti.simulator.kernels.resampling import CHANNELS_LAST, ONE_OUTPUT, Upsample, upsample_nearest
 from simtti.simulator.kernels.softmax import Softmax, softmax
 from simtti.simulator.lowering.nodes import nodes_of
 from simtti.simulator.lowering.registry import LOWERINGS, kernels_of
@@ -192,6 +193,12 @@ def fused(hardware):
     return generated(nodes, range(len(nodes)), readers_of(nodes), hardware)
 
 
+def resampled(hardware):
+    """Those with an output a thread, which tables do not name."""
+    kinds = (*ONE_OUTPUT.values(), *CHANNELS_LAST.values())
+    return [upsample_nearest(Upsample(1 << 20, 1 << 22, "fp16", by=by), hardware) for by in kinds]
+
+
 def exchange(hardware):
     """All-to-all in an eager run."""
     use = [TensorUse(tensor, (1024,), (1,), "fp16", 2048, "activation") for tensor in (0, 1)]
@@ -211,6 +218,7 @@ ROWS = (
     *({"op": "cat", "n": 2, "c": 64, "c2": 64, "spatial": 256, "dtype": dtype} for dtype in ("fp16", "fp32")),
     *({"op": "cat", "n": 2, "c": 63, "c2": 64, "spatial": 9, "dtype": dtype} for dtype in ("fp16", "fp32")),
     *({"op": "embedding", "rows": 77, "cols": columns} for columns in (768, 769)),
+    {"op": "embedding", "rows": 1 << 16, "cols": 64},
     {"op": "upsample", "n": 2, "c": 64, "h": 32, "w": 32},
     *({"op": "all_to_all", "numel": 1 << power, "gpus": gpus} for power in (4, 28) for gpus in (2, 4)),
     *({"op": "all_reduce", "numel": 1 << power, "gpus": 4} for power in (4, 19, 28)),
@@ -237,7 +245,7 @@ def test_a_calibration_can_move_every_number(name):
 
     def made(hardware):
         rows = [kernels_of({"dtype": "fp16", **row}, hardware) for row in ROWS]
-        return [*rows, strided_cat(hardware), fused(hardware), exchange(hardware)]
+        return [*rows, strided_cat(hardware), resampled(hardware), fused(hardware), exchange(hardware)]
 
     device = with_parameters(H100, {"softmax.kept_columns": 6144.0})
     moved = with_parameters(device, {name: parameter(device, name) * 1.5 + 1e-9})

@@ -12,9 +12,10 @@ from streams import H100, pointwise, warm_us
 
 from simtti.simulator.kernels import layout
 from simtti.simulator.kernels.concatenation import Cat, cat
-from simtti.simulator.kernels.data_movement import Gather, Upsample, copy, embedding, fill, upsample_nearest
+from simtti.simulator.kernels.data_movement import Gather, copy, embedding, fill
 from simtti.simulator.kernels.normalization import RowNorm, layer_norm
 from simtti.simulator.kernels.reductions import Reduction, reduce
+from simtti.simulator.kernels.resampling import Upsample, upsample_nearest
 from simtti.simulator.kernels.softmax import Softmax, softmax
 
 MEASURED = places.MEASURED
