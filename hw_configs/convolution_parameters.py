@@ -146,3 +146,21 @@ class ConvDepthwise(NamedTuple):
     latency_s: float
     threads: float
     registers: float
+
+
+class ConvDepthwiseNhwc(NamedTuple):
+    """cuDNN's depthwise kernel of channels-last tensors."""
+
+    tap_slots: float
+    output_slots: float
+    row_latency_s: float
+
+
+class ConvGroups(NamedTuple):
+    """cuDNN's way with the groups of channels-last tensors: one after another, between slices."""
+
+    in_turn: float
+    tall_ctas: float
+    slice_slots: float
+    latency_s: float
+    output_latency_s: float

@@ -205,6 +205,8 @@ KINDS = (
     ("a100-sxm", (1, 512, (8, 8), 512, (3, 3), 1, 1), {}),  # split-K
     ("a100-sxm", (2, 320, (64, 64), 4, (3, 3), 1, 1), {}),  # padded output channels
     ("a100-sxm", (2, 256, (32, 32), 256, (3, 3), 1, 1, 256), {}),  # depthwise
+    ("a100-sxm", (2, 256, (32, 32), 256, (3, 3), 1, 1, 256), {"layout": "nhwc"}),
+    ("h200-sxm", (1, 256, (32, 32), 256, (1, 1), 1, 0, 8), {"layout": "nhwc"}),  # groups in turn
     ("v100-sxm", (2, 320, (64, 64), 320, (3, 3), 1, 1), {}),
     ("v100-sxm", (1, 64, (14, 32), 512, (3, 3), 1, 1), {"dtype": "fp32"}),  # Winograd F(2x2)
     ("v100-sxm", (32, 128, (28, 28), 128, (3, 3), 1, 1), {"dtype": "fp32"}),  # Winograd F(4x4)
@@ -235,6 +237,7 @@ OTHER = {
     "conv_choice.cuda_core_channels": 0.0, "conv_choice.few_frames": 0.0, "conv_choice.planar_channels": 1024.0, "conv_choice.pointwise_gemm": 1.0,
     "conv_split_k.min_steps": 256.0, "conv_split_k.max_share": 0.0, "conv_tcgen05.tile_latency_s": 1e-6,
     "conv_mma.flops_per_cycle": 512.0, "conv_mma_registers.flops_per_cycle": 256.0, "conv_depthwise.registers": 200.0,
+    "conv_groups.in_turn": 0.0, "conv_groups.tall_ctas": 1.0,
     "conv_layout.pad_cta_bytes": 256.0, "conv_layout.pad_threads": 512.0, "conv_layout.pad_registers": 255.0,
 }  # fmt: skip
 
