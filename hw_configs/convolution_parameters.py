@@ -13,6 +13,7 @@ class ConvMma(NamedTuple):
     efficiency: float
     latency_s: float
     l2_share: float
+    row_bytes: float
 
 
 class ConvPersistent(NamedTuple):
@@ -75,6 +76,7 @@ class ConvChoice(NamedTuple):
     sm80_tall_preference: float
     sm80_small_preference: float
     sm80_few_frames_preference: float
+    sm80_256x32_spatial_preference: float
     few_frames: float
     planar_channels: float
     pointwise_gemm: float
