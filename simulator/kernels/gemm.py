@@ -65,6 +65,7 @@ from simtti.simulator.kernels.gemm_tiles import (
     catalogue,
     for_products,
     is_aligned,
+    is_stored_whole,
     on_cuda_cores,
     sgemm_products,
 )
@@ -253,7 +254,7 @@ def _tiled(
     assert plan.fit is not None
     m, n, k, batch, size = problem.m, problem.n, problem.k, problem.batch, problem.item_bytes
     tile, split = plan.fit.tile, plan.split
-    kind = catalogue(hardware, problem.dtype, is_aligned(n, k, size))
+    kind = catalogue(hardware, problem.dtype, is_aligned(n, k, size), is_stored_whole(n, size))
     result = result_bytes(problem.dtype)
     rates = rates_of(hardware)
     work = CtaWork(*work_of(plan.fit, kind.style, m, n, k, batch, split, size, rates, hbm_bytes, result))

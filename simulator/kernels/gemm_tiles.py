@@ -187,8 +187,9 @@ class Catalogue(NamedTuple):
 
 
 @functools.lru_cache(MOST_DEVICES)
-def catalogue(hardware: Hardware, dtype: str, aligned: bool) -> Catalogue:
-    """The kernels for `dtype`. aligned: rows are whole 16 bytes, which wgmma needs for TMA."""
+def catalogue(hardware: Hardware, dtype: str, aligned: bool, stored_whole: bool = False) -> Catalogue:
+    """The kernels for `dtype`. aligned: rows are whole 16 bytes, which wgmma needs for TMA. stored_whole: those of C at least,
+    which are written as fast as aligned kernels do it."""
     cuda_cores = on_cuda_cores(hardware, dtype)
     wgmma = aligned and has_wgmma(hardware) and not cuda_cores
     if wgmma:
@@ -199,6 +200,8 @@ def catalogue(hardware: Hardware, dtype: str, aligned: bool) -> Catalogue:
         style, tiles = hardware.gemm_mma, SGEMM_TILES
     else:
         style, tiles = hardware.gemm_mma if aligned else hardware.gemm_unaligned, MMA_TILES
+        if stored_whole:
+            style = style._replace(write_efficiency=hardware.gemm_mma.write_efficiency)
     if wgmma and hardware.matrix_unit == "tcgen05":
         # tcgen05.mma takes 128 rows an SM, with cta_group::2 and the columns' half from each (PTX ISA)
         tiles = tuple(tile._replace(feed_bytes=tile.wide_feed_bytes) for tile in tiles)
@@ -266,6 +269,11 @@ def sgemm_products(macs: float, hardware: Hardware) -> FusedMultiplyAdds:
 def is_aligned(n: int, k: int, size: int) -> bool:
     """Rows of A and B (k long) and of C (n long) are whole 16 bytes, as TMA and 16-byte loads need."""
     return k * size % VECTOR_BYTES == 0 and n * size % VECTOR_BYTES == 0
+
+
+def is_stored_whole(n: int, size: int) -> bool:
+    """Rows of C (n long) are whole 16 bytes."""
+    return n * size % VECTOR_BYTES == 0
 
 
 @functools.lru_cache(maxsize=64)

@@ -14,12 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simtti.hw_configs.devices import load
-from simtti.hw_configs.hardware import parameter, with_parameters
+from simtti.hw_configs.hardware import parameter, with_parameters, with_pytorch
 from simtti.hw_configs.schema import calibration
 from simtti.simulator.kernels.convolution import Convolution, convolution, output_size
 from simtti.simulator.kernels.data_movement import copy
 from simtti.simulator.kernels.layout import Operand, dense
 from simtti.simulator.lowering.registry import kernels_of
+from simtti.validation.judge.prediction import warm_time_s
 
 MEASURED = places.MEASURED
 
@@ -197,6 +198,25 @@ def test_half_precision_on_volta_writes_nchw_itself():
 def test_filters_of_one_tap_need_no_conversion():
     kernels = conv(2, 320, (64, 64), 640, (1, 1), 2, hardware=A100, bias=False)
     assert names(kernels) == ["nchwToNhwcKernel", "sm80", "nhwcToNchwKernel"]
+
+
+# 1x1 convolutions of 4 channels in NCHW (Kandinsky 3's decoder in fp16, workloads/traces/measured/h100-sxm/kandinsky-3.parquet):
+# side, output channels, the product in us.
+FOUR_CHANNELS = [
+    (128, 1024, 19.4), (256, 512, 37.3), (256, 1024, 72.0), (512, 512, 141.5), (1024, 256, 289.1), (1024, 512, 557.6)
+]  # fmt: skip
+
+
+def test_products_of_4_channels_store_whole_rows():
+    device = with_pytorch(H100, "2.11")
+    predicted = []
+    for side, oc, _ in FOUR_CHANNELS:
+        kernels = conv(1, 4, (side, side), oc, (1, 1), hardware=device, bias=False)
+        predicted.append(warm_time_s(kernels[-1], device) * 1e6)
+        assert predicted[-1] >= 2 * oc * side**2 / device.hbm_bytes_per_s * 1e6 or oc * side**2 < 2**25
+    error, bias = figures(predicted, [row[-1] for row in FOUR_CHANNELS])
+    assert error < 0.13
+    assert abs(bias) < 0.13
 
 
 # Convolutions that between them take every kind of kernel: device, arguments and options of `conv`.
