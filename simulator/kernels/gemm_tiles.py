@@ -212,6 +212,11 @@ def catalogue(hardware: Hardware, dtype: str, aligned: bool, stored_whole: bool 
     return Catalogue(style, share, tuple(fit for fit in fits if fit is not None), cuda_cores)
 
 
+def kernels_for(n: int, k: int, size: int, dtype: str, hardware: Hardware) -> Catalogue:
+    """The kernels for operands of rows k long and a result of rows n long, of elements of `size` bytes."""
+    return catalogue(hardware, dtype, is_aligned(n, k, size), n * size % VECTOR_BYTES == 0)
+
+
 def fit_on(tile: Tile, style: GemmStyle, rate: float, size: float, hardware: Hardware) -> Fit | None:
     """`tile` on a device, None if not one fits. rate: of its tensor cores, FLOPs a cycle; 0: CUDA cores. size: bytes of an
     element."""
@@ -269,11 +274,6 @@ def sgemm_products(macs: float, hardware: Hardware) -> FusedMultiplyAdds:
 def is_aligned(n: int, k: int, size: int) -> bool:
     """Rows of A and B (k long) and of C (n long) are whole 16 bytes, as TMA and 16-byte loads need."""
     return k * size % VECTOR_BYTES == 0 and n * size % VECTOR_BYTES == 0
-
-
-def is_stored_whole(n: int, size: int) -> bool:
-    """Rows of C (n long) are whole 16 bytes."""
-    return n * size % VECTOR_BYTES == 0
 
 
 @functools.lru_cache(maxsize=64)
