@@ -122,6 +122,7 @@ class ConvLayout(NamedTuple):
     to_nchw_efficiency: float
     to_nhwc_stall: float
     to_nchw_stall: float
+    to_nchw_in_flight: float
     l2_share: float
     latency_s: float
     pad_slots: float
