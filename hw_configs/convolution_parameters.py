@@ -13,6 +13,7 @@ class ConvMma(NamedTuple):
     efficiency: float
     latency_s: float
     l2_share: float
+    row_bytes: float
 
 
 class ConvPersistent(NamedTuple):
@@ -75,6 +76,7 @@ class ConvChoice(NamedTuple):
     sm80_tall_preference: float
     sm80_small_preference: float
     sm80_few_frames_preference: float
+    sm80_256x32_spatial_preference: float
     few_frames: float
     planar_channels: float
     pointwise_gemm: float
@@ -120,6 +122,7 @@ class ConvLayout(NamedTuple):
     to_nchw_efficiency: float
     to_nhwc_stall: float
     to_nchw_stall: float
+    to_nchw_in_flight: float
     l2_share: float
     latency_s: float
     pad_slots: float
@@ -146,3 +149,21 @@ class ConvDepthwise(NamedTuple):
     latency_s: float
     threads: float
     registers: float
+
+
+class ConvDepthwiseNhwc(NamedTuple):
+    """cuDNN's depthwise kernel of channels-last tensors."""
+
+    tap_slots: float
+    output_slots: float
+    row_latency_s: float
+
+
+class ConvGroups(NamedTuple):
+    """cuDNN's way with the groups of channels-last tensors: one after another, between slices."""
+
+    in_turn: float
+    tall_ctas: float
+    slice_slots: float
+    latency_s: float
+    output_latency_s: float

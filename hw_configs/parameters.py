@@ -14,7 +14,9 @@ from simtti.hw_configs.convolution_parameters import (
     CONV_TILES,
     ConvChoice,
     ConvDepthwise,
+    ConvDepthwiseNhwc,
     ConvDirect,
+    ConvGroups,
     ConvLayout,
     ConvMma,
     ConvPersistent,
@@ -369,6 +371,8 @@ GROUPS: dict[str, Group] = {
     "conv_layout": Group(ConvLayout),
     "conv_direct": Group(ConvDirect),
     "conv_depthwise": Group(ConvDepthwise),
+    "conv_depthwise_nhwc": Group(ConvDepthwiseNhwc),
+    "conv_groups": Group(ConvGroups),
     "group_norm": Group(GroupNormStyle),
     "layer_norm": Group(RowNormStyle),
     "rms_norm": Group(RowNormStyle),
@@ -430,6 +434,8 @@ class Groups:
     conv_layout: ConvLayout
     conv_direct: ConvDirect
     conv_depthwise: ConvDepthwise
+    conv_depthwise_nhwc: ConvDepthwiseNhwc
+    conv_groups: ConvGroups
     group_norm: GroupNormStyle
     layer_norm: RowNormStyle
     rms_norm: RowNormStyle

@@ -11,7 +11,8 @@ As the kernels of the traces show (operators_h100.csv, TraceLens, H100 SXM bf16,
 - fp32 on the CUDA cores reads and writes NCHW: none of this (`cuda_core_convolution`).
 - Bias: another elementwise kernel, in place.
 - Persistent sm90 kernels with more tiles than CTAs: a Memset of their tile counter.
-- Depthwise: PyTorch's own kernel on the CUDA cores (native/cuda/DepthwiseConv2d.cu), which adds the bias itself.
+- Depthwise: a kernel on the CUDA cores (`depthwise_convolution`).
+- Groups of channels-last tensors: one after another, on Hopper's cuDNN (`grouped_convolution`).
 - What one kernel has written, the next finds in L2 as far as it fits.
 
 What is fitted stands in hw_configs/families/convolution.yaml.
@@ -39,9 +40,11 @@ from simtti.simulator.kernels.convolution_layout import (
 )
 from simtti.simulator.kernels.cuda_core_convolution import cuda_core_kernels, direct_kernel, on_cuda_cores
 from simtti.simulator.kernels.data_movement import copy
+from simtti.simulator.kernels.depthwise_convolution import Depthwise, cudnn_depthwise, pytorch_depthwise
 from simtti.simulator.kernels.elementwise import Walk, walk
 from simtti.simulator.kernels.family import Cells, Column, Family, Target, Work, lowered_by, needed
 from simtti.simulator.kernels.gemm import Gemm, gemm
+from simtti.simulator.kernels.grouped_convolution import grouped_kernels, in_turn
 from simtti.simulator.kernels.implicit_gemm import Problem, matrix_unit, writes_nchw
 from simtti.simulator.kernels.implicit_gemm_choice import tensor_core_kernels
 from simtti.simulator.kernels.layout import Operand, as_it_lies, dense, dense_strides
@@ -160,7 +163,7 @@ class Convolution:
 def convolution(problem: Convolution, hardware: Hardware) -> list[Kernel]:
     """The kernels of one `aten::convolution`."""
     if problem.is_depthwise:
-        return [_depthwise(problem, hardware)]
+        return _depthwise(problem, hardware)
     kernels = _dense(problem, hardware)
     if problem.bias:
         kernels.append(_add_bias(problem, hardware))
@@ -176,6 +179,8 @@ def _dense(conv: Convolution, hardware: Hardware) -> list[Kernel]:
         return _pointwise(conv, products, hardware)
     if _is_direct(conv, hardware):
         return [direct_kernel(products, conv.layout == "nchw", hardware)]
+    if not nchw and in_turn(products, hardware):
+        return grouped_kernels(products, hardware)
     return _converted(conv, products, hardware)
 
 
@@ -288,24 +293,15 @@ def _add_bias(conv: Convolution, hardware: Hardware) -> Kernel:
     return walk(Walk("add", shape, (result, channel), result, family="convolution_bias"), hardware)
 
 
-def _depthwise(conv: Convolution, hardware: Hardware) -> Kernel:
-    """PyTorch's depthwise kernel: a thread an output element, its taps read one after another."""
-    style = hardware.conv_depthwise
+def _depthwise(conv: Convolution, hardware: Hardware) -> list[Kernel]:
+    """PyTorch's kernel, which adds the bias, or, of channels-last tensors, cuDNN's and the bias's."""
     outputs = conv.n * conv.oc * conv.positions
-    grid = -(-outputs // int(style.threads))
-    return Kernel(
-        name="conv_depthwise_forward_kernel",
-        family="convolution",
-        grid=grid,
-        threads=int(style.threads),
-        registers=int(style.registers),
-        issue_slots=min(outputs, style.threads) * (style.output_slots + style.tap_slots * conv.taps),
-        l2_bytes=(conv.data.nbytes + conv.result.nbytes) / grid,
-        latency_s=hardware.hbm_latency_s + style.latency_s,
-        reads=(conv.data, conv.filters),
-        writes=(conv.result,),
-        flops=2.0 * outputs * conv.taps,
-    )
+    problem = Depthwise(outputs, conv.taps, conv.kernel[0], (conv.data, conv.filters), conv.result)
+    planar = len(conv.out) < RANK_3D and not conv.transposed
+    if not (conv.layout == "nhwc" and planar and conv.dtype in HALF_TYPES):
+        return [pytorch_depthwise(problem, hardware)]
+    bias = [_add_bias(conv, hardware)] if conv.bias else []
+    return in_a_row([cudnn_depthwise(problem, hardware), *bias], hardware)
 
 
 # ---- operators of a trace

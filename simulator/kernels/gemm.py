@@ -62,9 +62,8 @@ from simtti.simulator.kernels.gemm_choice import (
 )
 from simtti.simulator.kernels.gemm_choice import Work as CtaWork
 from simtti.simulator.kernels.gemm_tiles import (
-    catalogue,
     for_products,
-    is_aligned,
+    kernels_for,
     on_cuda_cores,
     sgemm_products,
 )
@@ -253,7 +252,7 @@ def _tiled(
     assert plan.fit is not None
     m, n, k, batch, size = problem.m, problem.n, problem.k, problem.batch, problem.item_bytes
     tile, split = plan.fit.tile, plan.split
-    kind = catalogue(hardware, problem.dtype, is_aligned(n, k, size))
+    kind = kernels_for(n, k, size, problem.dtype, hardware)
     result = result_bytes(problem.dtype)
     rates = rates_of(hardware)
     work = CtaWork(*work_of(plan.fit, kind.style, m, n, k, batch, split, size, rates, hbm_bytes, result))

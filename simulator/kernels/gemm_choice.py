@@ -23,8 +23,7 @@ from simtti.simulator.kernels.gemm_tiles import (
     MOST_DEVICES,
     Fit,
     Tile,
-    catalogue,
-    is_aligned,
+    kernels_for,
 )
 from simtti.simulator.kernels.gemv import fastest_columns
 from simtti.simulator.kernels.machine import FP32_BYTES, WGMMA_ROWS
@@ -90,7 +89,7 @@ def choose(m: int, n: int, k: int, batch: int, dtype: str, traffic: Traffic, har
     """The library's choice: the least time, by an estimate that equals `lone_time_s` of the plan's kernels, and times
     its preference for reuse where CTAs outnumber SMs."""
     size, result = ITEM_BYTES[dtype], result_bytes(dtype)
-    style, _, fitted, _ = catalogue(hardware, dtype, is_aligned(n, k, size))
+    style, _, fitted, _ = kernels_for(n, k, size, dtype, hardware)
     rates = rates_of(hardware)
     sms = rates.sms
     hbm_bytes = traffic.repeated(hardware)[0]

@@ -187,8 +187,9 @@ class Catalogue(NamedTuple):
 
 
 @functools.lru_cache(MOST_DEVICES)
-def catalogue(hardware: Hardware, dtype: str, aligned: bool) -> Catalogue:
-    """The kernels for `dtype`. aligned: rows are whole 16 bytes, which wgmma needs for TMA."""
+def catalogue(hardware: Hardware, dtype: str, aligned: bool, stored_whole: bool = False) -> Catalogue:
+    """The kernels for `dtype`. aligned: rows are whole 16 bytes, which wgmma needs for TMA. stored_whole: those of C at least,
+    which are written as fast as aligned kernels do it."""
     cuda_cores = on_cuda_cores(hardware, dtype)
     wgmma = aligned and has_wgmma(hardware) and not cuda_cores
     if wgmma:
@@ -199,6 +200,8 @@ def catalogue(hardware: Hardware, dtype: str, aligned: bool) -> Catalogue:
         style, tiles = hardware.gemm_mma, SGEMM_TILES
     else:
         style, tiles = hardware.gemm_mma if aligned else hardware.gemm_unaligned, MMA_TILES
+        if stored_whole:
+            style = style._replace(write_efficiency=hardware.gemm_mma.write_efficiency)
     if wgmma and hardware.matrix_unit == "tcgen05":
         # tcgen05.mma takes 128 rows an SM, with cta_group::2 and the columns' half from each (PTX ISA)
         tiles = tuple(tile._replace(feed_bytes=tile.wide_feed_bytes) for tile in tiles)
@@ -207,6 +210,11 @@ def catalogue(hardware: Hardware, dtype: str, aligned: bool) -> Catalogue:
     rate = 0.0 if cuda_cores else hardware.tensor_flops_per_cycle_sm(dtype) * share
     fits = (fit_on(tile, style, rate, ITEM_BYTES[dtype], hardware) for tile in tiles)
     return Catalogue(style, share, tuple(fit for fit in fits if fit is not None), cuda_cores)
+
+
+def kernels_for(n: int, k: int, size: int, dtype: str, hardware: Hardware) -> Catalogue:
+    """The kernels for operands of rows k long and a result of rows n long, of elements of `size` bytes."""
+    return catalogue(hardware, dtype, is_aligned(n, k, size), n * size % VECTOR_BYTES == 0)
 
 
 def fit_on(tile: Tile, style: GemmStyle, rate: float, size: float, hardware: Hardware) -> Fit | None:

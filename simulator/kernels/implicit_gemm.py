@@ -11,7 +11,8 @@ Generations:
   gemm_fprop`); accumulators in tensor memory are double-buffered, so a tile's epilogue hides behind the next one's
   products. Not measured.
 - wgmma (Hopper): one persistent CTA of 384 threads per SM, TMA.
-- mma.sync: one tile a CTA, the k loop perhaps split over several. Volta and Turing have no cp.async: their loads pass
+- mma.sync: one tile a CTA, the k loop perhaps split over several. Where it was seen (Hopper), gathering the tile's rows takes
+  as long as anything: of each its bytes and a look-up through the SM's port to L2. Volta and Turing have no cp.async: their loads pass
   through registers between the products.
 
 Which tile it is, `implicit_gemm_choice` says; products on the CUDA cores stand in `cuda_core_convolution`.
@@ -83,8 +84,11 @@ class Problem:
         return self.channels * self.taps
 
     def tiles(self, tile: Tile) -> int:
-        """Tiles of the result."""
-        return self.groups * -(-self.m // tile.m) * -(-self.n // tile.n)
+        """Tiles of the result, with the columns of zeros that make pairs complete."""
+        columns = -(-self.n // tile.n)
+        if tile.column_pairs and self.filters == "spatial" and columns > 1:
+            columns += columns % 2
+        return self.groups * -(-self.m // tile.m) * columns
 
     def steps(self, step_bytes: int) -> int:
         """Steps of the k loop: channels are padded to a step within each tap."""
@@ -103,9 +107,10 @@ class Tile:
 
     persistent: its CTAs work through many tiles each. cooperative: both warpgroups of products work on one tile; else they take
     tiles in turn, one's epilogue beside the other's products. segmented: steps of the k loop are dealt out evenly instead of
-    tiles, and the parts of a shared tile added up. half_step: it exists with half of PERSISTENT_STEP_BYTES too. warps: rows and
-    columns of warps that divide the tile of an mma.sync kernel. Each row of warps reads the tile's columns from shared memory,
-    each column its rows.
+    tiles, and the parts of a shared tile added up. half_step: it exists with half of PERSISTENT_STEP_BYTES too. column_pairs:
+    with filters (k, k, k), clusters of two CTAs take the tile's columns in pairs. step_bytes: of a row of the operands in a step
+    of an mma.sync kernel. warps: rows and columns of warps that divide the tile of such a kernel. Each row of warps reads the
+    tile's columns from shared memory, each column its rows.
     """
 
     name: str
@@ -118,6 +123,8 @@ class Tile:
     cooperative: bool = False
     segmented: bool = False
     half_step: bool = False
+    column_pairs: bool = False
+    step_bytes: int = MMA_STEP_BYTES
     warps: tuple[int, int] = (2, 2)
 
     def fitted(self, hardware: Hardware) -> ConvTile:
@@ -131,6 +138,8 @@ class Tile:
         kind = "other" if is_wide else problem.filters
         if not self.persistent:
             is_few = problem.filters == "frames" and problem.frames <= rules.few_frames
+            if self.name == "sm80_256x32" and kind == "spatial":
+                return rules.sm80_256x32_spatial_preference
             own = getattr(rules, f"sm80_{'few_frames' if is_few else kind}_preference")
             return float(own) + {"sm80_256x64": rules.sm80_tall_preference, "sm80_128x32": 0.0}.get(
                 self.name, rules.sm80_small_preference
@@ -185,8 +194,11 @@ def persistent_loop(problem: Problem, tile: Tile, hardware: Hardware) -> Loop:
     style, fitted = persistent_style(hardware), tile.fitted(hardware)
     item = problem.item_bytes
     step_bytes = PERSISTENT_STEP_BYTES
-    if tile.half_step and 0 < problem.channels * item % step_bytes <= step_bytes // 2:
-        step_bytes //= 2  # 96 channels are three steps of 32
+    rest = problem.channels * item % step_bytes
+    is_small = problem.filters == "spatial" and problem.channels * item < step_bytes
+    # 96 channels are three steps of 32; of 16 no such kernel was taken in three dimensions
+    if tile.half_step and 0 < rest <= step_bytes // 2 and not is_small:
+        step_bytes //= 2
     steps = problem.steps(step_bytes)
     tiles = problem.tiles(tile)
     slots = max(1, round(hardware.sm_count * fitted.sm_share))
@@ -258,14 +270,14 @@ def _segment_start(workspace: int, hardware: Hardware) -> Kernel:
 def mma_loop(problem: Problem, tile: Tile, split: int, hardware: Hardware) -> Loop:
     """A CTA for each tile of each of `split` parts of the k loop."""
     style = mma_style(hardware)
-    steps, depth = problem.steps(MMA_STEP_BYTES), MMA_STEP_BYTES // problem.item_bytes
+    steps, depth = problem.steps(tile.step_bytes), tile.step_bytes // problem.item_bytes
     peak = hardware.tensor_flops_per_cycle_sm(problem.dtype)
     limit = style.flops_per_cycle * peak / hardware.tensor_flops_per_cycle_sm("fp16")
     return Loop(
         problem.tiles(tile) * split,
         1,
         steps,
-        MMA_STEP_BYTES,
+        tile.step_bytes,
         2.0 * tile.m * tile.n * depth * -(-steps // split),
         _attained(style.efficiency, min(peak, limit) / limit) * min(peak, limit) / peak,
         style.latency_s,
@@ -281,7 +293,12 @@ def mma_kernels(problem: Problem, tile: Tile, split: int, hardware: Hardware) ->
     partial = Access(problem.workspace, FP32_BYTES / item * problem.write.nbytes * split)
     write = problem.write if split == 1 else partial
     shared_rows = tile.m * (tile.warps[1] + 1) + tile.n * (tile.warps[0] + 1)  # warps read them, one write
-    operand_bytes = steps / split * (tile.m + tile.n) * problem.l2_row_bytes(step_bytes) * style.l2_share
+    row_bytes = problem.l2_row_bytes(step_bytes)
+    operand_bytes = steps / split * (tile.m + tile.n) * row_bytes * style.l2_share
+    read_bytes = shared_rows * step_bytes
+    # What gathering rows takes of the SM's port, as bytes of its shared memory, beside which it goes on.
+    port = hardware.shared_memory_bytes_per_cycle_sm / hardware.l2_bytes_per_cycle_sm
+    gathered_bytes = (tile.m + tile.n) * (row_bytes + style.row_bytes) * port if style.row_bytes else 0.0
     kernel = Kernel(
         name=f"{tile.name}x{depth}_implicit_gemm",
         family="convolution",
@@ -292,7 +309,7 @@ def mma_kernels(problem: Problem, tile: Tile, split: int, hardware: Hardware) ->
         tensor_flops=loop.tensor_flops,
         tensor_dtype=problem.dtype,
         tensor_efficiency=loop.tensor_efficiency,
-        shared_bytes=-(-steps // split) * shared_rows * step_bytes,
+        shared_bytes=-(-steps // split) * max(read_bytes, gathered_bytes),
         l2_bytes=operand_bytes + write.nbytes / grid,
         latency_s=loop.latency_s,
         reads=problem.reads,

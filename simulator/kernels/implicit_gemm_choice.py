@@ -19,7 +19,6 @@ from simtti.hw_configs.hardware import Hardware
 from simtti.simulator.closed_form import lone_time_s
 from simtti.simulator.kernel import Kernel, ctas_per_sm
 from simtti.simulator.kernels.implicit_gemm import (
-    MMA_STEP_BYTES,
     Loop,
     Problem,
     Tile,
@@ -38,11 +37,14 @@ CTA_RESERVED_BYTES = (
 # and of the sm100 tiles, which were not seen, as of sm90's. `warpgroupsize2x1x1` in a name: cooperative.
 SM90_THREADS, SM90_REGISTERS, SM90_SHARED_BYTES = 384, 168, 231424  # exact: see above
 
+# exact: grids on our own H200 and H100 are of 4 columns where the result has 3: 100 CTAs for 25 rows, 128 for 32, 64 for 16
+SM90_IN_PAIRS = (256, 128, False)  # exact: see above
+
 
 def _sm90(m: int, n: int, cooperative: bool = False, segmented: bool = False) -> Tile:
     return Tile(
         f"sm90_{m}x{n}", m, n, SM90_THREADS, SM90_REGISTERS, SM90_SHARED_BYTES, True, cooperative, segmented,
-        half_step=not cooperative,
+        half_step=not cooperative, column_pairs=(m, n, segmented) == SM90_IN_PAIRS,
     )  # fmt: skip
 
 
@@ -69,7 +71,9 @@ SM100 = (  # exact: see above
 # exact: shared memory is four steps of MMA_STEP_BYTES a row of the operands; threads and registers of 256x64 and 128x128 as
 # in the H100 traces, those of the others after them.
 SM80_TALL = Tile("sm80_256x64", 256, 64, 128, 246, 81920, warps=(4, 1))  # exact: see above
-SM80_SLIM = Tile("sm80_64x32", 64, 32, 128, 88, 61440)  # exact: our own H200
+SM80_SLIM = Tile(
+    "sm80_64x32", 64, 32, 128, 88, 61440, step_bytes=128
+)  # exact: our own H200 (`.._64x32x64_stage5`)
 SM80_NARROW = Tile("sm80_128x32", 128, 32, 128, 120, 40960, warps=(4, 1))  # exact: see above
 SM80 = (  # exact: see above
     Tile("sm80_64x64", 64, 64, 128, 120, 32768),
@@ -79,12 +83,11 @@ SM80 = (  # exact: see above
     Tile("sm80_128x256", 128, 256, 256, 240, 98304, warps=(2, 4)),
     Tile("sm80_256x128", 256, 128, 256, 240, 98304, warps=(4, 2)),
 )
-SM80_ON_HOPPER = (SM80_SLIM, Tile("sm80_64x64", 64, 64, 128, 126, 66560), SM80_TALL)  # exact: our own H200
-SM80_ON_HOPPER_NARROW = (
-    SM80_SLIM,
-    SM80_NARROW,
-    Tile("sm80_256x32", 256, 32, 128, 168, 73728, warps=(4, 1)),
-)  # exact: the same
+SM80_ON_HOPPER = (
+    SM80_SLIM, Tile("sm80_64x64", 64, 64, 128, 126, 66560, step_bytes=128), SM80_TALL,
+)  # exact: our own H200 (`.._64x64x64_stage4`)  # fmt: skip
+SM80_TALL_NARROW = Tile("sm80_256x32", 256, 32, 128, 168, 73728, warps=(4, 1))  # exact: the same
+SM80_ON_HOPPER_NARROW = (SM80_SLIM, SM80_NARROW, SM80_TALL_NARROW)  # exact: the same
 SPLIT_K = (2, 3, 4, 6, 8, 12, 16)  # exact: by definition, the splits that are tried
 _BELOW_ROUNDING = 1 - 1e-9  # exact: far more than what two ways to round a bound and a time differ by
 
@@ -165,6 +168,8 @@ def ways(problem: Problem, hardware: Hardware) -> list[Way]:
         return [Way(tile) for tile in SM100]
     # filters (1, k, k) were seen with the slim tile only
     tiles = (SM80_SLIM, SM80_TALL) if problem.filters == "frames" else SM80_ON_HOPPER
+    if problem.filters == "spatial":
+        tiles = (*tiles, SM80_TALL_NARROW)
     small = _mma_ways(problem, tiles, hardware)
     return small if problem.padded else [*(Way(tile) for tile in SM90), *small]
 
@@ -192,5 +197,5 @@ def _split(problem: Problem, tile: Tile, hardware: Hardware) -> int:
     if tiles > rules.max_share * hardware.sm_count:
         return 1
     slots = hardware.sm_count * min(2, ctas_per_sm(tile, hardware))
-    most = min(slots // tiles, problem.steps(MMA_STEP_BYTES) // rules.min_steps)
+    most = min(slots // tiles, problem.steps(tile.step_bytes) // rules.min_steps)
     return max((each for each in SPLIT_K if each <= most), default=1)

@@ -14,12 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simtti.hw_configs.devices import load
-from simtti.hw_configs.hardware import parameter, with_parameters
+from simtti.hw_configs.hardware import parameter, with_parameters, with_pytorch
 from simtti.hw_configs.schema import calibration
 from simtti.simulator.kernels.convolution import Convolution, convolution, output_size
 from simtti.simulator.kernels.data_movement import copy
 from simtti.simulator.kernels.layout import Operand, dense
 from simtti.simulator.lowering.registry import kernels_of
+from simtti.validation.judge.prediction import warm_time_s
 
 MEASURED = places.MEASURED
 
@@ -199,12 +200,33 @@ def test_filters_of_one_tap_need_no_conversion():
     assert names(kernels) == ["nchwToNhwcKernel", "sm80", "nhwcToNchwKernel"]
 
 
+# 1x1 convolutions of 4 channels in NCHW (Kandinsky 3's decoder in fp16, workloads/traces/measured/h100-sxm/kandinsky-3.parquet):
+# side, output channels, the product in us.
+FOUR_CHANNELS = [
+    (128, 1024, 19.4), (256, 512, 37.3), (256, 1024, 72.0), (512, 512, 141.5), (1024, 256, 289.1), (1024, 512, 557.6)
+]  # fmt: skip
+
+
+def test_products_of_4_channels_store_whole_rows():
+    device = with_pytorch(H100, "2.11")
+    predicted = []
+    for side, oc, _ in FOUR_CHANNELS:
+        kernels = conv(1, 4, (side, side), oc, (1, 1), hardware=device, bias=False)
+        predicted.append(warm_time_s(kernels[-1], device) * 1e6)
+        assert predicted[-1] >= 2 * oc * side**2 / device.hbm_bytes_per_s * 1e6 or oc * side**2 < 2**25
+    error, bias = figures(predicted, [row[-1] for row in FOUR_CHANNELS])
+    assert error < 0.13
+    assert abs(bias) < 0.13
+
+
 # Convolutions that between them take every kind of kernel: device, arguments and options of `conv`.
 KINDS = (
     ("a100-sxm", (2, 320, (64, 64), 320, (3, 3), 1, 1), {}),
     ("a100-sxm", (1, 512, (8, 8), 512, (3, 3), 1, 1), {}),  # split-K
     ("a100-sxm", (2, 320, (64, 64), 4, (3, 3), 1, 1), {}),  # padded output channels
     ("a100-sxm", (2, 256, (32, 32), 256, (3, 3), 1, 1, 256), {}),  # depthwise
+    ("a100-sxm", (2, 256, (32, 32), 256, (3, 3), 1, 1, 256), {"layout": "nhwc"}),
+    ("h200-sxm", (1, 256, (32, 32), 256, (1, 1), 1, 0, 8), {"layout": "nhwc"}),  # groups in turn
     ("v100-sxm", (2, 320, (64, 64), 320, (3, 3), 1, 1), {}),
     ("v100-sxm", (1, 64, (14, 32), 512, (3, 3), 1, 1), {"dtype": "fp32"}),  # Winograd F(2x2)
     ("v100-sxm", (32, 128, (28, 28), 128, (3, 3), 1, 1), {"dtype": "fp32"}),  # Winograd F(4x4)
@@ -235,6 +257,7 @@ OTHER = {
     "conv_choice.cuda_core_channels": 0.0, "conv_choice.few_frames": 0.0, "conv_choice.planar_channels": 1024.0, "conv_choice.pointwise_gemm": 1.0,
     "conv_split_k.min_steps": 256.0, "conv_split_k.max_share": 0.0, "conv_tcgen05.tile_latency_s": 1e-6,
     "conv_mma.flops_per_cycle": 512.0, "conv_mma_registers.flops_per_cycle": 256.0, "conv_depthwise.registers": 200.0,
+    "conv_layout.to_nchw_in_flight": 500.0, "conv_layout.to_nchw_stall": 0.5, "conv_mma.row_bytes": 256.0, "conv_mma_registers.row_bytes": 256.0, "conv_groups.in_turn": 0.0, "conv_groups.tall_ctas": 1.0,
     "conv_layout.pad_cta_bytes": 256.0, "conv_layout.pad_threads": 512.0, "conv_layout.pad_registers": 255.0,
 }  # fmt: skip
 

@@ -161,6 +161,11 @@ def test_fp32_products_of_few_rows_take_small_tiles():
     assert time_s(32, 4096, 4096, V100, dtype="fp32") < 0.5 * time_s(128, 4096, 4096, V100, dtype="fp32")
 
 
+def test_whole_rows_of_a_result_are_stored_as_fast_whatever_the_operands():
+    """k = 4 of fp16 are no 16 bytes, which takes loads of 2 bytes but not stores."""
+    assert time_s(65536, 512, 4, H100) < 0.7 * time_s(65536, 511, 4, H100)
+
+
 def test_unaligned_products_do_not_gain_from_tensor_cores_that_mma_cannot_feed():
     faster = dataclasses.replace(H100, tensor_fp16_flops_per_cycle_sm=8192.0)
     aligned, unaligned = (8192, 8192, 8192), (8192, 8191, 8191)
