@@ -16,7 +16,7 @@ def recorded(monkeypatch, versions, error):
     def builder(asked, recorder):
         raise error
 
-    monkeypatch.setattr(record, "_import_libraries", lambda what, libraries: versions)
+    monkeypatch.setattr(record, "_import_libraries", lambda what, libraries, otherwise: versions)
     return record.recorded(builder, None, what="a model", name="a-model", options={})
 
 
