@@ -9,7 +9,7 @@ from parsed_page import check
 from simtti.cli import main
 from simtti.hw_configs.devices import load
 from simtti.pages import page
-from simtti.pages.document import Cell, Report, Section, table
+from simtti.pages.document import Cell, Report, Section, Table, table
 from simtti.validation.judge.counters import compare_counters
 from simtti.validation.judge.kernels import evaluate
 from simtti.validation.judge.prediction import predicted_us
@@ -17,6 +17,7 @@ from simtti.validation.measurements.read import read_measurements
 from simtti.validation.measurements.shipped import counters_file, kernels_file
 from simtti.validation.report import charts, markdown
 from simtti.validation.report import kernels as kernels_report
+from simtti.validation.report.terminal import print_table
 from simtti.words import joined, number, percent, signed
 
 pytest.importorskip("matplotlib")
@@ -216,3 +217,18 @@ def test_numbers_in_words():
         "0.85", "1.23", "12.3", "1,234", "5e-07", "2e+09",
     ]  # fmt: skip
     assert joined(["a", "b", "c"]) == "a, b and c"
+
+
+def test_long_names_leave_the_numbers_their_columns(capsys, monkeypatch):
+    """A terminal of 80 columns: names lose their middle, numbers nothing."""
+    monkeypatch.setenv("COLUMNS", "80")
+    names = [f"{'a/very/long/path/of/a/collection/' * 3}{which}.json" for which in range(2)]
+    rows = tuple(tuple(map(Cell, (name, "5", "12.1 %", "2.2 %", "-3.0 %", "80 %"))) for name in names)
+    print_table(Table(("Collection", "Rows", "MAPE", "Median", "Bias", "90 % cover"), rows))
+    lines = capsys.readouterr().out.splitlines()
+    for which in range(2):
+        (line,) = (each for each in lines if each.rstrip().split(" ")[0].endswith(f"{which}.json"))
+        assert "…" in line
+        for figure in ("5", "12.1", "2.2", "-3.0", "80"):
+            assert figure in line.replace("\u00a0", " ").split()
+    assert all(len(line) <= 80 for line in lines)
