@@ -15,6 +15,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from simtti.errors import InputError
 from simtti.workloads import trace_cache
 from simtti.workloads.catalogue import WORKLOADS, Workload, find
 from simtti.workloads.expressions import NotExact
@@ -188,5 +189,8 @@ def write(name: str, recorded: Recorder = kept) -> Path | None:
 
 
 if __name__ == "__main__":
-    for each in sys.argv[1:] or WORKLOADS:
-        write(each)
+    try:
+        for each in sys.argv[1:] or WORKLOADS:
+            write(each)
+    except InputError as error:
+        sys.exit(f"build_shapes: error: {error}")
