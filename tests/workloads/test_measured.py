@@ -102,9 +102,9 @@ def test_no_measured_kernel_is_lost(name):
     assert not any(operators[row].is_view for row in norms)
 
 
-def test_a_device_that_set_nothing_is_predicted_by_its_die():
-    """Our own H100 with torch 2.11: its kernels are the H200's, its memory its own; nothing of it set a parameter but what masks
-    cost. With the kernels of older libraries the same operators are off by more."""
+def test_a_device_is_predicted_with_the_kernels_of_its_die():
+    """Our own H100 with torch 2.11: its kernels are the H200's, its memory its own; it set only what sources in hw_configs say. With the
+    kernels of older libraries the same operators are off by more."""
     found = compare_shipped("h100-sxm")
     assert len(found) >= 14
     assert (found.ratio - 1).abs().mean() < 0.06
