@@ -116,7 +116,7 @@ def _print_what_can_be() -> None:
 def _interrupted() -> str:
     from simtti.journal import Journal
 
-    if Journal.interrupted is None:
+    if Journal.interrupted is None or not Journal.interrupted.exists():
         return (
             "interrupted; no journal was begun: what is already in a file of its own is kept, the rest is not"
         )

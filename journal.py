@@ -118,9 +118,9 @@ class Journal:
         Raises:
             InputError: as `append`.
         """
+        Journal.interrupted = self.path  # first: an interrupt may come as soon as they are written
         with self._open() as file:
             self._write(file, *({"key": key, "figures": each} for key, each in figures.items()))
-        Journal.interrupted = self.path
         for key, each in figures.items():
             self._done.setdefault(key, each)
 
