@@ -155,18 +155,20 @@ def read(name_or_path: str, release: str = "") -> dict[str, Any]:
     """The merged YAML of a device, as nested dictionaries: its own keys over those of its `base` over the kernel
     families'. release: of PyTorch; the device's own if empty."""
     chain = _chain(name_or_path, ())
+    says = {
+        key: at for at, (_, stated) in enumerate(chain) for key in ("pytorch", "releases") if key in stated
+    }
+    # The last that names the file of the release: over its calibration, under those of the devices that are based on it.
+    at_releases, release = (
+        says.get("releases"),
+        release or chain[says.get("pytorch", 0)][1].get("pytorch", ""),
+    )
     content: dict[str, Any] = {}
-    for path, stated in chain:
+    for at, (path, stated) in enumerate(chain):
         content = _over(content, stated, path)
-    releases = content.get("releases", {})
-    wanted = releases.get(release or content.get("pytorch")) if isinstance(releases, dict) else None
-    if wanted is not None:
-        # Over the calibration of the file that names it, under those of the devices that are based on it.
-        content, names_it = {}, max(at for at, (_, stated) in enumerate(chain) if "releases" in stated)
-        for at, (path, stated) in enumerate(chain):
-            content = _over(content, stated, path)
-            if at == names_it:
-                content = _merge(content, _release(str(wanted), path))
+        releases = stated.get("releases") if at == at_releases else None
+        if isinstance(releases, dict) and release in releases:  # what is no mapping the schema refuses
+            content = _merge(content, _release(str(releases[release]), path))
     return _merge({"calibration": families.shared().calibration}, content)
 
 

@@ -37,35 +37,14 @@ MAX_FILE_BYTES = 15_500_000
 MAX_ARCHIVES = 4
 LEAST_S = 25.0  # a trace is not begun with less left
 REPEATS = 3  # clean times of a trace
+_MEASURES = ("torch", "numpy", "pandas", "pyarrow", "click", "rich", "filelock")
+_CAPTURES = (*_MEASURES, "diffusers", "transformers")
 MODULES = {
-    "day": (
-        "torch",
-        "numpy",
-        "pandas",
-        "pyarrow",
-        "click",
-        "rich",
-        "filelock",
-        "yaml",
-        "pydantic",
-        "simpy",
-        "diffusers",
-        "transformers",
-    ),
-    "look": ("torch", "numpy", "pandas", "pyarrow", "click", "rich", "filelock", "diffusers", "transformers"),
-    "kernels": ("torch", "numpy", "pandas", "pyarrow", "click", "rich", "filelock"),
-    "traces": (
-        "torch",
-        "numpy",
-        "pandas",
-        "pyarrow",
-        "click",
-        "rich",
-        "filelock",
-        "diffusers",
-        "transformers",
-    ),
-    "counters": ("torch", "numpy", "pandas", "pyarrow", "click", "rich", "filelock"),
+    "day": (*_CAPTURES, "yaml", "pydantic", "simpy"),
+    "look": _CAPTURES,
+    "kernels": _MEASURES,
+    "traces": _CAPTURES,
+    "counters": _MEASURES,
 }
 # The workloads whose steps are wanted most: a UNet, its video forms, SDXL, then transformers; the rest as they come.
 WANTED = ("stable-diffusion-1.5", "modelscope-t2v", "svd", "animatediff", "sdxl", "stable-diffusion-2.1", "wan2.1-1.3b",
