@@ -27,7 +27,18 @@ if TYPE_CHECKING:
 
 FAMILIES = Path(__file__).parent / "families.yaml"
 # Columns that say where a row was measured, not what.
-NOT_SHAPE = ("hw", "time_us", "power_w", "latency_s", "energy_j", "source", "what_is_timed", "group", "error")
+NOT_SHAPE = (
+    "hw",
+    "time_us",
+    "power_w",
+    "latency_s",
+    "energy_j",
+    "source",
+    "what_is_timed",
+    "group",
+    "error",
+    "pytorch",
+)
 TARGETS = ("time_us", "energy_j")
 _FIELDS = ("rows", "parameters", "target", "pull")
 TRAIN_SHARE = 0.5
