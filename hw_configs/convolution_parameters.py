@@ -75,9 +75,9 @@ class ConvChoice(NamedTuple):
     sm80_other_preference: float
     sm80_tall_preference: float
     sm80_small_preference: float
-    sm80_few_frames_preference: float
     sm80_256x32_spatial_preference: float
     few_frames: float
+    few_frames_channels: float
     planar_channels: float
     pointwise_gemm: float
 

@@ -137,10 +137,9 @@ class Tile:
         is_wide = problem.filters == "planar" and problem.n > rules.planar_channels
         kind = "other" if is_wide else problem.filters
         if not self.persistent:
-            is_few = problem.filters == "frames" and problem.frames <= rules.few_frames
             if self.name == "sm80_256x32" and kind == "spatial":
                 return rules.sm80_256x32_spatial_preference
-            own = getattr(rules, f"sm80_{'few_frames' if is_few else kind}_preference")
+            own = getattr(rules, f"sm80_{kind}_preference")
             return float(own) + {"sm80_256x64": rules.sm80_tall_preference, "sm80_128x32": 0.0}.get(
                 self.name, rules.sm80_small_preference
             )

@@ -48,9 +48,10 @@ def _sm90(m: int, n: int, cooperative: bool = False, segmented: bool = False) ->
     )  # fmt: skip
 
 
+SM90_SMALL = _sm90(64, 64)  # exact: see above
 SM90 = (  # exact: see above
     _sm90(128, 128),
-    _sm90(64, 64),
+    SM90_SMALL,
     _sm90(64, 128),
     _sm90(64, 192),
     _sm90(128, 64),
@@ -166,12 +167,24 @@ def ways(problem: Problem, hardware: Hardware) -> list[Way]:
         if problem.padded:
             return _mma_ways(problem, SM80, hardware)
         return [Way(tile) for tile in SM100]
+    if (
+        problem.filters == "frames"
+        and problem.frames <= hardware.conv_choice.few_frames
+        and not problem.padded
+    ):
+        return [Way(_of_few_frames(problem, hardware))]
     # filters (1, k, k) were seen with the slim tile only
     tiles = (SM80_SLIM, SM80_TALL) if problem.filters == "frames" else SM80_ON_HOPPER
     if problem.filters == "spatial":
         tiles = (*tiles, SM80_TALL_NARROW)
     small = _mma_ways(problem, tiles, hardware)
     return small if problem.padded else [*(Way(tile) for tile in SM90), *small]
+
+
+def _of_few_frames(problem: Problem, hardware: Hardware) -> Tile:
+    """What filters (1, k, k) run as on a result of few frames, however much slower that is (up to 2.2 times, on our own H200)."""
+    is_slim = problem.frames * problem.channels <= hardware.conv_choice.few_frames_channels
+    return SM80_SLIM if is_slim else SM90_SMALL
 
 
 def _mma_ways(problem: Problem, tiles: tuple[Tile, ...], hardware: Hardware) -> list[Way]:

@@ -254,7 +254,7 @@ KINDS = (
 )  # fmt: skip
 # Of these the other value that shows whether the choice listens to them; others are made a tenth less.
 OTHER = {
-    "conv_choice.cuda_core_channels": 0.0, "conv_choice.few_frames": 0.0, "conv_choice.planar_channels": 1024.0, "conv_choice.pointwise_gemm": 1.0,
+    "conv_choice.cuda_core_channels": 0.0, "conv_choice.few_frames": 64.0, "conv_choice.planar_channels": 1024.0, "conv_choice.pointwise_gemm": 1.0,
     "conv_split_k.min_steps": 256.0, "conv_split_k.max_share": 0.0, "conv_tcgen05.tile_latency_s": 1e-6,
     "conv_mma.flops_per_cycle": 512.0, "conv_mma_registers.flops_per_cycle": 256.0, "conv_depthwise.registers": 200.0,
     "conv_layout.to_nchw_in_flight": 500.0, "conv_layout.to_nchw_stall": 0.5, "conv_mma.row_bytes": 256.0, "conv_mma_registers.row_bytes": 256.0, "conv_groups.in_turn": 0.0, "conv_groups.tall_ctas": 1.0,
