@@ -25,12 +25,14 @@ class ConvPersistent(NamedTuple):
 
 
 class ConvWarpgroups(NamedTuple):
-    """What Hopper's persistent kernels spend where warpgroups share a tile, or CTAs the steps of one."""
+    """What Hopper's persistent kernels spend where warpgroups share a tile, or CTAs the steps of one; five_share: of the SMs, what
+    clusters of five CTAs fill."""
 
     cooperative_tile_latency_s: float
     segment_latency_s: float
     cooperative_segment_latency_s: float
     segment_start_s: float
+    five_share: float
 
 
 class ConvTile(NamedTuple):
@@ -75,11 +77,13 @@ class ConvChoice(NamedTuple):
     sm80_other_preference: float
     sm80_tall_preference: float
     sm80_small_preference: float
+    sm80_slim_preference: float
     sm80_256x32_spatial_preference: float
     few_frames: float
     few_frames_channels: float
     planar_channels: float
     pointwise_gemm: float
+    tuned_rows: float
 
 
 class ConvSplitK(NamedTuple):

@@ -43,6 +43,8 @@ PERSISTENT_STEP_BYTES = 128  # exact: kernel names (`sm90_.._tilesize128x256x32_
 EPILOGUE_OUTPUTS = 256 * 128  # exact: by definition, the outputs that `tile_latency_s` is for
 START_REGISTERS = 16  # exact: of init_device_workspace_kernel, our own H200
 COUNTER_BYTES = 4.0  # exact: the tile counter of a persistent grid, a 32-bit number
+# exact: grids on our own H200 and H100, see `Tile.slots`
+PAIRED_COLUMNS, PAIRED_ROWS, CLUSTER_OF_FIVE, NARROW_COLUMNS = (2, 4), 128, 5, 64  # exact: see above
 # exact: threads and registers of splitKreduce_kernel in the V100 trace
 REDUCTION_THREADS, REDUCTION_REGISTERS = 128, 32  # exact: see above
 
@@ -131,6 +133,21 @@ class Tile:
         """What was fitted of a persistent kernel's tile: its own group of parameters, `conv_NAME`."""
         return getattr(hardware, f"conv_{self.name}")
 
+    def slots(self, problem: Problem, hardware: Hardware) -> int:
+        """CTAs of a persistent kernel that run at once. Clusters of four and eight leave SMs of some GPCs idle, 12 of 132 on our own
+        H100 and H200, those of five 22; pairs leave none. By their grids, a plane's products of two or four columns of tiles run in
+        pairs or alone, filters (1, k, k) too; five narrow columns are one cluster."""
+        share = self.fitted(hardware).sm_share
+        if matrix_unit(hardware) != "wgmma":
+            return max(1, round(hardware.sm_count * share))
+        columns = -(-problem.n // self.n)
+        is_paired = problem.filters == "planar" and columns in PAIRED_COLUMNS
+        if self.m >= PAIRED_ROWS and (is_paired or problem.filters == "frames"):
+            return hardware.sm_count
+        if self.n == NARROW_COLUMNS and columns == CLUSTER_OF_FIVE:
+            share = min(share, hardware.conv_warpgroups.five_share)
+        return max(1, round(hardware.sm_count * share))
+
     def preference(self, problem: Problem, hardware: Hardware) -> float:
         """How much faster than predicted cuDNN's heuristic holds the kernel, a natural logarithm."""
         rules = hardware.conv_choice
@@ -139,10 +156,13 @@ class Tile:
         if not self.persistent:
             if self.name == "sm80_256x32" and kind == "spatial":
                 return rules.sm80_256x32_spatial_preference
-            own = getattr(rules, f"sm80_{kind}_preference")
-            return float(own) + {"sm80_256x64": rules.sm80_tall_preference, "sm80_128x32": 0.0}.get(
-                self.name, rules.sm80_small_preference
-            )
+            small, slim = rules.sm80_small_preference, rules.sm80_slim_preference
+            beside = {
+                "sm80_256x64": rules.sm80_tall_preference,
+                "sm80_128x32": 0.0,
+                "sm80_64x32": small + slim,
+            }
+            return float(getattr(rules, f"sm80_{kind}_preference")) + beside.get(self.name, small)
         name = self.name.replace("_", "_segmented_") if self.segmented else self.name
         return float(getattr(getattr(hardware, f"conv_{name}"), f"{kind}_preference"))
 
@@ -200,16 +220,17 @@ def persistent_loop(problem: Problem, tile: Tile, hardware: Hardware) -> Loop:
         step_bytes //= 2
     steps = problem.steps(step_bytes)
     tiles = problem.tiles(tile)
-    slots = max(1, round(hardware.sm_count * fitted.sm_share))
-    grid = min(tiles * (steps if tile.segmented else 1), slots)
+    grid = min(tiles * (steps if tile.segmented else 1), tile.slots(problem, hardware))
     rounds = tiles / grid if tile.segmented else -(-tiles // grid)
+    # The busiest CTA decides when the kernel ends, the mean what its tensor cores spend.
+    mean = tiles / grid
     return Loop(
         grid,
         rounds,
         steps,
         step_bytes,
-        2.0 * rounds * tile.m * tile.n * (step_bytes // item) * steps,
-        style.efficiency * fitted.tensor_share,
+        2.0 * mean * tile.m * tile.n * (step_bytes // item) * steps,
+        style.efficiency * fitted.tensor_share * mean / rounds,
         _persistent_latency_s(tile, rounds, hardware),
     )
 
