@@ -50,17 +50,15 @@ from simtti.simulator.kernels.family import (
     reads_of,
     writes_of,
 )
-from simtti.simulator.kernels.gemm_choice import (
+from simtti.simulator.kernels.gemm_choice import Plan, choose, result_bytes
+from simtti.simulator.kernels.gemm_estimate import (
     REDUCTION_THREADS,
-    Plan,
+    Product,
     Traffic,
-    choose,
     rates_of,
     reduction_l2_bytes,
-    result_bytes,
     work_of,
 )
-from simtti.simulator.kernels.gemm_choice import Work as CtaWork
 from simtti.simulator.kernels.gemm_tiles import (
     for_products,
     kernels_for,
@@ -253,9 +251,8 @@ def _tiled(
     m, n, k, batch, size = problem.m, problem.n, problem.k, problem.batch, problem.item_bytes
     tile, split = plan.fit.tile, plan.split
     kind = kernels_for(n, k, size, problem.dtype, hardware)
-    result = result_bytes(problem.dtype)
-    rates = rates_of(hardware)
-    work = CtaWork(*work_of(plan.fit, kind.style, m, n, k, batch, split, size, rates, hbm_bytes, result))
+    product = Product(m, n, k, batch, size, result_bytes(problem.dtype))
+    work = work_of(plan.fit, kind.style, product, split, rates_of(hardware), hbm_bytes)
     fused = sgemm_products(work.flops / 2, hardware) if kind.on_cuda_cores else None
     return Kernel(
         name=f"{problem.name}_{tile.m}x{tile.n}" + (f"_splitk{split}" if split > 1 else ""),

@@ -4,38 +4,38 @@ Tile and split are chosen by predicted time, as the library's heuristics do, wit
 than one wave of CTAs means tiles of 256 x 128, also where three waves of 128 x 128 would end sooner than two of them. A split
 into slices of k needs a second kernel that sums the partial results. m = 1 (or n = 1) may also run as GEMV (gemv.py).
 
-The estimate equals the closed form of the plan's kernels; it is plain arithmetic because it runs for every candidate of every
-product. What is fitted stands in hw_configs/families/gemm.yaml.
+The choice is made for a column of products at once, one product being a column of one: arrays of products by candidates hold bounds
+below what the estimate counts, and the estimate (gemm_estimate.py) is asked for those candidates whose bound is below the least
+that is known. What is fitted stands in hw_configs/families/gemm.yaml.
 """
 
 from __future__ import annotations
 
 import functools
 import math
-import operator
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
 
 from simtti.dtypes import ITEM_BYTES
 from simtti.hw_configs.hardware import Hardware
-from simtti.hw_configs.parameters import GemmStyle
+from simtti.simulator.arithmetic import Number
+from simtti.simulator.kernels.gemm_estimate import Product, Rates, Traffic, estimate_s, rates_of
 from simtti.simulator.kernels.gemm_tiles import (
     LARGEST_TILE,
-    MOST_DEVICES,
+    Catalogue,
     Fit,
-    Tile,
-    kernels_for,
+    alignment,
+    catalogue,
+    taken,
 )
 from simtti.simulator.kernels.gemv import fastest_columns
 from simtti.simulator.kernels.machine import FP32_BYTES, WGMMA_ROWS
 
 MOST_CHOICES = 65536  # exact: choices kept; the results are the same with any other number
 SPLITS = (2, 3, 4, 5, 6, 8)  # exact: what is tried beside the splits that fill the device
-REDUCTION_THREADS = 256  # exact: of splitKreduce, one output element a thread
-REDUCED_BYTES = 2.0  # exact: an output element that it writes
-
-# Benchmarks of a product keep its input and go round as many sets of weights, so that the input and the output are still in L2
-# where they fit and the weights hardly ever are. The libraries' choices suit operands that are found there.
-WEIGHT_SETS = 6  # exact: aiconfigurator's collector
+FEW = 512  # exact: candidates that are estimated at once, as to rule some out first would take as long; the results are the same
 
 
 def result_bytes(dtype: str) -> int:
@@ -46,36 +46,6 @@ def result_bytes(dtype: str) -> int:
     return ITEM_BYTES["int32" if dtype == "int8" else "bf16"]
 
 
-class Traffic(NamedTuple):
-    """Unique bytes that a product reads of its input and of its weights and writes of its output."""
-
-    input_bytes: float
-    weight_bytes: float
-    output_bytes: float
-
-    def repeated(
-        self, hardware: Hardware, partial_bytes: float = 0.0, weight_sets: int = WEIGHT_SETS
-    ) -> tuple[float, float]:
-        """Bytes to and from HBM of the product and of its reduction in a benchmark that goes round the weights.
-
-        What is touched again after x other bytes is gone from L2 with the chance (x / usable)^loss_power: 1 where lines are
-        replaced as if by chance, in the halves of an L2 that each keep copies of the other's; more, where the oldest go first.
-
-        partial_bytes: partial results of split-K, written by the one and read by the other. weight_sets: that it goes round.
-        """
-        usable_bytes, power = hardware.l2_usable_bytes, hardware.gemm_launch.loss_power
-        once = self.input_bytes + self.weight_bytes + self.output_bytes
-        round_trip = once + (weight_sets - 1) * self.weight_bytes
-        misses = min(once / usable_bytes, 1.0) ** power
-        read = self.input_bytes * misses + self.weight_bytes * min(round_trip / usable_bytes, 1.0) ** power
-        written = self.output_bytes * misses
-        if not partial_bytes:
-            return read + written, 0.0
-        passed = min((once - self.output_bytes + partial_bytes) / usable_bytes, 1.0)
-        spilled = partial_bytes * passed**power
-        return read + spilled, spilled + written
-
-
 class Plan(NamedTuple):
     """A choice for one product: the tile, in how many slices of k, and what the estimate says."""
 
@@ -84,352 +54,273 @@ class Plan(NamedTuple):
     split: int  # slices of k; for GEMV the columns a CTA takes
 
 
+class Plans(NamedTuple):
+    """Choices for a column of products, an entry each: the number of the catalogue's tile, -1 for GEMV, and as of `Plan`."""
+
+    time_s: np.ndarray
+    number: np.ndarray
+    split: np.ndarray
+
+
 @functools.lru_cache(MOST_CHOICES)
 def choose(m: int, n: int, k: int, batch: int, dtype: str, traffic: Traffic, hardware: Hardware) -> Plan:
     """The library's choice: the least time, by an estimate that equals `lone_time_s` of the plan's kernels, and times
     its preference for reuse where CTAs outnumber SMs."""
-    size, result = ITEM_BYTES[dtype], result_bytes(dtype)
-    style, _, fitted, _ = kernels_for(n, k, size, dtype, hardware)
-    rates = rates_of(hardware)
-    sms = rates.sms
-    hbm_bytes = traffic.repeated(hardware)[0]
-    least_s = rates.start_s + style.setup_cycles / rates.clock_hz
-    best = Plan(math.inf, None, 1)
-    if batch == 1 and min(m, n) == 1 and size > 1:
-        best = Plan(*fastest_columns(max(m, n), k, size, hbm_bytes, hardware))
-    best_s = best.time_s
-    # Candidates go in the order of a bound below what they count: once that is more than the best, so is the rest.
-    bounds = []
-    hbm_s = hbm_bytes / rates.hbm
-    fewest = _operand_reads(m, n, *LARGEST_TILE)
-    elements = batch * m * n
-    # To empty the accumulators of all, a byte each.
-    empty_s = elements / (style.epilogue_bytes_per_cycle * rates.clock_hz)
-    candidates = _least_padded(fitted, m, n, batch, sms)
-    for fit, down, across in _cuts(candidates, m, n, style.most_padding):
-        tiles = down * across * batch
-        penalty = 1.0 + style.reuse_preference * max((down / m + across / n) / fewest - 1.0, 0.0)
-        bound_s = least_s + result * empty_s / tiles + _least_s(fit, tiles, k, sms, hbm_s)
-        counted_s = penalty * (bound_s - least_s) + least_s if tiles > sms else bound_s
-        bounds.append((counted_s, tiles, penalty, fit))
-    bounds.sort(key=_first)
-    for bound_s, tiles, penalty, fit in bounds:
-        if bound_s >= best_s:
-            break
-        time_s = _estimate_s(fit, style, m, n, k, batch, 1, size, result, rates, hbm_bytes, 0.0)
-        counted_s = penalty * (time_s - least_s) + least_s if tiles > sms else time_s
-        if counted_s < best_s:
-            best, best_s = Plan(time_s, fit, 1), counted_s
-    # Slices of k.
-    least_s += rates.start_s + rates.reduction_latency_s
-    read_s = FP32_BYTES * elements / rates.l2  # for the reduction to read one part
-    split_bounds = []
-    most_waves, most_splits = rates.most_split_waves, rates.most_splits
-    for _, tiles, penalty, fit in bounds:
-        slots = fit.slots
-        most = min(most_waves * slots // tiles, k // fit.least_slice, most_splits)
-        fixed_s = least_s + FP32_BYTES * empty_s / tiles
-        if most < 2 or fixed_s + k * (fit.wait_s_per_k / most + fit.pipe_s_per_k * tiles / sms) >= best_s:
-            continue
-        # And those that give each SM one, or fill the device once or twice.
-        for split in {*SPLITS, sms // tiles, slots // tiles, 2 * slots // tiles, most}:
-            if 2 <= split <= most:
-                ctas = tiles * split
-                bound_s = fixed_s + split * read_s + _least_s(fit, ctas, k / split, sms, 0.0)
-                counted = penalty if ctas > sms else 1.0
-                counted_s = counted * (bound_s - least_s) + least_s
-                if counted_s < best_s:
-                    split_bounds.append((counted_s, split, counted, fit))
-    split_bounds.sort(key=_first)
-    for bound_s, split, counted, fit in split_bounds:
-        if bound_s >= best_s:
-            break
-        product, summing = traffic.repeated(hardware, float(FP32_BYTES * elements * split))
-        time_s = _estimate_s(fit, style, m, n, k, batch, split, size, result, rates, product, summing)
-        counted_s = counted * (time_s - least_s) + least_s
-        if counted_s < best_s:
-            best, best_s = Plan(time_s, fit, split), counted_s
+    sizes = np.array((m, n, k, batch, *traffic), dtype=float)[:, None]
+    ((_, kernels, found),) = choices(*sizes[:4], dtype, Traffic(*sizes[4:]), hardware)
+    number = int(found.number[0])
+    fit = None if number < 0 else kernels.fits[number]
+    return Plan(float(found.time_s[0]), fit, int(found.split[0]))
+
+
+def choices(
+    m: np.ndarray,
+    n: np.ndarray,
+    k: np.ndarray,
+    batch: np.ndarray,
+    dtype: str,
+    traffic: Traffic,
+    hardware: Hardware,
+) -> Iterator[tuple[np.ndarray, Catalogue, Plans]]:
+    """`choose` for a column of products, amounts as floats: in parts that have the same kernels, each with where in the column it
+    is, its kernels and its plans."""
+    size = ITEM_BYTES[dtype]
+    aligned, stored_whole = alignment(n, k, size)
+    for kind in np.unique(aligned * 2 + stored_whole).tolist():
+        where = np.flatnonzero(aligned * 2 + stored_whole == kind)
+        product = Product(m[where], n[where], k[where], batch[where], size, result_bytes(dtype))
+        kernels = catalogue(hardware, dtype, bool(kind & 2), bool(kind & 1))
+        its = Traffic(*(nbytes[where] for nbytes in traffic))
+        yield where, kernels, _plans(_Asked(product, its, kernels, hardware, rates_of(hardware)))
+
+
+class _Best(NamedTuple):
+    """What is known of each product while candidates are gone through: the least, counted with the preference, what that takes, and
+    the candidate."""
+
+    counted_s: np.ndarray
+    time_s: np.ndarray
+    number: np.ndarray
+    split: np.ndarray
+
+
+class _Candidates(NamedTuple):
+    """Ways to run products, an entry each, in the order of the products `at`: the tile's number, slices of k, what the time counts for, and
+    a bound below what the estimate counts."""
+
+    at: np.ndarray
+    number: np.ndarray
+    split: np.ndarray
+    penalty: np.ndarray
+    bound_s: np.ndarray
+
+    def of(self, which: np.ndarray) -> _Candidates:
+        places = np.flatnonzero(which)
+        return _Candidates(*(each[places] for each in self))
+
+
+class _Asked(NamedTuple):
+    """Products that have the same kernels, a column of them, and the device."""
+
+    product: Product
+    traffic: Traffic
+    kernels: Catalogue
+    hardware: Hardware
+    rates: Rates
+
+    @property
+    def least_s(self) -> float:
+        """What nothing shortens: the preference for reuse counts for the rest."""
+        return self.rates.start_s + self.kernels.style.setup_cycles / self.rates.clock_hz
+
+    @property
+    def empty_s(self) -> Number:
+        """To empty the accumulators of all CTAs one after another, a byte of each element."""
+        return self.product.elements / (self.kernels.style.epilogue_bytes_per_cycle * self.rates.clock_hz)
+
+    def of(self, at: np.ndarray) -> tuple[Product, Traffic]:
+        *sizes, size, result = self.product
+        m, n, k, batch, *nbytes = np.array((*sizes, *self.traffic))[:, at]
+        return Product(m, n, k, batch, size, result), Traffic(*nbytes)
+
+
+class _Cuts(NamedTuple):
+    """Products by tiles, arrays of two dimensions: how many tiles each cuts its product into, what their time counts for, of the reuse
+    they lack, where they outnumber the SMs; and the bound below what the estimate counts, infinite where the library does not consider them."""
+
+    tiles: np.ndarray
+    penalty: np.ndarray
+    bound_s: np.ndarray
+
+
+def _plans(asked: _Asked) -> Plans:
+    """`choose` for a column of products that have the same kernels."""
+    hbm_bytes = asked.traffic.repeated(asked.hardware)[0]
+    cuts = _cuts(asked, hbm_bytes)
+    best = _vectors(asked, hbm_bytes)
+    best = _whole(asked, cuts, hbm_bytes, best)
+    best = _sliced(asked, cuts, best)
+    return Plans(best.time_s, best.number, best.split)
+
+
+def _vectors(asked: _Asked, hbm_bytes: np.ndarray) -> _Best:
+    """GEMV's, for a product of a vector; nothing is known of the others."""
+    m, n, k, batch, size, _ = asked.product
+    count = len(m)
+    best = _Best(np.full(count, math.inf), np.full(count, math.inf), np.full(count, -1), np.ones(count))
+    for one in np.flatnonzero((batch == 1) & (np.minimum(m, n) == 1) & (size > 1)).tolist():
+        outputs, depth = int(max(m[one], n[one])), int(k[one])
+        time_s, _, columns = fastest_columns(outputs, depth, size, float(hbm_bytes[one]), asked.hardware)
+        best.counted_s[one] = best.time_s[one] = time_s
+        best.split[one] = columns
     return best
 
 
-_first = operator.itemgetter(0)
+def _cuts(asked: _Asked, hbm_bytes: np.ndarray) -> _Cuts:
+    """How each tile cuts each product. Not considered are those that together cover more than `most_padding` times what the least cover:
+    the time of padding may hide behind memory, its energy does not (two rows in a tile of 256: 128 times the multiply-adds)."""
+    product, rates, fits, style = asked.product, asked.rates, asked.kernels.column, asked.kernels.style
+    m, n, tile = _down(product.m), _down(product.n), fits.tile
+    down, across = np.ceil(m / tile.m), np.ceil(n / tile.n)
+    area = down * tile.m * across * tile.n
+    least = area.min(axis=1, keepdims=True)
+    considered = (area <= style.most_padding * least) & ((area == least) | ~_down(_least_padded(asked)))
+    tiles = down * across * _down(product.batch)
+    fewest = _down(_operand_reads(product.m, product.n, *LARGEST_TILE))
+    penalty = 1.0 + style.reuse_preference * np.maximum((down / m + across / n) / fewest - 1.0, 0.0)
+    own_s = _least_s(fits, tiles, _down(product.k), rates.sms, _down(hbm_bytes / rates.hbm))
+    bound_s = asked.least_s + _down(product.result * asked.empty_s) / tiles + own_s
+    bound_s = _counted_s(bound_s, penalty, tiles, asked)
+    return _Cuts(tiles, penalty, np.where(considered, bound_s, math.inf))
 
 
-def _least_padded(fitted: tuple[Fit, ...], m: int, n: int, batch: int, sms: int) -> tuple[Fit, ...]:
-    """The candidates for a product. For many with a side that wgmma has to pad, those that pad least: the library counts the
+def _counted_s(time_s: np.ndarray, penalty: np.ndarray, tiles: np.ndarray, asked: _Asked) -> np.ndarray:
+    """What a time counts for, of tiles that may outnumber the SMs."""
+    least_s = asked.least_s
+    return np.where(tiles > asked.rates.sms, penalty * (time_s - least_s) + least_s, time_s)
+
+
+def _least_padded(asked: _Asked) -> np.ndarray:
+    """Of which products only those tiles are considered that pad least. For many with a side that wgmma has to pad: the library counts the
     multiply-adds of tiles, not what each takes beside them (our own H200: 16,384 of 8 x 160 x 8 run as four tiles of 64 x 8 each,
     in four times the time of one of 128 x 16)."""
-    if batch == 1 or min(m, n) >= WGMMA_ROWS or not fitted[0].tile.in_clusters:
-        return fitted
-    areas = [-(-m // fit.tile.m) * fit.tile.m * -(-n // fit.tile.n) * fit.tile.n for fit in fitted]
-    least = min(areas)
-    chosen = tuple(fit for fit, area in zip(fitted, areas, strict=True) if area == least)
-    return chosen if batch > sms else fitted
+    product = asked.product
+    padded = np.minimum(product.m, product.n) < WGMMA_ROWS
+    in_clusters = asked.kernels.fits[0].tile.in_clusters
+    return in_clusters & padded & (product.batch > 1) & (product.batch > asked.rates.sms)
 
 
-def _cuts(fitted: tuple[Fit, ...], m: int, n: int, most_padding: float) -> list[tuple[Fit, int, int]]:
-    """The candidates with the tiles that each cuts C into, down and across, but for those that together cover more than `most_padding`
-    times what the least cover: the time of padding may hide behind memory, its energy does not (two rows in a tile of 256: 128 times
-    the multiply-adds)."""
-    cuts = [(fit, -(-m // fit.tile.m), -(-n // fit.tile.n)) for fit in fitted]
-    areas = [down * fit.tile.m * across * fit.tile.n for fit, down, across in cuts]
-    most = most_padding * min(areas)
-    return [cut for cut, area in zip(cuts, areas, strict=True) if area <= most]
-
-
-def _operand_reads(m: int, n: int, tile_m: int, tile_n: int) -> float:
+def _operand_reads(m: np.ndarray, n: np.ndarray, tile_m: int, tile_n: int) -> np.ndarray:
     """Elements of A and B that CTAs read for one product, with the better way to lay the tile."""
-    return min(1 / min(tile_m, m) + 1 / min(tile_n, n), 1 / min(tile_n, m) + 1 / min(tile_m, n))
+    least = np.minimum
+    return least(1 / least(tile_m, m) + 1 / least(tile_n, n), 1 / least(tile_n, m) + 1 / least(tile_m, n))
 
 
-def _least_s(fit: Fit, ctas: int, depth: float, sms: int, hbm_s: float) -> float:
+def _least_s(fit: Fit, ctas: np.ndarray, depth: np.ndarray, sms: int, hbm_s: Number) -> np.ndarray:
     """A bound below what `ctas` CTAs of `depth` k take: the synchronisations of the first wave, and then the busiest
     SM's pipe, the other waves' synchronisations, or HBM."""
     wait_s = depth * fit.wait_s_per_k
-    busiest_s = depth * fit.pipe_s_per_k * -(-ctas // sms)
-    others_s = (-(-ctas // fit.slots) - 1) * wait_s
-    if others_s > busiest_s:
-        busiest_s = others_s
-    return wait_s + (hbm_s if hbm_s > busiest_s else busiest_s)
+    busiest_s = depth * fit.pipe_s_per_k * np.ceil(ctas / sms)
+    others_s = (np.ceil(ctas / fit.slots) - 1) * wait_s
+    return wait_s + np.maximum(np.maximum(busiest_s, others_s), hbm_s)
 
 
-class Rates(NamedTuple):
-    """The device's numbers that every estimate uses.
+def _whole(asked: _Asked, cuts: _Cuts, hbm_bytes: np.ndarray, best: _Best) -> _Best:
+    """The best of each product, of what is known and of the tiles that go through all of k."""
 
-    l2_port: bytes/s of one SM. fp32: FLOP/s of one SM. start_s: launch and start. most_splits: slices of k at most;
-    most_split_waves: and the waves of CTAs that they make. reduction_in_flight: bytes a CTA of the reduction keeps in flight;
-    reduction_per_sm: how many fit on an SM.
-    """
+    def estimate(some: _Candidates) -> tuple[np.ndarray, np.ndarray]:
+        fit, (product, _) = taken(asked.kernels.column, some.number), asked.of(some.at)
+        time_s = estimate_s(fit, asked.kernels.style, product, 1, asked.rates, hbm_bytes[some.at], 0.0)
+        return _counted_s(time_s, some.penalty, cuts.tiles[some.at, some.number], asked), time_s
 
-    sms: int
-    clock_hz: float
-    l2_port: float
-    l2: float
-    hbm: float
-    hbm_latency_s: float
-    fp32: float
-    start_s: float
-    dispatch_s: float
-    l2_usable_bytes: float
-    most_splits: int
-    most_split_waves: int
-    reduction_latency_s: float
-    reduction_in_flight: float
-    reduction_per_sm: int
+    at, number = np.nonzero(cuts.bound_s < _down(best.counted_s))
+    penalty, bound_s = cuts.penalty[at, number], cuts.bound_s[at, number]
+    return _better(best, _Candidates(at, number, np.ones(len(at)), penalty, bound_s), estimate)
 
 
-@functools.lru_cache(MOST_DEVICES)
-def rates_of(hardware: Hardware) -> Rates:
-    split = hardware.gemm_split
-    in_flight = REDUCTION_THREADS * FP32_BYTES * split.reduction_loads
-    return Rates(
-        hardware.sm_count,
-        hardware.clock_hz,
-        hardware.l2_bytes_per_cycle_sm * hardware.clock_hz,
-        hardware.l2_attained_bytes_per_s,
-        hardware.hbm_attained_bytes_per_s,
-        hardware.hbm_latency_s,
-        hardware.fp32_flops_per_cycle_sm * hardware.clock_hz,
-        hardware.launch_s + hardware.start_s,
-        hardware.dispatch_s,
-        hardware.l2_usable_bytes,
-        int(split.most_slices),
-        int(split.most_waves),
-        split.reduction_latency_s,
-        # What it reads was just written: scaled so that L2's latency, not HBM's, bounds the rate.
-        in_flight * hardware.hbm_latency_s / hardware.l2_latency_s,
-        min(hardware.max_ctas_per_sm, hardware.max_threads_per_sm // REDUCTION_THREADS),
+def _sliced(asked: _Asked, cuts: _Cuts, best: _Best) -> _Best:
+    """The same, of what is known and of the tiles that go through slices of k: of numbers of slices that are always tried, and those
+    that give each SM one or fill the device once or twice."""
+    product, traffic, kernels, hardware, rates = asked
+    fits, sms = kernels.column, rates.sms
+    least_s = asked.least_s + (rates.start_s + rates.reduction_latency_s)
+
+    def estimate(some: _Candidates) -> tuple[np.ndarray, np.ndarray]:
+        fit, (its, of_its) = taken(fits, some.number), asked.of(some.at)
+        moved, summed = of_its.repeated(hardware, FP32_BYTES * its.elements * some.split)
+        time_s = estimate_s(fit, kernels.style, its, some.split, rates, moved, summed)
+        return some.penalty * (time_s - least_s) + least_s, time_s
+
+    k, tiles = _down(product.k), cuts.tiles
+    by_waves = np.floor(rates.most_split_waves * fits.slots / tiles)
+    most = np.minimum(np.minimum(by_waves, np.floor(k / fits.least_slice)), rates.most_splits)
+    fixed_s = least_s + _down(FP32_BYTES * asked.empty_s) / tiles
+    read_s = FP32_BYTES * product.elements / rates.l2  # for the reduction to read one part
+    own_s = k * (fits.wait_s_per_k / np.maximum(most, 1) + fits.pipe_s_per_k * tiles / sms)
+    worth = (most >= 2) & (cuts.bound_s < math.inf) & (fixed_s + own_s < _down(best.counted_s - 2 * read_s))
+    at, number = np.nonzero(worth)
+    if not len(at):
+        return best
+    fit, ctas, most = taken(fits, _down(number)), _down(tiles[worth]), _down(most[worth])
+    filling = (np.floor(sms / ctas), np.floor(fit.slots / ctas), np.floor(2 * fit.slots / ctas), most)
+    split = np.concatenate([np.broadcast_to(SPLITS, (len(at), len(SPLITS))), *filling], axis=1)
+    split = np.where((split >= 2) & (split <= most), split, most)
+    ctas = ctas * split
+    own_s = _least_s(fit, ctas, k[at] / split, sms, 0.0)
+    bound_s = _down(fixed_s[worth]) + split * _down(read_s[at]) + own_s
+    penalty = np.where(ctas > sms, _down(cuts.penalty[worth]), 1.0)
+    bound_s = penalty * (bound_s - least_s) + least_s
+    tried = split.shape[1]
+    candidates = _Candidates(
+        np.repeat(at, tried), np.repeat(number, tried), split.ravel(), penalty.ravel(), bound_s.ravel()
     )
+    return _better(best, candidates, estimate)
 
 
-class Work(NamedTuple):
-    """A CTA's demands, as in `Kernel`, and the grid."""
-
-    grid: int
-    flops: float
-    shared_bytes: float
-    l2_bytes: float
-    latency_s: float
-    bytes_in_flight: float
-    memory_efficiency: float
-    reread_bytes: float
-
-    def of_kernel(self, tile: Tile, hbm_bytes: float) -> dict[str, Any]:
-        """What it says of a `Kernel` that runs `tile`, all but the FLOPs. hbm_bytes: of a repeated launch, without what it reads
-        again."""
-        return {
-            "grid": self.grid,
-            "threads": tile.threads,
-            "registers": tile.registers,
-            "shared_memory_bytes": tile.ring_bytes,
-            "shared_bytes": self.shared_bytes,
-            "l2_bytes": self.l2_bytes,
-            "latency_s": self.latency_s,
-            "bytes_in_flight": self.bytes_in_flight,
-            "memory_efficiency": self.memory_efficiency,
-            "hbm_reread_bytes": self.reread_bytes,
-            "repeated_hbm_bytes": hbm_bytes + self.reread_bytes,
-        }
+# What candidates count for, and what they take.
+_Estimate = Callable[[_Candidates], tuple[np.ndarray, np.ndarray]]
 
 
-def work_of(
-    fit: Fit,
-    style: GemmStyle,
-    m: int,
-    n: int,
-    k: int,
-    batch: int,
-    split: int,
-    size: float,
-    rates: Rates,
-    hbm_bytes: float,
-    result_bytes: float = 0.0,
-) -> tuple[int, float, float, float, float, float, float, float]:
-    """The fields of `Work`, as a plain tuple for speed. hbm_bytes: of the product, without what it reads again. result_bytes: of
-    an element of C, `size` as of A's and B's where it is 0."""
-    tile, slots, step = fit.tile, fit.slots, fit.k
-    tile_m, tile_n = tile.m, tile.n
-    down, across = -(-m // tile_m), -(-n // tile_n)
-    steps = -(-k // (split * step))
-    depth = steps * step
-    rows, columns = m / down, n / across  # of the matrices in a tile, on average
-    out_bytes = rows * columns * (FP32_BYTES if split > 1 else result_bytes or size)
-    operand_bytes = (rows + columns) * min(depth, k) * size
-    shared = down * across > 1
-    l2_bytes = operand_bytes * (style.multicast if shared else 1.0) + out_bytes
-    read, written = float(m + n) * k, float(m) * n
-    efficiency = (read + written) / (read / style.read_efficiency + written / style.write_efficiency)
-    grid = tiles_of(tile, down, across) * split * batch
-    reread_bytes = 0.0
-    if (m + n) * k * size >= rates.l2_usable_bytes:
-        reread_bytes = batch * _reread_bytes(m, n, k, down, across, tile, split, size, rates)
-    # All CTAs of a wave begin to fill their rings at once.
-    filled = min(tile.stages * step / depth, 1.0) * min(grid, slots) / efficiency
-    fill_s = filled * max(operand_bytes / rates.l2, (hbm_bytes + reread_bytes) / grid / rates.hbm)
-    paired_cycles = style.cluster_cycles if shared and tile.in_clusters else 0.0
-    latency_s = (
-        style.setup_cycles
-        + paired_cycles
-        + style.step_cycles * steps
-        + out_bytes / style.epilogue_bytes_per_cycle
-    ) / rates.clock_hz + style.exposed_fill * fill_s
-    return (
-        grid,
-        2.0 * tile_m * tile_n * depth,
-        (tile.feed_bytes + style.fill_cost * 2 * (tile_m + tile_n)) * size / 2 * depth,
-        l2_bytes,
-        latency_s,
-        fit.slots_in_flight * (rows + columns) * step * size,
-        efficiency,
-        reread_bytes,
-    )
+def _better(best: _Best, candidates: _Candidates, estimate: _Estimate) -> _Best:
+    """The best of what is known and of `candidates`: of each product the one of the least bound is estimated, and then those that it did not
+    rule out. Of equals the one of the least bound is taken, then the first."""
+    candidates = candidates.of(candidates.bound_s < best.counted_s[candidates.at])
+    if len(candidates.at) > FEW:
+        first = candidates.bound_s == _least_of_each(candidates.bound_s, candidates.at)
+        best = _estimated(best, candidates.of(first), estimate)
+        candidates = candidates.of(~first & (candidates.bound_s < best.counted_s[candidates.at]))
+    return _estimated(best, candidates, estimate) if len(candidates.at) else best
 
 
-def tiles_of(tile: Tile, down: int, across: int) -> int:
-    """Tiles of a product: where more than one, wgmma's come in pairs, the CTAs of a cluster (`1x2`, `2x1` in nvjet's names), along
-    the side that leaves the fewest over."""
-    tiles = down * across
-    if tiles == 1 or tiles % 2 == 0 or not tile.in_clusters:
-        return tiles
-    return tiles + min(down, across)
+def _estimated(best: _Best, candidates: _Candidates, estimate: _Estimate) -> _Best:
+    """`_better`, with all of `candidates` estimated."""
+    counted_s, time_s = estimate(candidates)
+    at = candidates.at
+    least = np.flatnonzero(counted_s == _least_of_each(counted_s, at))
+    if len(least) > 1:
+        least = least[np.lexsort((candidates.bound_s[least], at[least]))]
+        least = least[_first_of_each(at[least])]
+    least = least[counted_s[least] < best.counted_s[at[least]]]
+    found = _Best(*(each.copy() for each in best))
+    for known, new in zip(found, (counted_s, time_s, candidates.number, candidates.split), strict=True):
+        known[at[least]] = new[least]
+    return found
 
 
-def _reread_bytes(
-    m: int, n: int, k: int, down: int, across: int, tile: Tile, split: int, size: float, rates: Rates
-) -> float:
-    """HBM bytes fetched again in one product whose A and B L2 cannot hold: a wave covers about a square of C; what the next
-    wave needs of them again is still there only if it fits."""
-    a_bytes, b_bytes = float(m * k * size), float(n * k * size)
-    usable = rates.l2_usable_bytes
-    wave = rates.sms / split
-    high = min(max(math.sqrt(wave * tile.n / tile.m), 1.0), down)
-    wide = min(max(wave / high, 1.0), across)
-    again = 0.0
-    if b_bytes > usable:
-        again += (math.ceil(down / high) - 1) * b_bytes
-    if high * tile.m * k * size > usable:
-        again += (math.ceil(across / wide) - 1) * a_bytes
-    return again
+def _first_of_each(at: np.ndarray) -> np.ndarray:
+    """Where in a column the entries of each product begin, which stand together."""
+    starts = np.ones(len(at), dtype=bool)
+    np.not_equal(at[1:], at[:-1], out=starts[1:])
+    return np.flatnonzero(starts)
 
 
-def _estimate_s(
-    fit: Fit,
-    style: GemmStyle,
-    m: int,
-    n: int,
-    k: int,
-    batch: int,
-    split: int,
-    size: int,
-    result: int,
-    rates: Rates,
-    hbm_bytes: float,
-    reduction_bytes: float,
-) -> float:
-    """`lone_time_s` of the plan's kernels, in plain arithmetic: this runs for every candidate."""
-    tile = fit.tile
-    grid, flops, _, l2_bytes, latency_s, in_flight, efficiency, reread_bytes = work_of(
-        fit, style, m, n, k, batch, split, size, rates, hbm_bytes, result
-    )
-    l2_bytes /= efficiency
-    hbm_bytes = (hbm_bytes + reread_bytes) / (grid * efficiency)
-    local_s = max(fit.pipe_s_per_k * flops / (2.0 * tile.m * tile.n), l2_bytes / rates.l2_port)
-    time_s = _waves_s(grid, fit.per_sm, local_s, latency_s, l2_bytes, hbm_bytes, in_flight, rates)
-    return time_s + _reduction_s(batch * m * n, split, reduction_bytes, rates) if split > 1 else time_s
+def _least_of_each(amounts: np.ndarray, at: np.ndarray) -> np.ndarray:
+    """For each entry the least of its product's."""
+    begin = _first_of_each(at)
+    least = np.minimum.reduceat(amounts, begin)
+    return least if len(begin) == len(at) else np.repeat(least, np.diff(begin, append=len(at)))
 
 
-def _waves_s(
-    grid: int,
-    per_sm: int,
-    local_s: float,
-    latency_s: float,
-    l2_bytes: float,
-    hbm_bytes: float,
-    bytes_in_flight: float,
-    rates: Rates,
-) -> float:
-    """The closed form of `kernel.lone_time_s`, from a CTA's busiest pipe and bytes. Comparisons, where max would be called, cost
-    a third."""
-    slots = per_sm * rates.sms
-    from_l2_s, from_hbm_s = l2_bytes / rates.l2, hbm_bytes / rates.hbm
-    spread_s = from_l2_s if from_l2_s > from_hbm_s else from_hbm_s
-    most_bytes = l2_bytes if l2_bytes > hbm_bytes else hbm_bytes
-    alone_s = most_bytes * rates.hbm_latency_s / bytes_in_flight
-    if local_s > alone_s:
-        alone_s = local_s
-    if spread_s > alone_s:
-        alone_s = spread_s
-    waves, rest = divmod(grid, slots)
-    time_s = rates.start_s + latency_s
-    if waves:
-        full_s = max(local_s * per_sm, spread_s * slots)
-        time_s += (
-            max(alone_s, full_s) + (waves - 1) * max(latency_s + alone_s, full_s) + waves * rates.dispatch_s
-        )
-    if rest:
-        least_s = latency_s + alone_s if waves else alone_s
-        time_s += max(least_s, local_s * -(-rest // rates.sms), spread_s * rest) + rates.dispatch_s
-    return time_s
-
-
-def _reduction_s(elements: int, split: int, hbm_bytes: float, rates: Rates) -> float:
-    """`lone_time_s` of the kernel that sums the partial results (`gemm.reduction`)."""
-    grid = -(-elements // REDUCTION_THREADS)
-    l2_bytes = reduction_l2_bytes(split)
-    hbm_bytes /= grid
-    local_s = max(l2_bytes / rates.l2_port, REDUCTION_THREADS * split / rates.fp32)
-    return _waves_s(
-        grid,
-        rates.reduction_per_sm,
-        local_s,
-        rates.reduction_latency_s,
-        l2_bytes,
-        hbm_bytes,
-        rates.reduction_in_flight,
-        rates,
-    )
-
-
-def reduction_l2_bytes(split: int) -> float:
-    """Bytes of L2 that a CTA of the reduction moves."""
-    return REDUCTION_THREADS * (FP32_BYTES * split + REDUCED_BYTES)
+def _down(each: np.ndarray) -> np.ndarray:
+    """A column beside the tiles' row."""
+    return each[:, None]

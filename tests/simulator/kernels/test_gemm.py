@@ -17,7 +17,8 @@ from simtti.hw_configs.schema import calibration
 from simtti.simulator.closed_form import lone_execution_s, lone_time_s
 from simtti.simulator.kernel import Access, ctas_per_sm
 from simtti.simulator.kernels.gemm import COLD, MOST_BATCH, REPLAYED, Gemm, gemm
-from simtti.simulator.kernels.gemm_choice import Traffic, choose
+from simtti.simulator.kernels.gemm_choice import choose
+from simtti.simulator.kernels.gemm_estimate import Traffic
 from simtti.simulator.kernels.packed_weights import packed_product
 from simtti.simulator.lowering.lower import Lowering
 from simtti.simulator.lowering.registry import kernels_of
