@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
+import operator
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
@@ -17,14 +18,15 @@ Number: TypeAlias = Any  # a float, or an array of one entry a kernel
 
 
 class Arithmetic(NamedTuple):
-    """The largest, the smallest; of two by a condition, whichever holds; whether any is not 0; rounded up, as a quotient and alone; the
-    square root; a share, at most 1, to a power."""
+    """The largest, the smallest; of two by a condition, whichever holds; whether any is not 0; a quotient
+    rounded up, and down; rounded up; the square root; a share, at most 1, to a power."""
 
     largest: Callable[..., Number]
     least: Callable[..., Number]
     either: Callable[[Any, Number, Number], Number]
     some: Callable[[Number], Any]
     parts: Callable[[Number, Number], Number]
+    whole_parts: Callable[[Number, Number], Number]
     ceil: Callable[[Number], Number]
     root: Callable[[Number], Number]
     power: Callable[[Number, float], Number]
@@ -43,8 +45,12 @@ def _largest(*values: Number) -> Number:
 
 
 def _parts_of_each(whole: Number, part: Number) -> Number:
-    """In floats, whose quotient of whole numbers below 2**52 never rounds to the whole number below it."""
+    """In floats, where no quotient of whole numbers below 2**52 rounds to a whole number that it is not."""
     return np.ceil(whole / part)
+
+
+def _whole_parts_of_each(whole: Number, part: Number) -> Number:
+    return np.floor(whole / part)
 
 
 def _power_of_each(share: Number, power: float) -> Number:
@@ -54,10 +60,12 @@ def _power_of_each(share: Number, power: float) -> Number:
     return found
 
 
-NUMBERS = Arithmetic(max, min, _one, bool, _parts, math.ceil, math.sqrt, pow)
-ARRAYS = Arithmetic(
-    _largest, np.minimum, np.where, np.any, _parts_of_each, np.ceil, np.sqrt, _power_of_each
+NUMBERS = Arithmetic(
+    max, min, _one, bool, _parts, operator.floordiv, math.ceil, math.sqrt, pow
 )
+ARRAYS = Arithmetic(
+    _largest, np.minimum, np.where, np.any, _parts_of_each, _whole_parts_of_each, np.ceil, np.sqrt, _power_of_each
+)  # fmt: skip
 
 
 def of(amount: Number) -> Arithmetic:

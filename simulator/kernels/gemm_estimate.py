@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from simtti.hw_configs.hardware import Hardware
 from simtti.hw_configs.parameters import GemmStyle
 from simtti.simulator import arithmetic
-from simtti.simulator.arithmetic import Number
+from simtti.simulator.arithmetic import Arithmetic, Number
 from simtti.simulator.kernels.gemm_tiles import MOST_DEVICES, Fit, Tile
 from simtti.simulator.kernels.machine import FP32_BYTES
 
@@ -43,7 +43,8 @@ class Traffic(NamedTuple):
         partial_bytes: partial results of split-K, written by the one and read by the other. weight_sets: that it goes round.
         """
         how = arithmetic.of(self.input_bytes)
-        usable_bytes, power = hardware.l2_usable_bytes, hardware.gemm_launch.loss_power
+        rates = rates_of(hardware)
+        usable_bytes, power = rates.l2_usable_bytes, rates.loss_power
         once = self.input_bytes + self.weight_bytes + self.output_bytes
         round_trip = once + (weight_sets - 1) * self.weight_bytes
         misses = how.power(how.least(once / usable_bytes, 1.0), power)
@@ -63,7 +64,7 @@ class Rates(NamedTuple):
 
     l2_port: bytes/s of one SM. fp32: FLOP/s of one SM. start_s: launch and start. most_splits: slices of k at most;
     most_split_waves: and the waves of CTAs that they make. reduction_in_flight: bytes a CTA of the reduction keeps in flight;
-    reduction_per_sm: how many fit on an SM.
+    reduction_per_sm: how many fit on an SM. loss_power: see `Traffic.repeated`.
     """
 
     sms: int
@@ -81,6 +82,7 @@ class Rates(NamedTuple):
     reduction_latency_s: float
     reduction_in_flight: float
     reduction_per_sm: int
+    loss_power: float
 
 
 @functools.lru_cache(MOST_DEVICES)
@@ -104,6 +106,7 @@ def rates_of(hardware: Hardware) -> Rates:
         # What it reads was just written: scaled so that L2's latency, not HBM's, bounds the rate.
         in_flight * hardware.hbm_latency_s / hardware.l2_latency_s,
         min(hardware.max_ctas_per_sm, hardware.max_threads_per_sm // REDUCTION_THREADS),
+        hardware.gemm_launch.loss_power,
     )
 
 
@@ -158,11 +161,25 @@ def work_of(
 ) -> Work:
     """What each CTA of `product` in tiles of `fit` does, of `split` slices of k. hbm_bytes: of the product, without what it reads
     again."""
+    how, tile, size = arithmetic.of(product.m), fit.tile, product.size
+    grid, depth, *others = _work_of(fit, style, product, split, rates, hbm_bytes, how)
+    feed_bytes = tile.feed_bytes + style.fill_cost * 2 * (tile.m + tile.n)
+    return Work(grid, 2.0 * tile.m * tile.n * depth, feed_bytes * size / 2 * depth, *others)
+
+
+def _work_of(
+    fit: Fit,
+    style: GemmStyle,
+    product: Product,
+    split: Number,
+    rates: Rates,
+    hbm_bytes: Number,
+    how: Arithmetic,
+) -> tuple[Number, ...]:
+    """The grid, the k that a CTA goes through, and `Work` from l2_bytes on."""
     m, n, k, batch, size, result = product
-    how = arithmetic.of(m)
-    tile, slots, step = fit.tile, fit.slots, fit.k
-    tile_m, tile_n = tile.m, tile.n
-    down, across = how.parts(m, tile_m), how.parts(n, tile_n)
+    tile, step = fit.tile, fit.k
+    down, across = how.parts(m, tile.m), how.parts(n, tile.n)
     steps = how.parts(k, split * step)
     depth = steps * step
     rows, columns = m / down, n / across  # of the matrices in a tile, on average
@@ -172,14 +189,14 @@ def work_of(
     l2_bytes = operand_bytes * how.either(shared, style.multicast, 1.0) + out_bytes
     read, written = (m + n) * (k + 0.0), (m + 0.0) * n
     efficiency = (read + written) / (read / style.read_efficiency + written / style.write_efficiency)
-    grid = tiles_of(tile, down, across) * split * batch
+    grid = _tiles_of(tile, down, across, how) * split * batch
     reread_bytes: Number = 0.0
     outgrows = (m + n) * k * size >= rates.l2_usable_bytes
     if how.some(outgrows):
-        again = batch * _reread_bytes(m, n, k, down, across, tile, split, size, rates)
+        again = batch * _reread_bytes(product, down, across, tile, split, rates, how)
         reread_bytes = how.either(outgrows, again, 0.0)
     # All CTAs of a wave begin to fill their rings at once.
-    filled = how.least(tile.stages * step / depth, 1.0) * how.least(grid, slots) / efficiency
+    filled = how.least(tile.stages * step / depth, 1.0) * how.least(grid, fit.slots) / efficiency
     fill_s = filled * how.largest(operand_bytes / rates.l2, (hbm_bytes + reread_bytes) / grid / rates.hbm)
     paired_cycles = how.either(shared & tile.in_clusters, style.cluster_cycles, 0.0)
     latency_s = (
@@ -188,41 +205,30 @@ def work_of(
         + style.step_cycles * steps
         + out_bytes / style.epilogue_bytes_per_cycle
     ) / rates.clock_hz + style.exposed_fill * fill_s
-    return Work(
-        grid,
-        2.0 * tile_m * tile_n * depth,
-        (tile.feed_bytes + style.fill_cost * 2 * (tile_m + tile_n)) * size / 2 * depth,
-        l2_bytes,
-        latency_s,
-        fit.slots_in_flight * (rows + columns) * step * size,
-        efficiency,
-        reread_bytes,
-    )
+    in_flight = fit.slots_in_flight * (rows + columns) * step * size
+    return grid, depth, l2_bytes, latency_s, in_flight, efficiency, reread_bytes
 
 
-def tiles_of(tile: Tile, down: Number, across: Number) -> Number:
+def _tiles_of(tile: Tile, down: Number, across: Number, how: Arithmetic) -> Number:
     """Tiles of a product: where more than one, wgmma's come in pairs, the CTAs of a cluster (`1x2`, `2x1` in nvjet's names), along
     the side that leaves the fewest over."""
-    how = arithmetic.of(down)
     tiles = down * across
     odd = 2 * how.parts(tiles, 2) - tiles
     return tiles + how.either((tiles > 1) & tile.in_clusters, odd * how.least(down, across), 0)
 
 
 def _reread_bytes(
-    m: Number,
-    n: Number,
-    k: Number,
+    product: Product,
     down: Number,
     across: Number,
     tile: Tile,
     split: Number,
-    size: float,
     rates: Rates,
+    how: Arithmetic,
 ) -> Number:
     """HBM bytes fetched again in one product whose A and B L2 cannot hold: a wave covers about a square of C; what the next
     wave needs of them again is still there only if it fits."""
-    how = arithmetic.of(m)
+    m, n, k, _, size, _ = product
     a_bytes, b_bytes = (m + 0.0) * k * size, (n + 0.0) * k * size
     usable = rates.l2_usable_bytes
     wave = rates.sms / split
@@ -244,19 +250,19 @@ def estimate_s(
 ) -> Number:
     """`lone_time_s` of the plan's kernels. split: slices of k; of a column either 1 for all, or more than 1 for each."""
     how = arithmetic.of(product.m)
-    tile = fit.tile
-    work = work_of(fit, style, product, split, rates, hbm_bytes)
-    l2_bytes = work.l2_bytes / work.memory_efficiency
-    cta_hbm_bytes = (hbm_bytes + work.reread_bytes) / (work.grid * work.memory_efficiency)
-    local_s = how.largest(
-        fit.pipe_s_per_k * work.flops / (2.0 * tile.m * tile.n), l2_bytes / rates.l2_port
+    grid, depth, l2_bytes, latency_s, in_flight, efficiency, reread_bytes = _work_of(
+        fit, style, product, split, rates, hbm_bytes, how
     )
+    macs = 2.0 * fit.tile.m * fit.tile.n
+    l2_bytes = l2_bytes / efficiency
+    cta_hbm_bytes = (hbm_bytes + reread_bytes) / (grid * efficiency)
+    local_s = how.largest(fit.pipe_s_per_k * (macs * depth) / macs, l2_bytes / rates.l2_port)
     time_s = _waves_s(
-        work.grid, fit.per_sm, local_s, work.latency_s, l2_bytes, cta_hbm_bytes, work.bytes_in_flight, rates
+        grid, fit.per_sm, local_s, latency_s, l2_bytes, cta_hbm_bytes, in_flight, rates, how
     )
     if not how.some(split > 1):
         return time_s
-    return time_s + _reduction_s(product.elements, split, reduction_bytes, rates)
+    return time_s + _reduction_s(product.elements, split, reduction_bytes, rates, how)
 
 
 def _waves_s(
@@ -268,36 +274,34 @@ def _waves_s(
     hbm_bytes: Number,
     bytes_in_flight: Number,
     rates: Rates,
+    how: Arithmetic,
 ) -> Number:
     """The closed form of `kernel.lone_time_s`, from a CTA's busiest pipe and bytes."""
-    how = arithmetic.of(grid)
+    largest = how.largest
     slots = per_sm * rates.sms
-    spread_s = how.largest(l2_bytes / rates.l2, hbm_bytes / rates.hbm)
-    in_flight_s = how.largest(l2_bytes, hbm_bytes) * rates.hbm_latency_s / bytes_in_flight
-    alone_s = how.largest(in_flight_s, local_s, spread_s)
-    waves = how.parts(grid + 1, slots) - 1  # full ones
+    spread_s = largest(l2_bytes / rates.l2, hbm_bytes / rates.hbm)
+    in_flight_s = largest(l2_bytes, hbm_bytes) * rates.hbm_latency_s / bytes_in_flight
+    alone_s = largest(in_flight_s, local_s, spread_s)
+    waves = how.whole_parts(grid, slots)
     rest = grid - waves * slots
-    full_s = how.largest(local_s * per_sm, spread_s * slots)
-    waves_s = (
-        how.largest(alone_s, full_s)
-        + (waves - 1) * how.largest(latency_s + alone_s, full_s)
-        + waves * rates.dispatch_s
-    )
-    least_s = how.either(waves > 0, latency_s + alone_s, alone_s)
-    rest_s = (
-        how.largest(least_s, local_s * how.parts(rest, rates.sms), spread_s * rest) + rates.dispatch_s
-    )
-    return (
-        rates.start_s
-        + latency_s
-        + how.either(waves > 0, waves_s, 0.0)
-        + how.either(rest > 0, rest_s, 0.0)
-    )
+    time_s, full = rates.start_s + latency_s, waves > 0
+    if how.some(full):
+        full_s = largest(local_s * per_sm, spread_s * slots)
+        later_s = (waves - 1) * largest(latency_s + alone_s, full_s)
+        time_s = time_s + how.either(
+            full, largest(alone_s, full_s) + later_s + waves * rates.dispatch_s, 0.0
+        )
+    if how.some(rest):
+        least_s = how.either(full, latency_s + alone_s, alone_s)
+        rest_s = largest(least_s, local_s * how.parts(rest, rates.sms), spread_s * rest)
+        time_s = time_s + how.either(rest > 0, rest_s + rates.dispatch_s, 0.0)
+    return time_s
 
 
-def _reduction_s(elements: Number, split: Number, hbm_bytes: Number, rates: Rates) -> Number:
+def _reduction_s(
+    elements: Number, split: Number, hbm_bytes: Number, rates: Rates, how: Arithmetic
+) -> Number:
     """`lone_time_s` of the kernel that sums the partial results (`gemm.reduction`)."""
-    how = arithmetic.of(elements)
     grid = how.parts(elements, REDUCTION_THREADS)
     l2_bytes = reduction_l2_bytes(split)
     local_s = how.largest(l2_bytes / rates.l2_port, REDUCTION_THREADS * split / rates.fp32)
@@ -310,6 +314,7 @@ def _reduction_s(elements: Number, split: Number, hbm_bytes: Number, rates: Rate
         hbm_bytes / grid,
         rates.reduction_in_flight,
         rates,
+        how,
     )
 
 

@@ -10,7 +10,9 @@ import pytest
 from simtti.dtypes import ITEM_BYTES
 from simtti.hw_configs.devices import load
 from simtti.hw_configs.hardware import with_pytorch
-from simtti.simulator.kernels.gemm_choice import SPLITS, choices, choose, result_bytes
+from simtti.simulator.kernels.gemm_bounds import SPLITS
+from simtti.simulator.kernels.gemm_choice import choose, result_bytes
+from simtti.simulator.kernels.gemm_column import choices
 from simtti.simulator.kernels.gemm_estimate import Product, Traffic, estimate_s, rates_of
 from simtti.simulator.kernels.gemm_tiles import LARGEST_TILE, for_products, kernels_for
 

@@ -1,0 +1,187 @@
+"""The choices of `gemm_choice` for a column of matrix products at once.
+
+Arrays of products by tiles hold the bounds, and columns of candidates the estimates of those whose bound is below the least that is known.
+The choices are those that each product gets alone, to the last bit of what is said of them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from simtti.dtypes import ITEM_BYTES
+from simtti.hw_configs.hardware import Hardware
+from simtti.simulator.kernels import gemm_bounds
+from simtti.simulator.kernels.gemm_bounds import SPLITS, Asked
+from simtti.simulator.kernels.gemm_choice import result_bytes
+from simtti.simulator.kernels.gemm_estimate import Product, Traffic
+from simtti.simulator.kernels.gemm_tiles import Catalogue, alignment, catalogue, taken
+from simtti.simulator.kernels.gemv import fastest_columns
+
+FEW = 512  # exact: candidates that are estimated at once, as to rule some out first would take as long; the results are the same
+
+
+class Plans(NamedTuple):
+    """Choices for a column of products, an entry each: as of `Plan`, the tile by its number in the catalogue, -1 for GEMV."""
+
+    time_s: np.ndarray
+    number: np.ndarray
+    split: np.ndarray
+
+
+def choices(
+    m: np.ndarray,
+    n: np.ndarray,
+    k: np.ndarray,
+    batch: np.ndarray,
+    dtype: str,
+    traffic: Traffic,
+    hardware: Hardware,
+) -> Iterator[tuple[np.ndarray, Catalogue, Plans]]:
+    """`choose` for a column of products, amounts as floats: in parts that have the same kernels, each with where in the column it
+    is, its kernels and its plans."""
+    size = ITEM_BYTES[dtype]
+    aligned, stored_whole = alignment(n, k, size)
+    kinds = aligned * 2 + stored_whole
+    for kind in np.unique(kinds).tolist():
+        where = np.flatnonzero(kinds == kind)
+        product = Product(m[where], n[where], k[where], batch[where], size, result_bytes(dtype))
+        kernels = catalogue(hardware, dtype, bool(kind & 2), bool(kind & 1))
+        its = Traffic(*(nbytes[where] for nbytes in traffic))
+        yield where, kernels, _plans(gemm_bounds.asked(product, its, kernels, hardware))
+
+
+class _Best(NamedTuple):
+    """What is known of each product while candidates are gone through: the least that any counts for, what that takes, and the
+    candidate."""
+
+    counted_s: np.ndarray
+    time_s: np.ndarray
+    number: np.ndarray
+    split: np.ndarray
+
+
+class _Candidates(NamedTuple):
+    """Ways to run products, an entry each, in the order of the products `at`: the tile's number, the tiles, what time counts for, slices of
+    k, and bounds below what the estimate counts for, by the pipes and by the waves' latency."""
+
+    at: np.ndarray
+    number: np.ndarray
+    tiles: np.ndarray
+    penalty: np.ndarray
+    split: np.ndarray
+    pipes_s: np.ndarray
+    waves_s: np.ndarray
+
+    def of(self, which: np.ndarray) -> _Candidates:
+        places = np.flatnonzero(which)
+        return _Candidates(*(each[places] for each in self))
+
+
+# What candidates count for, and what they take.
+_Estimate = Callable[[_Candidates], tuple[np.ndarray, np.ndarray]]
+
+
+def _plans(asked: Asked) -> Plans:
+    """For products that have the same kernels."""
+    fits, beside, best = asked.kernels.column, asked.beside_tiles(), _vectors(asked)
+
+    def whole(some: _Candidates) -> tuple[np.ndarray, np.ndarray]:
+        its = asked.of(some.at)
+        time_s = gemm_bounds.whole_s(its, taken(fits, some.number))
+        return gemm_bounds.counted_s(its, time_s, some.tiles, some.penalty), time_s
+
+    def split(some: _Candidates) -> tuple[np.ndarray, np.ndarray]:
+        its = asked.of(some.at)
+        time_s = gemm_bounds.split_s(its, taken(fits, some.number), some.split)
+        ctas = some.tiles * some.split
+        return gemm_bounds.split_counted_s(its, time_s, ctas, some.penalty), time_s
+
+    down, across, area = gemm_bounds.cut(beside, fits.tile)
+    considered = area <= gemm_bounds.most_area(beside, area.min(axis=1, keepdims=True))
+    tiles, penalty = gemm_bounds.tiles(beside, down, across)
+    bound_s = gemm_bounds.whole(beside, fits, tiles, penalty)
+    worth = considered & (bound_s < best.counted_s[:, None])
+    best = _better(best, _wholes(asked, worth, tiles[worth], penalty[worth], bound_s[worth]), whole)
+    most = gemm_bounds.most_slices(beside, fits, tiles)
+    bound_s = gemm_bounds.sliced(beside, fits, tiles, np.maximum(most, 1.0))
+    worth = considered & (most >= 2) & (bound_s < best.counted_s[:, None])
+    best = _better(best, _splits(asked, worth, tiles[worth], penalty[worth], most[worth]), split)
+    return Plans(best.time_s, best.number, best.split)
+
+
+def _wholes(
+    asked: Asked, worth: np.ndarray, tiles: np.ndarray, penalty: np.ndarray, pipes_s: np.ndarray
+) -> _Candidates:
+    """Products and tiles that are worth a look, going through all of k."""
+    at, number = np.nonzero(worth)
+    fit = taken(asked.kernels.column, number)
+    waves_s = gemm_bounds.whole_waves(asked.of(at), fit, tiles, penalty)
+    return _Candidates(at, number, tiles, penalty, np.ones(len(at)), pipes_s, waves_s)
+
+
+def _splits(
+    asked: Asked, worth: np.ndarray, tiles: np.ndarray, penalty: np.ndarray, most: np.ndarray
+) -> _Candidates:
+    """The same in each number of slices."""
+    at, number = np.nonzero(worth)
+    filling = gemm_bounds.filling(asked.of(at), taken(asked.kernels.column, number), tiles)
+    always = [np.full(len(at), float(split)) for split in SPLITS]
+    tried = np.stack((*always, *filling, most), axis=1)
+    where, which = np.nonzero((tried >= 2) & (tried <= most[:, None]))
+    at, number, split = at[where], number[where], tried[where, which]
+    its, fit = asked.of(at), taken(asked.kernels.column, number)
+    own = (tiles[where], penalty[where], split)
+    pipes_s = gemm_bounds.in_slices(its, fit, *own)
+    return _Candidates(at, number, *own, pipes_s, gemm_bounds.in_slices_waves(its, fit, *own))
+
+
+def _vectors(asked: Asked) -> _Best:
+    """GEMV's, for a product of a vector; nothing is known of the others."""
+    m, n, k, batch, size, _ = asked.product
+    best_s, split = np.full(len(m), math.inf), np.ones(len(m))
+    for one in np.flatnonzero((batch == 1) & (np.minimum(m, n) == 1) & (size > 1)).tolist():
+        outputs, depth = int(max(m[one], n[one])), int(k[one])
+        hbm_bytes = float(asked.hbm_bytes[one])
+        best_s[one], _, split[one] = fastest_columns(outputs, depth, size, hbm_bytes, asked.hardware)
+    return _Best(best_s, best_s.copy(), np.full(len(m), -1), split)
+
+
+def _better(best: _Best, candidates: _Candidates, estimate: _Estimate) -> _Best:
+    """The best of what is known and of `candidates`; of equals what is known, then the one of the least bound by the pipes, then the first.
+    Of each product the candidate of the least bound is estimated, and then those that it does not rule out."""
+    bound_s = np.maximum(candidates.pipes_s, candidates.waves_s)
+    worth = bound_s < best.counted_s[candidates.at]
+    candidates, bound_s = candidates.of(worth), bound_s[worth]
+    at = candidates.at
+    if len(at) > FEW:
+        first = candidates.of(bound_s == _least_of_each(bound_s, at))
+        limit_s = best.counted_s.copy()
+        np.minimum.at(limit_s, first.at, estimate(first)[0])
+        candidates = candidates.of(bound_s <= limit_s[at])
+        at = candidates.at
+    if not len(at):
+        return best
+    counted_s, time_s = estimate(candidates)
+    least = np.flatnonzero(counted_s == _least_of_each(counted_s, at))
+    least = least[np.lexsort((candidates.pipes_s[least], at[least]))]
+    least = least[_first_of_each(at[least])]
+    least = least[counted_s[least] < best.counted_s[at[least]]]
+    found = _Best(*(each.copy() for each in best))
+    for known, new in zip(found, (counted_s, time_s, candidates.number, candidates.split), strict=True):
+        known[at[least]] = new[least]
+    return found
+
+
+def _first_of_each(at: np.ndarray) -> np.ndarray:
+    """Where in a column the entries of each product begin, which stand together."""
+    return np.flatnonzero(np.diff(at, prepend=-1))
+
+
+def _least_of_each(amounts: np.ndarray, at: np.ndarray) -> np.ndarray:
+    """For each entry the least of its product's."""
+    begin = _first_of_each(at)
+    return np.repeat(np.minimum.reduceat(amounts, begin), np.diff(begin, append=len(at)))
