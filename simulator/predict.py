@@ -8,11 +8,14 @@ is over before the clock falls.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
 
 from simtti.errors import InputError, internal, raise_bugs
 from simtti.files import check_table, read_table, write_table
@@ -25,6 +28,8 @@ from simtti.simulator.engine import power
 from simtti.simulator.engine.device import execution_time_s
 from simtti.simulator.kernel import Kernel
 from simtti.simulator.lowering.registry import baseline_of, kernels_of
+from simtti.simulator.lowering.rows import side_by_side
+from simtti.simulator.operators_time import limited, operators_time_s, slowed_s
 from simtti.simulator.uncertainty.families import family_of_row
 from simtti.simulator.uncertainty.outside import of_operator
 from simtti.simulator.uncertainty.residuals import Interval, shipped
@@ -35,10 +40,6 @@ if TYPE_CHECKING:
 # What an interrupt loses of each worker at most; some 0.2 s.
 _CHUNK_ROWS = 500
 INTERVAL_COLUMNS = (*(f"{name}_us" for name in Interval._fields), "warnings")
-
-# Launches of a benchmark: aiconfigurator's collector replays a graph of six, three times before it times six replays.
-WARM_UP_LAUNCHES = 18
-TIMED_LAUNCHES = 36
 
 
 def predict(
@@ -227,28 +228,55 @@ class Predicted(NamedTuple):
     error: str
 
 
+# Rows below which columns of them take longer than one after another; the results are the same.
+_FEW_ROWS = 16
+
+
 def predict_rows(rows: list[dict[str, Any]], device: Hardware) -> list[Predicted]:
     """Each row's times, NaN where it has none: of the present release of PyTorch, if its column `pytorch` does not say another."""
-    found = []
-    for row in rows:
-        try:
-            said = row.get("pytorch")
-            hardware = with_pytorch(device, PYTORCH[0] if _unsaid(said) else str(said))
-            kernels = kernels_of(row, hardware)
-            time_s = operator_time_s(kernels, hardware)
-            baseline = baseline_of(row, hardware)
-        except InputError as error:
-            found.append(Predicted(math.nan, math.nan, "", str(error)))
+    found: dict[int, Predicted] = {}
+    if len(rows) >= _FEW_ROWS:
+        # A bug of ours in a column costs time: its rows are gone through one after another.
+        with contextlib.suppress(Exception):
+            for number, predicted in _side_by_side(rows, device):
+                found[number] = predicted
+    return [found.get(number) or _predicted(row, device) for number, row in enumerate(rows)]
+
+
+def _side_by_side(rows: list[dict[str, Any]], device: Hardware) -> Iterator[tuple[int, Predicted]]:
+    """Those of the rows that can be timed in columns, each with its number."""
+    releases: dict[str, list[int]] = {}
+    for number, row in enumerate(rows):
+        said = row.get("pytorch")
+        releases.setdefault(PYTORCH[0] if _unsaid(said) else str(said), []).append(number)
+    for release, numbers in releases.items():
+        if release not in PYTORCH:
             continue
-        except Exception as error:  # a bug of ours costs its row, by its name, and not the others
-            found.append(Predicted(math.nan, math.nan, "", internal(error)))
-            continue
-        alone_s = time_s - gaps_s(kernels, hardware)
-        if baseline:
-            time_s = alone_s = more_s(time_s, baseline, hardware)
-        names = ", ".join(kernel.name for kernel in kernels)
-        found.append(Predicted(time_s * 1e6, alone_s * 1e6, names, ""))
-    return found
+        hardware = with_pytorch(device, release)
+        for operators in side_by_side([rows[number] for number in numbers], hardware):
+            time_s, alone_s = operators_time_s(operators, hardware)
+            own = np.array(numbers)[operators.row].tolist()
+            times = (time_s * 1e6).tolist(), (alone_s * 1e6).tolist()
+            for number, *times_us, names in zip(own, *times, operators.names, strict=True):
+                yield number, Predicted(*times_us, names, "")
+
+
+def _predicted(row: dict[str, Any], device: Hardware) -> Predicted:
+    try:
+        said = row.get("pytorch")
+        hardware = with_pytorch(device, PYTORCH[0] if _unsaid(said) else str(said))
+        kernels = kernels_of(row, hardware)
+        time_s = operator_time_s(kernels, hardware)
+        baseline = baseline_of(row, hardware)
+    except InputError as error:
+        return Predicted(math.nan, math.nan, "", str(error))
+    except Exception as error:  # a bug of ours costs its row, by its name, and not the others
+        return Predicted(math.nan, math.nan, "", internal(error))
+    alone_s = time_s - gaps_s(kernels, hardware)
+    if baseline:
+        time_s = alone_s = more_s(time_s, baseline, hardware)
+    names = ", ".join(kernel.name for kernel in kernels)
+    return Predicted(time_s * 1e6, alone_s * 1e6, names, "")
 
 
 def more_s(time_s: float, baseline: list[Kernel], hardware: Hardware) -> float:
@@ -271,16 +299,15 @@ def operator_time_s(kernels: list[Kernel], hardware: Hardware, fidelity: str = "
         return host_s  # it waits for the host, and the board cools meanwhile
     if not kernels:
         return boost_s
-    benchmark_s = (WARM_UP_LAUNCHES + TIMED_LAUNCHES) * boost_s
-    limited = min((benchmark_s - power.RESPONSE_S) / (TIMED_LAUNCHES * boost_s), 1.0)
-    if limited <= 0:
+    share = limited(boost_s)
+    if share <= 0:
         return boost_s
     # The slowdown is the closed form's, with which the simulation agrees.
     clock_hz = sustained_clock_hz(kernels, hardware)
     slowdown = time_at_clock_s(kernels, hardware, clock_hz) / time_at_clock_s(
         kernels, hardware, hardware.clock_hz
     )
-    return boost_s * (1 + limited * (slowdown - 1))
+    return slowed_s(boost_s, share, slowdown)
 
 
 def time_at_clock_s(kernels: list[Kernel], hardware: Hardware, clock_hz: float) -> float:
