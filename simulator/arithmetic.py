@@ -54,6 +54,8 @@ def _whole_parts_of_each(whole: Number, part: Number) -> Number:
 
 
 def _power_of_each(share: Number, power: float) -> Number:
+    if power == 1.0:
+        return share
     found = np.ones_like(share)
     below = np.flatnonzero(share < 1.0)
     found[below] = [each**power for each in share[below].tolist()]

@@ -228,18 +228,13 @@ class Predicted(NamedTuple):
     error: str
 
 
-# Rows below which columns of them take longer than one after another; the results are the same.
-_FEW_ROWS = 16
-
-
 def predict_rows(rows: list[dict[str, Any]], device: Hardware) -> list[Predicted]:
     """Each row's times, NaN where it has none: of the present release of PyTorch, if its column `pytorch` does not say another."""
     found: dict[int, Predicted] = {}
-    if len(rows) >= _FEW_ROWS:
-        # A bug of ours in a column costs time: its rows are gone through one after another.
-        with contextlib.suppress(Exception):
-            for number, predicted in _side_by_side(rows, device):
-                found[number] = predicted
+    # A bug of ours in a column costs time: its rows are gone through one after another.
+    with contextlib.suppress(Exception):
+        for number, predicted in _side_by_side(rows, device):
+            found[number] = predicted
     return [found.get(number) or _predicted(row, device) for number, row in enumerate(rows)]
 
 

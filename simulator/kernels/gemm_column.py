@@ -22,6 +22,7 @@ from simtti.simulator.kernels.gemm_tiles import Catalogue, alignment, catalogue,
 from simtti.simulator.kernels.gemv import fastest_columns
 
 FEW = 512  # exact: candidates that are estimated at once, as to rule some out first would take as long; the results are the same
+MOST = 1024  # exact: products side by side, whose arrays a core's caches hold; the results are the same with any other number
 
 
 class Plans(NamedTuple):
@@ -47,11 +48,12 @@ def choices(
     aligned, stored_whole = alignment(n, k, size)
     kinds = aligned * 2 + stored_whole
     for kind in np.unique(kinds).tolist():
-        where = np.flatnonzero(kinds == kind)
-        product = Product(m[where], n[where], k[where], batch[where], size, result_bytes(dtype))
         kernels = catalogue(hardware, dtype, bool(kind & 2), bool(kind & 1))
-        its = Traffic(*(nbytes[where] for nbytes in traffic))
-        yield where, kernels, _plans(gemm_bounds.asked(product, its, kernels, hardware))
+        alike = np.flatnonzero(kinds == kind)
+        for where in np.array_split(alike, -(-len(alike) // MOST)):
+            product = Product(m[where], n[where], k[where], batch[where], size, result_bytes(dtype))
+            its = Traffic(*(nbytes[where] for nbytes in traffic))
+            yield where, kernels, _plans(gemm_bounds.asked(product, its, kernels, hardware))
 
 
 class _Best(NamedTuple):

@@ -22,14 +22,15 @@ from simtti.simulator.lowering.registry import FAMILIES
 from simtti.simulator.side_by_side import Operators
 
 Row = Mapping[str, Any]
+FEW = 24  # rows that take longer in columns than one after another; the results are the same
 
 
 def side_by_side(rows: Sequence[Row], hardware: Hardware) -> Iterator[Operators]:
     """The kernels of those rows that can be said in columns, each row's as `kernels_of` has them. It says what is wrong with another row,
     or makes its kernels."""
-    ops = [row.get("op") for row in rows]
+    ops = [str(row.get("op")) for row in rows]
     for op in dict.fromkeys(ops):
-        family = FAMILIES.get(str(op))
+        family = FAMILIES.get(op)
         if family is None or family.side_by_side is None or family.baseline is not None:
             continue
         own = np.array([number for number, other in enumerate(ops) if other == op])
@@ -49,6 +50,8 @@ def _columns(family: Family, rows: Sequence[Row]) -> Iterator[tuple[np.ndarray, 
     for number, kind in enumerate(said):
         alike.setdefault(kind, []).append(number)
     for kind, numbers in alike.items():
+        if len(numbers) < FEW:
+            continue
         own = [rows[number] for number in numbers]
         columns = {column.name: _whole(column, own) for column in family.columns if column.kind is int}
         cells = CellColumns(family.cells({"op": family.op, **dict(zip(words, kind, strict=True))}), columns)
@@ -59,7 +62,9 @@ def _columns(family: Family, rows: Sequence[Row]) -> Iterator[tuple[np.ndarray, 
 
 
 def _said(cell: Any) -> Any:
-    """What a cell says, None of an empty one."""
+    """What a cell says, None of an empty one; of what can't be compared, something that no other row says."""
+    if cell.__hash__ is None:
+        return object()
     return None if cell != cell or cell == "" else cell
 
 
