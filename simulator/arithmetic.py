@@ -62,9 +62,7 @@ def _power_of_each(share: Number, power: float) -> Number:
     return found
 
 
-NUMBERS = Arithmetic(
-    max, min, _one, bool, _parts, operator.floordiv, math.ceil, math.sqrt, pow
-)
+NUMBERS = Arithmetic(max, min, _one, bool, _parts, operator.floordiv, math.ceil, math.sqrt, pow)
 ARRAYS = Arithmetic(
     _largest, np.minimum, np.where, np.any, _parts_of_each, _whole_parts_of_each, np.ceil, np.sqrt, _power_of_each
 )  # fmt: skip

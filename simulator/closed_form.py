@@ -18,6 +18,7 @@ from simtti.simulator.kernel import Kernel, ctas_per_sm
 from simtti.simulator.kernels.machine import ISSUE_LANES
 from simtti.simulator.list_schedule import CtaTimes, list_schedule_s
 
+
 class Demand(NamedTuple):
     """A kernel's demand per CTA in the simulation's units: seconds of an SM's pipe at full rate, bytes of L2 and HBM.
 

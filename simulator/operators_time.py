@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -68,10 +68,10 @@ def _slowdown(
 ) -> np.ndarray:
     """Of operators repeated without end, by the power limit."""
     activity = hardware.gemm_benchmark_activity if products else hardware.benchmark_activity
-    spent = power.energy(launches.kernels, launches.hbm_bytes, hardware, activity, kernels_s)
-    spent = power.Energy(*(_sums(joules, launches, count) for joules in spent))
+    spent: tuple[Any, ...] = power.energy(launches.kernels, launches.hbm_bytes, hardware, activity, kernels_s)
+    core_j, memory_j = (_sums(joules, launches, count) for joules in spent)
     boost_s = _at_clock_s(launches, np.ones(count), hardware)
-    clock = _sustained_clock(launches, spent, boost_s, hardware)
+    clock = _sustained_clock(launches, core_j, memory_j, boost_s, hardware)
     return _at_clock_s(launches, clock, hardware) / boost_s
 
 
@@ -84,7 +84,11 @@ def _at_clock_s(launches: Launches, clock: np.ndarray, hardware: Hardware) -> np
 
 
 def _sustained_clock(
-    launches: Launches, spent: power.Energy, boost_s: np.ndarray, hardware: Hardware
+    launches: Launches,
+    core_j: np.ndarray,
+    memory_j: np.ndarray,
+    boost_s: np.ndarray,
+    hardware: Hardware,
 ) -> np.ndarray:
     """`power.sustained_clock_hz` of each operator, as a share of the boost clock: the range of all is halved at once."""
     budget_w = power.held_power_w(hardware) - hardware.static_power_w
@@ -92,7 +96,7 @@ def _sustained_clock(
     def left_j(clock: np.ndarray, time_s: np.ndarray | None = None) -> np.ndarray:
         factors = np.array([energy_factor(each) for each in clock.tolist()])
         time_s = _at_clock_s(launches, clock, hardware) if time_s is None else time_s
-        return budget_w * time_s - (spent.core_j * factors + spent.memory_j)
+        return budget_w * time_s - (core_j * factors + memory_j)
 
     low, high = np.full(len(boost_s), power.LOWEST_CLOCK), np.ones(len(boost_s))
     high_j = left_j(high, boost_s)

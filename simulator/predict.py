@@ -32,7 +32,7 @@ from simtti.simulator.lowering.rows import side_by_side
 from simtti.simulator.operators_time import limited, operators_time_s, slowed_s
 from simtti.simulator.uncertainty.families import family_of_row
 from simtti.simulator.uncertainty.outside import of_operator
-from simtti.simulator.uncertainty.residuals import Interval, shipped
+from simtti.simulator.uncertainty.residuals import Interval, shipped, size_class
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -184,13 +184,15 @@ def _intervals(table: pd.DataFrame, times_us: pd.Series[float], hardware: Hardwa
     import pandas as pd
 
     known, found = shipped(), []
+    factors: dict[tuple[str, str], Interval] = {}
     for op, dtype, time_us in zip(table["op"], table.get("dtype", table["op"]), times_us, strict=True):
         if not time_us > 0:
             found.append((math.nan,) * 4 + ("",))
             continue
-        family = family_of_row(str(op), str(dtype))
-        factors = known.factors(hardware, family, time_us)
-        found.append((*factors.times(time_us), of_operator(family, time_us, hardware, known)))
+        kind = family_of_row(str(op), str(dtype)), size_class(time_us)
+        if kind not in factors:
+            factors[kind] = known.factors(hardware, kind[0], time_us)
+        found.append((*factors[kind].times(time_us), of_operator(kind[0], time_us, hardware, known)))
     columns = zip(*found, strict=True) if found else [()] * len(INTERVAL_COLUMNS)
     return {
         name: pd.Series(list(cells), table.index, dtype=object if name == "warnings" else float)
@@ -251,9 +253,9 @@ def _side_by_side(rows: list[dict[str, Any]], device: Hardware) -> Iterator[tupl
         for operators in side_by_side([rows[number] for number in numbers], hardware):
             time_s, alone_s = operators_time_s(operators, hardware)
             own = np.array(numbers)[operators.row].tolist()
-            times = (time_s * 1e6).tolist(), (alone_s * 1e6).tolist()
-            for number, *times_us, names in zip(own, *times, operators.names, strict=True):
-                yield number, Predicted(*times_us, names, "")
+            times_us = zip((time_s * 1e6).tolist(), (alone_s * 1e6).tolist(), operators.names, strict=True)
+            for number, (time_us, alone_us, names) in zip(own, times_us, strict=True):
+                yield number, Predicted(time_us, alone_us, names, "")
 
 
 def _predicted(row: dict[str, Any], device: Hardware) -> Predicted:

@@ -142,7 +142,8 @@ def test_operators_that_are_alike_are_known_by_what_they_share(trace):
 
 def test_products_of_a_table_are_timed_in_columns():
     rows = [
-        {"op": "gemm", "dtype": "bf16", "m": 2 + n, "n": 64 + n % 89 * 96, "k": 32 + n % 83 * 64} for n in range(1000)
+        {"op": "gemm", "dtype": "bf16", "m": 2 + n, "n": 64 + n % 89 * 96, "k": 32 + n % 83 * 64}
+        for n in range(1000)
     ]
     predict_rows(rows[:100], H100)  # what is found once for a device
     (one,), calls_alone = calls_of(lambda: predict_rows(rows[:1], H100))

@@ -179,7 +179,8 @@ class Family:
     (name -> NamedTuple), for a family that does not ship with simtti; values: the YAML file that has their bounds and values.
     dtypes: what its rows may be in, where that is not what tensor cores multiply. also: other names of the op in tables. baseline:
     kernels whose time a row has less, where what is measured is a difference. side_by_side: of rows that differ in whole numbers alone
-    those whose kernels it can say in columns, with them.
+    those whose kernels it can say in columns, with them. prepare: told of operators, any among them, that its lowerings will be asked for, it
+    does at once what takes less so.
     """
 
     op: str
@@ -194,6 +195,7 @@ class Family:
     also: Sequence[str] = ()
     baseline: Callable[[Cells, Hardware], list[Kernel]] | None = None
     side_by_side: Callable[[CellColumns, Hardware], Iterable[Operators]] | None = None
+    prepare: Callable[[Sequence[Operator], Target], None] | None = None
 
     @property
     def usage(self) -> str:

@@ -31,7 +31,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from simtti.dtypes import DTYPES, ITEM_BYTES, predicted
@@ -51,14 +51,15 @@ from simtti.simulator.kernels.family import (
     reads_of,
     writes_of,
 )
-from simtti.simulator.kernels.gemm_choice import Plan, choose, result_bytes
+from simtti.simulator.kernels.gemm_choice import Choice, Plan, choose, result_bytes
+from simtti.simulator.kernels.gemm_column import prepare
 from simtti.simulator.kernels.gemm_estimate import Product, Traffic
 from simtti.simulator.kernels.gemm_kernels import (
-    MOST_BATCH,
-    TINY,
     COLD,
     EAGER,
+    MOST_BATCH,
     REPLAYED,
+    TINY,
     counter,
     draws_tiles,
     is_persistent,
@@ -175,8 +176,8 @@ def _part(problem: Gemm, batch: int) -> Gemm:
     return dataclasses.replace(problem, batch=batch, reads=reads, writes=writes)
 
 
-def _launched(problem: Gemm, hardware: Hardware) -> list[Kernel]:
-    """The kernels of one call of the library."""
+def _choice(problem: Gemm, hardware: Hardware) -> Choice:
+    """What decides which kernel one call of the library takes."""
     if is_persistent(problem.m, problem.n, problem.batch, hardware):
         hardware = with_pytorch(hardware, PYTORCH[0])
     reads, writes = problem.all_reads, problem.all_writes
@@ -185,8 +186,14 @@ def _launched(problem: Gemm, hardware: Hardware) -> list[Kernel]:
         sum(access.nbytes for access in reads[1:]),
         sum(access.nbytes for access in writes),
     )
-    m, n, k = problem.m, problem.n, problem.k
-    plan = choose(m, n, k, problem.batch, problem.dtype, traffic, hardware)
+    return Choice(problem.m, problem.n, problem.k, problem.batch, problem.dtype, traffic, hardware)
+
+
+def _launched(problem: Gemm, hardware: Hardware) -> list[Kernel]:
+    """The kernels of one call of the library."""
+    choice = _choice(problem, hardware)
+    plan, traffic, hardware = choose(choice), choice.traffic, choice.hardware
+    m, n, k, reads, writes = problem.m, problem.n, problem.k, problem.all_reads, problem.all_writes
     if plan.fit is None:
         hbm_bytes = traffic.repeated(hardware)[0]
         found = gemv(plan.split, max(m, n), k, problem.item_bytes, hbm_bytes, hardware)
@@ -298,6 +305,13 @@ def _tiny(problem: Gemm, reads: tuple[Access, ...], writes: tuple[Access, ...], 
 
 
 def _lower_product(operator: Operator, target: Target) -> list[Kernel]:
+    problem = _product(operator, target)
+    if isinstance(problem, Products):
+        return exact_products(problem, target.hardware)
+    return gemm(problem, for_products(target.hardware, target.policy.tf32))
+
+
+def _product(operator: Operator, target: Target) -> Gemm | Products:
     """mm, bmm, addmm, baddbmm: the two matrices are the last inputs; a bias before them goes into the epilogue. Of a batch in fp32 cuBLAS
     splits no k, which `exact_products` knows (Sana's linear attention, 32 products of 33 x 16,384 x 32 in 32 CTAs, on our own H100)."""
     a, b = operator.inputs[-2:]
@@ -307,18 +321,31 @@ def _lower_product(operator: Operator, target: Target) -> list[Kernel]:
     n, k, reads, writes = b.shape[-1], a.shape[-1], reads_of(operator), writes_of(operator)
     if batch > 1 and a.dtype == "fp32" and len(reads) == 2 and not target.policy.tf32:
         names = a.tensor, b.tensor, operator.outputs[0].tensor
-        return exact_products(Products(batch, m, n, k, *names, name="gemm"), target.hardware)
+        return Products(batch, m, n, k, *names, name="gemm")
     matrices_first = (*reads[-2:], *reads[:-2])
-    problem = Gemm(m, n, k, batch, a.dtype, matrices_first, writes, bias=len(reads) > 2)
-    return gemm(problem, for_products(target.hardware, target.policy.tf32))
+    return Gemm(m, n, k, batch, a.dtype, matrices_first, writes, bias=len(reads) > 2)
 
 
 def _lower_linear(operator: Operator, target: Target) -> list[Kernel]:
+    return gemm(_linear(operator, target), for_products(target.hardware, target.policy.tf32))
+
+
+def _linear(operator: Operator, target: Target) -> Gemm:
     x, weight = operator.inputs[:2]
     m, n, k = math.prod(x.shape[:-1]), weight.shape[0], weight.shape[1]
     reads, writes = reads_of(operator), writes_of(operator)
-    problem = Gemm(m, n, k, dtype=x.dtype, reads=reads, writes=writes, bias=len(reads) > 2)
-    return gemm(problem, for_products(target.hardware, target.policy.tf32))
+    return Gemm(m, n, k, dtype=x.dtype, reads=reads, writes=writes, bias=len(reads) > 2)
+
+
+PRODUCTS, LINEAR = "mm bmm addmm baddbmm addbmm", "linear"  # exact: aten's names
+
+
+def _prepare(operators: Sequence[Operator], target: Target) -> None:
+    """Choose the kernels of all products at once that `_lower_product` and `_lower_linear` will ask for."""
+    made = {f"aten::{name}": _product for name in PRODUCTS.split()} | {f"aten::{LINEAR}": _linear}
+    hardware = for_products(target.hardware, target.policy.tf32)
+    problems = (made[each.op](each, target) for each in operators if each.op in made)
+    prepare(_choice(problem, hardware) for problem in problems if isinstance(problem, Gemm))
 
 
 SCALED_OPERANDS = 4  # exact: of aten::_scaled_mm before the bias: two matrices and their scales
@@ -417,10 +444,11 @@ GEMM = Family(
     note="C[m,n] = A[m,k] B[k,n]; layout: of a product launched by itself on a cold L2; without, of one repeated from a graph",
     kernels=_kernels,
     side_by_side=_side_by_side,
+    prepare=_prepare,
     work=_roofline_work,
     dtypes=(*predicted(), *FORMATS),
-    aten=lowered_by(_lower_product, "mm bmm addmm baddbmm addbmm")
-    | lowered_by(_lower_linear, "linear")
+    aten=lowered_by(_lower_product, PRODUCTS)
+    | lowered_by(_lower_linear, LINEAR)
     | lowered_by(_lower_scaled, "_scaled_mm")
     | lowered_by(lower_low_rank, "nunchaku::gemm_w4a4")
     | lowered_by(_lower_integer, "_int_mm")

@@ -11,7 +11,6 @@ choices. What is fitted stands in hw_configs/families/gemm.yaml.
 
 from __future__ import annotations
 
-import functools
 import math
 import operator
 from typing import NamedTuple
@@ -43,10 +42,44 @@ class Plan(NamedTuple):
     split: int  # slices of k; for GEMV the columns a CTA takes
 
 
-@functools.lru_cache(MOST_CHOICES)
-def choose(m: int, n: int, k: int, batch: int, dtype: str, traffic: Traffic, hardware: Hardware) -> Plan:
+class Choice(NamedTuple):
+    """A product that a kernel is to be chosen for: `batch` of m x k by k x n."""
+
+    m: int
+    n: int
+    k: int
+    batch: int
+    dtype: str
+    traffic: Traffic
+    hardware: Hardware
+
+
+_made: dict[Choice, Plan] = {}
+
+
+def keep(choice: Choice, plan: Plan) -> None:
+    """What `choose` says from now on."""
+    if len(_made) >= MOST_CHOICES:
+        del _made[next(iter(_made))]
+    _made[choice] = plan
+
+
+def is_made(choice: Choice) -> bool:
+    return choice in _made
+
+
+def choose(choice: Choice) -> Plan:
     """The library's choice: the least time, by an estimate that equals `lone_time_s` of the plan's kernels, and times
     its preference for reuse where CTAs outnumber SMs."""
+    plan = _made.get(choice)
+    if plan is None:
+        plan = _searched(choice)
+        keep(choice, plan)
+    return plan
+
+
+def _searched(choice: Choice) -> Plan:
+    m, n, k, batch, dtype, traffic, hardware = choice
     size = ITEM_BYTES[dtype]
     product = Product(m, n, k, batch, size, result_bytes(dtype))
     asked = gemm_bounds.asked(product, traffic, kernels_for(n, k, size, dtype, hardware), hardware)

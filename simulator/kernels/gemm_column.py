@@ -7,7 +7,7 @@ The choices are those that each product gets alone, to the last bit of what is s
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -16,12 +16,13 @@ from simtti.dtypes import ITEM_BYTES
 from simtti.hw_configs.hardware import Hardware
 from simtti.simulator.kernels import gemm_bounds
 from simtti.simulator.kernels.gemm_bounds import SPLITS, Asked
-from simtti.simulator.kernels.gemm_choice import result_bytes
+from simtti.simulator.kernels.gemm_choice import Choice, Plan, is_made, keep, result_bytes
 from simtti.simulator.kernels.gemm_estimate import Product, Traffic
 from simtti.simulator.kernels.gemm_tiles import Catalogue, alignment, catalogue, taken
 from simtti.simulator.kernels.gemv import fastest_columns
 
 FEW = 512  # exact: candidates that are estimated at once, as to rule some out first would take as long; the results are the same
+WORTH = 8  # exact: products that take less side by side than one after another; the results are the same
 MOST = 1024  # exact: products side by side, whose arrays a core's caches hold; the results are the same with any other number
 
 
@@ -54,6 +55,24 @@ def choices(
             product = Product(m[where], n[where], k[where], batch[where], size, result_bytes(dtype))
             its = Traffic(*(nbytes[where] for nbytes in traffic))
             yield where, kernels, _plans(gemm_bounds.asked(product, its, kernels, hardware))
+
+
+def prepare(wanted: Iterable[Choice]) -> None:
+    """Make choices side by side that `choose` will be asked for, where they are enough to be worth it."""
+    groups: dict[tuple[str, Hardware], list[Choice]] = {}
+    for choice in dict.fromkeys(wanted):
+        if not is_made(choice):
+            groups.setdefault((choice.dtype, choice.hardware), []).append(choice)
+    for (dtype, hardware), own in groups.items():
+        if len(own) < WORTH:
+            continue
+        amounts = np.array([(each.m, each.n, each.k, each.batch, *each.traffic) for each in own], float).T
+        m, n, k, batch, *nbytes = amounts
+        for where, kernels, plans in choices(m, n, k, batch, dtype, Traffic(*nbytes), hardware):
+            times_s, numbers, splits = (each.tolist() for each in plans)
+            for at, time_s, number, split in zip(where.tolist(), times_s, numbers, splits, strict=True):
+                fit = kernels.fits[number] if number >= 0 else None
+                keep(own[at], Plan(time_s, fit, int(split)))
 
 
 class _Best(NamedTuple):

@@ -257,9 +257,7 @@ def estimate_s(
     l2_bytes = l2_bytes / efficiency
     cta_hbm_bytes = (hbm_bytes + reread_bytes) / (grid * efficiency)
     local_s = how.largest(fit.pipe_s_per_k * (macs * depth) / macs, l2_bytes / rates.l2_port)
-    time_s = _waves_s(
-        grid, fit.per_sm, local_s, latency_s, l2_bytes, cta_hbm_bytes, in_flight, rates, how
-    )
+    time_s = _waves_s(grid, fit.per_sm, local_s, latency_s, l2_bytes, cta_hbm_bytes, in_flight, rates, how)
     if not how.some(split > 1):
         return time_s
     return time_s + _reduction_s(product.elements, split, reduction_bytes, rates, how)
@@ -288,9 +286,7 @@ def _waves_s(
     if how.some(full):
         full_s = largest(local_s * per_sm, spread_s * slots)
         later_s = (waves - 1) * largest(latency_s + alone_s, full_s)
-        time_s = time_s + how.either(
-            full, largest(alone_s, full_s) + later_s + waves * rates.dispatch_s, 0.0
-        )
+        time_s = time_s + how.either(full, largest(alone_s, full_s) + later_s + waves * rates.dispatch_s, 0.0)
     if how.some(rest):
         least_s = how.either(full, latency_s + alone_s, alone_s)
         rest_s = largest(least_s, local_s * how.parts(rest, rates.sms), spread_s * rest)
@@ -298,9 +294,7 @@ def _waves_s(
     return time_s
 
 
-def _reduction_s(
-    elements: Number, split: Number, hbm_bytes: Number, rates: Rates, how: Arithmetic
-) -> Number:
+def _reduction_s(elements: Number, split: Number, hbm_bytes: Number, rates: Rates, how: Arithmetic) -> Number:
     """`lone_time_s` of the kernel that sums the partial results (`gemm.reduction`)."""
     grid = how.parts(elements, REDUCTION_THREADS)
     l2_bytes = reduction_l2_bytes(split)

@@ -16,7 +16,7 @@ THREADS = 128  # exact: of a CTA (kernel names: gemv2T_kernel_val<.., 128, 16, 4
 REGISTERS = 64  # exact: of a thread, few enough that CTAs fill an SM's threads
 
 
-def gemv(columns: int, outputs: int, k: int, size: int, hbm_bytes: float, hardware: Hardware) -> Kernel:
+def gemv(columns: int, outputs: int, k: int, size: float, hbm_bytes: float, hardware: Hardware) -> Kernel:
     """`outputs` dot products of length `k`, `columns` a CTA, without its tensors. size: bytes of an element. hbm_bytes: in a
     benchmark that repeats it."""
     style = hardware.gemm_vector
@@ -39,7 +39,7 @@ def gemv(columns: int, outputs: int, k: int, size: int, hbm_bytes: float, hardwa
 
 
 def fastest_columns(
-    outputs: int, k: int, size: int, hbm_bytes: float, hardware: Hardware
+    outputs: int, k: int, size: float, hbm_bytes: float, hardware: Hardware
 ) -> tuple[float, None, int]:
     """A plan of `gemm_choice`: the least time, no tile, and the number of columns a CTA takes for it."""
     times = [(lone_time_s(gemv(c, outputs, k, size, hbm_bytes, hardware), hardware), c) for c in COLUMNS]

@@ -145,7 +145,13 @@ def products(count, **same):
         return draw.choice((1, draw.randint(1, 64), draw.randint(1, 5000), 8 * draw.randint(1, 2048)))
 
     for _ in range(count):
-        yield {"op": "gemm", "m": side(), "n": side(), "k": side(), "batch": draw.choice((1, 1, 1, 2, 300))} | same
+        yield {
+            "op": "gemm",
+            "m": side(),
+            "n": side(),
+            "k": side(),
+            "batch": draw.choice((1, 1, 1, 2, 300)),
+        } | same
 
 
 KINDS = {

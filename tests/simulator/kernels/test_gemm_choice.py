@@ -11,7 +11,7 @@ from simtti.dtypes import ITEM_BYTES
 from simtti.hw_configs.devices import load
 from simtti.hw_configs.hardware import with_pytorch
 from simtti.simulator.kernels.gemm_bounds import SPLITS
-from simtti.simulator.kernels.gemm_choice import choose, result_bytes
+from simtti.simulator.kernels.gemm_choice import Choice, choose, result_bytes
 from simtti.simulator.kernels.gemm_column import choices
 from simtti.simulator.kernels.gemm_estimate import Product, Traffic, estimate_s, rates_of
 from simtti.simulator.kernels.gemm_tiles import LARGEST_TILE, for_products, kernels_for
@@ -33,7 +33,13 @@ def products(dtype, count, seed):
 
     def side():
         kind = draw.random()
-        return draw.randint(1, 64) if kind < 0.2 else draw.randint(1, 5000) if kind < 0.5 else 8 * draw.randint(1, 2048)
+        return (
+            draw.randint(1, 64)
+            if kind < 0.2
+            else draw.randint(1, 5000)
+            if kind < 0.5
+            else 8 * draw.randint(1, 2048)
+        )
 
     for _ in range(count):
         m, n, k, batch = side(), side(), side(), draw.choice((1, 1, 1, 2, 16, 320))
@@ -52,7 +58,7 @@ def test_products_side_by_side_get_the_plans_that_each_gets_alone(name):
         for at, time_s, number, split in zip(where, *plans, strict=True):
             together[int(at)] = (time_s, None if number < 0 else kernels.fits[number], split)
     assert [together[at] for at in range(len(asked))] == [
-        choose(*sizes, dtype, traffic, hardware) for *sizes, traffic in asked
+        choose(Choice(*sizes, dtype, traffic, hardware)) for *sizes, traffic in asked
     ]
 
 
@@ -94,7 +100,7 @@ def test_it_is_the_least_of_all_ways(name):
     hardware, dtype = DEVICES[name]
     split = 0
     for m, n, k, batch, traffic in itertools.islice(products(dtype, 60, 2), 60):
-        plan = choose(m, n, k, batch, dtype, traffic, hardware)
+        plan = choose(Choice(m, n, k, batch, dtype, traffic, hardware))
         if plan.fit is None:
             continue
         ways = list(every_way(m, n, k, batch, dtype, traffic, hardware))
