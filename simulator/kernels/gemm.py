@@ -69,11 +69,12 @@ from simtti.simulator.kernels.gemm_kernels import (
     started_s,
     tiled,
     tiled_name,
+    tiny,
 )
 from simtti.simulator.kernels.gemm_rows import products
 from simtti.simulator.kernels.gemm_tiles import for_products, kernels_for
 from simtti.simulator.kernels.gemv import gemv
-from simtti.simulator.kernels.machine import FP32_BYTES, LANES
+from simtti.simulator.kernels.machine import FP32_BYTES
 from simtti.simulator.kernels.packed_weights import packed_product
 from simtti.simulator.kernels.scaled_gemm import (
     FORMATS,
@@ -84,10 +85,6 @@ from simtti.simulator.kernels.scaled_gemm import (
 )
 from simtti.simulator.side_by_side import Operators
 from simtti.workloads.trace import Operator
-
-TINY_REGISTERS = 64  # exact: of a thread; one warp a CTA, so that they limit nothing
-TINY_SHARED_BYTES = 4 * 1024  # exact: the operands and the result of a tile, so that they limit nothing
-
 
 LAYOUTS = ("nn", "nt", "tn", "tt")  # exact: of A and B, as BLAS says it
 
@@ -142,6 +139,10 @@ class Gemm:
         return 2.0 * self.batch * self.m * self.n * self.k
 
     @property
+    def sizes(self) -> Product:
+        return Product(self.m, self.n, self.k, self.batch, self.item_bytes, result_bytes(self.dtype))
+
+    @property
     def all_reads(self) -> tuple[Access, ...]:
         size = self.batch * self.k * self.item_bytes
         return self.reads or (Access(self.a, float(size * self.m)), Access(self.b, float(size * self.n)))
@@ -154,7 +155,7 @@ class Gemm:
 def gemm(problem: Gemm, hardware: Hardware) -> list[Kernel]:
     """One kernel, or the product and the reduction of split-K; so many for each part of a batch too large for one launch."""
     if is_tiny(problem.m, problem.n, problem.k, problem.batch, problem.dtype, hardware):
-        return [_tiny(problem, problem.all_reads, problem.all_writes, hardware)]
+        return [_tiny(problem, hardware)]
     if problem.batch <= MOST_BATCH:
         return _launched(problem, hardware)
     batches = [MOST_BATCH] * (problem.batch // MOST_BATCH)
@@ -244,16 +245,14 @@ def _tiled(
 ) -> Kernel:
     """The product by the plan's tiles. hbm_bytes: of a repeated launch, without what it reads again."""
     assert plan.fit is not None
-    m, n, k, batch, size = problem.m, problem.n, problem.k, problem.batch, problem.item_bytes
-    kernels = kernels_for(n, k, size, problem.dtype, hardware)
-    product = Product(m, n, k, batch, size, result_bytes(problem.dtype))
+    kernels = kernels_for(problem.n, problem.k, problem.item_bytes, problem.dtype, hardware)
     return Kernel(
         name=tiled_name(problem.name, plan.fit.tile, plan.split),
         family=problem.family,
         reads=reads,
         writes=writes,
         flops=problem.flops,
-        **tiled(product, problem.dtype, kernels, plan.fit, plan.split, hbm_bytes, hardware),
+        **tiled(problem.sizes, problem.dtype, kernels, plan.fit, plan.split, hbm_bytes, hardware),
     )
 
 
@@ -276,28 +275,15 @@ def _reduction(
     )
 
 
-def _tiny(problem: Gemm, reads: tuple[Access, ...], writes: tuple[Access, ...], hardware: Hardware) -> Kernel:
-    """A warp to each 16 x 16 of each product: what it issues around its few products is its time, not the products."""
-    style, m, n, k = hardware.gemm_tiny, problem.m, problem.n, problem.k
-    down, across = -(-m // TINY), -(-n // TINY)
-    operand_bytes = (m / down + n / across) * k * problem.item_bytes
+def _tiny(problem: Gemm, hardware: Hardware) -> Kernel:
+    """A warp to each 16 x 16 of each product."""
     return Kernel(
         name=f"{problem.name}_wmma{TINY}x{TINY}",
         family=problem.family,
-        grid=problem.batch * down * across,
-        threads=LANES,
-        registers=TINY_REGISTERS,
-        shared_memory_bytes=TINY_SHARED_BYTES,
-        tensor_flops=2.0 * TINY * TINY * (-(-k // TINY) * TINY),
-        tensor_dtype=problem.dtype,
-        issue_slots=LANES * style.thread_slots,
-        l2_bytes=operand_bytes + m / down * n / across * problem.item_bytes,
-        latency_s=style.latency_s,
-        bytes_in_flight=operand_bytes,
-        memory_efficiency=style.efficiency,
-        reads=reads,
-        writes=writes,
+        reads=problem.all_reads,
+        writes=problem.all_writes,
         flops=problem.flops,
+        **tiny(problem.sizes, problem.dtype, hardware),
     )
 
 

@@ -48,7 +48,7 @@ def choices(
     size = ITEM_BYTES[dtype]
     aligned, stored_whole = alignment(n, k, size)
     kinds = aligned * 2 + stored_whole
-    for kind in np.unique(kinds).tolist():
+    for kind in sorted(set(kinds.tolist())):
         kernels = catalogue(hardware, dtype, bool(kind & 2), bool(kind & 1))
         alike = np.flatnonzero(kinds == kind)
         for where in np.array_split(alike, -(-len(alike) // MOST)):

@@ -21,10 +21,13 @@ from simtti.simulator.kernels.gemm_estimate import (
     work_of,
 )
 from simtti.simulator.kernels.gemm_tiles import Catalogue, Fit, Tile, on_cuda_cores, sgemm_products
+from simtti.simulator.kernels.machine import LANES
 
 REDUCTION_REGISTERS = 32  # exact: of a thread, few enough that CTAs fill an SM's threads
 
 TINY = 16  # exact: rows and columns of wmma kernels' tiles, by their names
+TINY_REGISTERS = 64  # exact: of a thread; one warp a CTA, so that they limit nothing
+TINY_SHARED_BYTES = 4 * 1024  # exact: the operands and the result of a tile, so that they limit nothing
 # exact: products of one launch, CUDA's limit of a grid's z; 65,536 are launched as 65,535 and 1
 MOST_BATCH = 65535
 
@@ -53,6 +56,28 @@ def is_tiny(m: Number, n: Number, k: Number, batch: Number, dtype: str, hardware
     narrow = (batch > 1) & (arithmetic.of(m).least(m, n) <= TINY)
     few = m * n * k <= hardware.gemm_tiny.most_macs
     return narrow & few & (not on_cuda_cores(hardware, dtype))
+
+
+def tiny(product: Product, dtype: str, hardware: Hardware) -> dict[str, Any]:
+    """Of a kernel that gives a warp to each 16 x 16 of each product: what it issues around its few products is its time, not the
+    products."""
+    style, (m, n, k, batch, size, _) = hardware.gemm_tiny, product
+    parts = arithmetic.of(m).parts
+    down, across = parts(m, TINY), parts(n, TINY)
+    operand_bytes = (m / down + n / across) * k * size
+    return {
+        "grid": batch * down * across,
+        "threads": LANES,
+        "registers": TINY_REGISTERS,
+        "shared_memory_bytes": TINY_SHARED_BYTES,
+        "tensor_flops": 2.0 * TINY * TINY * (parts(k, TINY) * TINY),
+        "tensor_dtype": dtype,
+        "issue_slots": LANES * style.thread_slots,
+        "l2_bytes": operand_bytes + m / down * n / across * size,
+        "latency_s": style.latency_s,
+        "bytes_in_flight": operand_bytes,
+        "memory_efficiency": style.efficiency,
+    }
 
 
 def draws_tiles(tiles: Number, hardware: Hardware) -> Any:
