@@ -19,7 +19,7 @@ from simtti.simulator.kernels.gemm_bounds import SPLITS, Asked
 from simtti.simulator.kernels.gemm_choice import Choice, Plan, is_made, keep, result_bytes
 from simtti.simulator.kernels.gemm_estimate import Product, Traffic
 from simtti.simulator.kernels.gemm_tiles import Catalogue, alignment, catalogue, taken
-from simtti.simulator.kernels.gemv import fastest_columns
+from simtti.simulator.kernels.gemv import fastest_of_each
 
 FEW = 512  # exact: candidates that are estimated at once, as to rule some out first would take as long; the results are the same
 WORTH = 8  # exact: products that take less side by side than one after another; the results are the same
@@ -127,10 +127,15 @@ def _plans(asked: Asked) -> Plans:
     bound_s = gemm_bounds.whole(beside, fits, tiles, penalty)
     worth = considered & (bound_s < best.counted_s[:, None])
     best = _better(best, _wholes(asked, worth, tiles[worth], penalty[worth], bound_s[worth]), whole)
+    left = np.flatnonzero(gemm_bounds.any_slices(asked) < best.counted_s)
+    if not len(left):
+        return Plans(best.time_s, best.number, best.split)
+    beside, tiles, best_s = asked.of(left).beside_tiles(), tiles[left], best.counted_s[left][:, None]
     most = gemm_bounds.most_slices(beside, fits, tiles)
     bound_s = gemm_bounds.sliced(beside, fits, tiles, np.maximum(most, 1.0))
-    worth = considered & (most >= 2) & (bound_s < best.counted_s[:, None])
-    best = _better(best, _splits(asked, worth, tiles[worth], penalty[worth], most[worth]), split)
+    at, number = np.nonzero(considered[left] & (most >= 2) & (bound_s < best_s))
+    ways = (tiles[at, number], penalty[left[at], number], most[at, number])
+    best = _better(best, _splits(asked, left[at], number, *ways, best.counted_s), split)
     return Plans(best.time_s, best.number, best.split)
 
 
@@ -145,29 +150,37 @@ def _wholes(
 
 
 def _splits(
-    asked: Asked, worth: np.ndarray, tiles: np.ndarray, penalty: np.ndarray, most: np.ndarray
+    asked: Asked,
+    at: np.ndarray,
+    number: np.ndarray,
+    tiles: np.ndarray,
+    penalty: np.ndarray,
+    most: np.ndarray,
+    best_s: np.ndarray,
 ) -> _Candidates:
-    """The same in each number of slices."""
-    at, number = np.nonzero(worth)
-    filling = gemm_bounds.filling(asked.of(at), taken(asked.kernels.column, number), tiles)
-    always = [np.full(len(at), float(split)) for split in SPLITS]
-    tried = np.stack((*always, *filling, most), axis=1)
-    where, which = np.nonzero((tried >= 2) & (tried <= most[:, None]))
-    at, number, split = at[where], number[where], tried[where, which]
-    its, fit = asked.of(at), taken(asked.kernels.column, number)
-    own = (tiles[where], penalty[where], split)
-    pipes_s = gemm_bounds.in_slices(its, fit, *own)
-    return _Candidates(at, number, *own, pipes_s, gemm_bounds.in_slices_waves(its, fit, *own))
+    """Products `at` and tiles that are worth a look in each number of slices that may be better than what is known."""
+    its, fit = asked.of(at[:, None]), taken(asked.kernels.column, number[:, None])
+    tiles, penalty, most = tiles[:, None], penalty[:, None], most[:, None]
+    always = np.broadcast_to(np.array(SPLITS, float), (len(at), len(SPLITS)))
+    split = np.concatenate((always, *gemm_bounds.filling(its, fit, tiles), most), axis=1)
+    tried = (split >= 2) & (split <= most)
+    split = np.where(tried, split, most)
+    pipes_s = gemm_bounds.in_slices(its, fit, tiles, penalty, split)
+    where, which = np.nonzero(tried & (pipes_s < best_s[at][:, None]))
+    at, number, split, pipes_s = at[where], number[where], split[where, which], pipes_s[where, which]
+    own = (tiles[where, 0], penalty[where, 0], split)
+    waves_s = gemm_bounds.in_slices_waves(asked.of(at), taken(asked.kernels.column, number), *own)
+    return _Candidates(at, number, *own, pipes_s, waves_s)
 
 
 def _vectors(asked: Asked) -> _Best:
     """GEMV's, for a product of a vector; nothing is known of the others."""
     m, n, k, batch, size, _ = asked.product
     best_s, split = np.full(len(m), math.inf), np.ones(len(m))
-    for one in np.flatnonzero((batch == 1) & (np.minimum(m, n) == 1) & (size > 1)).tolist():
-        outputs, depth = int(max(m[one], n[one])), int(k[one])
-        hbm_bytes = float(asked.hbm_bytes[one])
-        best_s[one], _, split[one] = fastest_columns(outputs, depth, size, hbm_bytes, asked.hardware)
+    at = np.flatnonzero((batch == 1) & (np.minimum(m, n) == 1) & (size > 1))
+    if len(at):
+        outputs = np.maximum(m, n)[at]
+        best_s[at], split[at] = fastest_of_each(outputs, k[at], size, asked.hbm_bytes[at], asked.hardware)
     return _Best(best_s, best_s.copy(), np.full(len(m), -1), split)
 
 

@@ -29,6 +29,7 @@ from simtti.simulator.kernels.gemm_kernels import (
     tiled_name,
 )
 from simtti.simulator.kernels.gemm_tiles import Catalogue, taken
+from simtti.simulator.kernels.gemv import column_of_vectors, gemv_name
 from simtti.simulator.kernels.machine import FP32_BYTES
 from simtti.simulator.side_by_side import Launches, Operators, column_of, in_order
 
@@ -41,7 +42,7 @@ def products(
     hardware: Hardware,
     timed_on: Hardware,
 ) -> Iterator[Operators]:
-    """Products of m x k by k x n, `sizes` m, n, k and batch, as floats; but for those that run on other kernels than tiles, or in several
+    """Products of m x k by k x n, `sizes` m, n, k and batch, as floats; but for those that run on kernels of one warp, or in several
     calls.
 
     launched: one of REPLAYED and COLD. hardware: for which the kernels are chosen. timed_on: on which they run, the same but for what only a
@@ -55,14 +56,15 @@ def products(
         row = np.flatnonzero(which)
         m, n, k, batch = (each[row] for each in sizes)
         traffic = Traffic(batch * k * size * m, batch * k * size * n, batch * m * n * result)
-        for at, kernels, plans in choices(m, n, k, batch, dtype, traffic, device):
-            in_tiles = np.flatnonzero(plans.number >= 0)
-            at, plans = at[in_tiles], Plans(*(each[in_tiles] for each in plans))
-            product = Product(m[at], n[at], k[at], batch[at], size, result)
-            its = Traffic(*(nbytes[at] for nbytes in traffic))
+        for part, kernels, all_plans in choices(m, n, k, batch, dtype, traffic, device):
             how = Launched(dtype, launched, bias, kernels, device, timed_on)
-            names, launches = _launches(product, its, plans, how)
-            yield Operators(row[at], names, launches, products=True)
+            for run, which in ((_in_tiles, all_plans.number >= 0), (_vectors, all_plans.number < 0)):
+                own = np.flatnonzero(which)
+                if len(own):
+                    at, plans = part[own], Plans(*(each[own] for each in all_plans))
+                    product = Product(m[at], n[at], k[at], batch[at], size, result)
+                    names, launches = run(product, Traffic(*(each[at] for each in traffic)), plans, how)
+                    yield Operators(row[at], names, launches, products=True)
 
 
 class Launched(NamedTuple):
@@ -76,7 +78,7 @@ class Launched(NamedTuple):
     timed_on: Hardware
 
 
-def _launches(product: Product, traffic: Traffic, plans: Plans, how: Launched) -> tuple[list[str], Launches]:
+def _in_tiles(product: Product, traffic: Traffic, plans: Plans, how: Launched) -> tuple[list[str], Launches]:
     """The kernels of products by their plans, with their names."""
     hardware, fit = how.hardware, taken(how.kernels.column, plans.number)
     split, count = plans.split, len(plans.split)
@@ -103,6 +105,22 @@ def _launches(product: Product, traffic: Traffic, plans: Plans, how: Launched) -
     kinds = list(zip(numbers, slices, counted.tolist(), strict=True))
     names = {kind: _names(how, *kind) for kind in dict.fromkeys(kinds)}
     return [names[kind] for kind in kinds], in_order(parts)
+
+
+def _vectors(
+    product: Product, traffic: Traffic, plans: Plans, how: Launched
+) -> tuple[list[str], Launches]:
+    """The same of products of a vector that run as GEMV."""
+    outputs, columns = np.maximum(product.m, product.n), plans.split
+    hbm_bytes = traffic.repeated(how.hardware)[0]
+    own = column_of_vectors(
+        columns, outputs, product.k, product.size, hbm_bytes, how.hardware, how.timed_on
+    )
+    if how.launched == COLD:
+        hbm_bytes = traffic.input_bytes + traffic.weight_bytes + traffic.output_bytes
+        own = own._replace(latency_s=own.latency_s + started_s(COLD, how.bias, how.hardware))
+    names = [f"gemm_{gemv_name(each)}" for each in columns.astype(int).tolist()]
+    return names, Launches(np.arange(len(names)), own, hbm_bytes)
 
 
 def _names(how: Launched, number: int, split: int, counted: bool) -> str:
