@@ -75,7 +75,7 @@ def prepare(wanted: Iterable[Choice]) -> None:
                 keep(own[at], Plan(time_s, fit, int(split)))
 
 
-class _Best(NamedTuple):
+class _Known(NamedTuple):
     """What is known of each product while candidates are gone through: the least that any counts for, what that takes, and the
     candidate."""
 
@@ -87,15 +87,15 @@ class _Best(NamedTuple):
 
 class _Candidates(NamedTuple):
     """Ways to run products, an entry each, in the order of the products `at`: the tile's number, the tiles, what time counts for, slices of
-    k, and bounds below what the estimate counts for, by the pipes and by the waves' latency."""
+    k, and bounds below what the estimate counts for: the higher one, and by the pipes alone."""
 
     at: np.ndarray
     number: np.ndarray
     tiles: np.ndarray
     penalty: np.ndarray
     split: np.ndarray
+    bound_s: np.ndarray
     pipes_s: np.ndarray
-    waves_s: np.ndarray
 
     def of(self, which: np.ndarray) -> _Candidates:
         places = np.flatnonzero(which)
@@ -124,9 +124,17 @@ def _plans(asked: Asked) -> Plans:
     down, across, area = gemm_bounds.cut(beside, fits.tile)
     considered = area <= gemm_bounds.most_area(beside, area.min(axis=1, keepdims=True))
     tiles, penalty = gemm_bounds.tiles(beside, down, across)
-    bound_s = gemm_bounds.whole(beside, fits, tiles, penalty)
-    worth = considered & (bound_s < best.counted_s[:, None])
-    best = _better(best, _wholes(asked, worth, tiles[worth], penalty[worth], bound_s[worth]), whole)
+    pipes_s = gemm_bounds.whole(beside, fits, tiles, penalty)
+    bound_s = np.maximum(pipes_s, gemm_bounds.whole_waves(beside, fits, tiles, penalty))
+    bound_s = np.where(considered, bound_s, np.inf)
+
+    def candidates(at: np.ndarray, number: np.ndarray) -> _Candidates:
+        own = (each[at, number] for each in (tiles, penalty, np.ones_like(tiles), bound_s, pipes_s))
+        return _Candidates(at, number, *own)
+
+    first = candidates(np.arange(len(bound_s)), bound_s.argmin(axis=1))
+    limit_s = np.minimum(best.counted_s, whole(first)[0])
+    best = _best(best, candidates(*np.nonzero(bound_s <= limit_s[:, None])), whole)
     left = np.flatnonzero(gemm_bounds.any_slices(asked) < best.counted_s)
     if not len(left):
         return Plans(best.time_s, best.number, best.split)
@@ -137,16 +145,6 @@ def _plans(asked: Asked) -> Plans:
     ways = (tiles[at, number], penalty[left[at], number], most[at, number])
     best = _better(best, _splits(asked, left[at], number, *ways, best.counted_s), split)
     return Plans(best.time_s, best.number, best.split)
-
-
-def _wholes(
-    asked: Asked, worth: np.ndarray, tiles: np.ndarray, penalty: np.ndarray, pipes_s: np.ndarray
-) -> _Candidates:
-    """Products and tiles that are worth a look, going through all of k."""
-    at, number = np.nonzero(worth)
-    fit = taken(asked.kernels.column, number)
-    waves_s = gemm_bounds.whole_waves(asked.of(at), fit, tiles, penalty)
-    return _Candidates(at, number, tiles, penalty, np.ones(len(at)), pipes_s, waves_s)
 
 
 def _splits(
@@ -170,10 +168,10 @@ def _splits(
     at, number, split, pipes_s = at[where], number[where], split[where, which], pipes_s[where, which]
     own = (tiles[where, 0], penalty[where, 0], split)
     waves_s = gemm_bounds.in_slices_waves(asked.of(at), taken(asked.kernels.column, number), *own)
-    return _Candidates(at, number, *own, pipes_s, waves_s)
+    return _Candidates(at, number, *own, np.maximum(pipes_s, waves_s), pipes_s)
 
 
-def _vectors(asked: Asked) -> _Best:
+def _vectors(asked: Asked) -> _Known:
     """GEMV's, for a product of a vector; nothing is known of the others."""
     m, n, k, batch, size, _ = asked.product
     best_s, split = np.full(len(m), math.inf), np.ones(len(m))
@@ -181,22 +179,24 @@ def _vectors(asked: Asked) -> _Best:
     if len(at):
         outputs = np.maximum(m, n)[at]
         best_s[at], split[at] = fastest_of_each(outputs, k[at], size, asked.hbm_bytes[at], asked.hardware)
-    return _Best(best_s, best_s.copy(), np.full(len(m), -1), split)
+    return _Known(best_s, best_s.copy(), np.full(len(m), -1), split)
 
 
-def _better(best: _Best, candidates: _Candidates, estimate: _Estimate) -> _Best:
-    """The best of what is known and of `candidates`; of equals what is known, then the one of the least bound by the pipes, then the first.
-    Of each product the candidate of the least bound is estimated, and then those that it does not rule out."""
-    bound_s = np.maximum(candidates.pipes_s, candidates.waves_s)
-    worth = bound_s < best.counted_s[candidates.at]
-    candidates, bound_s = candidates.of(worth), bound_s[worth]
-    at = candidates.at
-    if len(at) > FEW:
-        first = candidates.of(bound_s == _least_of_each(bound_s, at))
+def _better(best: _Known, candidates: _Candidates, estimate: _Estimate) -> _Known:
+    """`_best`, of each product with the candidate of the least bound before those that it does not rule out."""
+    candidates = candidates.of(candidates.bound_s < best.counted_s[candidates.at])
+    if len(candidates.at) > FEW:
+        first = candidates.of(candidates.bound_s == _least_of_each(candidates.bound_s, candidates.at))
         limit_s = best.counted_s.copy()
         np.minimum.at(limit_s, first.at, estimate(first)[0])
-        candidates = candidates.of(bound_s <= limit_s[at])
-        at = candidates.at
+        candidates = candidates.of(candidates.bound_s <= limit_s[candidates.at])
+    return _best(best, candidates, estimate)
+
+
+def _best(best: _Known, candidates: _Candidates, estimate: _Estimate) -> _Known:
+    """The best of what is known and of `candidates`; of equals what is known, then the one of the least bound by the pipes, then the
+    first."""
+    at = candidates.at
     if not len(at):
         return best
     counted_s, time_s = estimate(candidates)
@@ -204,7 +204,7 @@ def _better(best: _Best, candidates: _Candidates, estimate: _Estimate) -> _Best:
     least = least[np.lexsort((candidates.pipes_s[least], at[least]))]
     least = least[_first_of_each(at[least])]
     least = least[counted_s[least] < best.counted_s[at[least]]]
-    found = _Best(*(each.copy() for each in best))
+    found = _Known(*(each.copy() for each in best))
     for known, new in zip(found, (counted_s, time_s, candidates.number, candidates.split), strict=True):
         known[at[least]] = new[least]
     return found

@@ -107,15 +107,11 @@ def _in_tiles(product: Product, traffic: Traffic, plans: Plans, how: Launched) -
     return [names[kind] for kind in kinds], in_order(parts)
 
 
-def _vectors(
-    product: Product, traffic: Traffic, plans: Plans, how: Launched
-) -> tuple[list[str], Launches]:
+def _vectors(product: Product, traffic: Traffic, plans: Plans, how: Launched) -> tuple[list[str], Launches]:
     """The same of products of a vector that run as GEMV."""
     outputs, columns = np.maximum(product.m, product.n), plans.split
     hbm_bytes = traffic.repeated(how.hardware)[0]
-    own = column_of_vectors(
-        columns, outputs, product.k, product.size, hbm_bytes, how.hardware, how.timed_on
-    )
+    own = column_of_vectors(columns, outputs, product.k, product.size, hbm_bytes, how.hardware, how.timed_on)
     if how.launched == COLD:
         hbm_bytes = traffic.input_bytes + traffic.weight_bytes + traffic.output_bytes
         own = own._replace(latency_s=own.latency_s + started_s(COLD, how.bias, how.hardware))
