@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from simtti.errors import InputError
 from simtti.hw_configs.hardware import Hardware
 from simtti.hw_configs.voltage import energy_factor
 from simtti.simulator import arithmetic
 from simtti.simulator.arithmetic import Number
 from simtti.simulator.closed_form import lone_execution_s
 from simtti.simulator.engine import power
+from simtti.simulator.lowering.rows import side_by_side
 from simtti.simulator.side_by_side import Launches, Operators
 
 # Launches of a benchmark: aiconfigurator's collector replays a graph of six, three times before it times six replays.
@@ -25,6 +29,28 @@ class OperatorsTime(NamedTuple):
 
     time_s: np.ndarray
     alone_s: np.ndarray
+
+
+class Timed(NamedTuple):
+    """Rows of a table side by side, an entry each: where each stands, the names of its kernels in order, and its time."""
+
+    row: Sequence[int]
+    names: Sequence[str]
+    time: OperatorsTime
+
+
+def rows_side_by_side(
+    rows: Sequence[Mapping[str, Any]], device_of: Callable[[Mapping[str, Any]], Hardware]
+) -> Iterator[Timed]:
+    """Those of the rows that can be timed in columns. device_of: the device of a row, an InputError where it has none."""
+    by_device: dict[Hardware, list[int]] = {}
+    for number, row in enumerate(rows):
+        with contextlib.suppress(InputError):
+            by_device.setdefault(device_of(row), []).append(number)
+    for hardware, numbers in by_device.items():
+        for operators in side_by_side([rows[number] for number in numbers], hardware):
+            own = [numbers[at] for at in operators.row.tolist()]
+            yield Timed(own, operators.names, operators_time_s(operators, hardware))
 
 
 def limited(boost_s: Number) -> Number:

@@ -12,10 +12,8 @@ import contextlib
 import hashlib
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
-
-import numpy as np
 
 from simtti.errors import InputError, internal, raise_bugs
 from simtti.files import check_table, read_table, write_table
@@ -28,8 +26,7 @@ from simtti.simulator.engine import power
 from simtti.simulator.engine.device import execution_time_s
 from simtti.simulator.kernel import Kernel
 from simtti.simulator.lowering.registry import baseline_of, kernels_of
-from simtti.simulator.lowering.rows import side_by_side
-from simtti.simulator.operators_time import limited, operators_time_s, slowed_s
+from simtti.simulator.operators_time import limited, rows_side_by_side, slowed_s
 from simtti.simulator.uncertainty.families import family_of_row
 from simtti.simulator.uncertainty.outside import of_operator
 from simtti.simulator.uncertainty.residuals import Interval, shipped, size_class
@@ -235,33 +232,21 @@ def predict_rows(rows: list[dict[str, Any]], device: Hardware) -> list[Predicted
     found: dict[int, Predicted] = {}
     # A bug of ours in a column costs time: its rows are gone through one after another.
     with contextlib.suppress(Exception):
-        for number, predicted in _side_by_side(rows, device):
-            found[number] = predicted
+        for timed in rows_side_by_side(rows, lambda row: _of_release(row, device)):
+            times = (timed.time.time_s * 1e6).tolist(), (timed.time.alone_s * 1e6).tolist()
+            for number, time_us, alone_us, names in zip(timed.row, *times, timed.names, strict=True):
+                found[number] = Predicted(time_us, alone_us, names, "")
     return [found.get(number) or _predicted(row, device) for number, row in enumerate(rows)]
 
 
-def _side_by_side(rows: list[dict[str, Any]], device: Hardware) -> Iterator[tuple[int, Predicted]]:
-    """Those of the rows that can be timed in columns, each with its number."""
-    releases: dict[str, list[int]] = {}
-    for number, row in enumerate(rows):
-        said = row.get("pytorch")
-        releases.setdefault(PYTORCH[0] if _unsaid(said) else str(said), []).append(number)
-    for release, numbers in releases.items():
-        if release not in PYTORCH:
-            continue
-        hardware = with_pytorch(device, release)
-        for operators in side_by_side([rows[number] for number in numbers], hardware):
-            time_s, alone_s = operators_time_s(operators, hardware)
-            own = np.array(numbers)[operators.row].tolist()
-            times_us = zip((time_s * 1e6).tolist(), (alone_s * 1e6).tolist(), operators.names, strict=True)
-            for number, (time_us, alone_us, names) in zip(own, times_us, strict=True):
-                yield number, Predicted(time_us, alone_us, names, "")
+def _of_release(row: Mapping[str, Any], device: Hardware) -> Hardware:
+    said = row.get("pytorch")
+    return with_pytorch(device, PYTORCH[0] if _unsaid(said) else str(said))
 
 
 def _predicted(row: dict[str, Any], device: Hardware) -> Predicted:
     try:
-        said = row.get("pytorch")
-        hardware = with_pytorch(device, PYTORCH[0] if _unsaid(said) else str(said))
+        hardware = _of_release(row, device)
         kernels = kernels_of(row, hardware)
         time_s = operator_time_s(kernels, hardware)
         baseline = baseline_of(row, hardware)
