@@ -66,7 +66,7 @@ _WHOLE = ("grid", "per_sm")
 
 
 def _entries(amount: Any, count: int, whole: bool) -> np.ndarray:
-    entries = np.broadcast_to(amount, count)
+    entries = amount if isinstance(amount, np.ndarray) else np.full(count, amount)
     return entries.astype(np.int64) if whole else entries
 
 

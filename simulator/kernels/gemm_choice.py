@@ -60,7 +60,7 @@ _made: dict[Choice, Plan] = {}
 def keep(choice: Choice, plan: Plan) -> None:
     """What `choose` says from now on."""
     if len(_made) >= MOST_CHOICES:
-        del _made[next(iter(_made))]
+        _made.pop(next(iter(_made)), None)
     _made[choice] = plan
 
 

@@ -220,7 +220,7 @@ def catalogue(hardware: Hardware, dtype: str, aligned: bool, stored_whole: bool 
 
 def _side_by_side(fits: tuple[Fit, ...]) -> Fit:
     amounts = np.array([(*fit.tile, *fit[1:]) for fit in fits], dtype=float)
-    return _fit_of(amounts.reshape(len(fits), -1).T)
+    return _fit_of(amounts.reshape(len(fits), len(Tile._fields) + len(Fit._fields) - 1).T)
 
 
 def _fit_of(amounts: np.ndarray) -> Fit:

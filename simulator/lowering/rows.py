@@ -45,7 +45,7 @@ def side_by_side(rows: Sequence[Row], hardware: Hardware) -> Iterator[Operators]
 def _columns(family: Family, rows: Sequence[Row]) -> Iterator[tuple[np.ndarray, CellColumns]]:
     """Which of the rows stand side by side, and their cells; none whose whole numbers a single one would be refused for."""
     words = ["dtype", *(column.name for column in family.columns if column.kind is not int)]
-    said = zip(*([_said(row.get(name)) for row in rows] for name in words), strict=True)
+    said = zip(*(_all_said([row.get(name) for row in rows]) for name in words), strict=True)
     alike: dict[tuple[Any, ...], list[int]] = {}
     for number, kind in enumerate(said):
         alike.setdefault(kind, []).append(number)
@@ -59,6 +59,16 @@ def _columns(family: Family, rows: Sequence[Row]) -> Iterator[tuple[np.ndarray, 
         fits = (work.elements <= MOST_ELEMENTS) & (work.flops <= MOST_FLOPS)  # not where one is no number
         at = np.flatnonzero(fits)
         yield np.array(numbers)[at], cells.of(at)
+
+
+_SAID = {type(None), bool, int, str}
+
+
+def _all_said(cells: list[Any]) -> list[Any]:
+    """What each cell says; most columns hold nothing that needs a look."""
+    if set(map(type, cells)) <= _SAID and "" not in cells:
+        return cells
+    return [_said(cell) for cell in cells]
 
 
 def _said(cell: Any) -> Any:
