@@ -9,41 +9,14 @@ kernel, and so are hbm_bytes.
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
-from typing import Any, NamedTuple, TypeAlias
-
-import numpy as np
+from typing import NamedTuple
 
 from simtti.hw_configs.hardware import Hardware
+from simtti.simulator.arithmetic import ARRAYS, NUMBERS, Arithmetic, Number
 from simtti.simulator.column import Column
 from simtti.simulator.kernel import Kernel, ctas_per_sm
 from simtti.simulator.kernels.machine import ISSUE_LANES
 from simtti.simulator.list_schedule import CtaTimes, list_schedule_s
-
-Number: TypeAlias = Any  # a float, or an array of one entry a kernel
-
-
-class _Arithmetic(NamedTuple):
-    """What numbers and arrays have by different names: the largest, the smallest; of two by a condition, whichever holds; whether
-    any is not 0."""
-
-    largest: Callable[..., Number]
-    least: Callable[..., Number]
-    either: Callable[[Number, Number, Number], Number]
-    some: Callable[[Number], Any]
-
-
-def _one(condition: bool, this: float, that: float) -> float:
-    return this if condition else that
-
-
-def _largest(*values: Number) -> Number:
-    return functools.reduce(np.maximum, values)
-
-
-_NUMBERS = _Arithmetic(max, min, _one, bool)
-_ARRAYS = _Arithmetic(_largest, np.minimum, np.where, np.any)
 
 
 class Demand(NamedTuple):
@@ -91,9 +64,9 @@ def demand(kernel: Kernel | Column, hardware: Hardware, hbm_bytes: Number) -> De
     """
     rate: Number
     if isinstance(kernel, Column):
-        how, rate = _ARRAYS, kernel.tensor_rate
+        how, rate = ARRAYS, kernel.tensor_rate
     else:
-        how, rate = _NUMBERS, hardware.tensor_flops_per_cycle_sm(kernel.tensor_dtype)
+        how, rate = NUMBERS, hardware.tensor_flops_per_cycle_sm(kernel.tensor_dtype)
     clock, hbm_bytes_per_s = hardware.clock_hz, hardware.hbm_attained_bytes_per_s
     tensor_s = kernel.tensor_flops / (rate * clock * kernel.tensor_efficiency)
     fp32_s = kernel.fp32_flops / (hardware.fp32_flops_per_cycle_sm * clock)
@@ -124,8 +97,8 @@ def demand(kernel: Kernel | Column, hardware: Hardware, hbm_bytes: Number) -> De
 
 def trip_s(kernel: Kernel | Column, hardware: Hardware, hbm_bytes: Number) -> Number:
     """Seconds that a CTA's bytes are in flight: HBM's latency, or that and L2's by where a chain of loads finds them."""
-    how = _ARRAYS if isinstance(kernel, Column) else _NUMBERS
-    if how is _NUMBERS and not kernel.chained:
+    how = ARRAYS if isinstance(kernel, Column) else NUMBERS
+    if how is NUMBERS and not kernel.chained:
         return hardware.hbm_latency_s
     missed = how.least(1.0, hbm_bytes / kernel.unique_bytes)
     chained_s = missed * hardware.hbm_latency_s + (1 - missed) * hardware.l2_latency_s
@@ -157,7 +130,7 @@ def lone_execution_s(kernel: Kernel | Column, hardware: Hardware, hbm_bytes: Num
     """`lone_time_s` without the launch: from the kernel's start to its end. Of a column hbm_bytes have to be given."""
     if isinstance(kernel, Column):
         return _in_waves_s(
-            kernel, hardware, demand(kernel, hardware, hbm_bytes), hardware.sm_count * kernel.per_sm, _ARRAYS
+            kernel, hardware, demand(kernel, hardware, hbm_bytes), hardware.sm_count * kernel.per_sm, ARRAYS
         )
     need = demand(kernel, hardware, repeated_hbm_bytes(kernel) if hbm_bytes is None else hbm_bytes)
     if kernel.copy_bytes:
@@ -174,12 +147,12 @@ def lone_execution_s(kernel: Kernel | Column, hardware: Hardware, hbm_bytes: Num
         )  # fmt: skip
         time_s = list_schedule_s(kernel.kinds, times, sms, per_sm)
     else:
-        time_s = _in_waves_s(kernel, hardware, need, sms * per_sm, _NUMBERS)
+        time_s = _in_waves_s(kernel, hardware, need, sms * per_sm, NUMBERS)
     return max(time_s, link_s(kernel, hardware)) if kernel.link_bytes else time_s
 
 
 def _in_waves_s(
-    kernel: Kernel | Column, hardware: Hardware, need: Demand, slots: Number, how: _Arithmetic
+    kernel: Kernel | Column, hardware: Hardware, need: Demand, slots: Number, how: Arithmetic
 ) -> Number:
     """Seconds of a grid of CTAs that are alike: full waves of `slots` at a time, and a last one of the rest."""
     sms, dispatch_s = hardware.sm_count, hardware.dispatch_s

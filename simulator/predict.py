@@ -8,10 +8,11 @@ is over before the clock falls.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from simtti.errors import InputError, internal, raise_bugs
@@ -25,9 +26,10 @@ from simtti.simulator.engine import power
 from simtti.simulator.engine.device import execution_time_s
 from simtti.simulator.kernel import Kernel
 from simtti.simulator.lowering.registry import baseline_of, kernels_of
+from simtti.simulator.operators_time import limited, rows_side_by_side, slowed_s
 from simtti.simulator.uncertainty.families import family_of_row
 from simtti.simulator.uncertainty.outside import of_operator
-from simtti.simulator.uncertainty.residuals import Interval, shipped
+from simtti.simulator.uncertainty.residuals import Interval, shipped, size_class
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,10 +37,6 @@ if TYPE_CHECKING:
 # What an interrupt loses of each worker at most; some 0.2 s.
 _CHUNK_ROWS = 500
 INTERVAL_COLUMNS = (*(f"{name}_us" for name in Interval._fields), "warnings")
-
-# Launches of a benchmark: aiconfigurator's collector replays a graph of six, three times before it times six replays.
-WARM_UP_LAUNCHES = 18
-TIMED_LAUNCHES = 36
 
 
 def predict(
@@ -183,13 +181,15 @@ def _intervals(table: pd.DataFrame, times_us: pd.Series[float], hardware: Hardwa
     import pandas as pd
 
     known, found = shipped(), []
+    factors: dict[tuple[str, str], Interval] = {}
     for op, dtype, time_us in zip(table["op"], table.get("dtype", table["op"]), times_us, strict=True):
         if not time_us > 0:
             found.append((math.nan,) * 4 + ("",))
             continue
-        family = family_of_row(str(op), str(dtype))
-        factors = known.factors(hardware, family, time_us)
-        found.append((*factors.times(time_us), of_operator(family, time_us, hardware, known)))
+        kind = family_of_row(str(op), str(dtype)), size_class(time_us)
+        if kind not in factors:
+            factors[kind] = known.factors(hardware, kind[0], time_us)
+        found.append((*factors[kind].times(time_us), of_operator(kind[0], time_us, hardware, known)))
     columns = zip(*found, strict=True) if found else [()] * len(INTERVAL_COLUMNS)
     return {
         name: pd.Series(list(cells), table.index, dtype=object if name == "warnings" else float)
@@ -229,26 +229,36 @@ class Predicted(NamedTuple):
 
 def predict_rows(rows: list[dict[str, Any]], device: Hardware) -> list[Predicted]:
     """Each row's times, NaN where it has none: of the present release of PyTorch, if its column `pytorch` does not say another."""
-    found = []
-    for row in rows:
-        try:
-            said = row.get("pytorch")
-            hardware = with_pytorch(device, PYTORCH[0] if _unsaid(said) else str(said))
-            kernels = kernels_of(row, hardware)
-            time_s = operator_time_s(kernels, hardware)
-            baseline = baseline_of(row, hardware)
-        except InputError as error:
-            found.append(Predicted(math.nan, math.nan, "", str(error)))
-            continue
-        except Exception as error:  # a bug of ours costs its row, by its name, and not the others
-            found.append(Predicted(math.nan, math.nan, "", internal(error)))
-            continue
-        alone_s = time_s - gaps_s(kernels, hardware)
-        if baseline:
-            time_s = alone_s = more_s(time_s, baseline, hardware)
-        names = ", ".join(kernel.name for kernel in kernels)
-        found.append(Predicted(time_s * 1e6, alone_s * 1e6, names, ""))
-    return found
+    found: dict[int, Predicted] = {}
+    # A bug of ours in a column costs time: its rows are gone through one after another.
+    with contextlib.suppress(Exception):
+        for timed in rows_side_by_side(rows, lambda row: _of_release(row, device)):
+            times = (timed.time.time_s * 1e6).tolist(), (timed.time.alone_s * 1e6).tolist()
+            for number, time_us, alone_us, names in zip(timed.row, *times, timed.names, strict=True):
+                found[number] = Predicted(time_us, alone_us, names, "")
+    return [found.get(number) or _predicted(row, device) for number, row in enumerate(rows)]
+
+
+def _of_release(row: Mapping[str, Any], device: Hardware) -> Hardware:
+    said = row.get("pytorch")
+    return with_pytorch(device, PYTORCH[0] if _unsaid(said) else str(said))
+
+
+def _predicted(row: dict[str, Any], device: Hardware) -> Predicted:
+    try:
+        hardware = _of_release(row, device)
+        kernels = kernels_of(row, hardware)
+        time_s = operator_time_s(kernels, hardware)
+        baseline = baseline_of(row, hardware)
+    except InputError as error:
+        return Predicted(math.nan, math.nan, "", str(error))
+    except Exception as error:  # a bug of ours costs its row, by its name, and not the others
+        return Predicted(math.nan, math.nan, "", internal(error))
+    alone_s = time_s - gaps_s(kernels, hardware)
+    if baseline:
+        time_s = alone_s = more_s(time_s, baseline, hardware)
+    names = ", ".join(kernel.name for kernel in kernels)
+    return Predicted(time_s * 1e6, alone_s * 1e6, names, "")
 
 
 def more_s(time_s: float, baseline: list[Kernel], hardware: Hardware) -> float:
@@ -271,16 +281,15 @@ def operator_time_s(kernels: list[Kernel], hardware: Hardware, fidelity: str = "
         return host_s  # it waits for the host, and the board cools meanwhile
     if not kernels:
         return boost_s
-    benchmark_s = (WARM_UP_LAUNCHES + TIMED_LAUNCHES) * boost_s
-    limited = min((benchmark_s - power.RESPONSE_S) / (TIMED_LAUNCHES * boost_s), 1.0)
-    if limited <= 0:
+    share = limited(boost_s)
+    if share <= 0:
         return boost_s
     # The slowdown is the closed form's, with which the simulation agrees.
     clock_hz = sustained_clock_hz(kernels, hardware)
     slowdown = time_at_clock_s(kernels, hardware, clock_hz) / time_at_clock_s(
         kernels, hardware, hardware.clock_hz
     )
-    return boost_s * (1 + limited * (slowdown - 1))
+    return slowed_s(boost_s, share, slowdown)
 
 
 def time_at_clock_s(kernels: list[Kernel], hardware: Hardware, clock_hz: float) -> float:

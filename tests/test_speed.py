@@ -17,6 +17,7 @@ from simtti.simulator.engine import power
 from simtti.simulator.engine.simulation import simulate
 from simtti.simulator.kernels import implicit_gemm, implicit_gemm_choice
 from simtti.simulator.lowering.lower import alike
+from simtti.simulator.predict import predict_rows
 from simtti.workloads.record import workload_trace
 
 H100 = load("h100-sxm")
@@ -137,3 +138,15 @@ def test_operators_that_are_alike_are_known_by_what_they_share(trace):
     found, calls = calls_of(lambda: alike.__wrapped__(step.operators))
     assert calls < 3 * len(step.operators)
     assert len(found.members) < len(step.operators) / 5
+
+
+def test_products_of_a_table_are_timed_in_columns():
+    rows = [
+        {"op": "gemm", "dtype": "bf16", "m": 2 + n, "n": 64 + n % 89 * 96, "k": 32 + n % 83 * 64}
+        for n in range(1000)
+    ]
+    predict_rows(rows[:100], H100)  # what is found once for a device
+    (one,), calls_alone = calls_of(lambda: predict_rows(rows[:1], H100))
+    found, calls = calls_of(lambda: predict_rows(rows, H100))
+    assert found[0] == one
+    assert calls < 40 * len(rows) < calls_alone * len(rows) / 5

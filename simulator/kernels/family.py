@@ -7,15 +7,18 @@ the columns and checks of measurements, the roofline and `simtti predict --help`
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from simtti.dtypes import predicted
 from simtti.errors import InputError
 from simtti.hw_configs.hardware import Hardware
 from simtti.simulator.kernel import Access, Kernel
 from simtti.simulator.policy import Policy
+from simtti.simulator.side_by_side import Operators
 from simtti.workloads.trace import Operator
 
 
@@ -144,6 +147,21 @@ class Cells:
         return str(value)
 
 
+class CellColumns(Cells):
+    """Rows side by side that differ in whole numbers alone: `whole` gives a column of them, as floats."""
+
+    def __init__(self, cells: Cells, numbers: Mapping[str, np.ndarray]) -> None:
+        self.row, self.columns, self.dtypes = cells.row, cells.columns, cells.dtypes
+        self.numbers = numbers
+
+    def whole(self, name: str) -> Any:
+        return self.numbers[name]
+
+    def of(self, at: np.ndarray) -> CellColumns:
+        """Some of the rows."""
+        return CellColumns(self, {name: numbers[at] for name, numbers in self.numbers.items()})
+
+
 class Work(NamedTuple):
     """What a row asks of any hardware: FLOPs of matrix products, a multiply-add being two, and unique elements moved."""
 
@@ -160,7 +178,9 @@ class Family:
     'aten::' and without the '_' of the in-place form; a name with '::' is taken as it is. groups: parameter groups of its own
     (name -> NamedTuple), for a family that does not ship with simtti; values: the YAML file that has their bounds and values.
     dtypes: what its rows may be in, where that is not what tensor cores multiply. also: other names of the op in tables. baseline:
-    kernels whose time a row has less, where what is measured is a difference.
+    kernels whose time a row has less, where what is measured is a difference. side_by_side: of rows that differ in whole numbers alone
+    those whose kernels it can say in columns, with them. prepare: told of operators, any among them, that its lowerings will be asked for, it
+    does at once what takes less so.
     """
 
     op: str
@@ -174,6 +194,8 @@ class Family:
     dtypes: Sequence[str] = ()
     also: Sequence[str] = ()
     baseline: Callable[[Cells, Hardware], list[Kernel]] | None = None
+    side_by_side: Callable[[CellColumns, Hardware], Iterable[Operators]] | None = None
+    prepare: Callable[[Sequence[Operator], Target], None] | None = None
 
     @property
     def usage(self) -> str:

@@ -31,15 +31,16 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from simtti.dtypes import DTYPES, ITEM_BYTES, predicted
 from simtti.hw_configs.hardware import PYTORCH, Hardware, with_pytorch
 from simtti.simulator.kernel import Access, Kernel
-from simtti.simulator.kernels.data_movement import memset
 from simtti.simulator.kernels.dot_products import WORD, of_words
 from simtti.simulator.kernels.exact_products import Products, exact_products
 from simtti.simulator.kernels.family import (
+    CellColumns,
     Cells,
     Column,
     Family,
@@ -50,25 +51,30 @@ from simtti.simulator.kernels.family import (
     reads_of,
     writes_of,
 )
-from simtti.simulator.kernels.gemm_choice import (
-    REDUCTION_THREADS,
-    Plan,
-    Traffic,
-    choose,
-    rates_of,
-    reduction_l2_bytes,
-    result_bytes,
-    work_of,
+from simtti.simulator.kernels.gemm_choice import Choice, Plan, choose, result_bytes
+from simtti.simulator.kernels.gemm_column import prepare
+from simtti.simulator.kernels.gemm_estimate import Product, Traffic
+from simtti.simulator.kernels.gemm_kernels import (
+    COLD,
+    EAGER,
+    MOST_BATCH,
+    REPLAYED,
+    TINY,
+    counter,
+    draws_tiles,
+    is_persistent,
+    is_tiny,
+    reduction,
+    reduction_name,
+    started_s,
+    tiled,
+    tiled_name,
+    tiny,
 )
-from simtti.simulator.kernels.gemm_choice import Work as CtaWork
-from simtti.simulator.kernels.gemm_tiles import (
-    for_products,
-    kernels_for,
-    on_cuda_cores,
-    sgemm_products,
-)
+from simtti.simulator.kernels.gemm_rows import products
+from simtti.simulator.kernels.gemm_tiles import for_products, kernels_for
 from simtti.simulator.kernels.gemv import gemv
-from simtti.simulator.kernels.machine import FP32_BYTES, LANES
+from simtti.simulator.kernels.machine import FP32_BYTES
 from simtti.simulator.kernels.packed_weights import packed_product
 from simtti.simulator.kernels.scaled_gemm import (
     FORMATS,
@@ -77,25 +83,13 @@ from simtti.simulator.kernels.scaled_gemm import (
     lower_low_rank,
     scaled_gemm,
 )
+from simtti.simulator.side_by_side import Operators
 from simtti.workloads.trace import Operator
-
-TINY = 16  # exact: rows and columns of wmma kernels' tiles, by their names
-TINY_REGISTERS = 64  # exact: of a thread; one warp a CTA, so that they limit nothing
-TINY_SHARED_BYTES = 4 * 1024  # exact: the operands and the result of a tile, so that they limit nothing
-REDUCTION_REGISTERS = 32  # exact: of a thread, few enough that CTAs fill an SM's threads
-
-MOST_BATCH = (
-    65535  # exact: products of one launch, CUDA's limit of a grid's z; 65,536 are launched as 65,535 and 1
-)
-COUNTER_BYTES = 4.0  # exact: of the counter of tiles
 
 LAYOUTS = ("nn", "nt", "tn", "tt")  # exact: of A and B, as BLAS says it
 
-# How a product is launched and what L2 holds: again and again from a graph, by itself, or by itself after a flush of L2.
-REPLAYED, EAGER, COLD = "replayed", "eager", "cold"  # exact: our own words
-
 # Identities where a caller gives none: of the matrices, and of split-K's partial results.
-A, B, C, WORKSPACE, COUNTER = -1, -2, -3, -4, -5  # exact: our own; negative ones are no tensors of a trace
+A, B, C, WORKSPACE = -1, -2, -3, -4  # exact: our own; negative ones are no tensors of a trace
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +139,10 @@ class Gemm:
         return 2.0 * self.batch * self.m * self.n * self.k
 
     @property
+    def sizes(self) -> Product:
+        return Product(self.m, self.n, self.k, self.batch, self.item_bytes, result_bytes(self.dtype))
+
+    @property
     def all_reads(self) -> tuple[Access, ...]:
         size = self.batch * self.k * self.item_bytes
         return self.reads or (Access(self.a, float(size * self.m)), Access(self.b, float(size * self.n)))
@@ -156,8 +154,8 @@ class Gemm:
 
 def gemm(problem: Gemm, hardware: Hardware) -> list[Kernel]:
     """One kernel, or the product and the reduction of split-K; so many for each part of a batch too large for one launch."""
-    if _is_tiny(problem, hardware):
-        return [_tiny(problem, problem.all_reads, problem.all_writes, hardware)]
+    if is_tiny(problem.m, problem.n, problem.k, problem.batch, problem.dtype, hardware):
+        return [_tiny(problem, hardware)]
     if problem.batch <= MOST_BATCH:
         return _launched(problem, hardware)
     batches = [MOST_BATCH] * (problem.batch // MOST_BATCH)
@@ -179,26 +177,24 @@ def _part(problem: Gemm, batch: int) -> Gemm:
     return dataclasses.replace(problem, batch=batch, reads=reads, writes=writes)
 
 
-# exact: the tile of cuBLAS's persistent kernels on Hopper before nvjet (`tilesize128x128x64_.._execute_segment_k_off_kernel` on 120
-# CTAs, with a Memset of their counter before): as fast as nvjet's, six products of TimeSformer within 11 %
-PERSISTENT_TILE = (128, 128)
-
-
-def _launched(problem: Gemm, hardware: Hardware) -> list[Kernel]:
-    """The kernels of one call of the library."""
-    if hardware.has_xmma:
-        tile_m, tile_n = PERSISTENT_TILE
-        tiles = -(-problem.m // tile_m) * -(-problem.n // tile_n) * problem.batch
-        if tiles > hardware.gemm_launch.persistent_tiles * hardware.sm_count:
-            hardware = with_pytorch(hardware, PYTORCH[0])
+def _choice(problem: Gemm, hardware: Hardware) -> Choice:
+    """What decides which kernel one call of the library takes."""
+    if is_persistent(problem.m, problem.n, problem.batch, hardware):
+        hardware = with_pytorch(hardware, PYTORCH[0])
     reads, writes = problem.all_reads, problem.all_writes
     traffic = Traffic(
         reads[0].nbytes,
         sum(access.nbytes for access in reads[1:]),
         sum(access.nbytes for access in writes),
     )
-    m, n, k = problem.m, problem.n, problem.k
-    plan = choose(m, n, k, problem.batch, problem.dtype, traffic, hardware)
+    return Choice(problem.m, problem.n, problem.k, problem.batch, problem.dtype, traffic, hardware)
+
+
+def _launched(problem: Gemm, hardware: Hardware) -> list[Kernel]:
+    """The kernels of one call of the library."""
+    choice = _choice(problem, hardware)
+    plan, traffic, hardware = choose(choice), choice.traffic, choice.hardware
+    m, n, k, reads, writes = problem.m, problem.n, problem.k, problem.all_reads, problem.all_writes
     if plan.fit is None:
         hbm_bytes = traffic.repeated(hardware)[0]
         found = gemv(plan.split, max(m, n), k, problem.item_bytes, hbm_bytes, hardware)
@@ -226,18 +222,17 @@ def _started(kernel: Kernel, problem: Gemm, slots: int, hardware: Hardware) -> K
     """`kernel` as it is launched. slots: CTAs at once; what only the first wave waits for is shared by all of them."""
     if problem.launched == REPLAYED:
         return kernel
-    style, cold = hardware.gemm_launch, problem.launched == COLD
-    start_s = style.start_s + (style.cold_s if cold else 0.0) + (style.bias_s if problem.bias else 0.0)
     waves = -(-kernel.grid // slots) if slots > 1 else 1
-    held = None if cold else kernel.repeated_hbm_bytes
-    return dataclasses.replace(kernel, latency_s=kernel.latency_s + start_s / waves, repeated_hbm_bytes=held)
+    latency_s = kernel.latency_s + started_s(problem.launched, problem.bias, hardware) / waves
+    held = None if problem.launched == COLD else kernel.repeated_hbm_bytes
+    return dataclasses.replace(kernel, latency_s=latency_s, repeated_hbm_bytes=held)
 
 
 def _counter(problem: Gemm, tiles: int, hardware: Hardware) -> list[Kernel]:
     """The Memset that goes before a kernel whose CTAs draw many tiles from a counter."""
-    if problem.launched == REPLAYED or tiles <= hardware.gemm_launch.counter_waves * hardware.sm_count:
+    if problem.launched == REPLAYED or not draws_tiles(tiles, hardware):
         return []
-    return [dataclasses.replace(memset(COUNTER, COUNTER_BYTES, hardware), family=problem.family)]
+    return [counter(problem.family, hardware)]
 
 
 def _tiled(
@@ -250,25 +245,14 @@ def _tiled(
 ) -> Kernel:
     """The product by the plan's tiles. hbm_bytes: of a repeated launch, without what it reads again."""
     assert plan.fit is not None
-    m, n, k, batch, size = problem.m, problem.n, problem.k, problem.batch, problem.item_bytes
-    tile, split = plan.fit.tile, plan.split
-    kind = kernels_for(n, k, size, problem.dtype, hardware)
-    result = result_bytes(problem.dtype)
-    rates = rates_of(hardware)
-    work = CtaWork(*work_of(plan.fit, kind.style, m, n, k, batch, split, size, rates, hbm_bytes, result))
-    fused = sgemm_products(work.flops / 2, hardware) if kind.on_cuda_cores else None
+    kernels = kernels_for(problem.n, problem.k, problem.item_bytes, problem.dtype, hardware)
     return Kernel(
-        name=f"{problem.name}_{tile.m}x{tile.n}" + (f"_splitk{split}" if split > 1 else ""),
+        name=tiled_name(problem.name, plan.fit.tile, plan.split),
         family=problem.family,
-        tensor_flops=0.0 if fused else work.flops,
-        fp32_flops=fused.flops if fused else 0.0,
-        issue_slots=fused.slots if fused else 0.0,
-        tensor_dtype="fp16" if fused else problem.dtype,
-        tensor_efficiency=kind.tensor_share,
         reads=reads,
         writes=writes,
         flops=problem.flops,
-        **work.of_kernel(tile, hbm_bytes),
+        **tiled(problem.sizes, problem.dtype, kernels, plan.fit, plan.split, hbm_bytes, hardware),
     )
 
 
@@ -281,57 +265,25 @@ def _reduction(
     hardware: Hardware,
 ) -> Kernel:
     """cuBLAS's splitKreduce: sums `split` FP32 partial results of each output element."""
-    rates = rates_of(hardware)
     return Kernel(
-        name=f"{problem.name}_splitk_reduce",
+        name=reduction_name(problem.name),
         family=problem.family,
-        grid=-(-problem.elements // REDUCTION_THREADS),
-        threads=REDUCTION_THREADS,
-        registers=REDUCTION_REGISTERS,
-        l2_bytes=reduction_l2_bytes(split),
-        fp32_flops=float(REDUCTION_THREADS * split),
-        latency_s=rates.reduction_latency_s,
-        bytes_in_flight=rates.reduction_in_flight,
         reads=reads,
         writes=writes,
-        repeated_hbm_bytes=hbm_bytes,
         flops=float(problem.elements * (split - 1)),
+        **reduction(problem.elements, split, hbm_bytes, hardware),
     )
 
 
-def _is_tiny(problem: Gemm, hardware: Hardware) -> bool:
-    """Whether it runs on the kernels of one warp: several products of few multiply-adds with a side up to 16."""
-    m, n = problem.m, problem.n
-    return (
-        problem.batch > 1
-        and min(m, n) <= TINY
-        and m * n * problem.k <= hardware.gemm_tiny.most_macs
-        and not on_cuda_cores(hardware, problem.dtype)
-    )
-
-
-def _tiny(problem: Gemm, reads: tuple[Access, ...], writes: tuple[Access, ...], hardware: Hardware) -> Kernel:
-    """A warp to each 16 x 16 of each product: what it issues around its few products is its time, not the products."""
-    style, m, n, k = hardware.gemm_tiny, problem.m, problem.n, problem.k
-    down, across = -(-m // TINY), -(-n // TINY)
-    operand_bytes = (m / down + n / across) * k * problem.item_bytes
+def _tiny(problem: Gemm, hardware: Hardware) -> Kernel:
+    """A warp to each 16 x 16 of each product."""
     return Kernel(
         name=f"{problem.name}_wmma{TINY}x{TINY}",
         family=problem.family,
-        grid=problem.batch * down * across,
-        threads=LANES,
-        registers=TINY_REGISTERS,
-        shared_memory_bytes=TINY_SHARED_BYTES,
-        tensor_flops=2.0 * TINY * TINY * (-(-k // TINY) * TINY),
-        tensor_dtype=problem.dtype,
-        issue_slots=LANES * style.thread_slots,
-        l2_bytes=operand_bytes + m / down * n / across * problem.item_bytes,
-        latency_s=style.latency_s,
-        bytes_in_flight=operand_bytes,
-        memory_efficiency=style.efficiency,
-        reads=reads,
-        writes=writes,
+        reads=problem.all_reads,
+        writes=problem.all_writes,
         flops=problem.flops,
+        **tiny(problem.sizes, problem.dtype, hardware),
     )
 
 
@@ -339,6 +291,13 @@ def _tiny(problem: Gemm, reads: tuple[Access, ...], writes: tuple[Access, ...], 
 
 
 def _lower_product(operator: Operator, target: Target) -> list[Kernel]:
+    problem = _product(operator, target)
+    if isinstance(problem, Products):
+        return exact_products(problem, target.hardware)
+    return gemm(problem, for_products(target.hardware, target.policy.tf32))
+
+
+def _product(operator: Operator, target: Target) -> Gemm | Products:
     """mm, bmm, addmm, baddbmm: the two matrices are the last inputs; a bias before them goes into the epilogue. Of a batch in fp32 cuBLAS
     splits no k, which `exact_products` knows (Sana's linear attention, 32 products of 33 x 16,384 x 32 in 32 CTAs, on our own H100)."""
     a, b = operator.inputs[-2:]
@@ -348,18 +307,31 @@ def _lower_product(operator: Operator, target: Target) -> list[Kernel]:
     n, k, reads, writes = b.shape[-1], a.shape[-1], reads_of(operator), writes_of(operator)
     if batch > 1 and a.dtype == "fp32" and len(reads) == 2 and not target.policy.tf32:
         names = a.tensor, b.tensor, operator.outputs[0].tensor
-        return exact_products(Products(batch, m, n, k, *names, name="gemm"), target.hardware)
+        return Products(batch, m, n, k, *names, name="gemm")
     matrices_first = (*reads[-2:], *reads[:-2])
-    problem = Gemm(m, n, k, batch, a.dtype, matrices_first, writes, bias=len(reads) > 2)
-    return gemm(problem, for_products(target.hardware, target.policy.tf32))
+    return Gemm(m, n, k, batch, a.dtype, matrices_first, writes, bias=len(reads) > 2)
 
 
 def _lower_linear(operator: Operator, target: Target) -> list[Kernel]:
+    return gemm(_linear(operator, target), for_products(target.hardware, target.policy.tf32))
+
+
+def _linear(operator: Operator, target: Target) -> Gemm:
     x, weight = operator.inputs[:2]
     m, n, k = math.prod(x.shape[:-1]), weight.shape[0], weight.shape[1]
     reads, writes = reads_of(operator), writes_of(operator)
-    problem = Gemm(m, n, k, dtype=x.dtype, reads=reads, writes=writes, bias=len(reads) > 2)
-    return gemm(problem, for_products(target.hardware, target.policy.tf32))
+    return Gemm(m, n, k, dtype=x.dtype, reads=reads, writes=writes, bias=len(reads) > 2)
+
+
+PRODUCTS, LINEAR = "mm bmm addmm baddbmm addbmm", "linear"  # exact: aten's names
+
+
+def _prepare(operators: Sequence[Operator], target: Target) -> None:
+    """Choose the kernels of all products at once that `_lower_product` and `_lower_linear` will ask for."""
+    made = {f"aten::{name}": _product for name in PRODUCTS.split()} | {f"aten::{LINEAR}": _linear}
+    hardware = for_products(target.hardware, target.policy.tf32)
+    problems = (made[each.op](each, target) for each in operators if each.op in made)
+    prepare(_choice(problem, hardware) for problem in problems if isinstance(problem, Gemm))
 
 
 SCALED_OPERANDS = 4  # exact: of aten::_scaled_mm before the bias: two matrices and their scales
@@ -413,17 +385,36 @@ def _lower_int4(operator: Operator, target: Target) -> list[Kernel]:
 
 def _kernels(cells: Cells, hardware: Hardware) -> list[Kernel]:
     m, n, k, batch = (cells.whole(name) for name in ("m", "n", "k", "batch"))
-    launched = COLD if cells.text("layout") else REPLAYED
-    if cells.dtype in FORMATS and cells.dtype != "int8" and cells.text("pytorch") is None:
+    if _is_scaled(cells):
         return scaled_gemm(ScaledGemm(m, n, k, cells.dtype, linear=True), hardware)
-    problem = Gemm(m, n, k, batch, cells.dtype, launched=launched, bias=cells.flag("bias"))
+    problem = Gemm(m, n, k, batch, cells.dtype, launched=_launch(cells), bias=cells.flag("bias"))
+    return gemm(problem, _chosen_for(cells, hardware))
+
+
+def _side_by_side(cells: CellColumns, hardware: Hardware) -> Iterable[Operators]:
+    if _is_scaled(cells):
+        return ()
+    sizes = tuple(cells.whole(name) for name in ("m", "n", "k", "batch"))
+    launched, bias = _launch(cells), cells.flag("bias")
+    return products(sizes, cells.dtype, launched, bias, _chosen_for(cells, hardware), hardware)
+
+
+def _is_scaled(cells: Cells) -> bool:
+    return cells.dtype in FORMATS and cells.dtype != "int8" and cells.text("pytorch") is None
+
+
+def _launch(cells: Cells) -> str:
+    return COLD if cells.text("layout") else REPLAYED
+
+
+def _chosen_for(cells: Cells, hardware: Hardware) -> Hardware:
     release = cells.text("pytorch") or PYTORCH[0]
-    return gemm(problem, with_pytorch(for_products(hardware, cells.flag("tf32")), release))
+    return with_pytorch(for_products(hardware, cells.flag("tf32")), release)
 
 
 def _roofline_work(cells: Cells) -> Work:
     batch, m, n, k = (cells.whole(name) for name in ("batch", "m", "n", "k"))
-    return Work(2.0 * batch * m * n * k, float(batch * (m * k + k * n + m * n)))
+    return Work(2.0 * batch * m * n * k, 1.0 * batch * (m * k + k * n + m * n))
 
 
 GEMM = Family(
@@ -438,10 +429,12 @@ GEMM = Family(
     ),
     note="C[m,n] = A[m,k] B[k,n]; layout: of a product launched by itself on a cold L2; without, of one repeated from a graph",
     kernels=_kernels,
+    side_by_side=_side_by_side,
+    prepare=_prepare,
     work=_roofline_work,
     dtypes=(*predicted(), *FORMATS),
-    aten=lowered_by(_lower_product, "mm bmm addmm baddbmm addbmm")
-    | lowered_by(_lower_linear, "linear")
+    aten=lowered_by(_lower_product, PRODUCTS)
+    | lowered_by(_lower_linear, LINEAR)
     | lowered_by(_lower_scaled, "_scaled_mm")
     | lowered_by(lower_low_rank, "nunchaku::gemm_w4a4")
     | lowered_by(_lower_integer, "_int_mm")

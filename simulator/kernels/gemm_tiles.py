@@ -20,11 +20,14 @@ from __future__ import annotations
 
 import functools
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from simtti.dtypes import ITEM_BYTES
 from simtti.hw_configs.hardware import Hardware
 from simtti.hw_configs.parameters import GemmStyle
+from simtti.simulator.arithmetic import Number
 from simtti.simulator.kernels.machine import (
     LANES,
     REGISTER_UNIT,
@@ -178,12 +181,14 @@ class Fit(NamedTuple):
 
 class Catalogue(NamedTuple):
     """The kernels that a device can run for a type: what they share, the share of the tensor cores' rate that their instructions
-    reach, and each as it fits. on_cuda_cores: they use no tensor cores."""
+    reach, and each as it fits. on_cuda_cores: they use no tensor cores. column: `fits` side by side, whose amounts are arrays of floats,
+    an entry each."""
 
     style: GemmStyle
     tensor_share: float
     fits: tuple[Fit, ...]
     on_cuda_cores: bool
+    column: Fit
 
 
 @functools.lru_cache(MOST_DEVICES)
@@ -208,8 +213,26 @@ def catalogue(hardware: Hardware, dtype: str, aligned: bool, stored_whole: bool 
     fp16_rate = hardware.tensor_fp16_flops_per_cycle_sm
     share = min(style.most_flops_per_cycle / fp16_rate, 1.0) if fp16_rate else 1.0
     rate = 0.0 if cuda_cores else hardware.tensor_flops_per_cycle_sm(dtype) * share
-    fits = (fit_on(tile, style, rate, ITEM_BYTES[dtype], hardware) for tile in tiles)
-    return Catalogue(style, share, tuple(fit for fit in fits if fit is not None), cuda_cores)
+    every = (fit_on(tile, style, rate, ITEM_BYTES[dtype], hardware) for tile in tiles)
+    fits = tuple(fit for fit in every if fit is not None)
+    return Catalogue(style, share, fits, cuda_cores, _side_by_side(fits))
+
+
+def _side_by_side(fits: tuple[Fit, ...]) -> Fit:
+    amounts = np.array([(*fit.tile, *fit[1:]) for fit in fits], dtype=float)
+    return _fit_of(amounts.reshape(len(fits), len(Tile._fields) + len(Fit._fields) - 1).T)
+
+
+def _fit_of(amounts: np.ndarray) -> Fit:
+    """The rows of `amounts`: a tile's, then the others of a `Fit`."""
+    tile = len(Tile._fields)
+    return Fit(Tile(*amounts[:tile]), *amounts[tile:])
+
+
+def taken(column: Fit, numbers: np.ndarray) -> Fit:
+    """Of a catalogue's column the tiles of these numbers."""
+    tile, *others = column
+    return _fit_of(np.array((*tile, *others))[:, numbers])
 
 
 def kernels_for(n: int, k: int, size: int, dtype: str, hardware: Hardware) -> Catalogue:
@@ -218,8 +241,8 @@ def kernels_for(n: int, k: int, size: int, dtype: str, hardware: Hardware) -> Ca
     A kernel for rows of halves of 16 bytes writes whole rows as fast as an aligned one (a convolution of 4 channels, k = 4, on our own
     H100); one for any rows does not (the products of unfused attention over 77 keys, on our own H200).
     """
-    stored_whole = n * size % VECTOR_BYTES == 0 and k * size % (VECTOR_BYTES // 2) == 0
-    return catalogue(hardware, dtype, is_aligned(n, k, size), stored_whole)
+    aligned, stored_whole = alignment(n, k, size)
+    return catalogue(hardware, dtype, aligned, stored_whole)
 
 
 def fit_on(tile: Tile, style: GemmStyle, rate: float, size: float, hardware: Hardware) -> Fit | None:
@@ -276,9 +299,11 @@ def sgemm_products(macs: float, hardware: Hardware) -> FusedMultiplyAdds:
     return fused_multiply_adds(macs, cost.efficiency, cost.overhead_slots)
 
 
-def is_aligned(n: int, k: int, size: int) -> bool:
-    """Rows of A and B (k long) and of C (n long) are whole 16 bytes, as TMA and 16-byte loads need."""
-    return k * size % VECTOR_BYTES == 0 and n * size % VECTOR_BYTES == 0
+def alignment(n: Number, k: Number, size: int) -> tuple[Any, Any]:
+    """Whether rows of A and B (k long) and of C (n long) are whole 16 bytes, as TMA and 16-byte loads need; and whether those of C are,
+    and the others halves of 16 bytes."""
+    whole = n * size % VECTOR_BYTES == 0
+    return whole & (k * size % VECTOR_BYTES == 0), whole & (k * size % (VECTOR_BYTES // 2) == 0)
 
 
 @functools.lru_cache(maxsize=64)

@@ -40,7 +40,8 @@ from simtti.hw_configs.parameters import GemmStyle, QuantizeStyle
 from simtti.simulator.closed_form import lone_time_s
 from simtti.simulator.kernel import Access, Kernel
 from simtti.simulator.kernels.family import Target, reads_of, writes_of
-from simtti.simulator.kernels.gemm_choice import MOST_CHOICES, WEIGHT_SETS, Traffic, Work, rates_of, work_of
+from simtti.simulator.kernels.gemm_choice import MOST_CHOICES
+from simtti.simulator.kernels.gemm_estimate import WEIGHT_SETS, Product, Traffic, rates_of, work_of
 from simtti.simulator.kernels.gemm_tiles import (
     MOST_DEVICES,
     NVJET_REGISTERS,
@@ -172,7 +173,6 @@ def _tiled(problem: ScaledGemm, tile: Tile, hardware: Hardware) -> Kernel:
     m, n, k, form = problem.m, problem.n, problem.k, problem.format
     style: GemmStyle = getattr(hardware, form.style)
     fit = fit_of(tile, problem.dtype, hardware)
-    rates = rates_of(hardware)
     reads, writes = problem.all_reads, problem.all_writes
     traffic = Traffic(
         reads[0].nbytes,
@@ -180,8 +180,8 @@ def _tiled(problem: ScaledGemm, tile: Tile, hardware: Hardware) -> Kernel:
         sum(access.nbytes for access in writes),
     )
     hbm_bytes = traffic.repeated(hardware, weight_sets=form.weight_sets)[0]
-    size = problem.number_bytes
-    work = Work(*work_of(fit, style, m, n, k, 1, 1, size, rates, hbm_bytes, RESULT_BYTES))
+    product = Product(m, n, k, 1, problem.number_bytes, RESULT_BYTES)
+    work = work_of(fit, style, product, 1, rates_of(hardware), hbm_bytes)
     return Kernel(
         name=f"{problem.name}_{problem.dtype}_{fit.tile.m}x{fit.tile.n}",
         family="gemm",

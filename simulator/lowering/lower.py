@@ -20,7 +20,7 @@ from simtti.simulator.kernels.family import Target
 from simtti.simulator.lowering.composites import rms_norms
 from simtti.simulator.lowering.fusion import groups_of
 from simtti.simulator.lowering.nodes import as_called, channels_go_last, nodes_of
-from simtti.simulator.lowering.registry import LOWERINGS
+from simtti.simulator.lowering.registry import LOWERINGS, prepare
 from simtti.simulator.lowering.triton import kernels_of, readers_of
 from simtti.simulator.policy import Policy
 from simtti.workloads.trace import Operator
@@ -148,6 +148,14 @@ class Lowering:
     def lower_all(self, operators: tuple[Operator, ...]) -> list[Lowered]:
         """`lower` of each operator of a step."""
         same = alike(operators)
+        prepare(
+            [
+                each
+                for key, each in same.members
+                if key not in self._known and has_model(each) and not _is_empty(each)
+            ],
+            self.target,
+        )
         lowered = [self._of_key(key, operator) for key, operator in same.members]
         lowered.append(_VIEW)  # at -1
         found = [lowered[number] for number in same.group]
@@ -203,7 +211,7 @@ class Lowering:
     def _lower(self, operator: Operator) -> Lowered:
         lowering = LOWERINGS.get(operator.op) if has_model(operator) else None
         waits = bool(operator.attributes.get("synchronizes"))
-        if operator.outputs and not any(use.numel for use in operator.outputs):
+        if _is_empty(operator):
             return Lowered((), False, False, waits, 0)  # an empty result launches nothing
         kernels = (lowering or lower_unknown)(operator, self.target)
         for kernel in kernels:
@@ -233,6 +241,10 @@ def _workspace_bytes(operator: Operator, kernels: Sequence[Kernel]) -> int:
         for number in range(len(kernels))
     )
     return int(max(live, default=0.0))
+
+
+def _is_empty(operator: Operator) -> bool:
+    return bool(operator.outputs) and not any(use.numel for use in operator.outputs)
 
 
 def has_model(operator: Operator) -> bool:

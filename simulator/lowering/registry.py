@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from simtti.simulator.kernels.concatenation import CAT
 from simtti.simulator.kernels.convolution import CONV2D, CONV3D, TEMPORAL_CONV
 from simtti.simulator.kernels.data_movement import COPY, EMBEDDING
 from simtti.simulator.kernels.elementwise import BROADCAST, CAST, ELEMENTWISE, GEGLU
-from simtti.simulator.kernels.family import MOST_ELEMENTS, MOST_FLOPS, Cells, Family, Lower
+from simtti.simulator.kernels.family import MOST_ELEMENTS, MOST_FLOPS, Cells, Family, Lower, Target
 from simtti.simulator.kernels.gemm import GEMM
 from simtti.simulator.kernels.launches import LAUNCH
 from simtti.simulator.kernels.moves import MOVE, PERMUTE
@@ -26,6 +26,7 @@ from simtti.simulator.kernels.quantize import COMPUTE_SCALE, SCALE_MATRIX
 from simtti.simulator.kernels.reductions import REDUCTION
 from simtti.simulator.kernels.resampling import UPSAMPLE
 from simtti.simulator.kernels.softmax import SOFTMAX
+from simtti.workloads.trace import Operator
 
 # By op, in the order of the help.
 FAMILIES: dict[str, Family] = {}
@@ -100,6 +101,13 @@ def kernels_of(row: Mapping[str, Any], hardware: Hardware) -> list[Kernel]:
             f"{family.op} of {work.elements:.3g} elements and {work.flops:.3g} FLOPs: more than any device holds or computes"
         )
     return family.kernels(cells, hardware)
+
+
+def prepare(operators: Sequence[Operator], target: Target) -> None:
+    """Tell the families which operators their lowerings will be asked for."""
+    for family in FAMILIES.values():
+        if family.prepare is not None:
+            family.prepare(operators, target)
 
 
 def baseline_of(row: Mapping[str, Any], hardware: Hardware) -> list[Kernel]:

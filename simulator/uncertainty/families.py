@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import functools
 
 from simtti.hw_configs.hardware import Hardware
 from simtti.simulator.lowering.lower import Lowered
@@ -106,6 +107,7 @@ def unit(hardware: Hardware) -> str:
     return f"{hardware.architecture}/{hardware.matrix_unit}"
 
 
+@functools.lru_cache(4096)
 def is_fitted(hardware: Hardware, family: str) -> bool:
     """Whether the device's file records a fit to measurements of that device for `family`."""
     begins = _FITS.get(family, ())

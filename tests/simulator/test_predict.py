@@ -1,6 +1,7 @@
 """A table of operators: each timed once, what is timed kept when it is interrupted, by what it follows from."""
 
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -10,7 +11,9 @@ import pandas as pd
 import pytest
 import yaml
 
+from simtti.hw_configs.devices import load
 from simtti.simulator import predict
+from simtti.simulator.lowering.rows import side_by_side
 
 ROWS = 3000
 DISTINCT = 1200
@@ -132,3 +135,73 @@ def test_a_signal_costs_no_finished_row(tmp_path, how):
     assert (process.returncode, len(stderr.strip().splitlines())) == (2, 1)
     assert f"what was finished is kept in {journal.name}, and the same command goes on" in stderr
     assert journal.read_text().count("\n") >= 500
+
+
+def products(count, **same):
+    """Rows of products that have all but their sizes in common."""
+    draw = random.Random(str(same))
+
+    def side():
+        return draw.choice((1, draw.randint(1, 64), draw.randint(1, 5000), 8 * draw.randint(1, 2048)))
+
+    for _ in range(count):
+        yield {
+            "op": "gemm",
+            "m": side(),
+            "n": side(),
+            "k": side(),
+            "batch": draw.choice((1, 1, 1, 2, 300)),
+        } | same
+
+
+KINDS = {
+    "h200-sxm": [{"dtype": "bf16", "layout": "nt", "bias": True}, {"dtype": "fp8", "pytorch": "2.11"}],
+    "h100-sxm": [{"dtype": "fp16", "pytorch": "2.6", "layout": "nn"}, {"dtype": "bf16"}],
+    "a100-sxm": [{"dtype": "fp32"}, {"dtype": "fp32", "tf32": True}],
+    "l40s": [{"dtype": "fp16"}],
+    "b200-sxm": [{"dtype": "int8"}],
+}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_products_in_columns_take_what_each_takes_alone(name):
+    device = load(name)
+    rows = [row for kind in KINDS[name] for row in products(120, **kind)]
+    found = predict.predict_rows(rows, device)
+    alone = [one for row in rows for one in predict.predict_rows([row], device)]
+    assert list(map(repr, found)) == list(map(repr, alone)), "to the last bit"
+    assert any(each.time_us > 1000 for each in found), "some long enough for the power limit"
+    in_columns = {int(row) for each in side_by_side(rows, device) for row in each.row}
+    assert len(in_columns) > 0.7 * len(rows)
+    assert {name.split("_")[-1] for number in in_columns for name in [found[number].kernels]} >= {"reduce"}
+    assert any("splitk" not in found[number].kernels for number in in_columns)
+
+
+def test_a_row_among_products_that_stands_in_no_column_is_told_what_it_is_told_alone():
+    rows = list(products(40, dtype="bf16"))
+    odd = {
+        0: {"m": "12"},
+        1: {"m": 2.5},
+        2: {"n": None},
+        3: {"k": "many"},
+        4: {"m": 100, "batch": float("nan")},
+        5: {"batch": 0},
+        6: {"batch": 70_000},
+        7: {"m": 2**41},
+        8: {"m": 2**39, "n": 2**39},
+        9: {"dtype": "fp7"},
+        10: {"layout": "sideways"},
+        11: {"pytorch": "0.4"},
+        12: {"op": "softmax", "rows": 8, "cols": 64},
+        13: {"m": 8, "n": 64, "k": 8, "batch": 1000},
+        14: {"layout": ["nn"]},
+    }
+    for number, cells in odd.items():
+        rows[number] |= cells
+    device = load("a100-sxm")
+    alone = [one for row in rows for one in predict.predict_rows([row], device)]
+    assert list(map(repr, predict.predict_rows(rows, device))) == list(map(repr, alone))
+    assert sum(bool(each.error) for each in alone) >= 9
+    in_columns = {int(row) for each in side_by_side(rows, device) for row in each.row}
+    assert in_columns & set(odd) == {0, 4}
+    assert len(in_columns) > 15

@@ -7,8 +7,9 @@ wall            as back-to-back; the host's share of such a time is not in it, s
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -19,6 +20,7 @@ from simtti.jobs import in_chunks
 from simtti.simulator.engine.device import execution_time_s
 from simtti.simulator.kernel import Kernel
 from simtti.simulator.lowering.registry import baseline_of, kernels_of
+from simtti.simulator.operators_time import rows_side_by_side
 from simtti.simulator.predict import more_s, operator_time_s
 
 if TYPE_CHECKING:
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 T = TypeVar("T")
-NOT_SCORED = "wall"
+KERNELS, NOT_SCORED = "kernels", "wall"
 _CHUNK_ROWS = 1000
 
 
@@ -42,10 +44,18 @@ def predicted_us(
 
 def times_us(rows: list[Row], hardware: Hardware) -> list[float]:
     """As predicted_us, in this process."""
-    return [time_us(row, hardware) for row in rows]
+    found: dict[int, float] = {}
+    numbers = [number for number, row in enumerate(rows) if row.get("what_is_timed") != KERNELS]
+    # A bug of ours in a column costs time: its rows are gone through one after another.
+    with contextlib.suppress(Exception):
+        whole = [rows[number] for number in numbers]
+        for timed in rows_side_by_side(whole, lambda row: of_release(row, hardware)):
+            for at, time_s in zip(timed.row, timed.time.time_s.tolist(), strict=True):
+                found[numbers[at]] = time_s * 1e6
+    return [found[at] if at in found else time_us(row, hardware) for at, row in enumerate(rows)]
 
 
-def of_release(row: Row, hardware: Hardware) -> Hardware:
+def of_release(row: Mapping[str, Any], hardware: Hardware) -> Hardware:
     """The device with the kernels that a row was timed with, where it says so."""
     return with_pytorch(hardware, str(row.get("pytorch") or hardware.pytorch))
 
@@ -60,7 +70,7 @@ def time_us(row: Row, hardware: Hardware) -> float:
 
 def prediction_s(row: Row, kernels: list[Kernel], hardware: Hardware) -> float:
     """Seconds of a row's kernels, by its what_is_timed; back-to-back where it has none."""
-    if row.get("what_is_timed") == "kernels":
+    if row.get("what_is_timed") == KERNELS:
         return sum(warm_time_s(kernel, hardware) for kernel in kernels)
     time_s, baseline = operator_time_s(kernels, hardware), baseline_of(row, hardware)
     return more_s(time_s, baseline, hardware) if baseline else time_s

@@ -17,7 +17,8 @@ from simtti.hw_configs.schema import calibration
 from simtti.simulator.closed_form import lone_execution_s, lone_time_s
 from simtti.simulator.kernel import Access, ctas_per_sm
 from simtti.simulator.kernels.gemm import COLD, MOST_BATCH, REPLAYED, Gemm, gemm
-from simtti.simulator.kernels.gemm_choice import Traffic, choose
+from simtti.simulator.kernels.gemm_choice import Choice, choose
+from simtti.simulator.kernels.gemm_estimate import Traffic
 from simtti.simulator.kernels.packed_weights import packed_product
 from simtti.simulator.lowering.lower import Lowering
 from simtti.simulator.lowering.registry import kernels_of
@@ -70,7 +71,7 @@ def test_flops_and_unique_bytes_are_the_problems(m, n, k, batch, device):
 @given(rows, eights, eights, ampere_or_hopper, st.sampled_from(["fp16", "fp32"]))
 def test_the_estimate_is_the_closed_form_of_the_kernels(m, n, k, device, dtype):
     size = 4 if dtype == "fp32" else 2
-    plan = choose(m, n, k, 1, dtype, Traffic(size * m * k, size * n * k, size * m * n), device)
+    plan = choose(Choice(m, n, k, 1, dtype, Traffic(size * m * k, size * n * k, size * m * n), device))
     assert plan.time_s == pytest.approx(time_s(m, n, k, device, dtype=dtype), rel=1e-9)
 
 

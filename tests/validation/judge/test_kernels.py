@@ -1,5 +1,6 @@
 """What is said of the model's error on kernels: the split, the baseline, the noise, the bottleneck."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -17,7 +18,7 @@ from simtti.validation.fit.calibrate import calibrate
 from simtti.validation.fit.families import in_training
 from simtti.validation.judge.causes import LATENCY, PARTIAL_WAVE, causes
 from simtti.validation.judge.kernels import SIZES, evaluate, explain, size_class, size_order
-from simtti.validation.judge.prediction import predicted_us
+from simtti.validation.judge.prediction import predicted_us, time_us, times_us
 from simtti.validation.judge.roofline import roofline_s
 from simtti.validation.measurements.check import check
 from simtti.validation.measurements.table import shape_of
@@ -231,3 +232,18 @@ def test_predictions_key_on_no_row_of_the_data():
     assert steps.median() < 0.01
     assert steps.quantile(0.9) < 0.1
     assert steps.max() < 0.5
+
+
+def test_rows_in_columns_take_what_each_takes_alone():
+    sizes = [(1 + 37 * n, 64 * n + 64, 8 * n + 8) for n in range(60)]
+    rows = [
+        {"op": "gemm", "dtype": "fp16", "m": m, "n": n, "k": k, "what_is_timed": what}
+        for m, n, k in sizes
+        for what in ("back-to-back", "kernels")
+    ]
+    rows[0] |= {"m": -1}
+    rows[2] |= {"pytorch": "none such"}
+    device = load("h200-sxm")
+    found = times_us(rows, device)
+    assert list(map(repr, found)) == [repr(time_us(row, device)) for row in rows]
+    assert sum(math.isnan(each) for each in found) == 2
