@@ -1,4 +1,4 @@
-"""The workloads and the devices there are, as people read them: tables that fit 80 columns, and one of each in full."""
+"""The workloads and the devices there are, as people read them: lists, and one of each in full."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
-from rich.table import Table
+from rich.text import Text
 
-from simtti.commands.console import plain_console
+from simtti.commands.console import Column, plain_console, print_table
 from simtti.hw_configs.schema import DATASHEET, calibration
 from simtti.words import inference_shape, number
 
@@ -22,51 +22,45 @@ if TYPE_CHECKING:
     from simtti.workloads.workload import Options, Workload
 
 
-def _listing(*columns: str, texts: Sequence[str]) -> Table:
-    """A table that fits 80 columns and whose rows are each one line: numbers to the right, `texts` to the left."""
-    table = Table(box=None, header_style="dim", padding=(0, 1, 0, 0), pad_edge=False)
-    for name in columns:
-        table.add_column(name, justify="left" if name in texts else "right", no_wrap=True)
-    return table
-
-
 # As the field has them; tables of 80 columns have no room for the words.
-_SHORT = {"text-to-image": "T2I", "text-to-video": "T2V", "image-to-video": "I2V"}
+_SHORT = {
+    "text-to-image": "T2I",
+    "text-to-video": "T2V",
+    "image-to-video": "I2V",
+    "image editing": "edit",
+    "text-to-text": "text",
+}
 
 
 def print_workloads(
     workloads: Mapping[str, Workload], captures: Sequence[Capture], flops: Mapping[str, int | None]
 ) -> None:
     """A row a workload: task, parameters, the shape and work of an inference at its defaults, where one was measured."""
-    table = _listing(
-        "Workload",
-        "Task",
-        "Params",
-        "Size",
-        "Steps",
-        "TFLOP",
-        "Measured",
-        texts=("Workload", "Task", "Measured"),
-    )
-    for name, item in workloads.items():
-        work = flops[name]
-        table.add_row(
+    columns = [Column("Workload", "name"), Column("Task", "name"), "Params", "Size", "Steps", "TFLOP"]
+    rows = [
+        (
             name,
             _SHORT.get(item.task, item.task),
-            f"{sum(item.parameters.values()) / 1e9:.1f} B",
+            f"{sum(item.parameters.values()) / 1e9:.1f}B",
             _size(item.defaults),
             str(item.defaults.steps or ""),
-            number(work / 1e12) if work is not None else "",
-            ", ".join(dict.fromkeys(each.device for each in captures if each.workload == name)),
+            "" if (work := flops[name]) is None else number(work / 1e12),
+            " ".join(dict.fromkeys(_family(each.device) for each in captures if each.workload == name)),
         )
-    console = plain_console()
-    console.print(table)
-    console.print(
+        for name, item in workloads.items()
+    ]
+    print_table([*columns, Column("Measured", "prose")], rows)
+    plain_console().print(
         "\nT2I, T2V, I2V: text to image, text to video, image to video. Size: height x\n"
-        "width x frames. Work and steps: of one inference at its defaults.\n"
-        "simtti workloads NAME shows one; WORDS search, as in simtti workloads video.",
+        "width x frames. Work and steps: of one inference at its defaults. Measured: a\n"
+        "trace of a GPU ships. simtti workloads NAME shows one; WORDS search, as in simtti workloads video.",
         style="dim",
     )
+
+
+def _family(device: str) -> str:
+    """'H200' of 'h200-sxm'."""
+    return device.split("-")[0].upper()
 
 
 def _size(options: Options) -> str:
@@ -91,39 +85,29 @@ def print_workload(
     )
     parts["Without torch"] = "\n".join(["any number of steps", *map(str, scopes)])
     parts["Source"] = f"{item.source}\n{item.url}"
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(style="dim", no_wrap=True)
-    for name, text in parts.items():
-        if text:
-            table.add_row(name, escape(text))
-    console.print(table)
+    rows = [(Text(name, style="dim"), text) for name, text in parts.items() if text]
+    print_table([Column("", "name"), Column("", "prose")], rows)
 
 
 def print_shapes(scopes: Mapping[str, Sequence[Scope]]) -> None:
     """A row a range of shapes whose traces follow from what ships."""
-    table = _listing(
-        "Workload",
-        "Batch",
-        "Height",
-        "Width",
-        "Frames",
-        "Mpix",
-        texts=("Workload", "Batch", "Height", "Width", "Frames"),
-    )
+    rows: list[tuple[str, ...]] = []
     for name, each in scopes.items():
         if not each:
-            table.add_row(name)
+            rows.append((name, *[""] * 5))
         for place, scope in enumerate(each):
             free = {one.name: _range(one.least, one.most, one.unit) for one in scope.variables}
-            table.add_row(
-                "" if place else name,
-                free.get("batch", "1"),
-                *(free.get(part, "") for part in ("height", "width", "frames")),
-                scope.megapixels if len(free) > 1 else "",
+            rows.append(
+                (
+                    "" if place else name,
+                    free.get("batch", "1"),
+                    *(free.get(part, "") for part in ("height", "width", "frames")),
+                    scope.megapixels if len(free) > 1 else "",
+                )
             )
-    console = plain_console()
-    console.print(table)
-    console.print(
+    names = [Column(each, "name") for each in ("Workload", "Batch", "Height", "Width", "Frames")]
+    print_table([*names, "Mpix"], rows)
+    plain_console().print(
         "\nFrom-to/step; empty is the default. Those of a row go together, up to so many\n"
         "Mpixel in all images and frames. Other shapes are recorded, which needs torch.",
         style="dim",
@@ -136,11 +120,9 @@ def _range(least: int, most: int, unit: int) -> str:
 
 def print_devices(devices: Mapping[str, Hardware]) -> None:
     """One row a device."""
-    table = _listing(
-        "Device", "Arch", "SMs", "GHz", "TFLOP/s", "GiB", "TB/s", "L2 MiB", "Watt", texts=("Device", "Arch")
-    )
-    for name, device in devices.items():
-        table.add_row(
+    columns = [Column("Device", "name"), Column("Arch", "name")]
+    rows = [
+        (
             name,
             device.architecture,
             str(device.sm_count),
@@ -151,9 +133,10 @@ def print_devices(devices: Mapping[str, Hardware]) -> None:
             f"{device.l2_capacity_bytes / 2**20:.0f}",
             f"{device.power_limit_w:.0f}",
         )
-    console = plain_console()
-    console.print(table)
-    console.print(
+        for name, device in devices.items()
+    ]
+    print_table([*columns, "SMs", "GHz", "TFLOP/s", "GiB", "TB/s", "L2 MiB", "Watt"], rows)
+    plain_console().print(
         "\nTFLOP/s: dense FP16, FP32 accumulate, at that clock, which a power limit lowers.\n"
         "simtti hw NAME shows every number and its source; WORDS search: simtti hw ada.",
         style="dim",
@@ -167,26 +150,30 @@ def print_device(content: dict[str, Any]) -> None:
         f"[bold]{content['name']}[/]  {content['architecture']}; attention {content['attention_kernel']}"
     )
     for section, fields in (("datasheet", DATASHEET), ("calibration", calibration())):
-        table = Table(section, "Value", "Meaning", "Source", box=None, header_style="dim", pad_edge=False)
-        table.columns[1].justify = "right"
+        rows = []
         for name, (_, _, _, meaning) in fields.items():
             entry = content[section].get(name)
             if entry is None:
                 continue  # inherited from another group
-            status = f" [yellow]({entry['status']})[/]" if entry.get("status", "fitted") != "fitted" else ""
-            table.add_row(name, f"{float(entry['value']):g}", meaning, entry["source"] + status)
+            status = f" ({entry['status']})" if entry.get("status", "fitted") != "fitted" else ""
+            rows.append((name, f"{float(entry['value']):g}", meaning, entry["source"] + status))
         console.print()
-        console.print(table)
+        columns = (Column(section, "name"), "Value", Column("Meaning", "prose"), Column("Source", "prose"))
+        print_table(columns, rows)
 
 
 def print_cache(place: Path, found: Sequence[Kept]) -> None:
     """A row a kept trace, and where they are."""
-    table = _listing("Workload", "Shape", "KiB", "", texts=("Workload", "Shape", ""))
-    for each in found:
-        stale = "stale" if each.stale else ""
-        table.add_row(each.workload, inference_shape(each.options), f"{each.nbytes / 1024:,.0f}", stale)
-    console = plain_console()
+    rows = [
+        (
+            each.workload,
+            inference_shape(each.options),
+            f"{each.nbytes / 1024:,.0f}",
+            "stale" if each.stale else "",
+        )
+        for each in found
+    ]
     if found:
-        console.print(table)
+        print_table([Column("Workload", "name"), Column("Shape", "prose"), "KiB", Column("", "name")], rows)
     total = sum(each.nbytes for each in found)
-    console.print(f"{escape(str(place))}: {len(found)} traces, {total / 2**20:,.1f} MiB", style="dim")
+    plain_console().print(f"{escape(str(place))}: {len(found)} traces, {total / 2**20:,.1f} MiB", style="dim")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from rich.markup import escape
-from rich.table import Table
 from rich.text import Text
 
-from simtti.commands.console import plain_console
+from simtti.commands.console import Column, plain_console, print_table
 from simtti.hw_configs.hardware import Hardware
 from simtti.simulator.result import Result
 from simtti.simulator.uncertainty.draws import RunIntervals
@@ -77,29 +77,20 @@ def print_result(result: Result, interval: bool = True) -> None:
     if interval:
         console.print(_intervals(result.interval), style="dim")
     console.print()
-    phases = Table(
-        "Phase", "Steps", "Latency", "Per step", "Memory", box=None, pad_edge=False, header_style="dim"
-    )
-    for column in phases.columns[1:]:
-        column.justify = "right"
     held = {phase.name: gib(phase.allocated_bytes) for phase in result.memory.phases} if result.memory else {}
-    for phase in result.phases:
-        phases.add_row(
+    phases = [
+        (
             phase.name,
             str(phase.steps),
             seconds(phase.latency_s),
             seconds(phase.step_s),
             held.get(phase.name, ""),
         )
-    console.print(phases)
+        for phase in result.phases
+    ]
+    print_table([Column("Phase", "name"), "Steps", "Latency", "Per step", "Memory"], phases)
     console.print()
-    parts = Table("Category", "Time", "Share", "", box=None, pad_edge=False, header_style="dim")
-    parts.columns[1].justify = parts.columns[2].justify = "right"
-    for category, time_s in result.breakdown.items():
-        share = time_s / result.latency_s
-        if share >= _LEAST_SHARE:
-            parts.add_row(category, seconds(time_s), f"{share:.1%}", _bar(share))
-    console.print(parts)
+    _print_breakdown(result.breakdown, result.latency_s)
     console.print()
     use = result.utilisation
     facts = {
@@ -112,11 +103,8 @@ def print_result(result: Result, interval: bool = True) -> None:
         "Peak memory": _memory(result),
         "Simulated": f"{result.speed:.1f} s of inference per second",
     }
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(style="dim", no_wrap=True)
-    for name, value in facts.items():
-        table.add_row(name, value)
-    console.print(table)
+    told = [(Text(name, style="dim"), value) for name, value in facts.items()]
+    print_table([Column("", "name"), Column("", "prose")], told)
     if many:
         console.print(
             f"\nOf [bold]{many.gpus} GPUs[/] ({many.degrees}) this is one; joules are of all. "
@@ -132,6 +120,17 @@ def print_result(result: Result, interval: bool = True) -> None:
     if unlowered:
         named = ", ".join(f"{escape(op)} ({share:.2%} of bytes)" for op, share in unlowered.items())
         console.print(f"[yellow]No kernel model for[/] {named}: timed as a stream of their bytes.")
+
+
+def _print_breakdown(breakdown: Mapping[str, float], latency_s: float) -> None:
+    """Seconds by category, but for those of no share."""
+    shares = [(category, time_s, time_s / latency_s) for category, time_s in breakdown.items()]
+    rows = [
+        (category, seconds(time_s), f"{share:.1%}", _bar(share))
+        for category, time_s, share in shares
+        if share >= _LEAST_SHARE
+    ]
+    print_table([Column("Category", "name"), "Time", "Share", Column("", "name")], rows)
 
 
 def _intervals(found: RunIntervals) -> str:
@@ -221,12 +220,7 @@ def print_replay(result: Replay) -> None:
     console.print(
         f"[bold]{seconds(result.latency_s)}[/]   measured {seconds(result.measured_s)}, ratio {change:.4f}\n"
     )
-    parts = Table("Category", "Time", "Share", "", box=None, pad_edge=False, header_style="dim")
-    parts.columns[1].justify = parts.columns[2].justify = "right"
-    for category, time_s in result.breakdown.items():
-        share = time_s / result.latency_s
-        parts.add_row(category, seconds(time_s), f"{share:.1%}", _bar(share))
-    console.print(parts)
+    _print_breakdown(result.breakdown, result.latency_s)
     if result.unscaled_s:
         console.print(
             f"{seconds(result.unscaled_s)} of kernels have no model: scaled as the others on average",
@@ -240,19 +234,16 @@ def print_comparison(comparison: Comparison) -> None:
     console.print(
         f"[bold]{escape(comparison.trace.workload)}[/], predicted for [bold]{comparison.hardware.name}[/]\n"
     )
-    table = Table(
-        "Category", "Operators", "Measured", "Predicted", "Ratio", "MAPE", "Median", "Bias", box=None, pad_edge=False,
-        header_style="dim",
-    )  # fmt: skip
-    for column in table.columns[1:]:
-        column.justify = "right"
-    for row in comparison.summary.to_dict("records"):
-        table.add_row(
+    rows = [
+        (
             str(row["category"]), str(row["operators"]), seconds(row["measured_us"] / 1e6),
             seconds(row["predicted_us"] / 1e6), f"{row['ratio']:.2f}", f"{row['mape']:.1%}", f"{row['median']:.1%}",
             f"{row['bias']:+.1%}",
-        )  # fmt: skip
-    console.print(table)
+        )
+        for row in comparison.summary.to_dict("records")
+    ]  # fmt: skip
+    figures = ("Operators", "Measured", "Predicted", "Ratio", "MAPE", "Median", "Bias")
+    print_table([Column("Category", "name"), *figures], rows)
     for reason, time_us in comparison.unmodelled_us.items():
         console.print(f"not compared: {seconds(time_us / 1e6)} of {escape(reason)}", style="yellow")
 
@@ -266,16 +257,17 @@ def print_calibration(calibration: Calibration) -> None:
             f"(bias {fit.test.bias:+.1%}) on {fit.test.rows:,} rows held out; {fit.before.mape:.1%} before; "
             f"{fit.train.mape:.1%} on {fit.train.rows:,} training rows, {fit.used_rows:,} of them used"
         )
-        table = Table("Parameter", "Before", "After", "95 % interval", box=None, header_style="dim")
-        for column in table.columns[1:]:
-            column.justify = "right"
-        for item in fit.parameters:
-            if item.interval is not None:
-                low, high = item.interval
-                table.add_row(
-                    item.name, f"{item.before:.4g}", f"{item.value:.4g}", f"{low:.4g} to {high:.4g}"
-                )
-        console.print(table)
+        rows = [
+            (
+                item.name,
+                f"{item.before:.4g}",
+                f"{item.value:.4g}",
+                "{:.4g} to {:.4g}".format(*item.interval),
+            )
+            for item in fit.parameters
+            if item.interval is not None
+        ]
+        print_table([Column("Parameter", "name"), "Before", "After", "95 % interval"], rows)
         for text in fit.warnings():
             console.print(text, style="yellow")
         console.print()
@@ -293,10 +285,11 @@ def print_exploration(result: Exploration) -> None:
     )
     front = table[table.pareto].sort_values(spec.objectives[0])
     columns = ["design", *spec.varied, *spec.objectives]
-    shown = Table(*columns, "not sure with", box=None, pad_edge=False, header_style="dim")
-    for _, row in front.head(_MOST_PARETO).iterrows():
-        shown.add_row(*(f"{row[name]:.4g}" for name in columns), row.unsure)
-    console.print(shown)
+    rows = [
+        (*(f"{row[name]:.4g}" for name in columns), row.unsure)
+        for _, row in front.head(_MOST_PARETO).iterrows()
+    ]
+    print_table([*columns, Column("not sure with", "prose")], rows)
     if (front.unsure != "").any():
         console.print(
             "Not sure with: designs whose order with this one in some objective the errors of predictions leave open.",
@@ -305,8 +298,9 @@ def print_exploration(result: Exploration) -> None:
     if len(front) > _MOST_PARETO:
         console.print(f"[dim]... and {len(front) - _MOST_PARETO} more in pareto.csv[/]")
     console.print("\nChange of an objective, in % for each % of a parameter, about the middle of the space")
-    shown = Table("Parameter", *spec.objectives, box=None, pad_edge=False, header_style="dim")
-    for name, rows in result.sensitivity.groupby("parameter", sort=False):
-        by = rows.set_index("objective").elasticity
-        shown.add_row(str(name), *(f"{by[objective]:+.2f}" for objective in spec.objectives))
-    console.print(shown)
+    by_name = [
+        (str(name), part.set_index("objective").elasticity)
+        for name, part in result.sensitivity.groupby("parameter", sort=False)
+    ]
+    changes = [(name, *(f"{by[objective]:+.2f}" for objective in spec.objectives)) for name, by in by_name]
+    print_table([Column("Parameter", "name"), *spec.objectives], changes)

@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
-from rich.table import Table
 from rich.text import Text
 
-from simtti.commands.console import plain_console
+from simtti.commands.console import Column, plain_console, print_table
 from simtti.commands.options import records
 from simtti.hw_configs.changes import split
 from simtti.hw_configs.hardware import PYTORCH
@@ -77,14 +76,16 @@ def print_comparison_of_devices(found: pd.DataFrame, workload: str) -> None:
     many = bool((found.batch > 1).any())  # alone, outputs a second say nothing beside the latency
     intervals = "latency_p05_s" in found
     many = many and not intervals  # there is no room for both
-    headings = ["Device", "Batch", "Latency", *["9 of 10"] * intervals, *["Out/s"] * many, "J/output"]
-    headings += [*["USD/1000"] * priced, *["USD/video s"] * by_second, "GiB", "Most", "Bottleneck"]
-    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
-    for heading in headings:
-        apart = heading in ("Device", "Bottleneck")
-        table.add_column(
-            heading, justify="left" if apart else "right", no_wrap=heading != "Device", overflow="fold"
-        )
+    columns = [
+        Column("Device", "name"),
+        "Batch",
+        "Latency",
+        *["9 of 10"] * intervals,
+        *["Out/s"] * many,
+        "J/out",
+    ]
+    columns += [*["$/1000"] * priced, *["$/video s"] * by_second, "GiB", "Most", Column("Bottleneck", "name")]
+    table = []
     fitting = [row for row in rows if not row["error"] and row["fits"] is not False]
     most = max((row["outputs_per_s"] for row in fitting), default=None)
     least = min((row["energy_per_output_j"] for row in fitting), default=None)
@@ -93,32 +94,35 @@ def print_comparison_of_devices(found: pd.DataFrame, workload: str) -> None:
         if row["error"]:
             continue
         energy_j = row["energy_per_output_j"]
-        table.add_row(
-            escape(_many(row, changed)),
-            str(row["batch"]),
-            seconds(row["latency_s"]) + _times(row["latency_x"], several),
-            *([_between(row["latency_p05_s"], row["latency_p95_s"])] if intervals else []),
-            *[Text(f"{row['outputs_per_s']:.3g}", style=_best(row["outputs_per_s"] == most))] * many,
-            Text(
-                f"{energy_j:,.0f}" if energy_j >= 100 else f"{energy_j:.3g}", style=_best(energy_j == least)
-            ),
-            *[Text(_thousand(row["usd_per_output"]), style=_best(row["usd_per_output"] == cheapest))]
-            * priced,
-            *["" if row["usd_per_video_s"] is None else number(row["usd_per_video_s"])] * by_second,
-            Text(
-                ""
-                if row["peak_memory_bytes"] is None
-                else gib(row["peak_memory_bytes"]).removesuffix(" GiB"),
-                style="red" if row["fits"] is False else "",
-            ),
-            whole(row["largest_batch"]),
-            row["bottleneck"] if intervals else f"{row['bottleneck']} {row['bottleneck_share']:.0%}",
+        table.append(
+            (
+                _many(row, changed),
+                str(row["batch"]),
+                seconds(row["latency_s"]) + _times(row["latency_x"], several),
+                *([_between(row["latency_p05_s"], row["latency_p95_s"])] if intervals else []),
+                *[Text(f"{row['outputs_per_s']:.3g}", style=_best(row["outputs_per_s"] == most))] * many,
+                Text(
+                    f"{energy_j:,.0f}" if energy_j >= 100 else f"{energy_j:.3g}",
+                    style=_best(energy_j == least),
+                ),
+                *[Text(_thousand(row["usd_per_output"]), style=_best(row["usd_per_output"] == cheapest))]
+                * priced,
+                *["" if row["usd_per_video_s"] is None else number(row["usd_per_video_s"])] * by_second,
+                Text(
+                    ""
+                    if row["peak_memory_bytes"] is None
+                    else gib(row["peak_memory_bytes"]).removesuffix(" GiB"),
+                    style="red" if row["fits"] is False else "",
+                ),
+                whole(row["largest_batch"]),
+                row["bottleneck"] if intervals else f"{row['bottleneck']} {row['bottleneck_share']:.0%}",
+            )
         )
-    console.print(table)
+    print_table(columns, table, keys=2)
     notes = [
         "9 of 10: such runs take so long" if intervals else "",
         "x: over the first device, same batch" if several else "",
-        "USD/1000: of as many outputs" if priced else "",
+        "$/1000: of as many outputs" if priced else "",
         "Most: the largest batch that fits",
     ]
     console.print("; ".join(filter(None, notes)), style="dim")
@@ -161,29 +165,29 @@ def print_difference(found: pd.DataFrame, names: tuple[str, str]) -> None:
     console = plain_console()
     console.print(f"A  [bold]{escape(names[0])}[/]\nB  [bold]{escape(names[1])}[/]\n")
     largest = max(found.a_s.max(), found.b_s.max())
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for heading in ("Phase", "Category", "A", "B", "Change", "B/A"):
-        table.add_column(
-            heading, justify="left" if heading in ("Phase", "Category") else "right", no_wrap=True
-        )
+    table: list[tuple[str, ...]] = []
     rows: list[dict[str, Any]] = found.to_dict("records")  # type: ignore[assignment]
     before = None
     for row in rows:
         if max(row["a_s"], row["b_s"]) < _LEAST_SHARE * largest:
             continue
         if before is not None and (row["phase"] != before):
-            table.add_row()
+            table.append(("",) * 6)
         sign = "-" if row["change_s"] < 0 else "+"
-        table.add_row(
-            escape(str(row["phase"])) if row["phase"] != before else "",
-            escape(str(row["category"])),
-            seconds(row["a_s"]),
-            seconds(row["b_s"]),
-            "0" if abs(row["change_s"]) < _SAME * row["a_s"] else sign + seconds(abs(row["change_s"])),
-            _ratio(row["ratio"]),
+        table.append(
+            (
+                str(row["phase"]) if row["phase"] != before else "",
+                str(row["category"]),
+                seconds(row["a_s"]),
+                seconds(row["b_s"]),
+                "0" if abs(row["change_s"]) < _SAME * row["a_s"] else sign + seconds(abs(row["change_s"])),
+                _ratio(row["ratio"]),
+            )
         )
         before = row["phase"]
-    console.print(table)
+    print_table(
+        [Column("Phase", "name"), Column("Category", "name"), "A", "B", "Change", "B/A"], table, keys=2
+    )
 
 
 _LIMITS = {"latency_s": "an inference takes at most", "memory_bytes": "each GPU holds at most"}
@@ -225,31 +229,32 @@ def print_advice(found: Advice, workload: str, limits: Mapping[str, float | None
     for aim, best in found.best.items():
         if best.empty:
             continue
-        table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
-        headings = ["Batch"] * batched + ["Latency", "9 of 10", "J/output", "USD/1000", "GiB"]
-        for heading in (aim.capitalize(), "Launch", *["Precision"] * quantized, *headings):
-            table.add_column(heading, justify="right" if heading in headings else "left", overflow="fold")
+        words = (aim.capitalize(), "Launch", *["Precision"] * quantized)
+        figures = [*["Batch"] * batched, "Latency", "9 of 10", "J/out", "$/1000", "GiB"]
+        table = []
         for row in records(best):
             late = limit_s is not None and row["latency_p95_s"] is not None and row["latency_p95_s"] > limit_s
-            table.add_row(
-                escape(_way(row)),
-                row["launch"],
-                *[row["quantization"] or "-"] * quantized,
-                *[whole(row["batch"])] * batched,
-                seconds(row["latency_s"]),
-                ""
-                if row["latency_p05_s"] is None
-                else _between(row["latency_p05_s"], row["latency_p95_s"]) + "*" * late,
-                number(row["energy_per_output_j"]),
-                _thousand(row["usd_per_output"]),
-                ""
-                if row["peak_memory_bytes"] is None
-                else gib(row["peak_memory_bytes"]).removesuffix(" GiB"),
+            table.append(
+                (
+                    _way(row),
+                    row["launch"],
+                    *[row["quantization"] or "-"] * quantized,
+                    *[whole(row["batch"])] * batched,
+                    seconds(row["latency_s"]),
+                    ""
+                    if row["latency_p05_s"] is None
+                    else _between(row["latency_p05_s"], row["latency_p95_s"]) + "*" * late,
+                    number(row["energy_per_output_j"]),
+                    _thousand(row["usd_per_output"]),
+                    ""
+                    if row["peak_memory_bytes"] is None
+                    else gib(row["peak_memory_bytes"]).removesuffix(" GiB"),
+                )
             )
         console.print()
-        console.print(table)
+        print_table([*(Column(each, "name") for each in words), *figures], table)
     if any(not best.empty for best in found.best.values()):
-        notes = "9 of 10: such runs take so long; USD/1000: of as many outputs"
+        notes = "9 of 10: such runs take so long; $/1000: of as many outputs"
         console.print(
             "\n" + notes + ("; *: may be over the limit" if limit_s is not None else ""), style="dim"
         )
@@ -264,22 +269,20 @@ def print_costs(table: pd.DataFrame, workload: str) -> None:
     """A row a run."""
     console = plain_console()
     console.print(f"[bold]{escape(workload)}[/]\n")
-    shown = Table(box=None, pad_edge=False, header_style="dim")
-    for heading in ("Device", "GPUs", "Batch", "Size", "Text", "Step", "Decoder", "Latency", "Memory"):
-        shown.add_column(heading, justify="left" if heading == "Device" else "right")
+    shown = []
     rows = records(table)
     for row in rows:
         size = "" if row["height"] is None else f"{row['height']:.0f}x{row['width']:.0f}"
-        cells = [escape(str(row["hw"])), str(row["gpus"]), str(row["batch"]), size]
+        cells = [str(row["hw"]), str(row["gpus"]), str(row["batch"]), size]
         if row["latency_s"] is None:
             continue
         times = [row[name] for name in ("text_encoder_s", "step_s", "decoder_s", "latency_s")]
         memory = "" if row["peak_memory_bytes"] is None else gib(row["peak_memory_bytes"])
         style = "red" if row["fits"] is False else ""
-        shown.add_row(
-            *cells, *("" if each is None else seconds(each) for each in times), Text(memory, style=style)
-        )
-    console.print(shown)
+        spent = ("" if each is None else seconds(each) for each in times)
+        shown.append((*cells, *spent, Text(memory, style=style)))
+    figures = ("GPUs", "Batch", "Size", "Text", "Step", "Decoder", "Latency", "Memory")
+    print_table([Column("Device", "name"), *figures], shown, keys=4)
     for row in rows:
         what = f"{row['gpus']} {row['hw']}, batch {row['batch']}"
         if row["latency_s"] is None:

@@ -66,7 +66,7 @@ def print_summary(found: Evaluation, beside: Beside) -> None:
         print_table(tables.by_family(rows), f"{found.hardware.name}: {count(len(rows))} measured kernels")
         told = rows[rows.split != "unknown"]  # of which it is known whether they set parameters
         if len(set(told.split)) > 1:
-            print_table(tables.by_split(told, brief=True), "Training and held-out shapes")
+            print_table(tables.splits_below(told), "Training and held-out shapes")
         print_table(tables.sizes(told if len(set(told.split)) > 1 else rows), "By measured time")
     if len(found.shown_apart):
         print_table(

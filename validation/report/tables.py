@@ -94,16 +94,15 @@ def _noise(part: pd.DataFrame) -> str:
     return f"{percent(found.mape)} ({count(found.rows)})" if found.rows else ""
 
 
-def by_split(rows: pd.DataFrame, brief: bool = False) -> Table:
-    """Figures of each family and of all, of the rows that set parameters beside those that did not. brief: only rows, MAPE and
-    bias of each."""
+def by_split(rows: pd.DataFrame) -> Table:
+    """Figures of each family and of all, of the rows that set parameters beside those that did not."""
     splits = _splits(rows)
     parts = [(str(key[0]), part) for key, part in groups(rows, ["family"])]
     if len(parts) > 1:
         parts.append((ALL, rows))
     return table(
-        ("Family", *_split_columns(splits, brief)),
-        [[name, *_split_cells(part, splits, brief)] for name, part in parts],
+        ("Family", *_split_columns(splits)),
+        [[name, *_split_cells(part, splits)] for name, part in parts],
         SPLIT_CAPTION,
     )
 
@@ -115,14 +114,28 @@ def by_size(rows: pd.DataFrame) -> Table:
     return table(("Family", "Measured time", *_split_columns(splits)), lines, SPLIT_CAPTION, text_columns=2)
 
 
+def splits_below(rows: pd.DataFrame) -> Table:
+    """`by_split` for a terminal: the splits below each other, families by how many rows they have."""
+    parts = [(str(key[0]), part) for key, part in groups(rows, ["family"])]
+    parts.sort(key=lambda item: -len(item[1]))
+    return _below("Family", [*parts, *[(ALL, rows)] * (len(parts) > 1)])
+
+
 def sizes(rows: pd.DataFrame) -> Table:
-    """Figures of each size class, by split, whatever the family."""
-    splits = _splits(rows)
+    """Figures of each size class, whatever the family, the splits below each other."""
     parts = groups(rows, ["size"], lambda key: size_order(key[0]))
-    return table(
-        ("Measured time", *_split_columns(splits, brief=True)),
-        [[str(key[0]), *_split_cells(part, splits, brief=True)] for key, part in parts],
-    )
+    return _below("Measured time", [(str(key[0]), part) for key, part in parts])
+
+
+def _below(heading: str, parts: list[tuple[str, pd.DataFrame]]) -> Table:
+    """A line a part and split; the part's name on its first."""
+    lines: list[list[Any]] = []
+    for name, part in parts:
+        for place, split in enumerate(_splits(part)):
+            chosen = part[part.split == split]
+            cells = figure_cells(kernel_figures(chosen))
+            lines.append([name if not place else "", split, *cells, *kernel_cover(chosen)])
+    return table((heading, "Shapes", *FIGURE_COLUMNS, *COVER_COLUMNS), lines, text_columns=2)
 
 
 def roofline_by_size(rows: pd.DataFrame) -> Table:
@@ -150,27 +163,25 @@ SPLIT_CAPTION = (
     "train: shapes that a fit recorded in the device file could use; test: shapes it could not; unseen: rows of families for which "
     "the device file records no fit."
 )
-_BRIEF = (0, 1, 4)  # of FIGURE_COLUMNS: rows, MAPE, bias
 
 
 def _splits(rows: pd.DataFrame) -> list[str]:
     return [name for name in SPLITS if (rows.split == name).any()]
 
 
-def _split_columns(splits: list[str], brief: bool = False) -> list[str]:
-    chosen = [FIGURE_COLUMNS[at] for at in _BRIEF] if brief else list(FIGURE_COLUMNS)
-    chosen.append(COVER_COLUMNS[0])
+def _split_columns(splits: list[str]) -> list[str]:
+    chosen = (*FIGURE_COLUMNS, COVER_COLUMNS[0])
     return [f"{split.capitalize()} rows" if name == "Rows" else name for split in splits for name in chosen]
 
 
-def _split_cells(part: pd.DataFrame, splits: list[str], brief: bool = False) -> list[Cell]:
+def _split_cells(part: pd.DataFrame, splits: list[str]) -> list[Cell]:
     """Cells of `_split_columns`, empty where a split has no row."""
     found: list[Cell] = []
     for split in splits:
         chosen = part[part.split == split]
         cells = figure_cells(kernel_figures(chosen)) if len(chosen) else [Cell("")] * len(FIGURE_COLUMNS)
         covered = kernel_cover(chosen)[0] if len(chosen) else Cell("")
-        found += [*([cells[at] for at in _BRIEF] if brief else cells), covered]
+        found += [*cells, covered]
     return found
 
 
