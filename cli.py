@@ -19,6 +19,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 try:
     import click
 
+    from simtti.commands.group import Group
     from simtti.errors import InputError
     from simtti.words import plain
 except KeyboardInterrupt:  # while Python still loads
@@ -66,7 +67,7 @@ class _Commands(Mapping[str, click.Command]):
         return len(_PLACES)
 
 
-class _Group(click.Group):
+class _Group(Group):
     """Turns an InputError, a full disk or an interrupt of any command into one line and exit code 2, and any other exception, which is
     a bug, into a request to report it and exit code 70 (EX_SOFTWARE); its traceback with --debug, which stands anywhere."""
 

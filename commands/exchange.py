@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from simtti.commands.group import Group
 from simtti.commands.options import (
     check_outputs,
     json_option,
@@ -15,7 +16,7 @@ from simtti.commands.options import (
 from simtti.commands.progress import progress
 
 
-@click.group(name="import")
+@click.group(name="import", cls=Group)
 def import_() -> None:
     """Bring traces and measurements of others into simtti's format."""
 
@@ -89,7 +90,7 @@ def import_measurements(kind: str, directory: str, out: str) -> None:
     click.echo(f"{out}: {len(found.table)} measurements on {devices}", err=True)
 
 
-@click.group()
+@click.group(cls=Group)
 def export() -> None:
     """Write traces in the formats of others."""
 

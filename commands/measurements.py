@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from simtti.commands.group import Group
 from simtti.commands.options import (
     check_outputs,
     json_option,
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from simtti.hw_configs.hardware import Hardware
 
 
-class _ValidateGroup(click.Group):
+class _ValidateGroup(Group):
     """`simtti validate FILE` is `simtti validate trace FILE`; `simtti validate` alone is `simtti validate shipped`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:

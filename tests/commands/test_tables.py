@@ -51,6 +51,13 @@ def test_a_pipe_loses_no_column_and_cuts_no_name():
         assert {line.split()[0] for line in lines[1:] if line.strip()} >= set(names)
 
 
+def test_help_cuts_no_sentence():
+    for words in ((), ("validate", "--help"), ("import", "--help")):
+        commands = printed(*words).partition("\nCommands:\n")[2]
+        assert commands
+        assert "..." not in commands
+
+
 def test_every_list_fits_eighty_columns(tmp_path, monkeypatch):
     printed("workloads", "--shapes")
     printed("workloads", "stable-diffusion-1.5-controlnet")
