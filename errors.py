@@ -2,7 +2,8 @@
 
 import difflib
 import importlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from itertools import takewhile
 from typing import Any
 
@@ -24,6 +25,49 @@ class InputError(Exception):
         if len(message) > _LONGEST:
             message = f"{message[: _LONGEST // 2]} [...] {message[-_LONGEST // 4 :]}"
         super().__init__(message)
+
+
+_ROOM_FOR_COUNT = 20  # characters: '; and 12 more'
+
+
+class Problems:
+    """What is wrong with one file or row, noted as it is found and said all at once."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, str] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._found)
+
+    def note(self, text: str, field: str = "") -> None:
+        """One problem. field: of what; what is noted of it later is left out."""
+        self._found.setdefault(field or text, text)
+
+    @contextmanager
+    def noted(self, field: str = "") -> Iterator[None]:
+        """An InputError that is raised within is noted, and what stands behind goes on."""
+        try:
+            yield
+        except InputError as error:
+            self.note(str(error), field)
+
+    def raise_any(self, origin: str = "") -> None:
+        """Say what was noted, if anything was, in one line.
+
+        Raises:
+            InputError: `origin`, and every problem; of very many the first, and how many more there are.
+        """
+        texts = list(self._found.values())
+        if not texts:
+            return
+        said, *others = texts
+        message = f"{origin}: {said}" if origin else said
+        for place, text in enumerate(others, 1):
+            if len(message) + len(text) > _LONGEST - _ROOM_FOR_COUNT:
+                message += f"; and {len(texts) - place} more"
+                break
+            message += f"; {text}"
+        raise InputError(message)
 
 
 INTERNAL = "internal error"

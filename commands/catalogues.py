@@ -36,7 +36,7 @@ def print_workloads(
     workloads: Mapping[str, Workload], captures: Sequence[Capture], flops: Mapping[str, int | None]
 ) -> None:
     """A row a workload: task, parameters, the shape and work of an inference at its defaults, where one was measured."""
-    columns = [Column("Workload", "name"), Column("Task", "name"), "Params", "Size", "Steps", "TFLOP"]
+    columns = (Column("Workload", "name"), Column("Task", "name"), "Params", "Size", "Steps", "TFLOP")
     rows = [
         (
             name,
@@ -49,7 +49,7 @@ def print_workloads(
         )
         for name, item in workloads.items()
     ]
-    print_table([*columns, Column("Measured", "prose")], rows)
+    print_table((*columns, Column("Measured", "prose")), rows)
     plain_console().print(
         "\nT2I, T2V, I2V: text to image, text to video, image to video. Size: height x\n"
         "width x frames. Work and steps: of one inference at its defaults. Measured: a\n"

@@ -76,7 +76,7 @@ def print_comparison_of_devices(found: pd.DataFrame, workload: str) -> None:
     many = bool((found.batch > 1).any())  # alone, outputs a second say nothing beside the latency
     intervals = "latency_p05_s" in found
     many = many and not intervals  # there is no room for both
-    columns = [
+    columns: list[Column | str] = [
         Column("Device", "name"),
         "Batch",
         "Latency",
@@ -269,7 +269,7 @@ def print_costs(table: pd.DataFrame, workload: str) -> None:
     """A row a run."""
     console = plain_console()
     console.print(f"[bold]{escape(workload)}[/]\n")
-    shown = []
+    shown: list[tuple[str | Text, ...]] = []
     rows = records(table)
     for row in rows:
         size = "" if row["height"] is None else f"{row['height']:.0f}x{row['width']:.0f}"

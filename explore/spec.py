@@ -6,12 +6,13 @@ import difflib
 import json
 import math
 import os
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from simtti.errors import InputError, unknown
+from simtti.errors import InputError, Problems, unknown
 from simtti.explore import formula
 from simtti.explore.design import PARAMETERS, WHOLE
 from simtti.files import read_yaml
@@ -241,11 +242,17 @@ def parse(content: dict[str, Any]) -> Spec:
     Raises:
         InputError: as `read`, without the file.
     """
+    problems, spec = Problems(), None
+    content = _numbers(content)
     try:
-        spec = Spec.model_validate(_numbers(content))
+        spec = Spec.model_validate(content)
     except ValidationError as error:
-        raise InputError(_explain(error)) from None
-    _check(spec)
+        _note(error, problems)
+    _check_names(content, problems)
+    if spec is not None and not problems:
+        _check(spec, problems)
+    problems.raise_any()
+    assert spec is not None
     return spec
 
 
@@ -264,69 +271,111 @@ def _numbers(content: Any) -> Any:
     return content
 
 
-def _check(spec: Spec) -> None:
-    """What the schema cannot say: names that must exist, bounds, formulas, a grid's steps."""
-    base = load(spec.base)
-    for workload in spec.workloads:
-        check_named(workload.workload)
-        load_host(workload.host)
-        Policy(attention=workload.attention, launch=workload.launch)
-    labels = [workload.label for workload in spec.workloads]
-    for label in labels:
-        if labels.count(label) > 1:
-            raise InputError(f"field 'workloads': two are called {label!r}; give one another 'name'")
+def _check_names(content: dict[str, Any], problems: Problems) -> None:
+    """Names that must exist, in a spec as it stands, whose fields may have any type: of those that have another, the schema tells."""
+    if isinstance(base := content.get("base"), str):
+        with problems.noted():
+            load(base)
+    labels: list[str] = []
+    for workload in filter(_is_mapping, _list_of(content, "workloads")):
+        if isinstance(named := workload.get("workload"), str):
+            with problems.noted():
+                check_named(named)
+            labels.append(str(workload.get("name") or label_of(named)))
+        if isinstance(host := workload.get("host"), str):
+            with problems.noted():
+                load_host(host)
+        policy = {
+            name: workload[name] for name in ("attention", "launch") if isinstance(workload.get(name), str)
+        }
+        with problems.noted():
+            Policy(**policy)
     figures = [*OBJECTIVES, *(f"latency_s.{label}" for label in labels)]
-    for place, names in (("objective", spec.objectives), ("constraint", list(spec.constraints))):
+    objectives = _list_of(content, "objectives")
+    for place, names in (("objective", objectives), ("constraint", _mapping_of(content, "constraints"))):
         for name in names:
             if name not in figures:
-                raise unknown(place, name, figures)
-    for name in spec.objectives:
-        if spec.objectives.count(name) > 1:
-            raise InputError(f"field 'objectives': {name!r} stands there twice")
+                problems.note(str(unknown(place, str(name), figures)))
+    for name in _repeated(objectives):
+        problems.note(f"field 'objectives': {name!r} stands there twice")
+    for name in _repeated(labels):
+        problems.note(f"field 'workloads': two are called {name!r}; give one another 'name'")
+    for name in _mapping_of(content, "parameters"):
+        if name not in PARAMETERS:
+            problems.note(str(unknown("parameter", str(name), PARAMETERS)))
+    for design, values in _mapping_of(content, "compare").items():
+        for name in values if _is_mapping(values) else ():
+            if name not in PARAMETERS:
+                problems.note(str(unknown(f"parameter of compare.{design}", str(name), PARAMETERS)))
+
+
+def _repeated(names: list[Any]) -> list[str]:
+    counts = Counter(map(str, names))
+    return [name for name, count in counts.items() if count > 1]
+
+
+def _is_mapping(found: Any) -> bool:
+    return isinstance(found, dict)
+
+
+def _mapping_of(content: dict[str, Any], field: str) -> dict[str, Any]:
+    found = content.get(field)
+    return found if isinstance(found, dict) else {}
+
+
+def _list_of(content: dict[str, Any], field: str) -> list[Any]:
+    found = content.get(field)
+    return found if isinstance(found, list) else []
+
+
+def _check(spec: Spec, problems: Problems) -> None:
+    """What a spec whose names exist may still have wrong: formulas, a grid's steps, bounds."""
+    base = load(spec.base)
     known = set(PARAMETERS) | {f"base.{name}" for name in PARAMETERS if hasattr(base, name)}
     for name, item in spec.parameters.items():
-        if name not in PARAMETERS:
-            raise unknown("parameter", name, PARAMETERS)
-        for used in formula.names(item.formula) if item.formula is not None else ():
-            if used not in known or (used in PARAMETERS and used not in spec.parameters):
-                raise InputError(
-                    f"field 'parameters.{name}.formula': {used!r} is not a parameter of this spec or base.NAME"
+        used: tuple[str, ...] = ()
+        if item.formula is not None:
+            with problems.noted():
+                used = tuple(formula.names(item.formula))
+        for each in used:
+            if each not in known or (each in PARAMETERS and each not in spec.parameters):
+                problems.note(
+                    f"field 'parameters.{name}.formula': {each!r} is not a parameter of this spec or base.NAME"
                 )
         if spec.search.method in ("grid", "one-at-a-time") and item.formula is None and item.grid is None:
-            raise InputError(
+            problems.note(
                 f"field 'parameters.{name}.steps' is missing; a {spec.search.method} search needs it"
             )
-    for name, values in spec.compare.items():
-        for parameter in values:
-            if parameter not in PARAMETERS:
-                raise unknown(f"parameter of compare.{name}", parameter, PARAMETERS)
     if not spec.free:
-        raise InputError("field 'parameters': all are formulas; give one of them values")
+        problems.note("field 'parameters': all are formulas; give one of them values")
     from simtti.explore.design import make
 
     for name, item in spec.free.items():
         for value in item.values or ():
-            make(spec.base, {name: _whole(name, value)})
+            with problems.noted():
+                make(spec.base, {name: _whole(name, value)})
     for values in spec.compare.values():
-        make(spec.base, values)
+        with problems.noted():
+            make(spec.base, values)
+    if problems:
+        return
     for share in (0.0, 1.0):  # the corners lie within a device's bounds
-        make(spec.base, spec.complete({name: item.at(share) for name, item in spec.free.items()}))
+        with problems.noted():
+            make(spec.base, spec.complete({name: item.at(share) for name, item in spec.free.items()}))
 
 
-def _explain(error: ValidationError) -> str:
-    """The first faults on one line: field, what is wrong, the value given, near field names for a typo."""
+def _note(error: ValidationError, problems: Problems) -> None:
+    """The faults: field, what is wrong, the value given, near field names for a typo."""
     models = (Spec, Parameter, Workload, Search, Constraint)
     known = [field for model in models for field in model.model_fields]
-    faults = []
-    for fault in error.errors()[:3]:
+    for fault in error.errors():
         field = ".".join(str(part) for part in fault["loc"])
         if fault["type"] == "extra_forbidden":
             near = difflib.get_close_matches(str(fault["loc"][-1]), known, n=1)
-            faults.append(f"unknown field {field!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+            problems.note(f"unknown field {field!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
         elif fault["type"] == "missing":
-            faults.append(f"field {field!r} is missing")
+            problems.note(f"field {field!r} is missing")
         else:
             given = "" if isinstance(fault["input"], dict | list) else f", not {fault['input']!r}"
             message = fault["msg"].removeprefix("Value error, ")
-            faults.append(f"field {field!r}: {message[:1].lower()}{message[1:]}{given}")
-    return "; ".join(faults)
+            problems.note(f"field {field!r}: {message[:1].lower()}{message[1:]}{given}")

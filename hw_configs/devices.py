@@ -15,7 +15,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from simtti.errors import InputError, unknown
+from simtti.errors import InputError, Problems, unknown
 from simtti.hw_configs import families
 from simtti.hw_configs.hardware import Hardware
 from simtti.hw_configs.parameters import GROUPS
@@ -105,9 +105,12 @@ def load(name_or_path: str) -> Hardware:
     name, said = changes.split(name_or_path)
     if said and not os.path.exists(name_or_path):  # a name of any length: Path.exists raises
         return changes.changed(load(name), changes.read(said))
-    content = read(name_or_path)
+    problems = Problems()
+    content = _merged(name_or_path, "", problems)
     if not _ships(name_or_path):
-        check_device(content, name_or_path)
+        _check_types(content, problems)
+    schema.check_values(content, problems)
+    problems.raise_any(name_or_path)
     return schema.to_hardware(content, name_or_path)
 
 
@@ -116,11 +119,11 @@ def _ships(name: str) -> bool:
     return name in names() and families.SHIPPED == families.FILES
 
 
-def check_device(content: dict[str, Any], origin: str) -> None:
+def _check_types(content: dict[str, Any], problems: Problems) -> None:
     """`stated.check_device`; pydantic takes longer to load than a device."""
     from simtti.hw_configs import stated
 
-    stated.check_device(content, origin)
+    stated.check_device(content, problems)
 
 
 def fingerprint(hardware: Hardware) -> str:
@@ -153,7 +156,18 @@ def _forget() -> None:
 
 def read(name_or_path: str, release: str = "") -> dict[str, Any]:
     """The merged YAML of a device, as nested dictionaries: its own keys over those of its `base` over the kernel
-    families'. release: of PyTorch; the device's own if empty."""
+    families'. release: of PyTorch; the device's own if empty.
+
+    Raises:
+        InputError: no such device, or a text that says no number. What else its fields may be, `load` checks.
+    """
+    problems = Problems()
+    content = _merged(name_or_path, release, problems)
+    problems.raise_any(name_or_path)
+    return content
+
+
+def _merged(name_or_path: str, release: str, problems: Problems) -> dict[str, Any]:
     chain = _chain(name_or_path, ())
     says = {
         key: at for at, (_, stated) in enumerate(chain) for key in ("pytorch", "releases") if key in stated
@@ -165,7 +179,7 @@ def read(name_or_path: str, release: str = "") -> dict[str, Any]:
     )
     content: dict[str, Any] = {}
     for at, (path, stated) in enumerate(chain):
-        content = _over(content, stated, path)
+        content = _over(content, stated, "" if str(path) == name_or_path else f"{path}: ", problems)
         releases = stated.get("releases") if at == at_releases else None
         if isinstance(releases, dict) and release in releases:  # what is no mapping the schema refuses
             content = _merge(content, _release(str(releases[release]), path))
@@ -205,10 +219,12 @@ def _chain(name_or_path: str, seen: tuple[str, ...]) -> list[tuple[Path, dict[st
     return [*([] if base is None else _chain(str(base), (*seen, name_or_path))), (path, content)]
 
 
-def _over(inherited: dict[str, Any], content: dict[str, Any], path: Path) -> dict[str, Any]:
-    """A device's own keys over those of its base, if it has one."""
+def _over(
+    inherited: dict[str, Any], content: dict[str, Any], where: str, problems: Problems
+) -> dict[str, Any]:
+    """A device's own keys over those of its base, if it has one. where: of a problem, if not in the file that was asked for."""
     if not inherited:
-        return _numbers(content, {}, path)
+        return _numbers(content, {}, where, problems)
     # What was fitted to another device's measurements says nothing of this one's error; another architecture's kernels are others.
     left = {
         "fits",
@@ -216,17 +232,13 @@ def _over(inherited: dict[str, Any], content: dict[str, Any], path: Path) -> dic
         *(("releases",) if "releases" in content else ()),
     }
     inherited = {name: value for name, value in inherited.items() if name not in left}
-    content = _numbers(content, inherited, path)
+    content = _numbers(content, inherited, where, problems)
     return _at_its_clock(_merge(inherited, content), inherited, content)
 
 
-def _numbers(content: dict[str, Any], base: dict[str, Any], path: Path) -> dict[str, Any]:
+def _numbers(content: dict[str, Any], base: dict[str, Any], where: str, problems: Problems) -> dict[str, Any]:
     """`content` with each number that is written as text (`quantities`) as a number, and one that stands without a source with one
-    that says so.
-
-    Raises:
-        InputError: a text that says no number.
-    """
+    that says so. A text that says no number is noted, and stays."""
     found = dict(content)
     for section in ("datasheet", "calibration"):
         given = content.get(section)
@@ -237,12 +249,13 @@ def _numbers(content: dict[str, Any], base: dict[str, Any], path: Path) -> dict[
             **base.get(section, {}),
         }
         found[section] = {
-            name: _entry(section, str(name), entry, stated.get(name), path) for name, entry in given.items()
+            name: _entry(section, str(name), entry, stated.get(name), where, problems)
+            for name, entry in given.items()
         }
     return found
 
 
-def _entry(section: str, name: str, entry: Any, stated: Any, path: Path) -> Any:
+def _entry(section: str, name: str, entry: Any, stated: Any, where: str, problems: Problems) -> Any:
     """A field of a device file as {value, source}, its value a number."""
     alone = isinstance(entry, (str, int, float)) and not isinstance(entry, bool)
     if not alone and not (isinstance(entry, dict) and isinstance(entry.get("value"), str)):
@@ -255,7 +268,9 @@ def _entry(section: str, name: str, entry: Any, stated: Any, path: Path) -> Any:
     try:
         return {**entry, "value": quantity(name, entry["value"], base)}
     except InputError as error:
-        raise InputError(f"{path}: field '{section}.{name}.value': {error}") from None
+        field = f"{section}.{name}.value"
+        problems.note(f"{where}field '{field}': {error}", field)
+        return entry
 
 
 def _at_its_clock(merged: dict[str, Any], base: dict[str, Any], content: dict[str, Any]) -> dict[str, Any]:

@@ -8,9 +8,10 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from simtti.errors import InputError, unknown
+from simtti.errors import InputError, Problems, unknown
 from simtti.files import read_yaml
 from simtti.hw_configs.devices import DIRECTORY
+from simtti.words import joined
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,7 @@ class Host:
         return replace(self, **{name: getattr(self, name) / speed for name in COSTS})
 
 
+_NEEDED = tuple(field.name for field in fields(Host) if field.name not in ("name", "integer_weight_s"))
 COSTS = tuple(field.name for field in fields(Host) if field.name.endswith("_s"))
 
 
@@ -63,7 +65,10 @@ def hosts() -> dict[str, Host]:
     path = DIRECTORY / "hosts.yaml"
     found: dict[str, Host] = {}
     for name, stated in _read(path).items():
-        found[name] = _host(f"{path}: {name}", name, stated, found)
+        problems = Problems()
+        _check_costs(stated, found, problems)
+        problems.raise_any(f"{path}: {name}")
+        found[name] = _host(name, stated, found)
     return found
 
 
@@ -81,15 +86,30 @@ def load_host(name: str) -> Host:
     if path.suffix not in (".yaml", ".yml"):
         raise unknown("host", name, hosts())
     stated = _read(path)
-    check_host(stated, str(path))
-    return _host(str(path), path.stem, stated, hosts())
+    problems = Problems()
+    _check_types(stated, problems)
+    _check_costs(stated, hosts(), problems)
+    problems.raise_any(str(path))
+    return _host(path.stem, stated, hosts())
 
 
-def check_host(stated: Any, origin: str) -> None:
+def _check_types(stated: Any, problems: Problems) -> None:
     """`stated.check_host`; pydantic takes longer to load than a host. Tests check those that ship."""
     from simtti.hw_configs import stated as schema
 
-    schema.check_host(stated, origin)
+    schema.check_host(stated, problems)
+
+
+def _check_costs(stated: Mapping[str, Any], known: Mapping[str, Host], problems: Problems) -> None:
+    """A base that there is, or every cost."""
+    base = stated.get("base")
+    if base is None:
+        missing = [name for name in _NEEDED if stated.get(name) is None]
+        if missing:
+            what = "is missing; state it" if len(missing) == 1 else "are missing; state them"
+            problems.note(f"{joined(missing)} {what}, or a `base:` that does")
+    elif isinstance(base, str) and base not in known:
+        problems.note(str(unknown("base", base, known)), "base")
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -101,7 +121,7 @@ def _read(path: Path) -> dict[str, Any]:
     return found
 
 
-def _host(place: str, name: str, stated: Mapping[str, Any], known: Mapping[str, Host]) -> Host:
+def _host(name: str, stated: Mapping[str, Any], known: Mapping[str, Host]) -> Host:
     given: dict[str, Any] = {
         field.name: float(value) if field.name in COSTS else int(value)
         for field in fields(Host)
@@ -109,10 +129,5 @@ def _host(place: str, name: str, stated: Mapping[str, Any], known: Mapping[str, 
     }
     name, base = stated.get("name") or name, stated.get("base")
     if base is not None:
-        if base not in known:
-            raise InputError(f"{place}: {unknown('base', base, known)}")
         return replace(known[base].faster(float(stated.get("speed", 1.0))), name=name, **given)
-    missing = [field.name for field in fields(Host) if field.name not in ("name", "integer_weight_s", *given)]
-    if missing:
-        raise InputError(f"{place}: {missing[0]} is missing; state it, or a `base:` that does")
     return Host(name, **given)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from simtti.errors import InputError
+from simtti.errors import InputError, Problems
 from simtti.files import read_yaml
 from simtti.hw_configs.devices import DIRECTORY
 
@@ -28,7 +28,12 @@ def load_prices(path: str | None = None) -> dict[str, float]:
     content = read_yaml(file)
     if not isinstance(content, dict):
         raise InputError(f"{file}: prices are a mapping of devices, not {type(content).__name__}")
-    return {str(name): _price(file, str(name), said) for name, said in content.items()}
+    problems, found = Problems(), {}
+    for name, said in content.items():
+        with problems.noted():
+            found[str(name)] = _price(str(name), said)
+    problems.raise_any(str(file))
+    return found
 
 
 def usd_per_output(usd_per_gpu_hour: float, gpus: int, outputs_per_s: float) -> float:
@@ -36,15 +41,13 @@ def usd_per_output(usd_per_gpu_hour: float, gpus: int, outputs_per_s: float) -> 
     return usd_per_gpu_hour * gpus / 3600 / outputs_per_s
 
 
-def _price(file: Path, name: str, said: Any) -> float:
+def _price(name: str, said: Any) -> float:
     if isinstance(said, dict):
         if strange := [str(each) for each in said if each not in _KNOWN]:
-            raise InputError(
-                f"{file}: field '{name}.{strange[0]}' is unknown; it may be one of {', '.join(_KNOWN)}"
-            )
+            raise InputError(f"field '{name}.{strange[0]}' is unknown; it may be one of {', '.join(_KNOWN)}")
         said = said.get(_PRICE)
     if isinstance(said, bool) or not isinstance(said, (int, float)) or not 0 < said <= _MOST_USD:
         raise InputError(
-            f"{file}: field '{name}.{_PRICE}' should be US dollars, above 0 and at most a million, as 2.99, not {said!r}"
+            f"field '{name}.{_PRICE}' should be US dollars, above 0 and at most a million, as 2.99, not {said!r}"
         )
     return float(said)

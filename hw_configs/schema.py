@@ -7,7 +7,7 @@ import functools
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from simtti.errors import InputError
+from simtti.errors import Problems
 from simtti.hw_configs import families
 from simtti.hw_configs.hardware import ARCHITECTURES, INTERCONNECTS, PYTORCH, Hardware
 from simtti.hw_configs.parameters import GROUPS, Group
@@ -167,23 +167,22 @@ def calibration() -> dict[str, tuple[type, float, float, str]]:
     return DEVICE_CALIBRATION | {name: (float, *bounds) for name, bounds in families.shared().bounds.items()}
 
 
-def to_hardware(content: Mapping[str, Any], origin: str) -> Hardware:
-    """Flatten a device's merged YAML, whose fields have their types (`stated.check_device`), and hold its numbers to their bounds.
+def check_values(content: Mapping[str, Any], problems: Problems) -> None:
+    """Hold the numbers of a device's merged YAML to their bounds, and its words to those there are. What is wrong is noted: the
+    field, the value given and what is allowed. Values of another type are passed over: `stated.check_device` notes them."""
+    _check_words(content, problems)
+    known = calibration()
+    optional = {name for name in known if GROUPS.get(name.partition(".")[0], _NO_GROUP).inherits}
+    _check_section("datasheet", content, DATASHEET, OPTIONAL_DATASHEET, problems)
+    _check_section("calibration", content, known, optional, problems)
 
-    Raises:
-        InputError: names the file, the field, the value given and what is allowed, one line for the first few faults.
-    """
+
+def to_hardware(content: Mapping[str, Any], origin: str) -> Hardware:
+    """Flatten a device's merged YAML, in which nothing is wrong (`stated.check_device`, `check_values`)."""
     datasheet, calibrated = (
         {name: float(entry["value"]) for name, entry in content[section].items()}
         for section in ("datasheet", "calibration")
     )
-    faults = _unknown_words(content)
-    faults += _faults("datasheet", datasheet, DATASHEET, OPTIONAL_DATASHEET)
-    known = calibration()
-    optional = {name for name in known if GROUPS.get(name.partition(".")[0], _NO_GROUP).inherits}
-    faults += _faults("calibration", calibrated, known, optional)
-    if faults:
-        raise InputError(f"{origin}: {first_of(faults)}")
     flat: dict[str, Any] = {
         key: kind(datasheet[key]) for key, (kind, _, _, _) in DATASHEET.items() if key in datasheet
     }
@@ -206,55 +205,55 @@ def to_hardware(content: Mapping[str, Any], origin: str) -> Hardware:
     )
 
 
-def _unknown_words(device: Mapping[str, Any]) -> list[str]:
-    """What is wrong with the names in a device's head."""
-    faults = []
-    if not device.get("matrix_unit") and device["architecture"] not in ARCHITECTURES:
-        known = ", ".join(ARCHITECTURES)
-        faults.append(
-            f"field 'architecture': {device['architecture']!r} is none of {known}; field 'matrix_unit' must say what feeds its tensor "
-            "cores"
+def _check_words(device: Mapping[str, Any], problems: Problems) -> None:
+    """The names in a device's head."""
+    architecture, kernel = device.get("architecture"), device.get("attention_kernel")
+    if isinstance(architecture, str) and not device.get("matrix_unit") and architecture not in ARCHITECTURES:
+        problems.note(
+            f"field 'architecture': {architecture!r} is none of {', '.join(ARCHITECTURES)}; field 'matrix_unit' must say what feeds "
+            "its tensor cores",
+            "architecture",
         )
     kernels = families.shared().attention_kernels
-    if device["attention_kernel"] not in kernels:
-        faults.append(
-            f"field 'attention_kernel': should be one of {', '.join(kernels)}, not {device['attention_kernel']!r}"
+    if isinstance(kernel, str) and kernel not in kernels:
+        problems.note(
+            f"field 'attention_kernel': should be one of {', '.join(kernels)}, not {kernel!r}",
+            "attention_kernel",
         )
-    return faults
 
 
-def _faults(
+def _check_section(
     section: str,
-    given: Mapping[str, float],
+    content: Mapping[str, Any],
     fields: dict[str, tuple[type, float, float, str]],
-    optional: Collection[str] = (),
-) -> list[str]:
-    """What is wrong with a section's fields: unknown, missing, out of bounds."""
-    faults = [unknown_field(f"{section}.{name}", name, fields) for name in given if name not in fields]
+    optional: Collection[str],
+    problems: Problems,
+) -> None:
+    """A section's fields: unknown, missing, out of bounds."""
+    given = content.get(section)
+    if not isinstance(given, dict):
+        return
+    for name in given:
+        if name not in fields:
+            field = f"{section}.{name}"
+            problems.note(unknown_field(field, str(name), fields), field)
     for name, (kind, low, high, _) in fields.items():
         if name not in given:
-            if name in optional:
-                continue
-            faults.append(f"field '{section}.{name}' is missing")
+            if name not in optional:
+                problems.note(f"field '{section}.{name}' is missing")
             continue
-        value = given[name]
-        field = f"field '{section}.{name}.value'"
+        value = given[name].get("value") if isinstance(given[name], dict) else None
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            continue
+        field = f"{section}.{name}.value"
         if not low <= value <= high:
-            faults.append(
-                f"{field}: should be greater than or equal to {low:g} and at most {high:g}, not {value!r}"
-            )
-        elif kind is int and not value.is_integer():
-            faults.append(f"{field}: should be a whole number, not {value!r}")
-    return faults
+            allowed = f"should be greater than or equal to {low:g} and at most {high:g}"
+            problems.note(f"field '{field}': {allowed}, not {float(value)!r}", field)
+        elif kind is int and not float(value).is_integer():
+            problems.note(f"field '{field}': should be a whole number, not {value!r}", field)
 
 
 def unknown_field(field: str, name: str, known: Iterable[str]) -> str:
     """That a file has a field there is none of, with the nearest there is."""
     near = difflib.get_close_matches(name, list(known), n=1)
     return f"unknown field {field!r}" + (f"; did you mean {near[0]!r}?" if near else "")
-
-
-def first_of(faults: list[str]) -> str:
-    """The first few faults on one line, and how many more there are."""
-    more = len(faults) - 3
-    return "; ".join(faults[:3]) + (f"; and {more} more" if more > 0 else "")

@@ -6,12 +6,13 @@ which spares every start the import of pydantic.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from simtti.errors import InputError
-from simtti.hw_configs.schema import first_of, unknown_field
+from simtti.errors import Problems
+from simtti.hw_configs.schema import unknown_field
 
 _STRICT = ConfigDict(extra="forbid", frozen=True)
 
@@ -86,37 +87,27 @@ class _Host(BaseModel):
     source: str = Field(min_length=3)
 
 
-def check_device(content: dict[str, Any], origin: str) -> None:
-    """Hold a device's merged YAML to its fields and their types; `schema` knows their bounds.
-
-    Raises:
-        InputError: names the file, the field and the value given, one line for the first few faults.
-    """
-    _check(_Device, content, origin)
+def check_device(content: dict[str, Any], problems: Problems) -> None:
+    """Hold a device's merged YAML to its fields and their types; `schema` knows their bounds. What is wrong is noted: the field, the
+    value given, near field names for a typo."""
+    _check(_Device, content, [*_Device.model_fields, *_Parameter.model_fields, "base"], problems)
 
 
-def check_host(content: Any, origin: str) -> None:
+def check_host(content: Any, problems: Problems) -> None:
     """The same of a host."""
-    _check(_Host, content, origin)
+    _check(_Host, content, _Host.model_fields, problems)
 
 
-def _check(model: type[BaseModel], content: Any, origin: str) -> None:
+def _check(model: type[BaseModel], content: Any, known: Iterable[str], problems: Problems) -> None:
     try:
         model.model_validate(content)
     except ValidationError as error:
-        raise InputError(f"{origin}: {_explain(error)}") from None
-
-
-def _explain(error: ValidationError) -> str:
-    """The faults of a validation on one line: field, what is wrong, the value given, near field names for a typo."""
-    known = [*_Device.model_fields, *_Parameter.model_fields, "base"]
-    faults = []
-    for fault in error.errors():
-        field = ".".join(str(part) for part in fault["loc"])
-        if fault["type"] == "extra_forbidden":
-            faults.append(unknown_field(field, str(fault["loc"][-1]), known))
-        elif fault["type"] == "missing":
-            faults.append(f"field {field!r} is missing")
-        else:
-            faults.append(f"field {field!r}: {fault['msg'].lower()}, not {fault['input']!r}")
-    return first_of(faults)
+        for fault in error.errors():
+            field = ".".join(str(part) for part in fault["loc"])
+            if fault["type"] == "extra_forbidden":
+                text = unknown_field(field, str(fault["loc"][-1]), known)
+            elif fault["type"] == "missing":
+                text = f"field {field!r} is missing"
+            else:
+                text = f"field {field!r}: {fault['msg'].lower()}, not {fault['input']!r}"
+            problems.note(text, field)

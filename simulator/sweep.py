@@ -10,18 +10,18 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from simtti.errors import InputError, internal, raise_bugs, unknown
+from simtti.errors import InputError, Problems, internal, raise_bugs, unknown
 from simtti.files import check_table, read_table, write_table
 from simtti.hw_configs.devices import fingerprint, load
 from simtti.hw_configs.hosts import load_host
 from simtti.jobs import Pool
 from simtti.journal import Journal, code_hash, journal_of, resumed, said_of_foreign
 from simtti.simulator.uncertainty.draws import COLUMNS
-from simtti.workloads.named import content_of, is_file
+from simtti.workloads.named import check_named, content_of, is_file
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -74,14 +74,7 @@ def sweep(
     import pandas as pd
 
     table = points if isinstance(points, pd.DataFrame) else read_table(points)
-    for column in table.columns:
-        if column not in OPTIONS:
-            raise unknown("column", str(column), OPTIONS)
-    for column in ("workload", "hw"):
-        if column not in table.columns:
-            raise InputError(
-                f"{points if not isinstance(points, pd.DataFrame) else 'points'}: column {column!r} is missing"
-            )
+    _check_columns(table.columns, "points" if isinstance(points, pd.DataFrame) else str(points))
     check_table(out)
     rows = [options_of({str(name): cell for name, cell in row.items()}) for row in table.to_dict("records")]
     journal = journal_of(out, code_hash())
@@ -192,24 +185,47 @@ def _is_whole(value: Any) -> bool:
         return False
 
 
-def _check_cells(options: dict[str, Any]) -> None:
-    """Names are text and numbers whole; what they may be, `run` knows.
+def _check_columns(names: Iterable[object], origin: str) -> None:
+    """Columns are options, and those that a run needs are there.
 
     Raises:
-        InputError: one that is not; the message names the column and the value.
+        InputError: all that are not.
     """
+    problems, given = Problems(), [str(name) for name in names]
+    for name in given:
+        if name not in OPTIONS:
+            problems.note(str(unknown("column", name, OPTIONS)))
+    for name in ("workload", "hw"):
+        if name not in given:
+            problems.note(f"column {name!r} is missing")
+    problems.raise_any(origin)
+
+
+def _check_cells(options: dict[str, Any]) -> None:
+    """Names are text and numbers whole, devices and hosts exist; what else they may be, `run` knows.
+
+    Raises:
+        InputError: all that are not; the message names the column and the value.
+    """
+    problems = Problems()
     for name in ("workload", "hw"):
         if name not in options:
-            raise InputError(f"{name} is empty")
+            problems.note(f"{name} is empty")
     for name, value in options.items():
         if name in _WHOLE and not isinstance(value, int):
-            raise InputError(f"column {name!r} is {value!r}; it must be a whole number")
+            problems.note(f"column {name!r} is {value!r}; it must be a whole number")
         if name in _FLAGS and not isinstance(value, bool):
-            raise InputError(f"column {name!r} is {value!r}; it must be true or false")
+            problems.note(f"column {name!r} is {value!r}; it must be true or false")
         if name in _NUMBERS and not isinstance(value, (int, float)):
-            raise InputError(f"column {name!r} is {value!r}; it must be a number")
+            problems.note(f"column {name!r} is {value!r}; it must be a number")
         if name not in (*_WHOLE, *_NUMBERS, *_FLAGS) and not isinstance(value, str):
-            raise InputError(f"column {name!r} is {value!r}; it must be text")
+            problems.note(f"column {name!r} is {value!r}; it must be text")
+    checks: dict[str, Callable[[str], object]] = {"workload": check_named, "hw": load, "host": load_host}
+    for name, read in checks.items():
+        if isinstance(value := options.get(name), str):
+            with problems.noted():
+                read(value)
+    problems.raise_any()
 
 
 def _run_row(options: dict[str, Any], interval: bool = True) -> dict[str, Any]:

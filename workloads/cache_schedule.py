@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from simtti.errors import InputError, unknown
+from simtti.errors import InputError, Problems, unknown
 from simtti.files import read_yaml
 
 
@@ -143,81 +143,102 @@ def cache_of(given: str) -> Cache:
     """What `--cache` says.
 
     Raises:
-        InputError: an unknown method or setting, or a value that cannot be.
+        InputError: an unknown method, unknown settings, values that cannot be: all of them.
     """
     if given.endswith((".yaml", ".yml")):
-        return _of_fields(given, _read(given))
+        return _of_fields(given, _read(given), Problems(), given)
     name, *rest = given.split(":")
     if name not in _BY_SHARE:
         raise unknown("cache", name, _BY_SHARE)
     fields: dict[str, Any] = {"cache": name}
+    problems, place = Problems(), f"cache {given!r}"
     for part in rest:
         key, equals, value = part.rpartition("=")
-        fields[key if equals else "share"] = _number(f"cache {given!r}", key or "share", value)
+        key = key if equals else "share"
+        fields[key] = 0
+        with problems.noted(key):
+            fields[key] = _number(key, value)
     if "share" not in fields:
-        raise InputError(
-            f"cache {given!r} does not say how many steps hit, which depends on the picture (a threshold is not enough without "
-            f"weights); give the share, as {name}:0.5, or a YAML file with a list of steps"
+        problems.note(
+            "does not say how many steps hit, which depends on the picture (a threshold is not enough without "
+            f"weights); give the share, as {name}:0.5, or a YAML file with a list of steps",
+            "ways",
         )
-    return _of_fields(given, fields, f"cache {given!r}")
+    return _of_fields(given, fields, problems, place)
 
 
-def _of_fields(given: str, fields: Mapping[str, Any], place: str = "") -> Cache:
-    place = place or given
+def _of_fields(given: str, fields: Mapping[str, Any], problems: Problems, place: str) -> Cache:
     for field in fields:
         if field not in _FIELDS:
-            raise InputError(f"{place}: {unknown('field', str(field), _FIELDS)}")
+            problems.note(str(unknown("field", str(field), _FIELDS)))
     name = str(fields.get("cache", "none"))
     if name not in METHODS:
-        raise InputError(f"{place}: {unknown('cache', name, METHODS)}")
-    changed: dict[str, Any] = {
-        key: _whole(place, key, fields[key], 1 if key == "warmup" else 0)
-        for key in ("fn", "bn", "warmup")
-        if key in fields
-    }
-    for key in ("fn", "bn", "joined"):
-        if key in fields and name != "dbcache":
-            raise InputError(f"{place}: {key} is dbcache's; {name} has no blocks to choose, leave it out")
-    method = replace(METHODS[name], **changed)
-    if "joined" in fields:
-        if fields["joined"] not in (0, 1):
-            raise InputError(
-                f"{place}: joined is {fields['joined']!r}; it must be 1 (all lists are one row) or 0"
-            )
-        method = replace(method, each_list=not fields["joined"])
-    if method.name == "dbcache" and method.fn < 1:
-        raise InputError(
-            f"{place}: fn is {method.fn}; dbcache compares what the first blocks add, so at least 1 runs"
-        )
+        problems.note(str(unknown("cache", name, METHODS)))
+        problems.raise_any(place)
+    method = _method(METHODS[name], fields, problems)
     ways = [key for key in ("share", "steps", "ratios") if key in fields]
     if (
         len(ways) != 1
         or (method.name == "none" and ways != ["steps"])
         or ("ratios" in ways and name != "magcache")
     ):
-        raise InputError(
-            f"{place}: give one of share (of the steps that hit), steps (a list of what each does)"
-            + (" or ratios (MagCache's magnitudes)" if name == "magcache" else "")
+        problems.note(
+            "give one of share (of the steps that hit), steps (a list of what each does)"
+            + (" or ratios (MagCache's magnitudes)" if name == "magcache" else ""),
+            "ways",
         )
+    share = None
     if "share" in fields:
-        share = _number(place, "share", fields["share"])
-        if not 0 <= share <= 1:
-            raise InputError(f"{place}: share is {share:g}; it is of the steps, 0 to 1")
-        return Cache(given, method, share)
-    if "steps" in fields:
-        return Cache(given, method, listed=_listed(place, fields["steps"]))
-    rule = {key: _number(place, key, fields.get(key, value)) for key, value in _MAG_DEFAULTS.items()}
+        with problems.noted("share"):
+            share = _number("share", fields["share"])
+            if not 0 <= share <= 1:
+                raise InputError(f"share is {share:g}; it is of the steps, 0 to 1")
+    listed = _listed(fields["steps"], problems) if "steps" in fields else None
+    ratios = _ratios(fields["ratios"], problems) if "ratios" in fields else ()
+    rule = _rule(fields, problems)
+    problems.raise_any(place)
+    return Cache(given, method, share, listed, ratios, rule)
+
+
+def _method(usual: Method, fields: Mapping[str, Any], problems: Problems) -> Method:
+    """A method with the settings that are given."""
+    changed: dict[str, Any] = {}
+    for key, least in (("fn", 0), ("bn", 0), ("warmup", 1)):
+        if key in fields:
+            with problems.noted(key):
+                changed[key] = _whole(key, fields[key], least)
+    for key in ("fn", "bn", "joined"):
+        if key in fields and usual.name != "dbcache":
+            problems.note(f"{key} is dbcache's; {usual.name} has no blocks to choose, leave it out", key)
+    if "joined" in fields:
+        if fields["joined"] not in (0, 1):
+            problems.note(
+                f"joined is {fields['joined']!r}; it must be 1 (all lists are one row) or 0", "joined"
+            )
+        changed["each_list"] = not fields["joined"]
+    if usual.name == "dbcache" and changed.get("fn", usual.fn) < 1:
+        problems.note("fn is 0; dbcache compares what the first blocks add, so at least 1 runs", "fn")
+    return replace(usual, **changed)
+
+
+def _rule(fields: Mapping[str, Any], problems: Problems) -> tuple[float, int, float]:
+    """MagCache's."""
+    found = dict(_MAG_DEFAULTS)
     for key, most in (("threshold", None), ("max_skip", None), ("retention", 1.0)):
-        if rule[key] < 0 or (most is not None and rule[key] > most):
-            allowed = f"from 0 to {most:g}" if most is not None else "at least 0"
-            raise InputError(f"{place}: {key} is {rule[key]:g}; it must be {allowed}")
-    ratios = tuple(_number(place, "ratios", each) for each in _list(place, "ratios", fields["ratios"]))
-    if min(ratios) <= 0:
-        raise InputError(f"{place}: ratios holds {min(ratios):g}; a ratio of magnitudes is above 0")
-    return Cache(
-        given, method, ratios=ratios,
-        rule=(rule["threshold"], int(rule["max_skip"]), rule["retention"]),
-    )  # fmt: skip
+        if key in fields:
+            with problems.noted(key):
+                found[key] = _between(key, fields[key], most)
+    return found["threshold"], int(found["max_skip"]), found["retention"]
+
+
+def _ratios(value: Any, problems: Problems) -> tuple[float, ...]:
+    found = []
+    with problems.noted("ratios"):
+        for each in _list("ratios", value):
+            found.append(_number("ratios", each))
+            if found[-1] <= 0:
+                raise InputError(f"ratios holds {found[-1]:g}; a ratio of magnitudes is above 0")
+    return tuple(found)
 
 
 def mag_hits(
@@ -255,25 +276,32 @@ def _read(path: str) -> dict[str, Any]:
     return found
 
 
-def _listed(place: str, steps: Any) -> tuple[Kind, ...]:
+def _listed(steps: Any, problems: Problems) -> tuple[Kind, ...]:
+    """What every step does; what is wrong with one is noted, and the others are read."""
     found: list[Kind] = []
-    for number, entry in enumerate(_list(place, "steps", steps)):
-        where = f"{place}: steps[{number}]"
-        fields = {"do": entry} if isinstance(entry, str) else entry
-        if not isinstance(fields, dict) or not fields.keys() <= {"do", "run", "times"}:
-            raise InputError(
-                f"{where} is {entry!r}; it must be full, hit, or a mapping of do or run, and times"
-            )
-        if ("do" in fields) == ("run" in fields) or fields.get("do", "full") not in ("full", "hit"):
-            raise InputError(
-                f"{where} is {entry!r}; it must `do: full` or `do: hit`, or name the blocks that `run`"
-            )
-        run = _blocks(where, fields["run"]) if "run" in fields else None
-        kind = Kind(False, fields.get("do") == "hit", run)
-        found += [kind] * _whole(where, "times", fields.get("times", 1), 1)
+    entries: list[Any] = []
+    with problems.noted("steps"):
+        entries = _list("steps", steps)
+    for number, entry in enumerate(entries):
+        with problems.noted():
+            found += _entry(f"steps[{number}]", entry)
         if len(found) > _MOST:
-            raise InputError(f"{where}: more than {_MOST:,} steps are listed up to here")
+            problems.note(f"steps[{number}]: more than {_MOST:,} steps are listed up to here")
+            break
     return tuple(found)
+
+
+def _entry(where: str, entry: Any) -> list[Kind]:
+    fields = {"do": entry} if isinstance(entry, str) else entry
+    if not isinstance(fields, dict) or not fields.keys() <= {"do", "run", "times"}:
+        raise InputError(f"{where} is {entry!r}; it must be full, hit, or a mapping of do or run, and times")
+    if ("do" in fields) == ("run" in fields) or fields.get("do", "full") not in ("full", "hit"):
+        raise InputError(
+            f"{where} is {entry!r}; it must `do: full` or `do: hit`, or name the blocks that `run`"
+        )
+    run = _blocks(where, fields["run"]) if "run" in fields else None
+    kind = Kind(False, fields.get("do") == "hit", run)
+    return [kind] * _whole(f"{where}: times", fields.get("times", 1), 1)
 
 
 def _blocks(where: str, text: Any) -> tuple[int, ...]:
@@ -293,27 +321,34 @@ def _is_number(text: str) -> bool:
     return text.isdecimal() and len(text) <= len(str(_MOST)) and int(text) <= _MOST
 
 
-def _list(place: str, field: str, value: Any) -> list[Any]:
+def _list(field: str, value: Any) -> list[Any]:
     if not isinstance(value, list) or not value:
-        raise InputError(f"{place}: {field} is {value!r}; it must be a list")
+        raise InputError(f"{field} is {value!r}; it must be a list")
     return value
 
 
-def _whole(place: str, field: str, value: Any, least: int) -> int:
+def _whole(field: str, value: Any, least: int) -> int:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= _MOST:
-        raise InputError(
-            f"{place}: {field} is {value!r}; it must be a whole number from {least} to {_MOST:,}"
-        )
+        raise InputError(f"{field} is {value!r}; it must be a whole number from {least} to {_MOST:,}")
     return value
 
 
-def _number(place: str, field: str, value: Any) -> float:
+def _number(field: str, value: Any) -> float:
     try:
         number = float(value)
     except (TypeError, ValueError, OverflowError):
         number = float("nan")
     if isinstance(value, bool) or number != number or number in (float("inf"), float("-inf")):
-        raise InputError(f"{place}: {field} is {value!r}; it must be a number")
+        raise InputError(f"{field} is {value!r}; it must be a number")
+    return number
+
+
+def _between(field: str, value: Any, most: float | None) -> float:
+    """A number from 0 to `most`, of any size if None."""
+    number = _number(field, value)
+    if number < 0 or (most is not None and number > most):
+        allowed = f"from 0 to {most:g}" if most is not None else "at least 0"
+        raise InputError(f"{field} is {number:g}; it must be {allowed}")
     return number

@@ -30,7 +30,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from simtti.errors import InputError
+from simtti.errors import InputError, Problems
 from simtti.files import replacing
 from simtti.workloads.trace import HostTime, TensorUse, TimedKernel, Timing, Trace, row_major
 from simtti.workloads.trace_rows import (
@@ -267,13 +267,15 @@ def _read_metadata(path: Path, schema: pa.Schema) -> dict[str, Any]:
         missing.insert(0, f"schema metadata {METADATA_KEY.decode()}")
     if missing:
         raise InputError(f"{path} is a Parquet file but not a simtti trace; it lacks {', '.join(missing)}")
+    problems = Problems()
     for name, kind in _METADATA.items():
         if not isinstance(metadata.get(name), kind):
-            raise InputError(f"{path}: metadata field {name} is missing or not a JSON {kind.__name__}")
+            problems.note(f"metadata field {name} is missing or not a JSON {kind.__name__}")
     for expected in columns:
         found = schema.field(expected.name).type
         if found != expected.type:
-            raise InputError(f"{path}: column {expected.name} has type {found}, expected {expected.type}")
+            problems.note(f"column {expected.name} has type {found}, expected {expected.type}")
+    problems.raise_any(str(path))
     return metadata
 
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from simtti.dtypes import predicted
-from simtti.errors import InputError
+from simtti.errors import InputError, Problems
 from simtti.hw_configs.hardware import Hardware
 from simtti.simulator.kernel import Access, Kernel
 from simtti.simulator.policy import Policy
@@ -134,6 +134,19 @@ class Cells:
                 raise InputError(f"column {name!r} is {value!r}; it must be true or false")
             return value.lower() in ("true", "1")
         return bool(value)
+
+    def problems(self) -> Problems:
+        """Every cell that is missing or cannot be, each read as its column says."""
+        found, read = Problems(), {str: self.text, bool: self.flag}
+        with found.noted():
+            _ = self.dtype
+        for column in self.columns.values():
+            with found.noted():
+                if column.kind is int and column.default is NEEDED:
+                    self.whole(column.name)
+                else:
+                    read.get(column.kind, self.optional)(column.name)
+        return found
 
     @property
     def dtype(self) -> str:

@@ -91,11 +91,15 @@ def kernels_of(row: Mapping[str, Any], hardware: Hardware) -> list[Kernel]:
     """The kernels of a table's row.
 
     Raises:
-        InputError: unknown op, a missing or unusable cell; the message names the column and the value.
+        InputError: unknown op, missing or unusable cells; the message names each column and its value.
     """
     family = _family_of(row)
     cells = family.cells(row)
-    work = family.work(cells)
+    try:
+        work = family.work(cells)
+    except InputError:
+        cells.problems().raise_any()
+        raise
     if work.elements > MOST_ELEMENTS or work.flops > MOST_FLOPS:
         raise InputError(
             f"{family.op} of {work.elements:.3g} elements and {work.flops:.3g} FLOPs: more than any device holds or computes"

@@ -35,7 +35,7 @@ def test_a_file_states_a_base_its_speed_and_what_differs(tmp_path):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("view_s: 1.0e-6\nsource: what if\n", "module_s is missing"),
+        ("view_s: 1.0e-6\nsource: what if\n", "module_s, diffusers_module_s, operator_s, linear_s"),
         ("base: slow-vm\nview_s: -1\nsource: what if\n", "view_s"),
         ("base: slow-mv\nsource: what if\n", "did you mean 'slow-vm'"),
         ("base: slow-vm\nmodul_s: 1.0e-6\nsource: what if\n", "modul_s"),

@@ -5,19 +5,23 @@ import sys
 import pytest
 import yaml
 
-from simtti.errors import InputError
+from simtti.errors import InputError, Problems
 from simtti.hw_configs import devices, engines, hosts, stated
 
 
 def test_every_device_that_ships_states_what_a_device_may():
     for name in devices.names():
-        stated.check_device(devices.read(name), name)
+        problems = Problems()
+        stated.check_device(devices.read(name), problems)
+        problems.raise_any(name)
 
 
 def test_every_host_that_ships_states_what_a_host_may():
     content = yaml.safe_load((devices.DIRECTORY / "hosts.yaml").read_text())
     for name, host in content.items():
-        stated.check_host(host, name)
+        problems = Problems()
+        stated.check_host(host, problems)
+        problems.raise_any(name)
     assert set(content) == set(hosts.hosts())
 
 

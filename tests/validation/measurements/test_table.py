@@ -70,7 +70,7 @@ def test_several_files_are_one_table(tmp_path):
         ({"dtype": "bfloat16"}, r"row 2: column 'dtype' is 'bfloat16'; it must be one of bf16, fp16, fp32"),
         ({"what_is_timed": "cpu"}, r"row 2: column 'what_is_timed' is 'cpu'; it must be one of back-to-back"),
         ({"head_dim": 64}, r"row 2: column 'head_dim' is 64.0; gemm has no such column"),
-        ({"tiem_us": 1.0}, r"unknown column in .*table.csv: 'tiem_us'; did you mean 'time_us'"),
+        ({"tiem_us": 1.0}, r"table.csv: unknown column 'tiem_us'; did you mean 'time_us'"),
     ],
 )
 def test_a_row_that_is_no_measurement_is_named(tmp_path, change, message):
