@@ -161,8 +161,8 @@ def main() -> None:
     """How fast a GPU, or a chip that does not exist yet, runs text-to-image and text-to-video inference.
 
     \b
-    simtti run stable-diffusion --hw h100-sxm             one inference, with its breakdown
-    simtti run sdxl --hw a100-sxm --timeline sdxl.json    open the file in ui.perfetto.dev
+    simtti run stable-diffusion --hw h100-sxm             where its time goes
+    simtti run sdxl --hw a100-sxm --timeline sdxl.json    for ui.perfetto.dev
     simtti sweep points.csv --out results.csv             many runs
     simtti predict kernels.csv --hw h200-sxm --out t.csv  single operators
     """

@@ -53,9 +53,11 @@ def test_a_pipe_loses_no_column_and_cuts_no_name():
 
 def test_help_cuts_no_sentence():
     for words in ((), ("validate", "--help"), ("import", "--help")):
-        commands = printed(*words).partition("\nCommands:\n")[2]
+        commands = call(*words)[1].partition("\nCommands:\n")[2]
         assert commands
         assert "..." not in commands
+        assert max(map(len, commands.splitlines())) <= 80
+    printed()
 
 
 def test_every_list_fits_eighty_columns(tmp_path, monkeypatch):
