@@ -154,27 +154,32 @@ def _umask() -> int:
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Write a file of UTF-8 whole or not at all.
+    """Write a file of UTF-8 whole or not at all; compressed where its name ends in .gz.
 
     Raises:
         InputError: the disk is full, the folder missing, permission denied.
     """
+    content = text.encode("utf-8", errors="backslashreplace")
+    if Path(path).suffix == ".gz":
+        import gzip  # no part of every start
+
+        content = gzip.compress(content, mtime=0)
     with replacing(path) as partial:
-        partial.write_text(text, encoding="utf-8", errors="backslashreplace")
+        partial.write_bytes(content)
 
 
 def json_text(found: Any) -> str:
     """`found` as JSON for people and programs: two spaces a level, null for each number that JSON has no word for."""
-    return json.dumps(_finite(found), indent=2, allow_nan=False) + "\n"
+    return json.dumps(finite(found), indent=2, allow_nan=False) + "\n"
 
 
-def _finite(found: Any) -> Any:
+def finite(found: Any) -> Any:
     """`found` with null for each number that JSON has no word for: NaN and infinity."""
     if isinstance(found, float):
         return found if math.isfinite(found) else None
     if isinstance(found, dict):
-        return {key: _finite(value) for key, value in found.items()}
-    return [_finite(value) for value in found] if isinstance(found, list | tuple) else found
+        return {key: finite(value) for key, value in found.items()}
+    return [finite(value) for value in found] if isinstance(found, list | tuple) else found
 
 
 def write_table(table: pd.DataFrame, path: str | os.PathLike[str]) -> None:

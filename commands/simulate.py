@@ -152,7 +152,7 @@ from simtti.words import plain
 )
 @interval_option
 @json_option("the result")
-@click.option("--timeline", help="Write a timeline that ui.perfetto.dev and chrome://tracing open.")
+@click.option("--timeline", help="Write a timeline that ui.perfetto.dev opens (.json, .json.gz).")
 @click.option(
     "--report",
     help="Write a page of the run (HTML): where time goes and why, and what more of each resource would buy.",

@@ -407,7 +407,7 @@ class Result:
         write_text(path, json_text(self.to_dict(interval)))
 
     def timeline(self, path: str | os.PathLike[str]) -> None:
-        """Write what ran when as a Chrome trace, which ui.perfetto.dev opens.
+        """Write what ran when as a Chrome trace, which ui.perfetto.dev opens; compressed where the name ends in .gz.
 
         Raises:
             InputError: the file cannot be written.

@@ -27,7 +27,7 @@ from simtti.simulator.engine.preparation import Progress, no_progress
 from simtti.simulator.engine.simulation import simulate
 from simtti.simulator.policy import COMPILED, Policy
 from simtti.simulator.result import Result
-from simtti.simulator.share import SeveralGPUs
+from simtti.simulator.share import ON_ONE_GPU, SeveralGPUs
 from simtti.workloads.parallel import pipeline
 from simtti.workloads.parallel.degrees import Degrees
 from simtti.workloads.parallel.guidance import HALVES
@@ -35,7 +35,6 @@ from simtti.workloads.parallel.operands import SEND_RECEIVE
 from simtti.workloads.parallel.shard import shard
 from simtti.workloads.trace import Operator, Phase, Step, Trace
 
-ON_ONE_GPU = ("decoder", "audio_decoder")
 # Steps that a UNet's patches wait for each other in: distrifuser's warmup_steps, 4, come after the first.
 WARMUP_OF_PATCHES = 5
 

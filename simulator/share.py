@@ -7,6 +7,8 @@ from typing import Any
 
 from simtti.workloads.parallel.degrees import Degrees
 
+ON_ONE_GPU = ("decoder", "audio_decoder")  # phases that the others wait for, unless they share them
+
 
 @dataclass(frozen=True, slots=True)
 class SeveralGPUs:

@@ -1,144 +1,290 @@
 """The timeline of a Result in the Chrome trace event format, which ui.perfetto.dev opens.
 
-Tracks: phases, the host's operators, each stream's kernels; counters: tensor cores and HBM in use. Times are in
-microseconds, as the format asks. A step that repeats is drawn as often as it was simulated; the rest is one slice.
+Of the host: the phases with their steps, and the operators it issues, within their modules, with an arrow to each kernel. Of the GPU: a
+track a stream, the modules that its kernels belong to, counters of power, clock, memory, HBM, link and tensor cores. Of the other GPUs
+that share the inference, which do the same: their phases and communication.
+
+A step that repeats is drawn as often as it was simulated. The others are one slice that says how many they are, over which counters
+have their mean.
 """
 
 from __future__ import annotations
 
-import json
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from simtti.simulator.engine.peak_memory import allocated_by_row
 from simtti.simulator.engine.program import MAIN
+from simtti.simulator.power_of_run import power_over_time
+from simtti.simulator.share import ON_ONE_GPU, SeveralGPUs
+from simtti.workloads.chrome_events import Events, Span, Track, nanoseconds, nested
 
 if TYPE_CHECKING:
+    from simtti.simulator.engine.outcome import KernelInterval, Repetition
     from simtti.simulator.result import Result  # circle: a type only
 
-_DEVICE, _HOST = 0, 1
-_PHASES, _STREAM, _THREAD = 1, 7, 2
+# As Kineto has them: GPUs by number, a process by its own, the first stream is 7.
+_HOST, _GPU = 1 << 16, 0
+_PHASES, _OPERATORS = Track(_HOST, 1), Track(_HOST, 2)
+_MODULES = Track(_GPU, 3)
+_STREAM = 7
+_THREADS = 1000  # of a GPU: the numbers of the next one's begin behind them
+_IDLE_GAPS = 1.5  # longer than so many launch gaps, nothing runs
+_INNERMOST = 1 << 10
+_COMMUNICATION = "Communication"
+
+
+class _Drawn(NamedTuple):
+    """A step as it is drawn: name and number in its phase, the repetition it was simulated as (None for those passed over)."""
+
+    phase: str
+    name: str
+    start_ns: int
+    end_ns: int
+    repetition: Repetition | None
 
 
 def chrome_trace(result: Result) -> str:
     """The timeline as JSON text."""
-    events = [*_names(result), *_phases(result), *_host(result), *_device(result), *_passed_over(result)]
-    named = [event for event in events if event["ph"] == "M"]
-    timed = sorted(
-        (event for event in events if event["ph"] != "M"),
-        key=lambda event: (event["ts"], -event.get("dur", 0)),
+    events, steps = Events(), list(_steps(result))
+    events.process(_HOST, "Host", -1)
+    events.thread(_PHASES, "phases and steps")
+    events.thread(_OPERATORS, "operators")
+    _draw_phases(events, _PHASES, result, steps)
+    many = result.several_gpus
+    events.process(_GPU, f"GPU 0 of {many.gpus}" if many else "GPU 0")
+    events.thread(_MODULES, "modules")
+    for stream, what in sorted(_streams(result).items()):
+        events.thread(Track(_GPU, _STREAM + stream), f"stream {_STREAM + stream}{what}")
+    for step in steps:
+        if step.repetition is not None:
+            _draw_host(events, result, step.repetition)
+            _draw_device(events, result, step.repetition)
+    _count_use(events, result, steps)
+    _count_power(events, result)
+    _count_memory(events, result)
+    if many:
+        for gpu in range(1, many.gpus):
+            _draw_other(events, gpu, many, result, steps)
+    return events.text(
+        deviceProperties=[
+            {"id": gpu, "name": result.hardware.name, "numSms": result.hardware.sm_count}
+            for gpu in range(many.gpus if many else 1)
+        ],
+        traceName=f"simtti run {result.trace.workload} --hw {result.hardware.name}",
     )
-    content = {
-        "schemaVersion": 1,
-        "displayTimeUnit": "ms",
-        "deviceProperties": [{"id": 0, "name": result.hardware.name, "numSms": result.hardware.sm_count}],
-        "traceName": f"simtti run {result.trace.workload} --hw {result.hardware.name}",
-        "traceEvents": [*named, *timed],
+
+
+def _steps(result: Result) -> Iterator[_Drawn]:
+    """Every step in order, one after another: those passed over together, behind the one that they are like."""
+    skipped, at_ns = iter(sorted(result.outcome.skipped)), 0
+    ends_ns = {name: nanoseconds(end_s) for name, end_s in result.outcome.phase_ends_s}
+    before = {
+        (phase.name, number): sum(step.count for step in phase.steps[:number])
+        for phase in result.trace.phases
+        for number in range(len(phase.steps))
     }
-    return json.dumps(content, separators=(",", ":"))
-
-
-def _names(result: Result) -> list[dict[str, Any]]:
-    def name(kind: str, pid: int, tid: int, text: str) -> dict[str, Any]:
-        return {"ph": "M", "name": kind, "pid": pid, "tid": tid, "ts": 0, "args": {"name": text}}
-
-    return [
-        name("process_name", _HOST, 0, "Host"),
-        name("thread_name", _HOST, _PHASES, "phases"),
-        name("thread_name", _HOST, _THREAD, "operators"),
-        name("process_name", _DEVICE, 0, "GPU 0"),
-        *(
-            name("thread_name", _DEVICE, stream, f"stream {stream}")
-            for stream in sorted({_STREAM + interval.stream for interval in result.kernels} or {_STREAM})
-        ),
-    ]
-
-
-def _slice(
-    name: str, kind: str, place: tuple[int, int], start_s: float, end_s: float, **args: Any
-) -> dict[str, Any]:
-    return {
-        "ph": "X",
-        "name": name,
-        "cat": kind,
-        "pid": place[0],
-        "tid": place[1],
-        "ts": round(start_s * 1e6, 4),
-        "dur": round((end_s - start_s) * 1e6, 4),
-        "args": args,
-    }
-
-
-def _phases(result: Result) -> list[dict[str, Any]]:
-    events, start = [], 0.0
-    for phase in result.phases:
-        end = start + phase.latency_s
-        events.append(_slice(phase.name, "phase", (_HOST, _PHASES), start, end, steps=phase.steps))
-        start = end
-    return events
-
-
-def _host(result: Result) -> list[dict[str, Any]]:
-    events = []
-    for interval in result.operators:
-        operator = result.rows[interval.operator][0]
-        place = (_HOST, _THREAD)
-        events.append(
-            _slice(operator.op, "cpu_op", place, interval.start_s, interval.end_s, module=operator.module)
-        )
-    return events
-
-
-def _device(result: Result) -> list[dict[str, Any]]:
-    events: list[dict[str, Any]] = []
-    previous_end = 0.0
-    for interval in result.kernels:
-        operator, kernel = result.rows[interval.operator][0], interval.kernel
-        tensor_share = interval.busy.tensor / interval.duration_s
-        events.append(
-            _slice(
-                kernel.name,
-                "kernel",
-                (_DEVICE, _STREAM + interval.stream),
-                interval.start_s,
-                interval.end_s,
-                stream=_STREAM + interval.stream,
-                device=0,
-                operator=operator.op,
-                module=operator.module,
-                category=operator.category,
-                grid=[kernel.grid, 1, 1],
-                block=[kernel.threads, 1, 1],
-                flops=kernel.flops,
-                hbm_bytes=interval.hbm_bytes,
-                link_bytes=kernel.link_bytes,
-            )
-        )
-        if interval.stream != MAIN:
+    for item in result.repetitions:
+        span = next(skipped, None) if item.times > 1 else None
+        if not item.launches:
             continue
-        if interval.start_s > previous_end:
-            events.append(_counter("HBM GB/s", previous_end, 0.0))
-            events.append(_counter("tensor cores %", previous_end, 0.0))
-        events.append(_counter("HBM GB/s", interval.start_s, interval.hbm_bytes / interval.duration_s / 1e9))
-        events.append(_counter("tensor cores %", interval.start_s, 100 * tensor_share))
-        previous_end = interval.end_s
-    events.append(_counter("HBM GB/s", previous_end, 0.0))
-    events.append(_counter("tensor cores %", previous_end, 0.0))
-    return events
+        operator = result.rows[item.rows[0]][0]
+        number = before[operator.phase, operator.step] + item.number + 1
+        start_ns = max(at_ns, nanoseconds(item.ran.start_s[0]))
+        at_ns = max(start_ns, min(nanoseconds(max(item.ran.end_s)), ends_ns[operator.phase]))
+        yield _Drawn(operator.phase, f"step {number}", start_ns, at_ns, item)
+        if span is not None:
+            start_ns, at_ns = at_ns, max(at_ns, nanoseconds(span[1]))
+            name = f"{span[2]} steps like step {number}: not drawn"
+            yield _Drawn(operator.phase, name, start_ns, at_ns, None)
 
 
-def _counter(name: str, at_s: float, value: float) -> dict[str, Any]:
+def _streams(result: Result) -> dict[int, str]:
+    """The streams on which something runs, and what it is where it is one kind of thing."""
+    kinds: dict[int, set[str]] = {MAIN: set()}
+    for item in result.repetitions:
+        for row, stream in zip(item.rows, item.streams, strict=True):
+            kinds.setdefault(stream, set()).add(result.rows[row][0].category)
     return {
-        "ph": "C",
-        "name": name,
-        "pid": _DEVICE,
-        "tid": 0,
-        "ts": round(at_s * 1e6, 4),
-        "args": {"value": round(value, 3)},
+        stream: f": {next(iter(found)).lower()}" if stream != MAIN and len(found) == 1 else ""
+        for stream, found in kinds.items()
     }
 
 
-def _passed_over(result: Result) -> list[dict[str, Any]]:
-    """The time of repetitions that were not simulated, where the stream shows nothing."""
-    return [
-        _slice(f"{repetitions} repetitions like those before", "repeats", (_HOST, _PHASES), start, end)
-        for start, end, repetitions in result.outcome.skipped
-    ]
+def _draw_phases(
+    events: Events, track: Track, result: Result, steps: list[_Drawn], waits: tuple[str, ...] = ()
+) -> None:
+    """The phases, and their steps where they are more than one. waits: phases of which the GPU has none."""
+    start_ns = 0
+    for phase, (_, end_s) in zip(result.phases, result.outcome.phase_ends_s, strict=True):
+        end_ns = max(start_ns, nanoseconds(end_s))
+        if phase.name in waits:
+            events.slice(track, f"waits for GPU 0: {phase.name}", "phase", start_ns, end_ns)
+        else:
+            events.slice(track, phase.name, "phase", start_ns, end_ns, {"steps": phase.steps})
+            for step in steps:
+                if step.phase == phase.name and phase.steps > 1:
+                    events.slice(track, step.name, "step", step.start_ns, step.end_ns, depth=1)
+        start_ns = end_ns
+
+
+def _draw_host(events: Events, result: Result, item: Repetition) -> None:
+    """The operators that the host issues, the modules around them, and an arrow from each to what it launched. Of a CUDA graph it
+    issues none."""
+    issued_s, spans = item.ran.issued_s, []
+    for (row, begin, end), operator in zip(item.spans, item.operators(), strict=True):
+        start_ns, end_ns = nanoseconds(operator.start_s), nanoseconds(operator.end_s)
+        if end_ns <= start_ns or not any(item.host_s[begin:end]):
+            continue
+        of = result.rows[row][0]
+        spans.append(Span(of.module, start_ns, end_ns))
+        events.slice(_OPERATORS, of.op, "cpu_op", start_ns, end_ns, depth=_INNERMOST)
+        for launch in range(begin, end):
+            called_ns = nanoseconds(issued_s[launch] - item.host_s[launch])
+            called_ns = min(max(called_ns, start_ns), end_ns - 1)
+            stream = Track(_GPU, _STREAM + item.streams[launch])
+            events.arrow(_OPERATORS, called_ns, stream, nanoseconds(item.ran.start_s[launch]))
+    _draw_modules(events, _OPERATORS, spans)
+
+
+def _draw_device(events: Events, result: Result, item: Repetition) -> None:
+    """The kernels on their streams, and the modules of those on the main one."""
+    spans = []
+    for interval in item.kernels():
+        operator, start_ns, end_ns = (
+            result.rows[interval.operator][0],
+            nanoseconds(interval.start_s),
+            nanoseconds(interval.end_s),
+        )
+        stream = Track(_GPU, _STREAM + interval.stream)
+        events.slice(stream, interval.kernel.name, "kernel", start_ns, end_ns, _facts(result, interval))
+        if interval.stream == MAIN:
+            spans.append(Span(operator.module, start_ns, end_ns))
+    _draw_modules(events, _MODULES, spans)
+
+
+def _draw_modules(events: Events, track: Track, spans: list[Span]) -> None:
+    for name, path, start_ns, end_ns, depth in nested(spans):
+        events.slice(track, name, "module", start_ns, end_ns, {"module": path}, depth)
+
+
+def _facts(result: Result, interval: KernelInterval) -> dict[str, Any]:
+    operator, kernel = result.rows[interval.operator][0], interval.kernel
+    facts = {
+        "stream": _STREAM + interval.stream,
+        "device": 0,
+        "operator": operator.op,
+        "module": operator.module,
+        "category": operator.category,
+        "grid": [kernel.grid, 1, 1],
+        "block": [kernel.threads, 1, 1],
+        "flops": kernel.flops,
+        "hbm_bytes": interval.hbm_bytes,
+    }
+    return facts | ({"link_bytes": kernel.link_bytes} if operator.category == _COMMUNICATION else {})
+
+
+def _draw_other(events: Events, gpu: int, many: SeveralGPUs, result: Result, steps: list[_Drawn]) -> None:
+    """A GPU that does what GPU 0 does, at the same time. The stages of a pipeline differ: of those no communication is drawn."""
+    events.process(gpu, f"GPU {gpu} of {many.gpus}: {'another stage' if many.pipefusion > 1 else 'as GPU 0'}")
+    phases = Track(gpu, gpu * _THREADS)
+    events.thread(phases, "phases and steps")
+    _draw_phases(events, phases, result, steps, () if many.parallel_vae else ON_ONE_GPU)
+    if many.pipefusion > 1:
+        return
+    named: set[int] = set()
+    for step in steps:
+        if step.repetition is None or (step.phase in ON_ONE_GPU and not many.parallel_vae):
+            continue
+        for interval in step.repetition.kernels():
+            if result.rows[interval.operator][0].category != _COMMUNICATION:
+                continue
+            track = Track(gpu, gpu * _THREADS + _STREAM + interval.stream)
+            if interval.stream not in named:
+                events.thread(track, f"stream {_STREAM + interval.stream}: communication")
+                named.add(interval.stream)
+            start_ns, end_ns = nanoseconds(interval.start_s), nanoseconds(interval.end_s)
+            events.slice(
+                track,
+                interval.kernel.name,
+                "kernel",
+                start_ns,
+                end_ns,
+                _facts(result, interval) | {"device": gpu},
+            )
+
+
+# ---- counters
+
+
+class _Counter:
+    """Writes a value when it is another than before, in three digits."""
+
+    def __init__(self, events: Events, name: str) -> None:
+        self._events, self._name, self._last = events, name, -1.0
+
+    def __call__(self, at_ns: int, value: float) -> None:
+        value = float(f"{value:.3g}")
+        if value != self._last:
+            self._events.counter(_GPU, self._name, at_ns, value)
+            self._last = value
+
+
+def _count_use(events: Events, result: Result, steps: list[_Drawn]) -> None:
+    """HBM's and the tensor cores' use by the kernels of the main stream, the link's by all; 0 where nothing runs, but for gaps between
+    launches; means where steps are passed over."""
+    hbm, tensor, link = (_Counter(events, name) for name in ("HBM GB/s", "tensor cores %", "link GB/s"))
+    gap_ns = _IDLE_GAPS * result.hardware.launch_s * 1e9
+    end_ns, mean = 0, (0.0, 0.0, 0.0)
+    for step in steps:
+        if step.repetition is None:
+            hbm(step.start_ns, mean[0])
+            tensor(step.start_ns, mean[1])
+            if result.several_gpus:
+                link(step.start_ns, mean[2])
+                link(step.end_ns, 0.0)
+            end_ns = step.end_ns
+            continue
+        moved = busy_s = sent = 0.0
+        for interval in step.repetition.kernels():
+            start_ns, lasts_s = nanoseconds(interval.start_s), interval.duration_s
+            sends = interval.kernel.link_bytes
+            sent += sends
+            if sends and lasts_s:
+                link(start_ns, sends / lasts_s / 1e9)
+                link(nanoseconds(interval.end_s), 0.0)
+            if interval.stream != MAIN or not lasts_s:
+                continue
+            moved += interval.hbm_bytes
+            busy_s += interval.busy.tensor
+            if start_ns - end_ns > gap_ns:
+                hbm(end_ns, 0.0)
+                tensor(end_ns, 0.0)
+            hbm(start_ns, interval.hbm_bytes / lasts_s / 1e9)
+            tensor(start_ns, 100 * interval.busy.tensor / lasts_s)
+            end_ns = nanoseconds(interval.end_s)
+        lasted_s = max(step.end_ns - step.start_ns, 1) / 1e9
+        mean = (moved / lasted_s / 1e9, 100 * busy_s / lasted_s, sent / lasted_s / 1e9)
+    hbm(end_ns, 0.0)
+    tensor(end_ns, 0.0)
+
+
+def _count_power(events: Events, result: Result) -> None:
+    """The board's power and the clock of its kernels, over the windows that the limit is held over."""
+    power, clock = _Counter(events, "power W"), _Counter(events, "SM clock MHz")
+    for window in power_over_time(result):
+        at_ns = nanoseconds(window.start_s)
+        power(at_ns, window.power_w)
+        clock(at_ns, window.clock * result.hardware.clock_hz / 1e6)
+
+
+def _count_memory(events: Events, result: Result) -> None:
+    """What PyTorch has allocated while an operator runs, its workspaces included; nothing where that is not known."""
+    if result.memory is None:
+        return
+    held = allocated_by_row(result.trace, result.rows, result.hardware)
+    counter = _Counter(events, "allocated GiB")
+    counter(0, held[0] / 2**30)
+    for item in result.repetitions:
+        for row, begin, _ in item.spans:
+            counter(nanoseconds(item.ran.start_s[begin]), held[row] / 2**30)

@@ -110,6 +110,15 @@ def memory(trace: Trace, rows: list[tuple[Operator, Lowered]], hardware: Hardwar
     return Memory(allocated, reserved, int(hardware.context_bytes), fixed, growing, phases)
 
 
+def allocated_by_row(trace: Trace, rows: list[tuple[Operator, Lowered]], hardware: Hardware) -> list[int]:
+    """Bytes allocated while each operator of `trace` runs, its workspace included."""
+    workspaces = tuple(lowered.workspace_bytes for _, lowered in rows)
+    cublas_bytes = CUBLAS_WORKSPACE_BYTES[matrix_unit(hardware) in _MODERN_UNITS]
+    held: list[int] = []
+    _run(trace, workspaces, cublas_bytes, hardware.hbm_capacity_bytes - hardware.context_bytes, held)
+    return held
+
+
 # Designs of a search mostly have the same workspaces.
 _MOST_KNOWN = 16
 _MODERN_UNITS = ("wgmma", "tcgen05")
@@ -119,7 +128,14 @@ _known: OrderedDict[tuple[int, int, bool, float], tuple[tuple[Phase, ...], tuple
 )
 
 
-def _run(trace: Trace, workspaces: tuple[int, ...], cublas_bytes: int, room_bytes: float) -> _Found:
+def _run(
+    trace: Trace,
+    workspaces: tuple[int, ...],
+    cublas_bytes: int,
+    room_bytes: float,
+    held: list[int] | None = None,
+) -> _Found:
+    """held: where to put the bytes allocated while each operator runs."""
     ledger = _ledger(trace.phases)
     allocator = CachingAllocator(room_bytes)
     blocks = {tensor: allocator.allocate(nbytes) for tensor, nbytes in ledger.weights.items()}
@@ -139,6 +155,8 @@ def _run(trace: Trace, workspaces: tuple[int, ...], cublas_bytes: int, room_byte
                     ledger.made[index] or ledger.freed[index] or workspaces[index]
                 ):
                     index += 1  # it moves nothing
+                    if held is not None:
+                        held.append(allocator.allocated_bytes)
                     continue
                 for tensor, nbytes in ledger.made[index]:
                     blocks[tensor] = allocator.allocate(nbytes)
@@ -148,6 +166,8 @@ def _run(trace: Trace, workspaces: tuple[int, ...], cublas_bytes: int, room_byte
                     workspace = allocator.allocate(workspaces[index])
                 if allocator.allocated_bytes > most:
                     most, fullest = allocator.allocated_bytes, (workspaces[index], operator)
+                if held is not None:
+                    held.append(allocator.allocated_bytes)
                 fixed = lasting + offloaded
                 growing = allocator.allocated_bytes - fixed
                 if growing / max(room_bytes - fixed, 1.0) > tightest:

@@ -70,7 +70,7 @@ def test_run_writes_a_timeline(tmp_path):
     path = tmp_path / "timeline.json"
     assert simtti("run", "stable-diffusion", "--hw", "h100-sxm", "--timeline", path).returncode == 0
     events = json.loads(path.read_text())["traceEvents"]
-    assert {event["ph"] for event in events} == {"M", "X", "C"}
+    assert {event["ph"] for event in events} == {"M", "X", "C", "s", "f"}
     timed = [event["ts"] for event in events if event["ph"] != "M"]
     assert timed == sorted(timed)
     kernels = sorted((e["ts"], e["ts"] + e["dur"]) for e in events if e.get("cat") == "kernel")

@@ -148,7 +148,10 @@ def assert_is_the_job_on(gpus, run, one, streams=None):
         run.latency_s * 1e6, rel=1e-3
     )
     overlapped = gpus > 4
-    assert len({event["tid"] for event in sent}) == (streams or 1 + overlapped)
+    of_one = {event["tid"] for event in sent if event["pid"] == 0}
+    assert len(of_one) == (streams or 1 + overlapped)
+    drawn = {event["pid"] for event in events if event.get("name") == "process_name"}
+    assert {pid for pid in drawn if pid < gpus} == set(range(gpus))
 
 
 def test_the_terminal_speaks_of_all_gpus(capsys):
