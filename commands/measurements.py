@@ -17,6 +17,7 @@ from simtti.commands.options import (
     names,
     part_options,
     print_json,
+    records,
     step_of,
     table_option,
     workers_option,
@@ -125,8 +126,11 @@ def validate() -> None:
 @click.option("--hw", help="Only what was measured on this device.")
 @click.option("-o", "--out", type=click.Path(), help="A folder for HW.html, HW.md and HW.parquet.")
 @click.option("--table", "table_path", type=click.Path(), help="Write the captures' table: .csv or .parquet.")
+@json_option("the figures")
 @workers_option
-def shipped(hw: str | None, out: str | None, table_path: str | None, workers: int | None) -> None:
+def shipped(
+    hw: str | None, out: str | None, table_path: str | None, json_path: str | None, workers: int | None
+) -> None:
     """Compare the model with everything measured that ships: the captures of whole inferences, operator by operator; every single
     operator of a suite, those that could set parameters apart from the others; hardware counters.
 
@@ -144,7 +148,7 @@ def shipped(hw: str | None, out: str | None, table_path: str | None, workers: in
     from simtti.validation.measurements.shipped import counters_file, kernels_file, measured_devices
     from simtti.validation.report import kernels as content
 
-    check_outputs(table_path)
+    check_outputs(table_path, json_path)
     folder = report_folder(out)
     devices = [device for device in measured_devices() if hw in (None, device)]
     with stages() as advance:
@@ -162,7 +166,13 @@ def shipped(hw: str | None, out: str | None, table_path: str | None, workers: in
         }
     if table_path:
         write_table(captures, table_path)
-    content.print_captures(captures)
+    figures = {
+        "captures": records(captures),
+        "operators": [row for found in judged.values() for row in content.figures_of(found)],
+    }
+    quiet = json_path is not None and print_json(figures, json_path)
+    if not quiet:
+        content.print_captures(captures)
     for device, found in judged.items():
         counters = counters_file(device)
         inputs = [str(kernels_file(device)), *([str(counters)] if counters else [])]
@@ -170,7 +180,8 @@ def shipped(hw: str | None, out: str | None, table_path: str | None, workers: in
         if folder:
             write_table(found.table, folder / f"{device}.parquet")
             write_report(content.report(found, device, provenance(inputs, device), beside), folder / device)
-        content.print_summary(found, beside)
+        if not quiet:
+            content.print_summary(found, beside)
 
 
 @validate.command()
@@ -240,9 +251,16 @@ def trace(
     type=click.IntRange(min=0),
     help="Rows of a family at most, spread over the times; all if not given.",
 )
+@json_option("the figures")
 @workers_option
 def kernels(
-    hw: str, files: tuple[str, ...], counters: str | None, out: str | None, rows: int, workers: int | None
+    hw: str,
+    files: tuple[str, ...],
+    counters: str | None,
+    out: str | None,
+    rows: int,
+    json_path: str | None,
+    workers: int | None,
 ) -> None:
     """Predict every measured kernel of a device and report how far off the model is, where, and why.
 
@@ -255,6 +273,7 @@ def kernels(
     from simtti.validation.measurements.read import read_measurements
     from simtti.validation.report import kernels as content
 
+    check_outputs(json_path)
     folder = report_folder(out)
     measurements = read_measurements(list(files))
     with progress("predict", "kernels") as advance:
@@ -264,7 +283,8 @@ def kernels(
         write_table(found.table, folder / f"{found.hardware.name}.parquet")
         inputs = provenance([*files, *([counters] if counters else [])], hw)
         write_report(content.report(found, hw, inputs, beside), folder / found.hardware.name)
-    content.print_summary(found, beside)
+    if not (json_path and print_json(content.figures_of(found), json_path)):
+        content.print_summary(found, beside)
 
 
 def _counters(path: Path | None, hardware: Hardware) -> pd.DataFrame | None:
@@ -323,12 +343,14 @@ def residuals(files: tuple[str, ...], out: str, rows: int, workers: int | None) 
     type=click.Path(),
     help="A folder that keeps recorded traces for the next time; the cache (simtti cache) if not given.",
 )
+@json_option("the rows with their predictions")
 @workers_option
 def runs(
     files: tuple[str, ...],
     out: str | None,
     leave_one_model_out: bool,
     traces: str | None,
+    json_path: str | None,
     workers: int | None,
 ) -> None:
     """Simulate every measured whole inference in FILEs and report the error by device, model and batch, and of what
@@ -348,6 +370,7 @@ def runs(
     from simtti.validation.report import runs as content
     from simtti.workloads.trace_cache import folder as cache_folder
 
+    check_outputs(json_path)
     folder = report_folder(out)
     measurements = read_measurements(list(files))
     with tempfile.TemporaryDirectory() as scratch:
@@ -364,7 +387,8 @@ def runs(
             )
         if folder:
             write_report(content.report(found, provenance(files), kept), folder / "runs")
-    content.print_summary(found)
+    if not (json_path and print_json(records(found), json_path)):
+        content.print_summary(found)
 
 
 @validate.command()

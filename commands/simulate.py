@@ -294,8 +294,9 @@ def predict(rows: str, hw: str, tf32: bool, interval: bool, out: str, workers: i
 @click.argument("points", metavar="TABLE", type=click.Path())
 @interval_option
 @table_option
+@json_option("the table's rows")
 @workers_option
-def sweep(points: str, interval: bool, out: str, workers: int | None) -> None:
+def sweep(points: str, interval: bool, out: str, json_path: str | None, workers: int | None) -> None:
     """Run every row of TABLE; its columns are options of `simtti run`.
 
     Adds latency_s, energy_j, peak_memory_bytes, host_bound_share, latency_p05_s to latency_p95_s and energy_p05_j to energy_p95_j
@@ -309,8 +310,11 @@ def sweep(points: str, interval: bool, out: str, workers: int | None) -> None:
     """
     from simtti.simulator.sweep import sweep as sweep_table
 
+    check_outputs(json_path)
     with progress("sweep", "runs") as advance:
         table = sweep_table(points, out, interval=interval, workers=workers, progress=advance, say=_say)
+    if json_path:
+        print_json(records(table), json_path)
     failed = table[table["latency_s"].isna()]
     click.echo(f"{out}: {len(table) - len(failed)} of {len(table)} runs", err=True)
     for row, reason in failed["error"].items():
@@ -413,7 +417,8 @@ def compare(
     type=int,
     help="Write this design's device file; may be given again.",
 )
-def explore(spec: str, out: str, numbers: tuple[int, ...], **options: Any) -> None:
+@json_option("the designs")
+def explore(spec: str, out: str, numbers: tuple[int, ...], json_path: str | None, **options: Any) -> None:
     """Search for better hardware: designs as SPEC.yaml describes them, each evaluated in full.
 
     Writes results.parquet (a row a design), pareto.csv, sensitivity.csv, limits.parquet, report.html, and the device files of
@@ -430,12 +435,14 @@ def explore(spec: str, out: str, numbers: tuple[int, ...], **options: Any) -> No
     from simtti.commands.terminal import print_exploration
     from simtti.explore import api
 
+    check_outputs(json_path)
     options["report"] = api.can_report(options["report"], _say)
     with progress("explore", "designs") as advance:
         result = api.explore(spec, out, progress=advance, say=_say, **options)
     for number in numbers:
         click.echo(api.write_design(result, number, Path(out)), err=True)
-    print_exploration(result)
+    if not (json_path and print_json(records(result.table), json_path)):
+        print_exploration(result)
     click.echo(
         f"{out}: results.parquet, pareto.csv, designs/" + (", report.html" if options["report"] else ""),
         err=True,

@@ -103,9 +103,10 @@ def test_a_table_of_points_says_all_that_is_wrong_with_it(tmp_path):
     for word in ("points.csv", "'wrkload'", "'hww'", "'stepz'", "'workload' is missing", "'hw' is missing"):
         assert word in message
     path.write_text("workload,hw,steps,batch\nsdxll,h100-smx,2.5,x\n")
-    code, _, _ = call("sweep", path, "--out", out, "--workers", 1)
+    code, printed, _ = call("sweep", path, "--out", out, "--json", "-", "--workers", 1)
     assert code == 1
     error = pd.read_csv(out).error[0]
+    assert [row["error"] for row in json.loads(printed)] == [error]
     for word in ("'sdxll'", "'h100-smx'", "'steps' is 2.5", "'batch' is 'x'"):
         assert word in error
 

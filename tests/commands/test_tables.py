@@ -1,5 +1,6 @@
 """Tables as people read them: in a pipe, at 80 columns, on a wide terminal."""
 
+import json
 import os
 import re
 import subprocess
@@ -99,7 +100,9 @@ def test_every_answer_fits_eighty_columns(tmp_path):
 
 def test_an_exploration_shows_every_objective(tmp_path):
     (tmp_path / "spec.yaml").write_text(EXPLORATION)
-    out = printed("explore", tmp_path / "spec.yaml", "--out", tmp_path / "out", "--no-report", "--workers", 1)
+    arguments = ("explore", tmp_path / "spec.yaml", "--out", tmp_path / "out", "--no-report", "--workers", 1)
+    out = printed(*arguments, "--json", tmp_path / "designs.json")
+    assert [row["design"] for row in json.loads((tmp_path / "designs.json").read_text())] == [0, 1]
     letters = "".join(out.split())
     for heading in ("perf_", "peak_", "energy_", "hbm_"):
         assert heading in letters

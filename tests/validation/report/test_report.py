@@ -1,5 +1,7 @@
 """The reports: what a person reads in them, that nothing is loaded from elsewhere, that the same input gives the same bytes."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -76,6 +78,17 @@ def test_the_terminal_says_how_far_off_the_model_is(reports):
     assert "+9." in gemm  # 10 % on 36 rows, 5 % on the 5 that were measured twice
     assert "Roofline MAPE" in output
     assert "Wall times, not scored" in output
+
+
+def test_the_figures_are_json_too(kernels):
+    """What the terminal says in words, as numbers; and nothing else on standard output."""
+    done = call("validate", "kernels", "--hw", "h100-sxm", "--measurements", kernels, "--json", "-")
+    assert done.exit_code == 0, done.output
+    rows = json.loads(done.stdout)
+    gemm = [row for row in rows if row["family"] == "gemm"]
+    assert sum(row["rows"] for row in gemm) == 41
+    assert all(0.04 < row["mape"] < 0.101 and 0 <= row["within_50"] <= row["within_90"] <= 1 for row in gemm)
+    assert {"all", "gemm", "softmax"} == {row["family"] for row in rows}
 
 
 def test_the_report_has_its_sections_and_its_numbers(reports):
