@@ -297,7 +297,9 @@ def print_exploration(result: Exploration) -> None:
         )
     if len(front) > _MOST_PARETO:
         console.print(f"[dim]... and {len(front) - _MOST_PARETO} more in pareto.csv[/]")
-    console.print("\nChange of an objective, in % for each % of a parameter, about the middle of the space")
+    for warning in result.warnings:
+        console.print(f"[yellow]Warning[/]: {escape(warning)}")
+    console.print(f"\nChange of an objective, in % for each % of a parameter, about {result.about}")
     by_name = [
         (str(name), part.set_index("objective").elasticity)
         for name, part in result.sensitivity.groupby("parameter", sort=False)

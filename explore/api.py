@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,7 +21,7 @@ from simtti.explore.spec import Spec, read
 from simtti.files import write_table, write_text
 from simtti.simulator.uncertainty.draws import interval_of
 from simtti.simulator.uncertainty.residuals import Interval
-from simtti.words import plain
+from simtti.words import joined, plain
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,7 +55,7 @@ def explore(
     Interrupted, it keeps what is done; the same call goes on from there.
 
     Raises:
-        InputError: a spec, folder or engine that cannot be used; a report is asked for, and what it needs is not installed.
+        InputError: a spec, folder or engine that cannot be used; a folder with the results of another spec; a report is asked for, and what it needs is not installed.
     """
     import pandas as pd
 
@@ -66,6 +67,7 @@ def explore(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"cannot write {folder}: {error.strerror or error}") from None
+    _keep_to(question, folder)
     middle = search.centre(question)
     around = analysis.neighbours(question, middle)
     total = search.size(question)
@@ -101,6 +103,44 @@ def explore(
     )
     _write(result, folder, has_page)
     return result
+
+
+def _keep_to(spec: Spec, folder: Path) -> None:
+    """One folder is one question's: its spec stands in spec.json, of which the number of designs and the words may change.
+
+    Raises:
+        InputError: the folder has another's results; the message names the fields that differ.
+    """
+    path = folder / "spec.json"
+    ours = spec.model_dump(mode="json", exclude_defaults=True)
+    if path.exists():
+        try:
+            theirs = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            theirs = {}
+        differ = [
+            field
+            for field in dict.fromkeys([*ours, *theirs])
+            if _of_question(ours, field) != _of_question(theirs, field)
+        ]
+        if differ:
+            raise InputError(
+                f"{folder} has the results of another spec, in which {joined(differ)} differ{'s' * (len(differ) == 1)}; give another "
+                f"--out, or take it away"
+            )
+    write_text(path, json.dumps(ours, indent=1) + "\n")
+
+
+def _of_question(spec: dict[str, Any], field: str) -> Any:
+    """A field of a spec but for what only says how long to search, and how the question is worded."""
+    found = spec.get(field)
+    if field == "question":
+        return None
+    return (
+        {name: value for name, value in (found or {}).items() if name != "designs"}
+        if field == "search"
+        else found
+    )
 
 
 def can_report(asked: bool | None, say: Callable[[str], None]) -> bool:

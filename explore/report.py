@@ -55,14 +55,13 @@ def report(result: Exploration) -> Report:
         (
             "Sensitivity",
             _sensitivity(result),
-            "Elasticity: by how many per cent an objective changes for each per cent of a parameter, about the middle of "
-            "the space. Importance: share of the spread over all designs that a parameter explains in a fit of logarithms.",
+            "Elasticity: by how many per cent an objective changes for each per cent of a parameter, about "
+            f"{result.about}. Importance: share of the spread over all designs that a parameter explains in a fit of logarithms.",
         ),
         (
             "What limits it",
             _limits(result),
-            "Time of the mix by what limits it: of the base device, at the middle of the space, and with a tenth less and more of each "
-            "parameter.",
+            f"Time of the mix by what limits it: of the base device, at {result.about}, and with a tenth less and more of each parameter.",
         ),
         (
             "By category",
@@ -79,7 +78,10 @@ def report(result: Exploration) -> Report:
             Fact("Pareto set", count(int(table.pareto.sum())), "that no other beats in every objective"),
         ),
         summary=(),
-        cautions=(f"{count(len(failed))} designs could not be evaluated: {failed.error.iloc[0]}",) if len(failed) else (),
+        cautions=(
+            *((f"{count(len(failed))} designs could not be evaluated: {failed.error.iloc[0]}",) if len(failed) else ()),
+            *(f"{text[:1].upper()}{text[1:]}." for text in result.warnings),
+        ),
         sections=(
             *(Section(title, (text,), (plot,)) for title, plot, text in sections if plot is not None),
             Section("Designs of the Pareto set", blocks=(_designs(result),)),

@@ -10,6 +10,7 @@ from typing import Any
 
 from simtti.errors import InputError, library
 from simtti.explore.analysis import values_to_minimise, violation
+from simtti.explore.design import make
 from simtti.explore.spec import Spec
 
 # Evaluates a batch: figures by design, in order.
@@ -18,8 +19,14 @@ Chosen = dict[str, float]
 
 
 def centre(spec: Spec) -> Chosen:
-    """The design in the middle of every range."""
-    return {name: item.at(0.5) for name, item in spec.free.items()}
+    """Where sensitivities are taken: the base itself where the search goes about it, one parameter at a time; else the middle of every
+    range."""
+    middle = {name: item.at(0.5) for name, item in spec.free.items()}
+    if spec.search.method != "one-at-a-time":
+        return middle
+    base = make(spec.base, {})
+    own = {name: getattr(base.hardware, name, getattr(base, name, value)) for name, value in middle.items()}
+    return {name: float(value) for name, value in own.items()}
 
 
 def size(spec: Spec) -> int:

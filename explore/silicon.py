@@ -25,6 +25,7 @@ from simtti.hw_configs.hardware import Hardware
 FILE = Path(__file__).with_name("silicon.yaml")
 REGISTER_KIB_SM = 256  # the register file of an SM, the same from Pascal to Blackwell
 REFERENCE = "4N"
+MASK_MM2 = 858.0  # the largest die: the field of a scanner, 26 mm x 33 mm
 # All dies here have 16 special functions a cycle, 128 B a cycle of shared memory and 64 B of L2 an SM, so what more of them
 # takes cannot be fitted: estimates, mm2 in the 5 nm class of that much again in one SM (SFUs: a quarter of 64 FP32 lanes with
 # their tables; shared memory: twice the banks' periphery and the operand crossbar; L2: the SM's share of the chip's crossbar).

@@ -17,6 +17,8 @@ from explored import SPEC
 from parsed_page import check
 
 from simtti.cli import main
+from simtti.commands.terminal import print_exploration
+from simtti.errors import InputError
 from simtti.explore.analysis import unsure
 from simtti.explore.api import explore
 from simtti.explore.spec import parse
@@ -121,6 +123,32 @@ def test_a_finished_study_is_not_evaluated_again_and_a_new_question_is(finished,
     )
     (tmp_path / "study.jsonl").write_bytes((folder / "study.jsonl").read_bytes())
     assert explore(other, tmp_path, workers=1, report=False).evaluated > 9
+
+
+def test_a_folder_is_one_question_s(finished, tmp_path):
+    """Another spec is refused before anything is overwritten; a longer search, or another wording, goes on."""
+    folder = shutil.copytree(finished[1], tmp_path / "study")
+    before = (folder / "results.parquet").read_bytes()
+    other = parse({**SPEC, "objectives": ["energy_j", "area_mm2"], "constraints": {"area_mm2": {"max": 800}}})
+    with pytest.raises(
+        InputError, match="another spec, in which objectives and constraints differ; give another --out"
+    ):
+        explore(other, folder, workers=1, report=False)
+    assert (folder / "results.parquet").read_bytes() == before
+    assert (
+        explore(parse({**SPEC, "question": "Other words?"}), folder, workers=1, report=False).evaluated == 0
+    )
+
+
+def test_a_die_larger_than_a_mask_can_hold_is_told_of(tmp_path, capsys):
+    asked = parse({**SPEC, "parameters": {"sm_count": {"values": [100, 300]}}})
+    result = explore(asked, tmp_path, workers=1, report=False)
+    large = result.table[result.table.die_mm2 > 858]
+    assert len(large) == 1
+    (warning,) = result.warnings
+    assert f"design {large.design.iloc[0]};" in warning
+    print_exploration(result)
+    assert "larger than a mask can hold" in " ".join(capsys.readouterr().out.split())
 
 
 SLOW = {

@@ -76,10 +76,20 @@ def test_a_search_proposes_the_same_designs_again_and_within_the_ranges(method):
         [values for values, _ in search.run(asked, lambda designs: [{} for _ in designs])] for _ in range(2)
     ]
     assert proposed[0] == proposed[1]
-    assert len(proposed[0]) == (5 if method == "one-at-a-time" else 9)  # each once
+    assert len(proposed[0]) == (6 if method == "one-at-a-time" else 9)  # each once
     for values in proposed[0]:
         assert values["sm_count"] in (40, 80, 132)
         assert 1e12 <= values["hbm_bytes_per_s"] <= 4e12 * (1 + 1e-9)
+
+
+def test_one_at_a_time_goes_about_the_base_which_is_among_the_designs():
+    asked = spec(search={"method": "one-at-a-time"})
+    base, *others = [values for values, _ in search.run(asked, lambda designs: [{} for _ in designs])]
+    own = load("h100-sxm")
+    assert base == {"sm_count": own.sm_count, "hbm_bytes_per_s": own.hbm_bytes_per_s}
+    for values in others:
+        assert sum(values[name] != base[name] for name in base) == 1
+    assert search.centre(spec()) != base
 
 
 def test_named_designs_come_first_and_have_the_base_s_numbers_where_they_give_none():
