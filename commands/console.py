@@ -114,13 +114,18 @@ def _print_block(columns: Sequence[Column], cells: Sequence[Sequence[Text]], wid
 
 
 def _widths(columns: Sequence[Column], cells: Sequence[Sequence[Text]], width: int) -> tuple[list[int], int]:
-    """Of each column, and between them. As wide as each is, if that fits; else headings of numbers broken, then prose down to a least, then names, then prose further."""
+    """Of each column, and between them. As wide as each is, if that fits; else headings of numbers broken, then prose down to a least,
+    then names, then prose further. Columns come nearer to each other where prose alone does not make room."""
     texts = [_texts(cells, at) for at in range(len(columns))]
     widths = [_natural([column.heading, *below]) for column, below in zip(columns, texts, strict=True)]
     least = [_least(column, below) for column, below in zip(columns, texts, strict=True)]
     readable = [min(own, max(floor, _LEAST_PROSE)) for own, floor in zip(widths, least, strict=True)]
     between = len(columns) - 1
-    gap = 2 if sum(widths) + 2 * between <= width else 1
+    with_prose = [
+        floor if column.holds == "prose" else own
+        for column, own, floor in zip(columns, widths, readable, strict=True)
+    ]
+    gap = 2 if sum(with_prose) + 2 * between <= width else 1
     room = width - gap * between
     for holds, floors in (("number", least), ("prose", readable), ("name", least), ("prose", least)):
         which = [at for at, column in enumerate(columns) if column.holds == holds]

@@ -135,10 +135,10 @@ def test_a_wide_terminal_has_a_row_a_line(capsys, monkeypatch):
 
 def test_a_narrow_one_breaks_prose_then_names_and_no_number(capsys, monkeypatch):
     assert shown(capsys, 50, NAMED, ROWS, monkeypatch) == [
-        "Device                   Figure Why",
-        "rtx-pro-6000-workstation 12.5 % it waits for its",
-        "                                memory",
-        "l4                          1 %",
+        "Device                    Figure  Why",
+        "rtx-pro-6000-workstation  12.5 %  it waits for its",
+        "                                  memory",
+        "l4                           1 %",
     ]
     assert shown(capsys, 32, NAMED, ROWS, monkeypatch) == [
         "Device      Figure Why",
