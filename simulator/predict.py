@@ -27,7 +27,7 @@ from simtti.simulator.engine.device import execution_time_s
 from simtti.simulator.kernel import Kernel
 from simtti.simulator.lowering.registry import baseline_of, kernels_of
 from simtti.simulator.operators_time import limited, rows_side_by_side, slowed_s
-from simtti.simulator.uncertainty.families import family_of_row
+from simtti.simulator.uncertainty.families import families_of_rows
 from simtti.simulator.uncertainty.outside import of_operator
 from simtti.simulator.uncertainty.residuals import Interval, shipped, size_class
 
@@ -182,14 +182,14 @@ def _intervals(table: pd.DataFrame, times_us: pd.Series[float], hardware: Hardwa
 
     known, found = shipped(), []
     factors: dict[tuple[str, str], Interval] = {}
-    for op, dtype, time_us in zip(table["op"], table.get("dtype", table["op"]), times_us, strict=True):
+    for family, time_us in zip(families_of_rows(table), times_us, strict=True):
         if not time_us > 0:
             found.append((math.nan,) * 4 + ("",))
             continue
-        kind = family_of_row(str(op), str(dtype)), size_class(time_us)
+        kind = family, size_class(time_us)
         if kind not in factors:
-            factors[kind] = known.factors(hardware, kind[0], time_us)
-        found.append((*factors[kind].times(time_us), of_operator(kind[0], time_us, hardware, known)))
+            factors[kind] = known.factors(hardware, family, time_us)
+        found.append((*factors[kind].times(time_us), of_operator(family, time_us, hardware, known)))
     columns = zip(*found, strict=True) if found else [()] * len(INTERVAL_COLUMNS)
     return {
         name: pd.Series(list(cells), table.index, dtype=object if name == "warnings" else float)

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import bisect
 import functools
+from typing import TYPE_CHECKING
 
 from simtti.hw_configs.hardware import Hardware
+from simtti.simulator.kernels.libraries import BASELINE
 from simtti.simulator.lowering.lower import Lowered
 from simtti.workloads.trace import Operator
 
-# The family of a row of `simtti predict`, by its op. A row in fewer bits (SCALED_DTYPES) is of SCALED whatever it is.
+if TYPE_CHECKING:
+    import pandas as pd
+
+# The family of a row of `simtti predict`, by its op. What parameters have in common decides: products in fewer bits (SCALED_DTYPES)
+# are of SCALED, or of BLOCK_SCALED where blocks of k have scales, and attention that keeps its scores in memory is of UNFUSED.
+UNFUSED = "unfused attention"
 OPS = {
     "gemm": "gemm",
     "attention": "attention",
-    "math_attention": "attention",
+    "math_attention": UNFUSED,
     "conv2d": "convolution",
     "conv3d": "convolution",
     "temporal_conv": "convolution",
@@ -32,15 +39,22 @@ OPS = {
     "cat": "memory",
     "embedding": "memory",
     "upsample": "memory",
-    "scale_matrix": "quantize",
-    "computescale": "quantize",
+    "scale_matrix": "scale matrix",
+    "computescale": "compute scale",
     "all_gather": "communication",
     "all_to_all": "communication",
     "reduce_scatter": "communication",
     "all_reduce": "communication",
 }
-SCALED = "scaled gemm"
-SCALED_DTYPES = ("fp8", "fp8_block", "nvfp4", "int8")
+SCALED, BLOCK_SCALED = "scaled gemm", "block-scaled gemm"
+SCALED_DTYPES = {
+    "fp8": SCALED,
+    "int8": SCALED,
+    "fp8_block": BLOCK_SCALED,
+    "mxfp8": BLOCK_SCALED,
+    "nvfp4": BLOCK_SCALED,
+    "int4": BLOCK_SCALED,
+}
 # The family of an operator of a trace, by its category.
 CATEGORIES = {
     "Convolution": "convolution",
@@ -55,22 +69,27 @@ CATEGORIES = {
 }
 # Operators without a kernel model, timed as a stream of their bytes.
 UNMODELLED = "unmodelled"
-FAMILIES = (*dict.fromkeys(OPS.values()), SCALED, UNMODELLED)
+FAMILIES = (*dict.fromkeys(OPS.values()), SCALED, BLOCK_SCALED, UNMODELLED)
+# Attention is unfused where no kernel does so large a share of its FLOPs: it is two products then.
+_OF_ONE_KERNEL = 0.75
 # The fits (validation/fit/families.yaml) that set a family's parameters, by how their names begin.
 _FITS = {
     "gemm": ("gemm",),
-    "attention": ("attention-",),
+    "attention": ("attention-flash", "attention-trtllm", "attention-efficient", "attention-cudnn"),
+    UNFUSED: ("attention-math",),
     "convolution": ("convolution",),
     "normalization": ("group-norm", "layer-norm", "rms-norm"),
     "softmax": ("softmax",),
     "elementwise": ("elementwise", "cast"),
     "memory": ("permute", "cat", "copy"),
-    "quantize": ("scale-matrix", "computescale"),
+    "scale matrix": ("scale-matrix",),
+    "compute scale": ("computescale",),
     "communication": ("collectives",),
-    SCALED: ("gemm-",),
+    SCALED: ("gemm-fp8",),
+    BLOCK_SCALED: ("gemm-fp8-block", "gemm-nvfp4"),
     "energy": ("energy",),
 }
-_EXACT = ("gemm", "cat")  # that other names begin with as well
+_EXACT = ("gemm", "gemm-fp8", "cat")  # that other names begin with as well
 
 # A family's parameters were fitted to measurements of the device itself; of another device of its architecture and matrix unit;
 # of neither.
@@ -85,11 +104,23 @@ def size_class(time_us: float) -> str:
     return SIZES[bisect.bisect_right(SIZE_LIMITS_US, time_us)]
 
 
-def family_of_row(op: str, dtype: str) -> str:
-    """The family of a row of `simtti predict`."""
+def family_of_row(op: str, dtype: str, library: str = "") -> str:
+    """The family of a row of `simtti predict`. library: of attention, its `kernel` or `backend`."""
     if op == "gemm" and dtype in SCALED_DTYPES:
-        return SCALED
-    return OPS.get(op, UNMODELLED)
+        return SCALED_DTYPES[dtype]
+    return UNFUSED if op == "attention" and library == BASELINE else OPS.get(op, UNMODELLED)
+
+
+def families_of_rows(table: pd.DataFrame) -> list[str]:
+    """The family of each row of a table for `simtti predict`: of its columns op, dtype, kernel and backend."""
+    cells = (
+        table[name].tolist() if name in table else [""] * len(table)
+        for name in ("op", "dtype", "kernel", "backend")
+    )
+    return [
+        family_of_row(str(op), str(dtype), BASELINE if BASELINE in (kernel, backend) else "")
+        for op, dtype, kernel, backend in zip(*cells, strict=True)
+    ]
 
 
 def family_of_operator(operator: Operator, lowered: Lowered) -> str:
@@ -97,8 +128,12 @@ def family_of_operator(operator: Operator, lowered: Lowered) -> str:
     if lowered.unknown:
         return UNMODELLED
     found = CATEGORIES.get(operator.category, "elementwise")
-    if found == "gemm" and any(kernel.tensor_dtype in SCALED_DTYPES for kernel in lowered.kernels):
-        return SCALED
+    if found == "gemm":
+        scaled = (SCALED_DTYPES[dtype] for each in lowered.kernels if (dtype := each.tensor_dtype) in SCALED_DTYPES)
+        return next(scaled, found)
+    if found == "attention" and len(lowered.kernels) > 1:
+        flops = [kernel.flops for kernel in lowered.kernels]
+        return UNFUSED if max(flops) < _OF_ONE_KERNEL * sum(flops) else found
     return found
 
 

@@ -131,6 +131,11 @@ def in_training(table: pd.DataFrame) -> pd.Series:
     return pd.Series([_hash(shape) < limit for shape in shapes(table)], index=table.index)
 
 
+def half_of(table: pd.DataFrame) -> list[int]:
+    """0 or 1 for each row's shape, whatever the device and source: halves that have nothing to do with in_training's."""
+    return [_hash(shape) % 2 for shape in shapes(table)]
+
+
 def shapes(table: pd.DataFrame) -> list[tuple[tuple[str, Any], ...]]:
     """What was measured, row by row: the filled columns in alphabetical order with their values, whatever other columns
     the table has for other rows."""

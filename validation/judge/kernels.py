@@ -15,7 +15,7 @@ from simtti.hw_configs.devices import load, names, read
 from simtti.hw_configs.hardware import Hardware
 from simtti.hw_configs.schema import DATASHEET
 from simtti.simulator.lowering.registry import kernels_of
-from simtti.simulator.uncertainty.families import family_of_row
+from simtti.simulator.uncertainty.families import families_of_rows
 from simtti.simulator.uncertainty.residuals import Interval, shipped
 from simtti.validation.fit.families import families, family_of, in_training, shapes, spread
 from simtti.validation.judge.causes import LATENCY, PARTIAL_WAVE, Causes, causes
@@ -121,10 +121,10 @@ def _intervals(table: pd.DataFrame, hardware: Hardware) -> np.ndarray:
     """INTERVAL_US of each row, NaN where it has no prediction."""
     known = shipped()
     found = [
-        known.factors(hardware, family_of_row(str(op), str(dtype)), us).times(us)
+        known.factors(hardware, family, us).times(us)
         if us > 0
         else (math.nan,) * 4
-        for op, dtype, us in zip(table.op, table.dtype, table.predicted_us, strict=True)
+        for family, us in zip(families_of_rows(table), table.predicted_us, strict=True)
     ]
     return np.array(found, float).reshape(len(table), 4)
 

@@ -26,7 +26,7 @@ from simtti.simulator.uncertainty.families import (
     NEVER_MEASURED,
     SIZES,
     STANDINGS,
-    family_of_row,
+    families_of_rows,
     is_fitted,
     size_class,
     unit,
@@ -39,7 +39,7 @@ from simtti.simulator.uncertainty.residuals import (
     conformal_quantiles,
     residuals,
 )
-from simtti.validation.fit.families import families, family_of, in_training, spread
+from simtti.validation.fit.families import families, family_of, half_of, in_training, spread
 from simtti.validation.judge.prediction import NOT_SCORED, predicted_us
 
 if TYPE_CHECKING:
@@ -63,8 +63,8 @@ def log_ratios(
     workers: int | None = None,
     progress: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> pd.DataFrame:
-    """A row a residual: family, standing, size (of the predicted time), device, unit, predicted_us, log_ratio (measured over
-    predicted).
+    """A row a residual: family, standing, size (of the predicted time), device, unit, half (0 or 1, by hash of the shape), predicted_us,
+    log_ratio (measured over predicted).
 
     measurements: see measurements.table. most_rows: of a device and a family of fits, spread over the measured times.
     """
@@ -83,15 +83,14 @@ def log_ratios(
         held = spread(held, most_rows)
         for stands, other in _predicted_by(hardware, name, known):
             us = predicted_us(held, other, workers, functools.partial(progress, f"{device} {name}"))
-            family = [
-                family_of_row(str(op), str(dtype)) for op, dtype in zip(held.op, held.dtype, strict=True)
-            ]
+            family = families_of_rows(held)
             part = pd.DataFrame(
                 {
                     "family": family,
                     "standing": stands or [_own_standing(hardware, name, each, known) for each in family],
                     "device": device,
                     "unit": unit(hardware),
+                    "half": half_of(held),
                     "predicted_us": us,
                     "log_ratio": np.log(held.time_us.to_numpy(float) / us),
                 }
@@ -184,18 +183,16 @@ def table(found: pd.DataFrame) -> pd.DataFrame:
 
 
 def cross_cover(found: pd.DataFrame) -> pd.DataFrame:
-    """How well intervals hold what they were not made of: each half of the residuals (every other one of a family, standing and device)
-    within the quantiles of the other. A row a family and standing: rows, half and nine_of_ten (shares of them within), half_width (of
-    the interval for 9 of 10, as a share of the prediction)."""
+    """How well intervals hold what they were not made of: the shapes of each half, by hash, within the quantiles of the other's. A row a
+    family and standing: rows, half and nine_of_ten (shares of them within), half_width (of the interval for 9 of 10, as a share of
+    the prediction, the median of them)."""
     import pandas as pd
 
-    keys = ["family", "standing", "device"]
-    other = found.groupby(keys).cumcount() % 2
     scored = []
     for fold in (0, 1):
-        rows: list[dict[str, Any]] = table(found[other != fold]).to_dict("records")  # type: ignore[assignment]
+        rows: list[dict[str, Any]] = table(found[found.half != fold]).to_dict("records")  # type: ignore[assignment]
         made = residuals(rows, "residuals")
-        for row in found[other == fold].to_dict("records"):
+        for row in found[found.half == fold].to_dict("records"):
             quantiles = made.of_standing(row["family"], row["standing"], row["size"], row["device"])
             low, first, third, high = (
                 min(0.0, quantiles[at]) if lower else max(0.0, quantiles[at]) for at, lower in _ENDS
@@ -211,9 +208,8 @@ def cross_cover(found: pd.DataFrame) -> pd.DataFrame:
                 }
             )
     scores = pd.DataFrame(scored).groupby(["family", "standing"], sort=False)
-    return (
-        scores[["half", "nine_of_ten", "half_width"]].mean().join(scores.size().rename("rows")).reset_index()
-    )
+    shares = scores[["half", "nine_of_ten"]].mean()
+    return shares.join(scores.half_width.median()).join(scores.size().rename("rows")).reset_index()
 
 
 def _measured(found: pd.DataFrame, family: str, stands: str, size: str) -> dict[str, Any] | None:

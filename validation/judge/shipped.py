@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from simtti.hw_configs.devices import load
 from simtti.jobs import Pool
 from simtti.simulator.uncertainty.draws import sum_interval
-from simtti.simulator.uncertainty.families import CATEGORIES
 from simtti.validation.judge.trace import Comparison, compare
 from simtti.workloads.measured import Capture, captures
 from simtti.workloads.trace import Trace
@@ -50,10 +49,7 @@ def _row(capture: Capture, found: Comparison) -> dict[str, Any]:
     error_us = (table.predicted_us - table.measured_us).abs()
     total_us = float(table.measured_us.sum())
     interval = sum_interval(
-        [
-            (CATEGORIES.get(name, "elementwise"), us)
-            for name, us in zip(table.category, table.predicted_us, strict=True)
-        ],
+        list(zip(table.family, table.predicted_us, strict=True)),
         found.hardware,
         capture.path.stem,
     )

@@ -24,6 +24,7 @@ from simtti.simulator.engine.device import execution_time_s
 from simtti.simulator.kernel import Kernel
 from simtti.simulator.lowering.lower import Lowering
 from simtti.simulator.policy import captured_with
+from simtti.simulator.uncertainty.families import family_of_operator
 from simtti.validation.judge.prediction import warm_hbm_bytes, warm_time_s
 from simtti.workloads.kineto import import_kineto
 from simtti.workloads.trace import Operator, Trace
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 class Comparison:
     """The operators of a trace with both times.
 
-    rows: one a compared operator: module, op, category, kernels, measured_us, predicted_us.
+    rows: one a compared operator: module, op, category, family (of residuals), kernels, measured_us, predicted_us.
     unmodelled_us: measured time of kernels that could not be compared, by the reason.
     """
 
@@ -159,6 +160,7 @@ def compare(trace: Trace, hardware: Hardware) -> Comparison:
                 "module": operator.module,
                 "op": operator.op,
                 "category": operator.category,
+                "family": family_of_operator(operator, lowered),
                 "shapes": str([list(use.shape) for use in operator.inputs]),
                 "kernels": kernels[row],
                 "measured_us": measured[row],
