@@ -208,7 +208,7 @@ def run(
             raise InputError(
                 "--report shows a simulated run, which a replayed trace is not; use --timing model"
             )
-        _replay(options["trace"], hw, timing, json_path, trace_hw, options["partial"])
+        _replay(options["trace"], hw, timing, json_path, trace_hw, options["partial"], interval)
         return
     if trace_hw is not None:
         raise InputError("--trace-hw says what a --trace was taken on; it needs --trace FILE --timing hybrid")
@@ -234,7 +234,13 @@ def _say(text: str) -> None:
 
 
 def _replay(
-    trace_path: str, hw: str, timing: str, json_path: str | None, trace_hw: str | None, partial: bool
+    trace_path: str,
+    hw: str,
+    timing: str,
+    json_path: str | None,
+    trace_hw: str | None,
+    partial: bool,
+    interval: bool,
 ) -> None:
     from simtti.hw_configs.devices import find_reported, load
     from simtti.simulator.engine.replay import replay
@@ -244,11 +250,11 @@ def _replay(
     reported = str(trace.timing.device.get("name", "")) if trace.timing else ""
     captured_on = load(trace_hw) if trace_hw else find_reported(reported)
     result = replay(trace, load(hw), timing, captured_on, partial)
-    if json_path and print_json(result.to_dict(), json_path):
+    if json_path and print_json(result.to_dict(interval), json_path):
         return
     from simtti.commands.terminal import print_replay
 
-    print_replay(result)
+    print_replay(result, interval)
 
 
 class _PredictCommand(click.Command):

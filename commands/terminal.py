@@ -12,6 +12,7 @@ from simtti.commands.console import Column, plain_console, print_table
 from simtti.hw_configs.hardware import Hardware
 from simtti.simulator.result import Result
 from simtti.simulator.uncertainty.draws import RunIntervals
+from simtti.simulator.uncertainty.residuals import Interval
 from simtti.simulator.uncertainty.outside import of_run
 from simtti.words import gib, inference_shape, joules, number, percent, seconds
 
@@ -134,11 +135,11 @@ def _print_breakdown(breakdown: Mapping[str, float], latency_s: float) -> None:
 
 
 def _intervals(found: RunIntervals) -> str:
-    time, energy = found
-    return (
-        f"{seconds(time.p05)} to {seconds(time.p95)} in 9 of 10, {seconds(time.p25)} to {seconds(time.p75)} in half; "
-        f"{energy.p05:,.0f} to {energy.p95:,.0f} J in 9 of 10"
-    )
+    return f"{_times(found.latency_s)}; {found.energy_j.p05:,.0f} to {found.energy_j.p95:,.0f} J in 9 of 10"
+
+
+def _times(found: Interval) -> str:
+    return f"{seconds(found.p05)} to {seconds(found.p95)} in 9 of 10, {seconds(found.p25)} to {seconds(found.p75)} in half"
 
 
 def _host(result: Result) -> str:
@@ -210,16 +211,19 @@ def _memory(result: Result) -> str:
     return f"{text} at any batch; take a smaller image, fewer frames, or decode in tiles (--vae tiled)"
 
 
-def print_replay(result: Replay) -> None:
-    """Replayed and measured span, and the time by category."""
+def print_replay(result: Replay, interval: bool = True) -> None:
+    """Replayed and measured span, and the time by category; with the interval of the latency or without."""
     console = plain_console()
     change = result.latency_s / result.measured_s
     console.print(
         f"[bold]{escape(result.trace.workload)}[/] on [bold]{result.hardware.name}[/], kernels {result.timing}"
     )
     console.print(
-        f"[bold]{seconds(result.latency_s)}[/]   measured {seconds(result.measured_s)}, ratio {change:.4f}\n"
+        f"[bold]{seconds(result.latency_s)}[/]   measured {seconds(result.measured_s)}, ratio {change:.4f}"
     )
+    if interval:
+        console.print(_times(result.interval), style="dim")
+    console.print()
     _print_breakdown(result.breakdown, result.latency_s)
     if result.unscaled_s:
         console.print(

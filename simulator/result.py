@@ -77,6 +77,7 @@ class Result:
     coverage: Coverage | None = None
     engine: Engine | None = None  # who runs it; None: as the trace has it
     timing: str = "model"  # or 'measured', 'hybrid': whose times the kernels have (see run)
+    captured_on: Hardware | None = None  # the device of the capture that they are of
 
     # ---- time
 

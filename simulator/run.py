@@ -181,7 +181,7 @@ def run(
         parallel_vae,
         patches,
     )
-    machine, measured = load_host(host), None
+    machine, measured, captured_on = load_host(host), None, None
     if timing == "model":
         found = _trace(workload, trace, steps, shape, guidance)
     else:
@@ -194,7 +194,8 @@ def run(
         release = release_of(found.timing.device.get("torch")) if found.timing else None
         if release and pytorch is None:
             hardware = with_pytorch(hardware, release)
-        measured = measured_kernels(found, timing, hardware, _captured_on(found, release))
+        captured_on = _captured_on(found, release)
+        measured = measured_kernels(found, timing, hardware, captured_on)
     covered = check_coverage(found, timing, partial)
     if cache is not None:
         from simtti.workloads.caching import cached
@@ -208,7 +209,8 @@ def run(
         raise InputError(
             f"the trace of {found.workload} launches no kernel that is known: there is nothing to time"
         )
-    result.coverage, result.timing, result.engine = covered, timing, chosen
+    result.coverage, result.engine = covered, chosen
+    result.timing, result.captured_on = timing, captured_on
     if by_host and degrees.gpus == 1:
         result.latency_by_host = latency_by_host(result, measured)
     result.wall_s = time.perf_counter() - began

@@ -20,6 +20,7 @@ from simtti.simulator.policy import captured_with
 from simtti.workloads.trace import Operator, TimedKernel, Trace
 
 TIMINGS = ("measured", "hybrid")
+NO_MODEL = "measured"  # the family of kernels for whose operator the model launches none
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ def _kernel(timed: TimedKernel, modelled: Sequence[Kernel], share: float) -> Ker
     main = max(modelled, key=lambda kernel: kernel.flops, default=None)
     return Kernel(
         name=timed.name,
-        family=main.family if main else "measured",
+        family=main.family if main else NO_MODEL,
         grid=grid,
         threads=timed.block[0] * timed.block[1] * timed.block[2] if timed.block else 32,
         registers=0,  # with its shared memory it might not fit where the times are scaled to

@@ -29,6 +29,8 @@ from simtti.workloads.trace import Operator, TimedKernel, Trace
 if TYPE_CHECKING:
     import pandas as pd
 
+    from simtti.simulator.uncertainty.residuals import Interval
+
 
 @dataclass(frozen=True, slots=True)
 class ReplayedKernel:
@@ -47,6 +49,8 @@ class Replay:
 
     measured_s: the span from the first launch (or kernel) to the last kernel's end, as measured.
     unscaled_s: measured time of the kernels that no operator with shapes explains; scaled by the mean of the others.
+    scaled_from: the device whose measured times were scaled to this one; None where they are as measured. without_model: rows of
+    operators of which the model has no ratio.
     """
 
     trace: Trace
@@ -56,6 +60,8 @@ class Replay:
     latency_s: float
     measured_s: float
     unscaled_s: float
+    scaled_from: Hardware | None = None
+    without_model: frozenset[int] = frozenset()
 
     @cached_property
     def breakdown(self) -> dict[str, float]:
@@ -91,10 +97,18 @@ class Replay:
             for item in self.kernels
         )
 
-    def to_dict(self) -> dict[str, Any]:
-        """The replay as `simtti run --timing ... --json` writes it."""
+    @cached_property
+    def interval(self) -> Interval:
+        """Between what the latency lies in half of such replays, and in 9 of 10, in seconds (docs/accuracy.md)."""
+        from simtti.simulator.uncertainty.of_replay import replay_interval  # circle: it walks a replay
+
+        return replay_interval(self)
+
+    def to_dict(self, interval: bool = True) -> dict[str, Any]:
+        """The replay as `simtti run --timing ... --json` writes it, with the interval or without."""
         return {
             "latency_s": self.latency_s,
+            **({"interval": self.interval.in_seconds()} if interval else {}),
             "measured_s": self.measured_s,
             "breakdown": self.breakdown,
             "kernels": len(self.kernels),
@@ -138,14 +152,26 @@ def replay(
     if timing == "hybrid" and captured_on is not None:
         check_coverage(trace, timing, partial)
     scales, unscaled_us = _scales(trace, hardware, captured_on) if timing == "hybrid" else ({}, 0.0)
-    launches = sorted(trace.timing.kernels, key=lambda kernel: (_launch_us(kernel), kernel.start_us))
+    launches = in_order(trace)
     run = _Run(trace, launches, scales)
-    first_us = _launch_us(launches[0])
+    first_us = launch_us(launches[0])
     measured_us = max(kernel.end_us for kernel in launches) - first_us
-    return Replay(trace, hardware, timing, run.finished, run.env.now, measured_us / 1e6, unscaled_us / 1e6)
+    launched = {kernel.operator for kernel in launches if kernel.operator is not None}
+    scaled_from = captured_on if timing == "hybrid" else None
+    without_model = frozenset(launched - set(scales)) if scales else frozenset()
+    return Replay(
+        trace, hardware, timing, run.finished, run.env.now, measured_us / 1e6, unscaled_us / 1e6, scaled_from, without_model
+    )  # fmt: skip
 
 
-def _launch_us(kernel: TimedKernel) -> float:
+def in_order(trace: Trace) -> list[TimedKernel]:
+    """A trace's kernels in the order in which they were launched."""
+    kernels = trace.timing.kernels if trace.timing is not None else ()
+    return sorted(kernels, key=lambda kernel: (launch_us(kernel), kernel.start_us))
+
+
+def launch_us(kernel: TimedKernel) -> float:
+    """When the host launched a kernel, in us; when it started, where that is not known."""
     return kernel.start_us if kernel.launch_us is None else min(kernel.launch_us, kernel.start_us)
 
 
@@ -186,7 +212,7 @@ class _Run:
         self.finished: list[ReplayedKernel] = []
         self.operators = list(trace.operators())
         self.queues: dict[tuple[int, int], simpy.Store] = {}
-        self.gap_s, self.latency_s = _device_gaps(launches)
+        self.gap_s, self.latency_s = device_gaps(launches)
         self.left = len(launches)
         self.all_done = self.env.event()
         self.env.process(self._host())
@@ -194,10 +220,10 @@ class _Run:
 
     def _host(self) -> Generator[simpy.Event, Any, None]:
         """Issue launches with the measured time between them; where the host waited for the GPU, wait for it."""
-        previous_us = _launch_us(self.launches[0])
+        previous_us = launch_us(self.launches[0])
         ended: dict[tuple[int, int], simpy.Event] = {}  # the last kernel of each stream
         measured_end_us = previous_us
-        for at_us, kernel in _host_events(self.trace, self.launches):
+        for at_us, kernel in host_events(self.trace, self.launches):
             if kernel is None:
                 if measured_end_us > at_us:
                     continue  # it waited for something else: time passes as measured
@@ -229,7 +255,7 @@ class _Run:
             kernel, launched_s, done = yield queue.get()
             own_latency_s = 0.0  # one whose launch is not known was issued when it started
             if kernel.launch_us is not None:
-                own_latency_s = min(self.latency_s, (kernel.start_us - _launch_us(kernel)) / 1e6)
+                own_latency_s = min(self.latency_s, (kernel.start_us - launch_us(kernel)) / 1e6)
             start_s = max(launched_s + own_latency_s, ended_s + self.gap_s)
             if start_s > env.now:
                 yield env.timeout(start_s - env.now)
@@ -246,17 +272,17 @@ class _Run:
                 self.all_done.succeed()
 
 
-def _host_events(trace: Trace, launches: list[TimedKernel]) -> list[tuple[float, TimedKernel | None]]:
+def host_events(trace: Trace, launches: list[TimedKernel]) -> list[tuple[float, TimedKernel | None]]:
     """What the host did, in order: (time in us, kernel launched), or None where it had waited for the GPU until then."""
     assert trace.timing is not None
-    events: list[tuple[float, TimedKernel | None]] = [(_launch_us(kernel), kernel) for kernel in launches]
+    events: list[tuple[float, TimedKernel | None]] = [(launch_us(kernel), kernel) for kernel in launches]
     for host in trace.timing.host:
         if host is not None and host.waiting_us > 0:
             events.append((host.start_us + host.duration_us, None))
     return sorted(events, key=lambda event: event[0])
 
 
-def _device_gaps(launches: list[TimedKernel]) -> tuple[float, float]:
+def device_gaps(launches: list[TimedKernel]) -> tuple[float, float]:
     """Seconds between two kernels that were both ready, and from a launch to its start on an idle stream: the median
     of the shortest tenth, as they were measured."""
     gaps, latencies = [], []

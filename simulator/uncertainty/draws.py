@@ -10,6 +10,9 @@ Draws go by what they are of, so that two runs of one inference share what they 
 unit the errors of a family, of the run and of the energy, all runs on one host those of the host. What the two have in common cancels
 in their ratio (`compare`, `explore`); a device's own part of each operator does not.
 
+Kernels whose times a capture gives (`run`'s timing 'measured' and 'hybrid') draw from `captured` instead: each launch its own noise, and
+where times were scaled to another device the residual of the ratio.
+
 The walk is the one of `engine.stream`, for all draws at once: a kernel starts when the host has issued it and the one before it has
 ended. It takes the launch queue's depth once a step, and kernels of several streams by the time in which each step has none beside it.
 """
@@ -30,6 +33,8 @@ import numpy as np
 from simtti.files import read_yaml
 from simtti.hw_configs.hardware import Hardware
 from simtti.simulator.engine.outcome import Repetition
+from simtti.simulator.uncertainty import captured
+from simtti.simulator.uncertainty.captured import ScaledResiduals
 from simtti.simulator.uncertainty.families import STANDINGS, family_of_operator, size_class, standing, unit
 from simtti.simulator.uncertainty.residuals import INTERVAL_LEVELS, NORMAL, Interval, Residuals, shipped
 
@@ -50,7 +55,8 @@ class Shares:
     """draws.yaml: the shares of a residual's variance that all of a run and that a family have in common; the standard deviation of the
     host's costs, in logs; the scale of what software and machine add to a whole run, in logs, by standing; the standard deviation of its
     energy, in logs, by standing, and the units (see `families.unit`) on which energies were fitted; what an engine whose operators nobody
-    traced adds to whole_scale, and each doubling of the GPUs, in logs."""
+    traced adds to whole_scale, and each doubling of the GPUs, in logs; what stands in for whole_scale on the device that the kernels' times
+    were captured on."""
 
     run: float
     family: float
@@ -60,6 +66,7 @@ class Shares:
     energy_units: tuple[str, ...] = ()
     engine_scale: float = 0.0
     gpus_scale: float = 0.0
+    captured_scale: float = 0.0
 
 
 class Draws(NamedTuple):
@@ -78,7 +85,7 @@ class RunIntervals(NamedTuple):
     def to_dict(self) -> dict[str, dict[str, float]]:
         """As `simtti run --json` has it."""
         return {
-            "interval": {f"{name}_s": value for name, value in self.latency_s._asdict().items()},
+            "interval": self.latency_s.in_seconds(),
             "energy_interval": {f"{name}_j": value for name, value in self.energy_j._asdict().items()},
         }
 
@@ -152,7 +159,7 @@ def draws(result: Result, table: Residuals, common: Shares, count: int = DRAWS) 
     host = np.exp(common.host_sd * normal.of("host"))
     on_all = result.several_gpus or result
     gpus = result.several_gpus.gpus if result.several_gpus else 1
-    scale = common.whole_scale[worst_standing(result, table)]
+    scale = common.captured_scale if is_captured(result) else common.whole_scale[worst_standing(result, table)]
     whole = np.exp(
         scale * heavy(normal.of("whole", unit(hardware)))
         + _engine_scale(result, common) * heavy(normal.of("engine"))
@@ -169,6 +176,13 @@ def draws(result: Result, table: Residuals, common: Shares, count: int = DRAWS) 
     return Draws(latency_s, energy_j * np.exp(common.energy_sd[stands] * normal.of("energy", unit(hardware))))
 
 
+def is_captured(result: Result) -> bool:
+    """Whether the kernels' times are what a capture on this very device says."""
+    if result.timing == "hybrid" and result.captured_on is not None:
+        return captured.relation(result.hardware, result.captured_on) == captured.SAME
+    return result.timing == "measured"
+
+
 def _engine_scale(result: Result, common: Shares) -> float:
     return 0.0 if result.engine is None or result.engine.traced else common.engine_scale
 
@@ -180,10 +194,18 @@ def heavy(normal: np.ndarray) -> np.ndarray:
 
 
 def worst_standing(result: Result, table: Residuals) -> str:
-    """The standing that the device has in at least half of the run's kernel time: that of the median second."""
-    seconds = dict.fromkeys(STANDINGS, 0.0)
+    """The standing that the device has in at least half of the run's kernel time."""
+    by_family: dict[str, float] = {}
     for (family, _), time_s in family_seconds(result).items():
-        seconds[table.standing(result.hardware, family)] += time_s
+        by_family[family] = by_family.get(family, 0.0) + time_s
+    return standing_of_most(by_family, result.hardware, table)
+
+
+def standing_of_most(by_family: Mapping[str, float], hardware: Hardware, table: Residuals) -> str:
+    """The standing that a device has in at least half of these seconds by family: that of the median second."""
+    seconds = dict.fromkeys(STANDINGS, 0.0)
+    for family, time_s in by_family.items():
+        seconds[table.standing(hardware, family)] += time_s
     half, reached = sum(seconds.values()) / 2, 0.0
     for stands in STANDINGS:
         reached += seconds[stands]
@@ -246,15 +268,48 @@ def operator_factors(result: Result, table: Residuals, common: Shares, normal: N
             numbers[key] = len(cells)
             cells.append((family_of_operator(operator, lowered), key[1]))
         of_kinds.append(numbers[key])
-    if result.timing == "measured":  # no kernel's time is the model's
-        found = np.ones((len(cells), normal.count))
-    else:
+    if result.timing == "model":
         found = factors(cells, result.hardware, table, common, normal)
+    else:
+        scaled_from = None if is_captured(result) else result.captured_on
+        found = captured_factors(cells, result.hardware, scaled_from, table, common, normal)
     return Factors(found, np.array(of_kinds, int))
 
 
+def captured_factors(
+    cells: Sequence[tuple[str, str]],
+    hardware: Hardware,
+    scaled_from: Hardware | None,
+    table: Residuals,
+    common: Shares,
+    normal: Normals,
+) -> np.ndarray:
+    """As `factors`, of operators whose times a capture gives, scaled from another device or as they are (None). Noise is each launch's own:
+    what a family of kernels takes in two captures of a device differs by no more than that (docs/accuracy.md)."""
+    known = captured.shipped()
+    own = normal.many(len(cells), "launch")
+    found = np.empty_like(own)
+    for (family, size), mine in _numbers(cells).items():
+        found[mine] = np.exp(np.interp(own[mine], NORMAL, known.noise(family, size)))
+    if scaled_from is not None:
+        found *= factors(cells, hardware, known.scaled(scaled_from, table), common, normal)
+    return found
+
+
+def _numbers(cells: Sequence[tuple[str, str]]) -> dict[tuple[str, str], list[int]]:
+    """The places of each cell."""
+    found: dict[tuple[str, str], list[int]] = {}
+    for number, cell in enumerate(cells):
+        found.setdefault(cell, []).append(number)
+    return found
+
+
 def factors(
-    cells: Sequence[tuple[str, str]], hardware: Hardware, table: Residuals, common: Shares, normal: Normals
+    cells: Sequence[tuple[str, str]],
+    hardware: Hardware,
+    table: Residuals | ScaledResiduals,
+    common: Shares,
+    normal: Normals,
 ) -> np.ndarray:
     """Measured over predicted time of operators that differ, a row each, by draw. cells: the family and size class of each."""
     shared = normal.of("run", unit(hardware)) * common.run**0.5
@@ -264,10 +319,7 @@ def factors(
     }
     own = normal.many(len(cells), "own", hardware) * max(0.0, 1 - common.run - common.family) ** 0.5
     found = np.ones((len(cells), normal.count))
-    numbers: dict[tuple[str, str], list[int]] = {}
-    for number, cell in enumerate(cells):
-        numbers.setdefault(cell, []).append(number)
-    for (family, size), mine in numbers.items():
+    for (family, size), mine in _numbers(cells).items():
         quantiles = table.of(hardware, family, size)
         found[mine] = np.exp(np.interp(own[mine] + of_family[family] + shared, NORMAL, quantiles))
     return found

@@ -7,6 +7,7 @@ import functools
 from typing import TYPE_CHECKING
 
 from simtti.hw_configs.hardware import Hardware
+from simtti.simulator.engine.measured_kernels import NO_MODEL
 from simtti.simulator.kernels.libraries import BASELINE
 from simtti.simulator.lowering.lower import Lowered
 from simtti.workloads.trace import Operator
@@ -125,7 +126,7 @@ def families_of_rows(table: pd.DataFrame) -> list[str]:
 
 def family_of_operator(operator: Operator, lowered: Lowered) -> str:
     """The family of an operator of a trace."""
-    if lowered.unknown:
+    if lowered.unknown or any(kernel.family == NO_MODEL for kernel in lowered.kernels):
         return UNMODELLED
     found = CATEGORIES.get(operator.category, "elementwise")
     if found == "gemm":

@@ -65,6 +65,10 @@ class Interval(NamedTuple):
             min(self.p05, value), min(self.p25, value), max(self.p75, value), max(self.p95, value)
         )
 
+    def in_seconds(self) -> dict[str, float]:
+        """As JSON has an interval of seconds."""
+        return {f"{name}_s": value for name, value in self._asdict().items()}
+
     def times(self, value: float) -> Interval:
         return Interval(*(each * value for each in self))
 
@@ -134,14 +138,7 @@ def residuals(rows: Iterable[Mapping[str, Any]], origin: str) -> Residuals:
             raise InputError(
                 f"{origin}: row {number}: standing {stands!r}, size {size!r}; there are {', '.join((*STANDINGS, *SIZES))}"
             )
-        try:
-            found = np.array([float(row[name]) for name in NAMES])
-        except (TypeError, ValueError):
-            found = np.array([math.nan])
-        if not (np.diff(found) >= 0).all() or not np.isfinite(found).all():
-            raise InputError(
-                f"{origin}: row {number}: {NAMES[0]} to {NAMES[-1]} must be numbers that do not fall"
-            )
+        found = quantiles_of(row, f"{origin}: row {number}")
         quantiles[family, stands, size, str(row.get("device") or "")] = found
         if stands == CALIBRATED and row.get("units"):
             units[family] = tuple(str(row.get("units") or "").split())
@@ -149,6 +146,21 @@ def residuals(rows: Iterable[Mapping[str, Any]], origin: str) -> Residuals:
             least, most = ranges.get(family, (math.inf, 0.0))
             ranges[family] = min(least, float(row["least_us"])), max(most, float(row["most_us"]))
     return Residuals(quantiles, units, ranges)
+
+
+def quantiles_of(row: Mapping[str, Any], origin: str) -> np.ndarray:
+    """The log ratios at LEVELS in a row of a table.
+
+    Raises:
+        InputError: they are no numbers, or fall.
+    """
+    try:
+        found = np.array([float(row[name]) for name in NAMES])
+    except (TypeError, ValueError):
+        found = np.array([math.nan])
+    if not (np.diff(found) >= 0).all() or not np.isfinite(found).all():
+        raise InputError(f"{origin}: {NAMES[0]} to {NAMES[-1]} must be numbers that do not fall")
+    return found
 
 
 def conformal_quantiles(log_ratios: np.ndarray) -> np.ndarray:

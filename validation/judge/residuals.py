@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -56,6 +56,24 @@ _ENDS = tuple((LEVELS.index(level), level < 0.5) for level in INTERVAL_LEVELS)
 _MIDDLE, _LOW, _HIGH = LEVELS.index(0.5), LEVELS.index(0.05), LEVELS.index(0.95)
 
 
+class Predicted(NamedTuple):
+    """A measured row and a prediction of it. fit: the family of fits it belongs to. own: by the device's own file, not with another's
+    parameters. half: 0 or 1, by hash of the shape. shape: its number, where the rows were picked by shape. log_ratio: measured over
+    predicted."""
+
+    fit: str
+    family: str
+    standing: str
+    device: str
+    unit: str
+    own: bool
+    half: int
+    shape: int
+    measured_us: float
+    predicted_us: float
+    log_ratio: float
+
+
 def log_ratios(
     measurements: pd.DataFrame,
     *,
@@ -63,41 +81,80 @@ def log_ratios(
     workers: int | None = None,
     progress: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> pd.DataFrame:
-    """A row a residual: family, standing, size (of the predicted time), device, unit, half (0 or 1, by hash of the shape), predicted_us,
-    log_ratio (measured over predicted).
+    """A row a residual: the columns of `Predicted`, and size (of the predicted time).
 
     measurements: see measurements.table. most_rows: of a device and a family of fits, spread over the measured times.
+    """
+    import pandas as pd
+
+    def pick(rows: pd.DataFrame) -> pd.DataFrame:
+        return pd.concat([spread(part, most_rows) for _, part in rows.groupby("hw", sort=True)])
+
+    found = predicted_rows(measurements, pick, workers, progress)
+    found = found.sort_values(["device", "fit"], kind="stable", ignore_index=True)
+    return found.assign(size=[size_class(us) for us in found.predicted_us])
+
+
+def predicted_rows(
+    measurements: pd.DataFrame,
+    pick: Callable[[pd.DataFrame], pd.DataFrame],
+    workers: int | None,
+    progress: Callable[[str, int, int], None],
+) -> pd.DataFrame:
+    """`Predicted`, a row a measurement and device that it is predicted as.
+
+    pick: which rows of a family of fits, of those that set no parameter of their device; it may number them (`shape`).
     """
     import pandas as pd
 
     rows = measurements[(measurements.op != "") & (measurements.what_is_timed != NOT_SCORED)]
     rows = rows[rows.hw.isin(names())].reset_index(drop=True)
     fit, training = family_of(rows, families()), in_training(rows)
-    fit = fit.where(fit != "", rows.op.astype(str))
+    rows = rows.assign(hw=rows.hw.astype(str), fit=fit.where(fit != "", rows.op.astype(str)).astype(str))
     known = fitted_devices()
+    fitted = {(device, name) for device, hardware in known.items() for name in hardware.fitted}
+    set_nothing = np.array([pair not in fitted for pair in zip(rows.hw, rows.fit, strict=True)], bool)
+    rows = rows[~training | set_nothing]
     parts = []
-    for (device, key), held in rows.groupby([rows.hw.astype(str), fit.astype(str)], sort=True):
-        hardware, name = load(device), str(key)
-        if name in hardware.fitted:
-            held = held[~training.loc[held.index]]
-        held = spread(held, most_rows)
-        for stands, other in _predicted_by(hardware, name, known):
-            us = predicted_us(held, other, workers, functools.partial(progress, f"{device} {name}"))
-            family = families_of_rows(held)
-            part = pd.DataFrame(
-                {
-                    "family": family,
-                    "standing": stands or [_own_standing(hardware, name, each, known) for each in family],
-                    "device": device,
-                    "unit": unit(hardware),
-                    "half": half_of(held),
-                    "predicted_us": us,
-                    "log_ratio": np.log(held.time_us.to_numpy(float) / us),
-                }
-            )
-            parts.append(part[np.isfinite(part.log_ratio)])
-    found = pd.concat(parts, ignore_index=True)
-    return found.assign(size=[size_class(us) for us in found.predicted_us])
+    for name, of_fit in rows.groupby("fit", sort=True):
+        picked = pick(of_fit)
+        for device, held in picked.groupby("hw", sort=True):
+            parts += _predictions(str(device), str(name), held, known, workers, progress)
+    return pd.concat(parts, ignore_index=True)
+
+
+def _predictions(
+    device: str,
+    name: str,
+    held: pd.DataFrame,
+    known: dict[str, Hardware],
+    workers: int | None,
+    progress: Callable[[str, int, int], None],
+) -> Iterator[pd.DataFrame]:
+    """`Predicted` of rows of one device and family of fits."""
+    import pandas as pd
+
+    hardware, family = load(device), families_of_rows(held)
+    numbers = held["shape"].tolist() if "shape" in held else [0] * len(held)
+    rows = held.drop(columns=["fit", "shape"], errors="ignore")
+    half = half_of(rows)
+    for stands, other in _predicted_by(hardware, name, known):
+        us = predicted_us(rows, other, workers, functools.partial(progress, f"{device} {name}"))
+        columns = {
+            "fit": name,
+            "family": family,
+            "standing": stands or [_own_standing(hardware, name, each, known) for each in family],
+            "device": device,
+            "unit": unit(hardware),
+            "own": stands == "",
+            "half": half,
+            "shape": numbers,
+            "measured_us": held.time_us.to_numpy(float),
+            "predicted_us": us,
+            "log_ratio": np.log(held.time_us.to_numpy(float) / us),
+        }
+        part = pd.DataFrame(columns)
+        yield part[np.isfinite(part.log_ratio)]
 
 
 def fitted_devices() -> dict[str, Hardware]:
@@ -226,8 +283,13 @@ def _row(part: pd.DataFrame, basis: str, rows: int) -> dict[str, Any]:
         "basis": basis,
         "least_us": f"{part.predicted_us.min():.4g}",
         "most_us": f"{part.predicted_us.max():.4g}",
-        **{name: round(float(q), _DIGITS) for name, q in zip(NAMES, quantiles, strict=True)},
+        **dict(zip(NAMES, digits(quantiles), strict=True)),
     }
+
+
+def digits(quantiles: np.ndarray) -> list[float]:
+    """As a table has them."""
+    return [round(float(quantile), _DIGITS) for quantile in quantiles]
 
 
 def _widening(found: pd.DataFrame, rows: dict[Any, dict[str, Any] | None], stands: str) -> float:
