@@ -305,29 +305,49 @@ def _counters(path: Path | None, hardware: Hardware) -> pd.DataFrame | None:
     show_default=True,
     help="Rows of a device and a family of fits at most, spread over the times.",
 )
+@click.option(
+    "--captured",
+    help="Also write the table for captured times (.csv): noise of launches, from the captures that ship, and residuals of ratios of two devices.",
+)
 @workers_option
-def residuals(files: tuple[str, ...], out: str, rows: int, workers: int | None) -> None:
+def residuals(files: tuple[str, ...], out: str, rows: int, captured: str | None, workers: int | None) -> None:
     """Write the table of residuals that intervals are made of: quantiles of log(measured / predicted) by family, size and standing.
 
     Only shapes that set no parameter count. Prints how often the intervals of one half of them hold the other half's measurements.
-    The table that ships is simulator/uncertainty/residuals.csv.
+    The tables that ship are simulator/uncertainty/residuals.csv and, for runs of captured kernel times, captured.csv.
 
     \b
     simtti validate residuals --measurements measured/ --measurements mine.parquet --out residuals.csv
+    simtti validate residuals --measurements measured/ --out residuals.csv --captured captured.csv
     """
-    from simtti.files import write_table
+    from simtti.files import check_table, write_table
     from simtti.validation.judge import residuals as judged
     from simtti.validation.measurements.read import read_measurements
     from simtti.validation.report.kernels import print_cover
 
     check_outputs(out)
+    if captured is not None:
+        check_table(captured)
+    measurements = read_measurements(list(files))
     with stages() as advance:
-        found = judged.log_ratios(
-            read_measurements(list(files)), most_rows=rows, workers=workers, progress=advance
-        )
-    write_table(judged.table(found), out)
+        found = judged.log_ratios(measurements, most_rows=rows, workers=workers, progress=advance)
+    of_model = judged.table(found)
+    write_table(of_model, out)
     print_cover(judged.cross_cover(found))
     click.echo(f"{out}: {len(found)} residuals", err=True)
+    if captured is not None:
+        import pandas as pd
+
+        from simtti.validation.judge import captured_residuals as of_captured
+
+        with stages() as advance:
+            ratios = of_captured.ratio_residuals(
+                measurements, most_rows=rows, workers=workers, progress=advance
+            )
+        both = pd.concat([of_captured.launch_noise(rows, workers), ratios], ignore_index=True)
+        write_table(of_captured.table(both, of_model), captured)
+        print_cover(of_captured.cross_cover(both, of_model))
+        click.echo(f"{captured}: {len(both)} residuals", err=True)
 
 
 @validate.command()

@@ -115,8 +115,7 @@ def print_result(result: Result, interval: bool = True) -> None:
     for warning in [*result.warnings, *(of_run(result) if interval else ())]:
         console.print(f"[yellow]Warning[/]: {warning}")
     if result.coverage and result.coverage.left_out_us:
-        left_out = f"{percent(result.coverage.share, 0)} of the measured kernel time is covered; left out: {result.coverage.words()}"
-        console.print(escape(left_out), style="yellow")
+        console.print(escape(result.coverage.sentence(result.timing)), style="yellow")
     unlowered = {op: share for op, share in result.unlowered.items() if share >= _LEAST_BYTES}
     if unlowered:
         named = ", ".join(f"{escape(op)} ({share:.2%} of bytes)" for op, share in unlowered.items())

@@ -118,9 +118,7 @@ def _summary(result: Result) -> tuple[str, ...]:
 def _cautions(result: Result, interval: bool) -> tuple[str, ...]:
     found = [*result.warnings, *(of_run(result) if interval else ())]
     if result.coverage and result.coverage.left_out_us:
-        found.append(
-            f"{percent(result.coverage.share, 0)} of the measured kernel time is covered; left out: {result.coverage.words()}"
-        )
+        found.append(result.coverage.sentence(result.timing))
     found += [
         f"no kernel model for {label(op)} ({percent(share, 2)} of bytes): timed as a stream of its bytes"
         for op, share in result.unlowered.items()

@@ -75,6 +75,8 @@ def as_dict(result: Result, interval: bool = True) -> dict[str, Any]:
             "layout": result.policy.layout,
             "tf32": result.policy.tf32,
             "fidelity": result.fidelity,
+            "timing": result.timing,
+            "captured_on": result.captured_on and result.captured_on.name,
             "trace": result.trace.provenance,
         },
     }

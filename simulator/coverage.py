@@ -33,6 +33,16 @@ class Coverage:
         left = min(sum(self.left_out_us.values()), self.measured_us)
         return 1.0 - left / self.measured_us if self.measured_us else 0.0
 
+    def sentence(self, timing: str) -> str:
+        """What the model stands for and what becomes of the rest. timing: of `run`."""
+        share = percent(self.share, 0)
+        if timing == "hybrid":
+            return (
+                f"{share} of the captured kernel time is scaled by the model of its own operator; as the operators around it, as its bytes or as "
+                f"the rest on average: {self.words()}"
+            )
+        return f"{share} of the measured kernel time is covered; left out: {self.words()}"
+
     def words(self) -> str:
         """What is left out, in a few words."""
         few = list(self.left_out_us.items())[:_FEW]

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 # Launches of a kind that its median is of at least.
 FEWEST_ALIKE = 4
+# Of fewer a size's 5th and 95th percentiles are its extremes, in pairs often one row of one device.
+FEWEST_OF_A_SIZE = 40
 ALL_FAMILIES = "all families"
 _LOW, _HIGH = LEVELS.index(0.05), LEVELS.index(0.95)
 
@@ -66,7 +68,7 @@ def _noise_of(capture: Capture, most_rows: int) -> pd.DataFrame:
     alike: dict[Any, list[tuple[int, float]]] = defaultdict(list)
     for row, kernels in launched.items():
         operator = operators[row]
-        uses = tuple((use.shape, use.dtype) for use in (*operator.inputs, *operator.outputs))
+        uses = tuple((use.shape, use.strides, use.dtype) for use in (*operator.inputs, *operator.outputs))
         kind = operator.op, uses, tuple((kernel.name, kernel.grid) for kernel in kernels)
         alike[kind].append((row, sum(kernel.duration_us for kernel in kernels)))
     rows = []
@@ -158,7 +160,7 @@ def table(found: pd.DataFrame, of_model: pd.DataFrame) -> pd.DataFrame:
             times = 1.0 if related == SAME else _times(cells, of_model, related, stands)
             for family, size in itertools.product(FAMILIES, SIZES):
                 mine, all_mine = cells.get((family, related, stands, size)), of_all.get((family, related, stands))
-                if mine is not None and len(mine) >= FEWEST_ROWS:
+                if mine is not None and len(mine) >= FEWEST_OF_A_SIZE:
                     row = _row(mine, MEASURED, len(mine))
                 elif related == SAME:
                     of_size = pooled[pooled["size"] == size]

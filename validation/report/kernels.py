@@ -50,9 +50,10 @@ def print_captures(captures: pd.DataFrame) -> None:
 
 
 def print_cover(found: pd.DataFrame) -> None:
-    """How often the intervals of one half of the residuals held the other half, by family and standing."""
+    """How often the intervals of one half of the residuals held the other half, by family and standing; of captured times with the relation
+    of the two devices."""
     lines = [
-        [row["family"], row["standing"], count(row["rows"]), percent(row["nine_of_ten"], 0), percent(row["half"], 0),
+        [row["family"], " ".join(filter(None, (row.get("relation"), row["standing"]))), count(row["rows"]), percent(row["nine_of_ten"], 0), percent(row["half"], 0),
          percent(row["half_width"])]
         for row in found.to_dict("records")
     ]  # fmt: skip

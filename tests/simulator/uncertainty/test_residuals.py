@@ -6,17 +6,23 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import simtti
 from simtti.errors import InputError
 from simtti.hw_configs.devices import load
 from simtti.simulator.predict import INTERVAL_COLUMNS, predict
+from simtti.simulator.uncertainty.draws import family_seconds
 from simtti.simulator.uncertainty.families import (
     CALIBRATED,
     CARRIED,
     FAMILIES,
+    BLOCK_SCALED,
     NEVER_MEASURED,
     OPS,
+    SCALED,
     SIZES,
     STANDINGS,
+    UNFUSED,
+    family_of_row,
 )
 from simtti.simulator.uncertainty.residuals import (
     LEVELS,
@@ -135,8 +141,24 @@ def test_a_worse_standing_is_a_wider_interval_and_says_so():
     tables = {name: predict(ROWS[:1], name, workers=1).iloc[0] for name in ("l40s", "rtx-5090", "h200-sxm")}
     width = {name: np.log(found.p95_us / found.p05_us) for name, found in tables.items()}
     assert width["h200-sxm"] < width["rtx-5090"]
-    assert tables["rtx-5090"].warnings == "no GPU like rtx-5090 was measured in gemm"
+    assert tables["rtx-5090"].warnings.startswith("no gemm timed on a GPU like rtx-5090 set a parameter")
     assert tables["h200-sxm"].warnings == tables["l40s"].warnings == ""
+
+
+def test_attention_that_keeps_its_scores_in_memory_and_scales_by_blocks_are_families_of_their_own():
+    assert family_of_row("attention", "fp16", "baseline") == family_of_row("math_attention", "fp16") == UNFUSED
+    assert family_of_row("attention", "fp16", "flash-attention-2") == "attention"
+    assert family_of_row("gemm", "fp8") == SCALED
+    assert family_of_row("gemm", "nvfp4") == BLOCK_SCALED
+    flash, math = (
+        simtti.run("stable-diffusion", "h100-sxm", steps=2, fidelity="closed", attention=name)
+        for name in ("flash", "math")
+    )
+    found = [{family for family, _ in family_seconds(each)} for each in (flash, math)]
+    assert "attention" in found[0] and UNFUSED not in found[0]
+    assert UNFUSED in found[1]
+    quantized = simtti.run("flux-dev", "b200-sxm", steps=1, fidelity="closed", quantization="mxfp8")
+    assert BLOCK_SCALED in {family for family, _ in family_seconds(quantized)}
 
 
 def test_a_shape_beyond_the_measured_ones_is_said_to_be():
