@@ -13,6 +13,7 @@ from simtti.commands.options import (
     check_outputs,
     engine_option,
     host_option,
+    interval_option,
     json_option,
     names,
     print_json,
@@ -67,6 +68,7 @@ def diff(a: str, b: str, json_path: str | None) -> None:
 @click.option(
     "--out", required=True, type=click.Path(), help="Where to write the table: .csv, .parquet or .json."
 )
+@interval_option
 @workers_option
 def costs(
     workload: str,
@@ -75,13 +77,14 @@ def costs(
     batch: str,
     shapes: str | None,
     out: str,
+    interval: bool,
     workers: int | None,
     **options: Any,
 ) -> None:
     """Seconds of a denoising step, of text encoder and decoder, by device, number of GPUs, batch and shape: a scheduler's table.
 
-    Columns: hw, gpus, batch, height, width, text_encoder_s, step_s, decoder_s, latency_s, peak_memory_bytes, fits, and error, the reason
-    where a row has no figures. Interrupted, it keeps the finished rows; the same command does the rest.
+    Columns: hw, gpus, batch, height, width, text_encoder_s, step_s, decoder_s, latency_s, peak_memory_bytes, fits, what half of such times
+    and 9 of 10 lie between (step_p05_s to step_p95_s), and error, the reason where a row has no figures. Interrupted, it keeps the finished rows; the same command does the rest.
 
     \b
     simtti costs flux-dev --hw h100-sxm,l40s --gpus 1,2,4 --batch 1,2,4 --out flux.csv
@@ -98,6 +101,7 @@ def costs(
             gpus=whole_numbers("--gpus", gpus),
             batches=whole_numbers("--batch", batch),
             shapes=_shapes(shapes),
+            interval=interval,
             workers=workers,
             progress=advance,
             say=lambda text: click.echo(text, err=True),

@@ -12,9 +12,9 @@ from simtti.commands.console import Column, plain_console, print_table
 from simtti.hw_configs.hardware import Hardware
 from simtti.simulator.result import Result
 from simtti.simulator.uncertainty.draws import RunIntervals
-from simtti.simulator.uncertainty.residuals import Interval
 from simtti.simulator.uncertainty.outside import of_run
-from simtti.words import gib, inference_shape, joules, number, percent, seconds
+from simtti.simulator.uncertainty.residuals import Interval
+from simtti.words import gib, inference_shape, joules, number, seconds
 
 if TYPE_CHECKING:
     from simtti.explore.exploration import Exploration

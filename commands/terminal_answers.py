@@ -270,19 +270,27 @@ def print_costs(table: pd.DataFrame, workload: str) -> None:
     console = plain_console()
     console.print(f"[bold]{escape(workload)}[/]\n")
     shown: list[tuple[str | Text, ...]] = []
+    intervals = "step_p05_s" in table
     rows = records(table)
     for row in rows:
         size = "" if row["height"] is None else f"{row['height']:.0f}x{row['width']:.0f}"
         cells = [str(row["hw"]), str(row["gpus"]), str(row["batch"]), size]
         if row["latency_s"] is None:
             continue
-        times = [row[name] for name in ("text_encoder_s", "step_s", "decoder_s", "latency_s")]
-        memory = "" if row["peak_memory_bytes"] is None else gib(row["peak_memory_bytes"])
+        text, step, decoder, latency = (
+            "" if row[name] is None else seconds(row[name])
+            for name in ("text_encoder_s", "step_s", "decoder_s", "latency_s")
+        )
+        lies = _between(row["step_p05_s"], row["step_p95_s"]) if intervals and row["step_p05_s"] else ""
+        held = row["peak_memory_bytes"]
+        memory = "" if held is None else gib(held).removesuffix(" GiB")
         style = "red" if row["fits"] is False else ""
-        spent = ("" if each is None else seconds(each) for each in times)
-        shown.append((*cells, *spent, Text(memory, style=style)))
-    figures = ("GPUs", "Batch", "Size", "Text", "Step", "Decoder", "Latency", "Memory")
+        shown.append((*cells, text, step, *[lies] * intervals, decoder, latency, Text(memory, style=style)))
+    between = ["9 of 10"] * intervals
+    figures = ("GPUs", "Batch", "Size", "Text", "Step", *between, "Decoder", "Latency", "GiB")
     print_table([Column("Device", "name"), *figures], shown, keys=4)
+    if intervals:
+        console.print("9 of 10: such steps take so long", style="dim")
     for row in rows:
         what = f"{row['gpus']} {row['hw']}, batch {row['batch']}"
         if row["latency_s"] is None:

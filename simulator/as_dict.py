@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from simtti.simulator.uncertainty.draws import phase_intervals
 from simtti.simulator.uncertainty.outside import of_run
 from simtti.workloads.catalogue import decoded
 
@@ -16,6 +17,7 @@ def as_dict(result: Result, interval: bool = True) -> dict[str, Any]:
     """`result` as `simtti run --json` writes it: seconds, joules, watts, bytes, shares. interval: with the intervals, and what is said of
     them among the warnings."""
     figures = result.figures()
+    intervals = phase_intervals(result) if interval else {}
     allocated = {p.name: p.allocated_bytes for p in result.memory.phases} if result.memory else {}
     return {
         "latency_s": figures["latency_s"],
@@ -35,6 +37,7 @@ def as_dict(result: Result, interval: bool = True) -> dict[str, Any]:
                 "steps": p.steps,
                 "latency_s": p.latency_s,
                 "step_s": p.step_s,
+                **({"interval": intervals[p.name].in_seconds()} if p.name in intervals else {}),
                 "peak_memory_bytes": allocated.get(p.name),
             }
             for p in result.phases

@@ -12,7 +12,7 @@ from simtti.hw_configs.devices import load
 from simtti.hw_configs.prices import load_prices, usd_per_output
 from simtti.jobs import in_chunks
 from simtti.simulator.uncertainty.draws import COLUMNS as INTERVALS
-from simtti.simulator.uncertainty.draws import SURE, interval_of
+from simtti.simulator.uncertainty.draws import SURE, Draws, interval_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 COLUMNS = (
     "hw", "gpus", "batch", "latency_s", "latency_x", "outputs_per_s", "energy_per_output_j", "energy_x", "usd_per_gpu_hour",
     "usd_per_output", "usd_per_video_s", "average_w", "peak_memory_bytes", "fits", "largest_batch", "bottleneck", "bottleneck_share",
-    "host_bound_share", "pytorch", *INTERVALS, *(AGAINST := ("latency_x_p05", "latency_x_p95", "fastest_in")), "error",
+    "host_bound_share", "pytorch", *INTERVALS, *(AGAINST := ("latency_x_p05", "latency_x_p95", "fastest_in", "energy_x_p05", "energy_x_p95", "frugal_in")), "error",
 )  # fmt: skip
 
 
@@ -50,7 +50,8 @@ def compare(
         A row a run, in the order given: COLUMNS. An output is an image or a video; energy_per_output_j in joules.
         latency_x and energy_x are latency and energy an output over the first device's at the same batch; 9 of 10 such ratios lie
         between latency_x_p05 and latency_x_p95, which is narrower than what the latencies' own intervals say, since errors that both have
-        in common cancel (uncertainty.draws). fastest_in: the share of draws in which the row is the fastest of its batch. usd_per_output is what all
+        in common cancel (uncertainty.draws). fastest_in: the share of draws in which the row is the fastest of its batch. energy_x_p05, energy_x_p95
+        and frugal_in are the same of energy, the least. usd_per_output is what all
         GPUs cost for as long as it takes; usd_per_video_s the same of a second of video. Empty where no price is known: a device with
         changes has none, unless the file of prices names it so.
         bottleneck is what holds the inference back for longest (see Result.bottlenecks). pytorch: the release whose
@@ -102,11 +103,13 @@ def _against(row: dict[str, Any], first: dict[str, Any] | None) -> dict[str, flo
 
 def _draw_by_draw(rows: list[dict[str, Any]], first: dict[str, Any]) -> None:
     """What the draws of one batch's rows say of their order and of their ratio to the first device's."""
-    drawn = np.array([row["draws"] for row in rows])
-    wins = np.bincount(drawn.argmin(axis=0), minlength=len(rows)) / drawn.shape[1]
-    for row, won in zip(rows, wins, strict=True):
-        ratio = interval_of(row["draws"] / first["draws"], row["latency_x"])
-        row |= {"latency_x_p05": ratio.p05, "latency_x_p95": ratio.p95, "fastest_in": float(won)}
+    for figure, least in (("latency", "fastest_in"), ("energy", "frugal_in")):
+        name = f"{figure}_draws"
+        drawn = np.array([row[name] for row in rows])
+        wins = np.bincount(drawn.argmin(axis=0), minlength=len(rows)) / drawn.shape[1]
+        for row, won in zip(rows, wins, strict=True):
+            ratio = interval_of(row[name] / first[name], row[f"{figure}_x"])
+            row |= {f"{figure}_x_p05": ratio.p05, f"{figure}_x_p95": ratio.p95, least: float(won)}
 
 
 def _costs(row: dict[str, Any], usd_per_gpu_hour: float | None, fps: float | None) -> dict[str, float]:
@@ -138,7 +141,7 @@ def _row(point: dict[str, Any]) -> dict[str, Any]:
         "batch": outputs,
         "frames": result.trace.options.get("frames"),
         **{name: value for name, value in figures.items() if name in COLUMNS},
-        **(result.interval.columns() | {"draws": result.draws.latency_s} if interval else {}),
+        **(result.interval.columns() | _draws_of(result.draws, outputs) if interval else {}),
         "outputs_per_s": outputs / figures["latency_s"],
         "energy_per_output_j": figures["energy_j"] / outputs,
         "bottleneck": name,
@@ -146,6 +149,11 @@ def _row(point: dict[str, Any]) -> dict[str, Any]:
         "pytorch": result.hardware.pytorch,
         "error": "",
     }
+
+
+def _draws_of(draws: Draws, outputs: int) -> dict[str, np.ndarray]:
+    """Seconds of the batch and joules an output, by draw."""
+    return {"latency_draws": draws.latency_s, "energy_draws": draws.energy_j / outputs}
 
 
 def certain(table: pd.DataFrame) -> list[str]:

@@ -108,11 +108,20 @@ class Result:
     def stages(self) -> dict[str, float]:
         """Seconds of text encoders (`text_encoder_s`), of the phases whose steps can be set (`denoising_s`), and of the decoder
         (`decoder_s`), 0 where there is none."""
-        found = {f"{name}_s": 0.0 for name in (_TEXT_ENCODER, _DENOISING, _DECODER)}
+        latency_s = {phase.name: phase.latency_s for phase in self.phases}
+        return {
+            name: float(sum(latency_s[phase] for phase in phases))
+            for name, phases in self.phases_of_stages.items()
+        }
+
+    @property
+    def phases_of_stages(self) -> dict[str, list[str]]:
+        """The names of the phases that each of `stages` is made of."""
+        found: dict[str, list[str]] = {f"{name}_s": [] for name in (_TEXT_ENCODER, _DENOISING, _DECODER)}
         for phase in self.phases:
             name = _DENOISING if phase.name in self.trace.schedule else phase.name
             if f"{name}_s" in found:
-                found[f"{name}_s"] += phase.latency_s
+                found[f"{name}_s"].append(phase.name)
         return found
 
     @property

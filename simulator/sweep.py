@@ -20,7 +20,7 @@ from simtti.hw_configs.devices import fingerprint, load
 from simtti.hw_configs.hosts import load_host
 from simtti.jobs import Pool
 from simtti.journal import Journal, code_hash, journal_of, resumed, said_of_foreign
-from simtti.simulator.uncertainty.draws import COLUMNS
+from simtti.simulator.uncertainty.draws import COLUMNS, STAGE_COLUMNS, stage_columns
 from simtti.workloads.named import check_named, content_of, is_file
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ _FLAGS = ("tf32", "pinned", "parallel_vae")
 _TRUTH = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
 FIGURES = (
     "latency_s", "energy_j", "peak_memory_bytes", "host_bound_share", "text_encoder_s", "denoising_s", "step_s", "decoder_s", "fits",
-    "largest_batch", *COLUMNS, "error",
+    "largest_batch", *(INTERVALS := (*COLUMNS, *STAGE_COLUMNS)), "error",
 )  # fmt: skip
 
 
@@ -57,7 +57,7 @@ def sweep(
     Args:
         points: a table or its path; columns are options of `run`; an empty cell is the option's default, but for fidelity,
             which is 'closed': many runs, and the same figures where nothing overlaps.
-        interval: with the columns latency_p05_s to energy_p95_j: what half of such predictions and 9 of 10 lie between.
+        interval: with the columns latency_p05_s to energy_p95_j, and those of the stages to decoder_p95_s: what half of such predictions and 9 of 10 lie between.
         workers: processes; as many as there are cores if not given.
         progress: called with (finished rows, rows).
         say: called with what is not as one might think: rows kept that do not count.
@@ -87,7 +87,7 @@ def sweep(
             progress=progress,
             foreign=lambda count: say(said_of_foreign(out, count)),
         )
-        for name in FIGURES if interval else (name for name in FIGURES if name not in COLUMNS):
+        for name in FIGURES if interval else (name for name in FIGURES if name not in INTERVALS):
             table[name] = [figures.get(name) for figures in found]
         write_table(table, out)
         journal.remove()
@@ -240,5 +240,5 @@ def _run_row(options: dict[str, Any], interval: bool = True) -> dict[str, Any]:
         return {"error": str(error)}
     except Exception as error:  # a bug of ours costs its row, by its name, and not the others
         return {"error": internal(error)}
-    figures = result.figures() | (result.interval.columns() if interval else {})
+    figures = result.figures() | (result.interval.columns() | stage_columns(result) if interval else {})
     return {name: figures[name] for name in FIGURES if name in figures}

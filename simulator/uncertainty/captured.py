@@ -111,7 +111,9 @@ def captured_residuals(rows: Iterable[Mapping[str, Any]], origin: str) -> Captur
     for number, row in enumerate(rows, start=1):
         key = (str(row["family"]), str(row["relation"]), str(row.get("standing") or ""), str(row["size"]))
         if key not in wanted:
-            raise InputError(f"{origin}: row {number}: {', '.join(key)}: there is no such family, relation, standing and size")
+            raise InputError(
+                f"{origin}: row {number}: {', '.join(key)}: there is no such family, relation, standing and size"
+            )
         found[key] = quantiles_of(row, f"{origin}: row {number}")
     if missing := sorted(wanted - set(found)):
         raise InputError(f"{origin}: no row of {', '.join(missing[0])}")

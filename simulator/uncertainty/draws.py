@@ -13,15 +13,13 @@ in their ratio (`compare`, `explore`); a device's own part of each operator does
 Kernels whose times a capture gives (`run`'s timing 'measured' and 'hybrid') draw from `captured` instead: each launch its own noise, and
 where times were scaled to another device the residual of the ratio.
 
-The walk is the one of `engine.stream`, for all draws at once: a kernel starts when the host has issued it and the one before it has
-ended. It takes the launch queue's depth once a step, and kernels of several streams by the time in which each step has none beside it.
+How the draws of operators and host make those of a run: `walk`.
 """
 
 from __future__ import annotations
 
 import functools
 import hashlib
-import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,11 +30,11 @@ import numpy as np
 
 from simtti.files import read_yaml
 from simtti.hw_configs.hardware import Hardware
-from simtti.simulator.engine.outcome import Repetition
 from simtti.simulator.uncertainty import captured
 from simtti.simulator.uncertainty.captured import ScaledResiduals
 from simtti.simulator.uncertainty.families import STANDINGS, family_of_operator, size_class, standing, unit
 from simtti.simulator.uncertainty.residuals import INTERVAL_LEVELS, NORMAL, Interval, Residuals, shipped
+from simtti.simulator.uncertainty.walk import Factors, walk
 
 if TYPE_CHECKING:
     from simtti.simulator.result import Result  # circle: a type only
@@ -46,8 +44,6 @@ DRAWS = 200
 # Share of the draws in which one of two has to be the better for their order to be sure.
 SURE = 0.95
 _FREEDOM = 3  # of Student's t; see `heavy`
-_LEAST_S = 1e-12
-_AT_ONCE = 128  # launches, by draw: what a core's own cache holds
 
 
 @dataclass(frozen=True)
@@ -70,10 +66,11 @@ class Shares:
 
 
 class Draws(NamedTuple):
-    """What a run takes on all its GPUs, by draw, in seconds and joules."""
+    """What a run takes on all its GPUs, by draw, in seconds and joules; and each of its phases, in seconds."""
 
     latency_s: np.ndarray
     energy_j: np.ndarray
+    phases_s: Mapping[str, np.ndarray]
 
 
 class RunIntervals(NamedTuple):
@@ -103,6 +100,12 @@ COLUMNS = tuple(
     for figure, unit in (("latency", "s"), ("energy", "j"))
     for name in Interval._fields
 )
+# Of a sweep and of costs, those of the stages.
+STAGE_COLUMNS = tuple(
+    f"{stage}_{name}_s"
+    for stage in ("text_encoder", "denoising", "step", "decoder")
+    for name in Interval._fields
+)
 
 
 @functools.cache
@@ -126,6 +129,37 @@ def run_intervals(result: Result) -> RunIntervals:
         interval_of(result.draws.latency_s, whole.latency_s),
         interval_of(result.draws.energy_j, whole.energy_j),
     )
+
+
+def phase_intervals(result: Result) -> dict[str, Interval]:
+    """Between what the seconds of each phase lie."""
+    drawn = result.draws.phases_s
+    return {
+        each.name: interval_of(drawn[each.name], each.latency_s)
+        for each in result.phases
+        if each.name in drawn
+    }
+
+
+def stage_intervals(result: Result) -> dict[str, Interval]:
+    """Between what the seconds of `Result.stages` and of a step of denoising lie, by the figure's name ('step_s'); of those there are."""
+    drawn: dict[str, np.ndarray] = {}
+    for name, phases in result.phases_of_stages.items():
+        if there := [result.draws.phases_s[phase] for phase in phases if phase in result.draws.phases_s]:
+            drawn[name] = np.sum(there, axis=0)
+    found = {name: interval_of(values, result.stages[name]) for name, values in drawn.items()}
+    if result.step_s and "denoising_s" in found:
+        found["step_s"] = found["denoising_s"].times(result.step_s / result.stages["denoising_s"])
+    return found
+
+
+def stage_columns(result: Result) -> dict[str, float]:
+    """STAGE_COLUMNS of a run, those there are."""
+    return {
+        f"{name.removesuffix('_s')}_{part}_s": value
+        for name, interval in stage_intervals(result).items()
+        for part, value in interval._asdict().items()
+    }
 
 
 def sum_interval(operators: Sequence[tuple[str, float]], hardware: Hardware, *content: object) -> Interval:
@@ -159,7 +193,9 @@ def draws(result: Result, table: Residuals, common: Shares, count: int = DRAWS) 
     host = np.exp(common.host_sd * normal.of("host"))
     on_all = result.several_gpus or result
     gpus = result.several_gpus.gpus if result.several_gpus else 1
-    scale = common.captured_scale if is_captured(result) else common.whole_scale[worst_standing(result, table)]
+    scale = (
+        common.captured_scale if is_captured(result) else common.whole_scale[worst_standing(result, table)]
+    )
     whole = np.exp(
         scale * heavy(normal.of("whole", unit(hardware)))
         + _engine_scale(result, common) * heavy(normal.of("engine"))
@@ -167,13 +203,19 @@ def draws(result: Result, table: Residuals, common: Shares, count: int = DRAWS) 
     )
     # The prediction itself, walked beside the draws, ties them to what the simulation found with contention.
     with_own = np.hstack([np.ones((len(found.factors), 1)), found.factors])
-    own_s, *drawn_s = _walk(result, found._replace(factors=with_own), np.hstack([1.0, host]))
-    latency_s = np.array(drawn_s) * whole * (on_all.latency_s / own_s)
+    ends = walk(result, found._replace(factors=with_own), np.hstack([1.0, host]))
+    latency_s = ends.latency_s[1:] * whole * (on_all.latency_s / ends.latency_s[0])
+    phases_s = {
+        each.name: took_s[1:] * whole * (each.latency_s / took_s[0])
+        for each in result.phases
+        if (took_s := ends.phases_s.get(each.name)) is not None and took_s[0] > 0
+    }
     static_j = hardware.static_power_w * latency_s * gpus
     static_of_value_j = hardware.static_power_w * on_all.latency_s * gpus
     energy_j = static_j + max(on_all.energy_j - static_of_value_j, 0.0)
     stands = standing(hardware, "energy", common.energy_units)
-    return Draws(latency_s, energy_j * np.exp(common.energy_sd[stands] * normal.of("energy", unit(hardware))))
+    energy_j *= np.exp(common.energy_sd[stands] * normal.of("energy", unit(hardware)))
+    return Draws(latency_s, energy_j, phases_s)
 
 
 def is_captured(result: Result) -> bool:
@@ -250,13 +292,6 @@ def _slices(count: int) -> np.ndarray:
     return np.array([normal.inv_cdf((number + 0.5) / count) for number in range(count)])
 
 
-class Factors(NamedTuple):
-    """factors: a row for each operator that differs, by draw. of_kinds: the row in it of each of the run's `kinds`."""
-
-    factors: np.ndarray
-    of_kinds: np.ndarray
-
-
 def operator_factors(result: Result, table: Residuals, common: Shares, normal: Normals) -> Factors:
     """What each operator's kernels take in each draw over what is predicted."""
     numbers: dict[tuple[int, str], int] = {}  # operators that are alike share one `Lowered`
@@ -323,95 +358,3 @@ def factors(
         quantiles = table.of(hardware, family, size)
         found[mine] = np.exp(np.interp(own[mine] + of_family[family] + shared, NORMAL, quantiles))
     return found
-
-
-class _Stretch(NamedTuple):
-    """Launches between two waits of the host, by draw, in seconds: what they take back to back, gaps included; how much later than the
-    host's start the last ends if nothing but the host holds them up; what the host spends, and whether it then waits for the last."""
-
-    busy_s: np.ndarray
-    late_s: np.ndarray
-    host_s: np.ndarray
-    waits: bool
-
-
-def _walk(result: Result, factors: Factors, host: np.ndarray) -> np.ndarray:
-    """Seconds of the inference in each draw."""
-    gap_s, depth = result.hardware.launch_s, result.host.queue_depth
-    known: dict[tuple[int, int, int], list[_Stretch]] = {}
-    ended_s = np.full(len(host), -gap_s)
-    host_s = np.zeros(len(host))
-    for item, of_spans in zip(result.repetitions, result.kinds.of_spans, strict=True):
-        key = (id(item.governed), id(item.host_s), id(item.rows))
-        if key not in known:
-            known[key] = _stretches(result, item, factors.of_kinds[of_spans], factors.factors, host, gap_s)
-        start_s, host_began_s = ended_s, host_s
-        for stretch in known[key]:
-            ended_s = np.maximum(ended_s + stretch.busy_s, host_s + stretch.late_s)
-            host_s = ended_s if stretch.waits else host_s + stretch.host_s
-        host_s = host_s + item.tail_s * host
-        period_s, host_period_s = ended_s - start_s, host_s - host_began_s
-        ended_s = ended_s + (item.times - 1) * period_s
-        # The host is at most the queue's depth ahead.
-        ahead_s = period_s * min(1.0, depth / len(item.launches))
-        host_s = np.maximum(host_s + (item.times - 1) * host_period_s, ended_s - ahead_s)
-    return np.maximum(ended_s, host_s) if len(result.repetitions) else host_s
-
-
-def _stretches(
-    result: Result,
-    item: Repetition,
-    of_spans: np.ndarray,
-    factors: np.ndarray,
-    host: np.ndarray,
-    gap_s: float,
-) -> list[_Stretch]:
-    """The stretches of a repetition. of_spans: the row of `factors` of each of its spans."""
-    seconds = np.array(item.governed.seconds)
-    if not item.is_plain:
-        # What runs beside the main stream's kernels counts by what the step takes longer for it.
-        took_s = item.ran.end_s[-1] - item.ran.start_s[0] + gap_s
-        seconds = seconds * (max(took_s - gap_s * len(seconds), 0.0) / max(float(seconds.sum()), _LEAST_S))
-    which = np.repeat(of_spans, [end - begin for _, begin, end in item.spans])
-    issue_s = np.array(item.host_s)
-    waits = _waits(result, item)
-    bounds = list(dict.fromkeys([0, *waits, len(seconds)]))
-    return [
-        _stretch(seconds[begin:end], which[begin:end], issue_s[begin:end], factors, host, gap_s, end in waits)
-        for begin, end in itertools.pairwise(bounds)
-    ]
-
-
-def _stretch(
-    seconds: np.ndarray,
-    which: np.ndarray,
-    issue_s: np.ndarray,
-    factors: np.ndarray,
-    host: np.ndarray,
-    gap_s: float,
-    waits: bool,
-) -> _Stretch:
-    """Launches between two waits, some at a time: arrays of all of them by draw would go through memory again and again."""
-    ended_s = np.zeros(len(host))
-    latest_s = np.full(len(host), -np.inf)  # of max_i below, so far
-    issued_s = np.cumsum(issue_s)
-    for begin in range(0, len(seconds), _AT_ONCE):
-        some = slice(begin, begin + _AT_ONCE)
-        # C_i: the end of launch i if the first starts at 0 and none waits for the host.
-        ends_s = factors[which[some]]
-        ends_s *= seconds[some, None]
-        ends_s += gap_s
-        ends_s[0] += ended_s
-        np.cumsum(ends_s, axis=0, out=ends_s)
-        # end_n = C_n + max(end before, max_i (issued_i - C_{i-1} - gap))
-        lead_s = issued_s[some, None] * host
-        lead_s[0] -= ended_s
-        lead_s[1:] -= ends_s[:-1]
-        np.maximum(latest_s, lead_s.max(axis=0), out=latest_s)
-        ended_s = ends_s[-1]
-    return _Stretch(ended_s, ended_s + (latest_s - gap_s), issued_s[-1] * host, waits)
-
-
-def _waits(result: Result, item: Repetition) -> list[int]:
-    """The launches after which the host waits for the end: it goes on with the next."""
-    return [end for row, _, end in item.spans if result.rows[row][1].synchronizes]

@@ -130,7 +130,9 @@ def family_of_operator(operator: Operator, lowered: Lowered) -> str:
         return UNMODELLED
     found = CATEGORIES.get(operator.category, "elementwise")
     if found == "gemm":
-        scaled = (SCALED_DTYPES[dtype] for each in lowered.kernels if (dtype := each.tensor_dtype) in SCALED_DTYPES)
+        scaled = (
+            SCALED_DTYPES[dtype] for each in lowered.kernels if (dtype := each.tensor_dtype) in SCALED_DTYPES
+        )
         return next(scaled, found)
     if found == "attention" and len(lowered.kernels) > 1:
         flops = [kernel.flops for kernel in lowered.kernels]

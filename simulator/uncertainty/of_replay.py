@@ -51,9 +51,7 @@ def replay_draws(replay: Replay, table: Residuals, common: Shares, count: int = 
     scale = common.captured_scale
     if replay.scaled_from and captured.relation(replay.hardware, replay.scaled_from) != captured.SAME:
         scale = common.whole_scale[standing_of_most(by_family, replay.hardware, table)]
-    durations = {
-        key: item.duration_s * factor[item.kernel.operator] for key, item in of_kernel.items()
-    }
+    durations = {key: item.duration_s * factor[item.kernel.operator] for key, item in of_kernel.items()}
     whole = np.exp(scale * heavy(normal.of("whole", unit(replay.hardware))))
     return _walk(replay, durations, count) * whole
 

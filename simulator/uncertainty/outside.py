@@ -87,7 +87,9 @@ def of_operator(family: str, time_us: float, hardware: Hardware, table: Residual
     """Of a single operator; '' where it is within what was measured."""
     words = []
     if table.standing(hardware, family) == NEVER_MEASURED:
-        words.append(f"no {family} timed on a GPU like {hardware.name} set a parameter or is among the residuals")
+        words.append(
+            f"no {family} timed on a GPU like {hardware.name} set a parameter or is among the residuals"
+        )
     if table.outside(family, time_us):
         words.append(_range(family, table))
     return "; ".join(words)

@@ -9,6 +9,7 @@ from calls import call, refused
 
 from simtti.hw_configs import devices
 from simtti.hw_configs.prices import load_prices
+from simtti.simulator.costs import INTERVALS
 from simtti.simulator.run import run
 from simtti.words import joules, seconds
 
@@ -82,7 +83,7 @@ def test_costs_are_what_run_says_of_a_step_and_its_stages(tmp_path):
     assert code == 0, errors
     table = pd.read_csv(out)
     assert list(table.columns) == ["hw", "gpus", "batch", "height", "width", "text_encoder_s", "step_s", "decoder_s", "latency_s",
-                                   "peak_memory_bytes", "fits", "error"]  # fmt: skip
+                                   "peak_memory_bytes", "fits", *INTERVALS, "error"]  # fmt: skip
     assert list(zip(table.hw, table.gpus, strict=True)) == [
         ("h100-sxm", 1),
         ("h100-sxm", 2),
@@ -98,6 +99,10 @@ def test_costs_are_what_run_says_of_a_step_and_its_stages(tmp_path):
     assert [row.text_encoder_s, row.step_s, row.decoder_s, row.latency_s] == pytest.approx(
         [text.latency_s, denoising.step_s, decoder.latency_s, result.latency_s]
     )
+    for name in ("text_encoder", "step", "decoder", "latency"):
+        assert row[f"{name}_p05_s"] < row[f"{name}_p25_s"] <= row[f"{name}_s"] <= row[f"{name}_p75_s"] < row[f"{name}_p95_s"]
+    assert row.latency_p95_s == pytest.approx(result.interval.latency_s.p95)
+    assert "9 of 10" in printed
     assert row.peak_memory_bytes == result.peak_memory_bytes
     assert table.error[3], "an A10 has no link"
     assert "512x512" in printed

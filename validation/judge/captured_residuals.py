@@ -20,7 +20,7 @@ from simtti.simulator.policy import captured_with
 from simtti.simulator.uncertainty.captured import ALIKE, COLUMNS, OTHER, RELATIONS, SAME
 from simtti.simulator.uncertainty.families import FAMILIES, SIZES, STANDINGS, family_of_operator, size_class
 from simtti.simulator.uncertainty.residuals import INTERVAL_LEVELS, LEVELS, NAMES, conformal_quantiles
-from simtti.validation.fit.families import half_of, shapes, spread
+from simtti.validation.fit.families import shapes, spread
 from simtti.validation.judge.residuals import (
     ALL_SIZES,
     FEWEST_ROWS,
@@ -159,7 +159,10 @@ def table(found: pd.DataFrame, of_model: pd.DataFrame) -> pd.DataFrame:
             pooled = found[(found.relation == related) & (found.standing == stands)]
             times = 1.0 if related == SAME else _times(cells, of_model, related, stands)
             for family, size in itertools.product(FAMILIES, SIZES):
-                mine, all_mine = cells.get((family, related, stands, size)), of_all.get((family, related, stands))
+                mine, all_mine = (
+                    cells.get((family, related, stands, size)),
+                    of_all.get((family, related, stands)),
+                )
                 if mine is not None and len(mine) >= FEWEST_OF_A_SIZE:
                     row = _row(mine, MEASURED, len(mine))
                 elif related == SAME:
@@ -217,7 +220,12 @@ def _width(part: pd.DataFrame) -> float:
 def _row(part: pd.DataFrame, basis: str, rows: int) -> dict[str, Any]:
     quantiles = conformal_quantiles(part.log_ratio.to_numpy())
     devices = " ".join(sorted(part.pair.unique()))
-    return {"rows": rows, "devices": devices, "basis": basis, **dict(zip(NAMES, digits(quantiles), strict=True))}
+    return {
+        "rows": rows,
+        "devices": devices,
+        "basis": basis,
+        **dict(zip(NAMES, digits(quantiles), strict=True)),
+    }
 
 
 def _of_model(row: pd.Series[Any], times: float) -> dict[str, Any]:

@@ -121,9 +121,7 @@ def _intervals(table: pd.DataFrame, hardware: Hardware) -> np.ndarray:
     """INTERVAL_US of each row, NaN where it has no prediction."""
     known = shipped()
     found = [
-        known.factors(hardware, family, us).times(us)
-        if us > 0
-        else (math.nan,) * 4
+        known.factors(hardware, family, us).times(us) if us > 0 else (math.nan,) * 4
         for family, us in zip(families_of_rows(table), table.predicted_us, strict=True)
     ]
     return np.array(found, float).reshape(len(table), 4)

@@ -24,9 +24,7 @@ from simtti.workloads.measured import captured_trace
 
 WORKLOAD = "stable-diffusion-2.1"
 OPTIONS = {"steps": 2, "launch": "graph", "fidelity": "closed"}
-KERNELS_ALONE = replace(
-    shares(), host_sd=0.0, captured_scale=0.0, whole_scale=dict.fromkeys(STANDINGS, 0.0)
-)
+KERNELS_ALONE = replace(shares(), host_sd=0.0, captured_scale=0.0, whole_scale=dict.fromkeys(STANDINGS, 0.0))
 
 
 def shipped_rows():
@@ -92,9 +90,7 @@ def test_operators_without_a_model_are_named_and_have_an_interval_of_their_own()
 def test_a_replays_draws_are_its_latency_where_nothing_is_uncertain(monkeypatch, timing, hw):
     trace = captured_trace(WORKLOAD)
     found = replay(trace, load(hw), timing, load("h200-sxm"))
-    zero = captured_residuals(
-        [{**row, **dict.fromkeys(NAMES, 0.0)} for row in shipped_rows()], "zero"
-    )
+    zero = captured_residuals([{**row, **dict.fromkeys(NAMES, 0.0)} for row in shipped_rows()], "zero")
     interval = found.interval
     assert interval.p05 < interval.p25 <= found.latency_s <= interval.p75 < interval.p95
     monkeypatch.setattr(captured, "shipped", lambda: zero)
@@ -130,7 +126,8 @@ def test_ratios_of_sisters_are_known_better_than_times_and_those_of_strangers_le
     for family in ("gemm", "attention"):
         own = np.ptp(of_model.of_standing(family, "calibrated", SIZES[2], "")[list(ends)])
         alike, other = (
-            np.ptp(known.quantiles[family, each, "calibrated", SIZES[2]][list(ends)]) for each in (ALIKE, OTHER)
+            np.ptp(known.quantiles[family, each, "calibrated", SIZES[2]][list(ends)])
+            for each in (ALIKE, OTHER)
         )
         assert alike < own < other
     for family in FAMILIES:  # a launch alone is known better than the model knows it
@@ -142,7 +139,7 @@ def test_a_damaged_table_is_refused():
     rows = shipped_rows()
     with pytest.raises(InputError, match="no row of "):
         captured_residuals(rows[1:], "table")
-    with pytest.raises(InputError, match="row 1: .*no such family, relation"):
+    with pytest.raises(InputError, match=r"row 1: .*no such family, relation"):
         captured_residuals([rows[0] | {"relation": "near"}], "table")
     with pytest.raises(InputError, match="row 1: q01 to q99"):
         captured_residuals([rows[0] | {"q50": "9"}, *rows[1:]], "table")

@@ -20,11 +20,10 @@ from simtti.simulator.uncertainty.draws import (
     draws,
     factors,
     run_intervals,
-    shares,
 )
 from simtti.simulator.uncertainty.families import FAMILIES, SIZES, STANDINGS
 from simtti.simulator.uncertainty.outside import of_run
-from simtti.simulator.uncertainty.residuals import LEVELS, NORMAL, Interval, Residuals, shipped
+from simtti.simulator.uncertainty.residuals import LEVELS, NORMAL, Interval, Residuals
 
 FEW = {"steps": 4, "fidelity": "closed"}
 NOTHING = dict.fromkeys(STANDINGS, 0.0)
@@ -51,9 +50,12 @@ def table(quantiles):
 )
 def test_without_residuals_every_draw_is_the_prediction(workload, hw, options):
     result = simtti.run(workload, hw, **options)
-    latency_s, energy_j = draws(result, table(np.zeros(len(LEVELS))), EXACT)
+    latency_s, energy_j, phases_s = draws(result, table(np.zeros(len(LEVELS))), EXACT)
     assert latency_s == pytest.approx(np.full(200, result.latency_s), rel=1e-12)
     assert energy_j == pytest.approx(np.full(200, result.energy_j), rel=1e-12)
+    assert list(phases_s) == [phase.name for phase in result.phases]
+    for phase in result.phases:
+        assert phases_s[phase.name] == pytest.approx(np.full(200, phase.latency_s), rel=1e-12)
 
 
 def test_a_run_that_the_gpu_bounds_scales_with_its_kernels_and_one_that_the_host_bounds_with_the_host():
@@ -180,6 +182,9 @@ def test_a_comparison_says_in_how_many_draws_the_fastest_is_so():
     assert (found.latency_x_p05 <= found.latency_x).all()
     assert (found.latency_x <= found.latency_x_p95).all()
     assert (found.latency_x_p05[0], found.latency_x_p95[0]) == (1, 1)
+    assert found.frugal_in.sum() == pytest.approx(1)
+    assert ((found.energy_x_p05 <= found.energy_x) & (found.energy_x <= found.energy_x_p95)).all()
+    assert (found.energy_x_p05[0], found.energy_x_p95[0]) == (1, 1)
     nearly = found.iloc[2]
     assert nearly.latency_x_p95 - nearly.latency_x_p05 < 0.05
     assert nearly.latency_p95_s / nearly.latency_p05_s > 1.3

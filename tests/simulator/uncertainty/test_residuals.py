@@ -12,10 +12,10 @@ from simtti.hw_configs.devices import load
 from simtti.simulator.predict import INTERVAL_COLUMNS, predict
 from simtti.simulator.uncertainty.draws import family_seconds
 from simtti.simulator.uncertainty.families import (
+    BLOCK_SCALED,
     CALIBRATED,
     CARRIED,
     FAMILIES,
-    BLOCK_SCALED,
     NEVER_MEASURED,
     OPS,
     SCALED,
@@ -146,7 +146,9 @@ def test_a_worse_standing_is_a_wider_interval_and_says_so():
 
 
 def test_attention_that_keeps_its_scores_in_memory_and_scales_by_blocks_are_families_of_their_own():
-    assert family_of_row("attention", "fp16", "baseline") == family_of_row("math_attention", "fp16") == UNFUSED
+    assert (
+        family_of_row("attention", "fp16", "baseline") == family_of_row("math_attention", "fp16") == UNFUSED
+    )
     assert family_of_row("attention", "fp16", "flash-attention-2") == "attention"
     assert family_of_row("gemm", "fp8") == SCALED
     assert family_of_row("gemm", "nvfp4") == BLOCK_SCALED
@@ -155,7 +157,8 @@ def test_attention_that_keeps_its_scores_in_memory_and_scales_by_blocks_are_fami
         for name in ("flash", "math")
     )
     found = [{family for family, _ in family_seconds(each)} for each in (flash, math)]
-    assert "attention" in found[0] and UNFUSED not in found[0]
+    assert "attention" in found[0]
+    assert UNFUSED not in found[0]
     assert UNFUSED in found[1]
     quantized = simtti.run("flux-dev", "b200-sxm", steps=1, fidelity="closed", quantization="mxfp8")
     assert BLOCK_SCALED in {family for family, _ in family_seconds(quantized)}
