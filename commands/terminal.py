@@ -247,6 +247,11 @@ def print_comparison(comparison: Comparison) -> None:
     ]  # fmt: skip
     figures = ("Operators", "Measured", "Predicted", "Ratio", "MAPE", "Median", "Bias")
     print_table([Column("Category", "name"), *figures], rows)
+    lies, ratio = comparison.interval, 1 / float(comparison.summary.set_index("category").ratio["all"])
+    console.print(
+        f"Measured over predicted sum {ratio:.3f}; 9 of 10 such lie within {lies.p05:.3f} to {lies.p95:.3f}",
+        style="dim",
+    )
     for reason, time_us in comparison.unmodelled_us.items():
         console.print(f"not compared: {seconds(time_us / 1e6)} of {escape(reason)}", style="yellow")
 

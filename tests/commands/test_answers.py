@@ -100,7 +100,13 @@ def test_costs_are_what_run_says_of_a_step_and_its_stages(tmp_path):
         [text.latency_s, denoising.step_s, decoder.latency_s, result.latency_s]
     )
     for name in ("text_encoder", "step", "decoder", "latency"):
-        assert row[f"{name}_p05_s"] < row[f"{name}_p25_s"] <= row[f"{name}_s"] <= row[f"{name}_p75_s"] < row[f"{name}_p95_s"]
+        assert (
+            row[f"{name}_p05_s"]
+            < row[f"{name}_p25_s"]
+            <= row[f"{name}_s"]
+            <= row[f"{name}_p75_s"]
+            < row[f"{name}_p95_s"]
+        )
     assert row.latency_p95_s == pytest.approx(result.interval.latency_s.p95)
     assert "9 of 10" in printed
     assert row.peak_memory_bytes == result.peak_memory_bytes

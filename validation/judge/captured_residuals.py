@@ -25,6 +25,7 @@ from simtti.validation.judge.residuals import (
     ALL_SIZES,
     FEWEST_ROWS,
     MEASURED,
+    Predicted,
     digits,
     predicted_rows,
 )
@@ -126,9 +127,13 @@ def _measured_on_several(rows: pd.DataFrame, most_rows: int) -> pd.DataFrame:
 def _pairs(part: pd.DataFrame) -> list[tuple[Any, ...]]:
     """The pairs among a family's `Predicted` rows."""
     found = []
-    for _, rows in part.groupby("shape"):
-        there = [row for row in rows.itertuples() if row.own]
-        for first, second in itertools.product(there, rows.itertuples()):
+    by_shape: dict[int, list[Predicted]] = defaultdict(list)
+    for record in part.to_dict("records"):
+        row = Predicted(**{str(name): value for name, value in record.items()})
+        by_shape[row.shape].append(row)
+    for rows in by_shape.values():
+        there = [row for row in rows if row.own]
+        for first, second in itertools.product(there, rows):
             if first.device == second.device:
                 continue
             related = ALIKE if first.unit == second.unit else OTHER
@@ -150,14 +155,14 @@ def table(found: pd.DataFrame, of_model: pd.DataFrame) -> pd.DataFrame:
     """
     import pandas as pd
 
-    of_model = of_model[of_model.device == ""].set_index(["family", "standing", "size"])
+    own = _by_cell(of_model)
     cells = {key: part for key, part in found.groupby(["family", "relation", "standing", "size"])}
     of_all = {key: part for key, part in found.groupby(["family", "relation", "standing"])}
     lines = []
     for related in RELATIONS:
         for stands in ("",) if related == SAME else STANDINGS:
             pooled = found[(found.relation == related) & (found.standing == stands)]
-            times = 1.0 if related == SAME else _times(cells, of_model, related, stands)
+            times = 1.0 if related == SAME else _times(cells, own, related, stands)
             for family, size in itertools.product(FAMILIES, SIZES):
                 mine, all_mine = (
                     cells.get((family, related, stands, size)),
@@ -171,7 +176,7 @@ def table(found: pd.DataFrame, of_model: pd.DataFrame) -> pd.DataFrame:
                 elif all_mine is not None and len(all_mine) >= FEWEST_ROWS:
                     row = _row(all_mine, ALL_SIZES, 0)
                 else:
-                    row = _of_model(of_model.loc[(family, stands, size)], times)
+                    row = _of_model(own[family, stands, size], times)
                 lines.append({"family": family, "relation": related, "standing": stands, "size": size, **row})
     return pd.DataFrame(lines, columns=list(COLUMNS))
 
@@ -200,14 +205,24 @@ def cross_cover(found: pd.DataFrame, of_model: pd.DataFrame) -> pd.DataFrame:
     return shares.join(scores.half_width.median()).join(scores.size().rename("rows")).reset_index()
 
 
-def _times(cells: dict[Any, pd.DataFrame], of_model: pd.DataFrame, related: str, stands: str) -> float:
+def _by_cell(of_model: pd.DataFrame) -> dict[tuple[str, str, str], np.ndarray]:
+    """The model's residuals at LEVELS, of all devices, by family, standing and size."""
+    return {
+        (row["family"], row["standing"], row["size"]): np.array([float(row[name]) for name in NAMES])
+        for row in of_model[of_model.device == ""].to_dict("records")
+    }
+
+
+def _times(
+    cells: dict[Any, pd.DataFrame], own: dict[tuple[str, str, str], np.ndarray], related: str, stands: str
+) -> float:
     """How wide the middle 90 % of ratios' residuals are over the model's own of the same family, standing and size: the median of those measured
     in both; of all standings where there are none of this one."""
     found: dict[bool, list[float]] = {True: [], False: []}
     for (family, kin, standing, size), part in cells.items():
         if kin == related and len(part) >= FEWEST_ROWS:
-            own = of_model.loc[(family, standing, size)]
-            found[standing == stands].append(_width(part) / float(own[NAMES[_HIGH]] - own[NAMES[_LOW]]))
+            quantiles = own[family, standing, size]
+            found[standing == stands].append(_width(part) / float(quantiles[_HIGH] - quantiles[_LOW]))
     ratios = found[True] or found[False] or [1.0]
     return round(float(np.median(ratios)), 2)
 
@@ -228,9 +243,8 @@ def _row(part: pd.DataFrame, basis: str, rows: int) -> dict[str, Any]:
     }
 
 
-def _of_model(row: pd.Series[Any], times: float) -> dict[str, Any]:
+def _of_model(quantiles: np.ndarray, times: float) -> dict[str, Any]:
     """The model's own residuals, around 0: what it has wrong of one device need not be wrong of two."""
-    quantiles = np.array([float(row[name]) for name in NAMES])
     stretched = digits(times * (quantiles - quantiles[LEVELS.index(0.5)]))
     basis = f"the model's, times {times:g}"
     return {"rows": 0, "devices": "", "basis": basis, **dict(zip(NAMES, stretched, strict=True))}

@@ -115,7 +115,7 @@ def predicted_rows(
     fitted = {(device, name) for device, hardware in known.items() for name in hardware.fitted}
     set_nothing = np.array([pair not in fitted for pair in zip(rows.hw, rows.fit, strict=True)], bool)
     rows = rows[~training | set_nothing]
-    parts = []
+    parts: list[pd.DataFrame] = []
     for name, of_fit in rows.groupby("fit", sort=True):
         picked = pick(of_fit)
         for device, held in picked.groupby("hw", sort=True):

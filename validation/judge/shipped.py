@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from simtti.hw_configs.devices import load
 from simtti.jobs import Pool
-from simtti.simulator.uncertainty.draws import sum_interval
 from simtti.validation.judge.trace import Comparison, compare
 from simtti.workloads.measured import Capture, captures
 from simtti.workloads.trace import Trace
@@ -48,11 +47,6 @@ def _row(capture: Capture, found: Comparison) -> dict[str, Any]:
     table = found.table
     error_us = (table.predicted_us - table.measured_us).abs()
     total_us = float(table.measured_us.sum())
-    interval = sum_interval(
-        list(zip(table.family, table.predicted_us, strict=True)),
-        found.hardware,
-        capture.path.stem,
-    )
     worst = error_us.groupby(table.category).sum().sort_values().index[-1]
     return {
         "trace": capture.path.stem,
@@ -61,7 +55,7 @@ def _row(capture: Capture, found: Comparison) -> dict[str, Any]:
         "operators": len(table),
         "measured_ms": total_us / 1e3,
         "ratio": float(table.predicted_us.sum()) / total_us,
-        **interval._asdict(),
+        **found.interval._asdict(),
         "weighted_error": float(error_us.sum()) / total_us,
         "largest_error": worst,
         "largest_error_share": float(error_us[table.category == worst].sum()) / total_us,

@@ -24,7 +24,9 @@ from simtti.simulator.engine.device import execution_time_s
 from simtti.simulator.kernel import Kernel
 from simtti.simulator.lowering.lower import Lowering
 from simtti.simulator.policy import captured_with
+from simtti.simulator.uncertainty.draws import sum_interval
 from simtti.simulator.uncertainty.families import family_of_operator
+from simtti.simulator.uncertainty.residuals import Interval
 from simtti.validation.judge.prediction import warm_hbm_bytes, warm_time_s
 from simtti.workloads.kineto import import_kineto
 from simtti.workloads.trace import Operator, Trace
@@ -62,10 +64,18 @@ class Comparison:
         rows = [_figures(name, part) for name, part in groups] + [_figures("all", self.table)]
         return pd.DataFrame(rows).sort_values("measured_us", ascending=False, ignore_index=True)
 
+    @cached_property
+    def interval(self) -> Interval:
+        """Between what the sum of the measured times over that of the predicted ones lies, by the residuals that ship."""
+        operators = list(zip(self.table.family, self.table.predicted_us, strict=True))
+        return sum_interval(operators, self.hardware, self.trace.workload, sorted(self.trace.options.items()))
+
     def to_dict(self) -> dict[str, Any]:
+        """As `simtti validate FILE --json` writes it; interval: of the measured sum over the predicted one."""
         return {
             "workload": self.trace.workload,
             "hw": self.hardware.name,
+            "interval": self.interval._asdict(),
             "device": self.trace.timing.device.get("name") if self.trace.timing else None,
             "by_category": self.summary.to_dict("records"),
             "unmodelled_us": self.unmodelled_us,
