@@ -321,6 +321,7 @@ def residuals(files: tuple[str, ...], out: str, rows: int, captured: str | None,
     simtti validate residuals --measurements measured/ --out residuals.csv --captured captured.csv
     """
     from simtti.files import check_table, write_table
+    from simtti.simulator.uncertainty.families import STANDINGS
     from simtti.validation.judge import residuals as judged
     from simtti.validation.measurements.read import read_measurements
     from simtti.validation.report.kernels import print_cover
@@ -334,6 +335,8 @@ def residuals(files: tuple[str, ...], out: str, rows: int, captured: str | None,
     of_model = judged.table(found)
     write_table(of_model, out)
     print_cover(judged.cross_cover(found))
+    stretched = ", ".join(f"{stands} {judged.left_out(found, stands):g}" for stands in STANDINGS)
+    click.echo(f"Times by which those of all devices are stretched to hold a device left out: {stretched}")
     click.echo(f"{out}: {len(found)} residuals", err=True)
     if captured is not None:
         import pandas as pd

@@ -3,9 +3,9 @@
 residuals.csv ships; `simtti validate residuals` writes it from measurements whose shapes set no parameter. Its columns:
 
     family, standing, size    see `families`
-    device                    (standing calibrated) whose residuals alone these are; empty: of all devices
+    device                    whose residuals alone these are; empty: of all devices, stretched for one that is not among them
     rows, devices             how many residuals, of which devices; 0 rows: none were measured, `basis` says what stands in
-    basis                     measured, or the rule by which the row follows from another
+    basis                     measured, or the rule by which the row follows from another; times what it was stretched by
     units                     (standing calibrated) where the family was fitted: architecture/matrix unit, with blanks between
     least_us, most_us         the shortest and longest prediction among them, microseconds
     q01 ... q99               quantiles of the log ratio, each at the level that split-conformal prediction takes for so few rows
@@ -90,7 +90,7 @@ class Residuals:
         return standing(hardware, family, self.units.get(family, ()))
 
     def of(self, hardware: Hardware, family: str, size: str) -> np.ndarray:
-        """The log ratios at LEVELS: a calibrated device's own where it has enough, else those of all devices of its standing.
+        """The log ratios at LEVELS: the device's own where it has enough, else those of all devices of its standing.
 
         Raises:
             InputError: the table has no such row.
@@ -99,7 +99,7 @@ class Residuals:
 
     def of_standing(self, family: str, stands: str, size: str, name: str) -> np.ndarray:
         """As `of`, of a device called `name` that has the standing `stands`."""
-        for device in (name, "") if stands == CALIBRATED else ("",):
+        for device in (name, ""):
             if (found := self.quantiles.get((family, stands, size, device))) is not None:
                 return found
         raise InputError(f"residuals: no row of {family}, {stands}, {size}")

@@ -50,6 +50,9 @@ ALL_SIZES, ALL_FAMILIES = "all sizes", "all families"
 # A quantile of fewer residuals says little: the extremes of 20 are its 5th and 95th percentile.
 FEWEST_ROWS = 20
 FEWEST_OF_A_DEVICE = 40
+# The share of a left-out device's residuals that intervals for 9 of 10 are to hold; how far they are stretched for it at most, in what steps.
+COVER = 0.9
+_MOST_TIMES, _STEP_OF_TIMES = 3.0, 0.01
 _DIGITS = 4
 # The quantiles at the ends of the intervals, and whether they are lower ends.
 _ENDS = tuple((LEVELS.index(level), level < 0.5) for level in INTERVAL_LEVELS)
@@ -197,46 +200,80 @@ def with_parameters_of(hardware: Hardware, other: Hardware) -> Hardware:
 
 
 def table(found: pd.DataFrame) -> pd.DataFrame:
-    """The table that ships, of `log_ratios`: COLUMNS, a row a family, standing and size. Where too few were measured, the
-    calibrated ones stand in, their distances from the median times what the standing costs the families measured in both; of those all
-    sizes of the family, or all families."""
+    """The table that ships, of `log_ratios`: COLUMNS, a row a family, standing and size, and one of each device that has enough of its own.
+
+    Those of all devices are for one that is not among them: their distances from the median are stretched by what holds a device that is left
+    out (`left_out`). Where too few of a size were measured, all sizes of the family stand in; where those are too few, of calibrated ones all
+    families, of others the calibrated ones of the family, stretched by what the standing costs the families measured in both.
+    """
     import pandas as pd
 
+    calibrated = found[found.standing == CALIBRATED]
     rows = {
         (family, stands, size): _measured(found, family, stands, size)
         for family in FAMILIES
         for stands in STANDINGS
         for size in SIZES
     }
-    calibrated = found[found.standing == CALIBRATED]
+    costs = {stands: _widening(found, rows, stands) for stands in (CARRIED, NEVER_MEASURED)}
+    times = {stands: left_out(found, stands) for stands in STANDINGS}
     for family in FAMILIES:
-        mine = calibrated[calibrated.family == family]
-        stand_in = _row(mine, ALL_SIZES, 0) if len(mine) >= FEWEST_ROWS else _row(calibrated, ALL_FAMILIES, 0)
-        for size in SIZES:
-            rows[family, CALIBRATED, size] = rows[family, CALIBRATED, size] or stand_in
-    for stands in (CARRIED, NEVER_MEASURED):
-        times = _widening(found, rows, stands)
-        for family in FAMILIES:
-            for size in SIZES:
-                if rows[family, stands, size] is None:
-                    rows[family, stands, size] = _widened(rows[family, CALIBRATED, size], times)
+        for stands in STANDINGS:
+            mine = found[(found.family == family) & (found.standing == stands)]
+            missing = [size for size in SIZES if rows[family, stands, size] is None]
+            for size in missing:
+                if len(mine) >= FEWEST_ROWS:
+                    rows[family, stands, size] = _row(mine, ALL_SIZES, 0)
+                elif stands == CALIBRATED:
+                    rows[family, stands, size] = _row(calibrated, ALL_FAMILIES, 0)
     lines: list[dict[str, Any]] = []
     for (family, stands, size), row in rows.items():
-        assert row is not None
+        if row is None:
+            row = _instead(rows[family, CALIBRATED, size], costs[stands])
         units = (
             sorted({unit(device) for device in fitted_devices().values() if is_fitted(device, family)})
             if stands == CALIBRATED
             else []
         )
         head = {"family": family, "standing": stands, "size": size}
-        lines.append({**head, "device": "", "units": " ".join(units), **row})
-        mine = calibrated[(calibrated.family == family) & (calibrated["size"] == size)]
+        lines.append({**head, "device": "", "units": " ".join(units), **_stretched(row, times[stands])})
+        mine = found[
+            found.own & (found.family == family) & (found.standing == stands) & (found["size"] == size)
+        ]
         lines += [
             {**head, "device": device, "units": "", **_row(part, MEASURED, len(part))}
             for device, part in mine.groupby("device")
-            if stands == CALIBRATED and len(part) >= FEWEST_OF_A_DEVICE
+            if len(part) >= FEWEST_OF_A_DEVICE
         ]
     return pd.DataFrame(lines, columns=list(COLUMNS))
+
+
+def left_out(found: pd.DataFrame, stands: str) -> float:
+    """How far the residuals of all other devices have to be stretched to hold those of a device that is left out in 9 of 10: on average over
+    the families and devices there are, at least 1. Sizes apart, as in the table."""
+    mine = found[found.standing == stands]
+    ends: dict[tuple[str, str], list[np.ndarray]] = {}
+    for (family, _), part in mine.groupby(["family", "size"]):
+        for device, held in part.groupby("device"):
+            others = part.log_ratio[part.device != device].to_numpy()
+            if len(others) >= FEWEST_ROWS:
+                low, middle, high = conformal_quantiles(others)[[_LOW, _MIDDLE, _HIGH]]
+                ratios = held.log_ratio.to_numpy()
+                # What each residual asks for: below the median of the lower end, above of the upper; nothing on the prediction's side.
+                asks = np.where(
+                    ratios < middle, (middle - ratios) / (middle - low), (ratios - middle) / (high - middle)
+                )
+                inside = (np.minimum(low, 0.0) <= ratios) & (ratios <= np.maximum(high, 0.0))
+                ends.setdefault((family, str(device)), []).append(
+                    np.where(inside, np.minimum(asks, 1.0), asks)
+                )
+    if not ends:
+        return 1.0
+    asked = [np.concatenate(parts) for parts in ends.values()]
+    for times in np.arange(1.0, _MOST_TIMES, _STEP_OF_TIMES):
+        if np.mean([(each <= times).mean() for each in asked]) >= COVER:
+            return round(float(times), 2)
+    return _MOST_TIMES
 
 
 def cross_cover(found: pd.DataFrame) -> pd.DataFrame:
@@ -312,9 +349,17 @@ def _width(part: pd.DataFrame) -> float:
     return float(quantiles[_HIGH] - quantiles[_LOW])
 
 
-def _widened(row: dict[str, Any] | None, times: float) -> dict[str, Any]:
+def _instead(row: dict[str, Any] | None, times: float) -> dict[str, Any]:
+    """Calibrated residuals in place of others."""
     assert row is not None
+    kept = {**row, "rows": 0, "devices": "", "basis": CALIBRATED, "least_us": "", "most_us": ""}
+    return _stretched(kept, times)
+
+
+def _stretched(row: dict[str, Any], times: float) -> dict[str, Any]:
+    """A row with `times` the distances from its median."""
+    if times == 1.0:
+        return row
     middle = row[NAMES[_MIDDLE]]
     stretched = {name: round(middle + times * (row[name] - middle), _DIGITS) for name in NAMES}
-    basis = f"{CALIBRATED}, times {times:g}"
-    return {**row, "rows": 0, "devices": "", "basis": basis, "least_us": "", "most_us": "", **stretched}
+    return {**row, "basis": f"{row['basis']}, times {times:g}", **stretched}

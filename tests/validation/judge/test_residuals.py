@@ -14,9 +14,16 @@ from simtti.simulator.uncertainty.families import (
     SIZES,
     STANDINGS,
 )
+from simtti.simulator.uncertainty.residuals import conformal_quantiles
 from simtti.validation.fit.families import in_training
 from simtti.validation.judge.error_figures import cover
-from simtti.validation.judge.residuals import cross_cover, log_ratios, table, with_parameters_of
+from simtti.validation.judge.residuals import (
+    cross_cover,
+    left_out,
+    log_ratios,
+    table,
+    with_parameters_of,
+)
 from simtti.validation.measurements.check import check
 
 SPREAD = 0.1
@@ -76,13 +83,43 @@ def test_the_tables_quantiles_are_those_of_the_residuals_and_every_row_is_there(
     measured_row = pooled[
         (pooled.family == "gemm") & (pooled.standing == CALIBRATED) & (pooled["size"] == SIZES[1])
     ]
-    assert measured_row.basis.item() == "measured"
+    assert measured_row.basis.item().startswith("measured")
     assert measured_row.q95.item() == pytest.approx(1.645 * SPREAD, rel=0.2)
     assert measured_row.q05.item() == pytest.approx(-1.645 * SPREAD, rel=0.2)
     # Where nothing was measured, the calibrated ones stand in, never narrower.
     none = pooled[(pooled.family == "convolution") & (pooled.standing == NEVER_MEASURED)]
     assert none.basis.str.startswith("calibrated, times ").all()
     assert (none.rows == 0).all()
+
+
+def test_a_device_unlike_the_others_widens_what_holds_for_one_that_is_not_among_them(found):
+    """Three devices of equal errors need next to nothing; one whose errors are three times as large needs more."""
+    assert left_out(found[found.standing == CALIBRATED], CALIBRATED) < 1.15
+    worse = found.assign(log_ratio=found.log_ratio * np.where(found.device == "h100-sxm", 3, 1))
+    times = left_out(worse, CALIBRATED)
+    assert times > 1.3
+    made = table(worse)
+    cell = made[
+        (made.family == "gemm") & (made.standing == CALIBRATED) & (made["size"] == SIZES[1])
+    ].set_index("device")
+    own = worse[(worse.device == "h100-sxm") & (worse.standing == CALIBRATED) & (worse["size"] == SIZES[1])]
+    assert cell.basis[""] == f"measured, times {times:g}"
+    assert cell.basis["h100-sxm"] == "measured"  # its own are as they are
+    assert cell.q95["h100-sxm"] == pytest.approx(own.log_ratio.quantile(0.95), abs=0.06)
+    # The sum of what is inside and out, by hand: 9 of 10 on average over the devices.
+    held = []
+    for device, part in worse[(worse.standing == CALIBRATED)].groupby("device"):
+        inside = []
+        for size, mine in part.groupby("size"):
+            others = worse[
+                (worse.standing == CALIBRATED) & (worse["size"] == size) & (worse.device != device)
+            ].log_ratio
+            low, middle, high = (conformal_quantiles(others.to_numpy())[at] for at in (1, 4, 7))
+            inside.append(
+                mine.log_ratio.between(middle - times * (middle - low), middle + times * (high - middle))
+            )
+        held.append(pd.concat(inside).mean())
+    assert np.mean(held) == pytest.approx(0.9, abs=0.01)
 
 
 def test_each_halfs_intervals_cover_the_other(found):
