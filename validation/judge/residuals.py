@@ -264,7 +264,7 @@ def left_out(found: pd.DataFrame, stands: str) -> float:
                     ratios < middle, (middle - ratios) / (middle - low), (ratios - middle) / (high - middle)
                 )
                 inside = (np.minimum(low, 0.0) <= ratios) & (ratios <= np.maximum(high, 0.0))
-                ends.setdefault((family, str(device)), []).append(
+                ends.setdefault((str(family), str(device)), []).append(
                     np.where(inside, np.minimum(asks, 1.0), asks)
                 )
     if not ends:
