@@ -320,7 +320,7 @@ def captured_factors(
     normal: Normals,
 ) -> np.ndarray:
     """As `factors`, of operators whose times a capture gives, scaled from another device or as they are (None). Noise is each launch's own:
-    what a family of kernels takes in two captures of a device differs by no more than that (docs/accuracy.md)."""
+    what like kernels take in two captures of a device differs by little more than that (docs/accuracy.md)."""
     known = captured.shipped()
     own = normal.many(len(cells), "launch")
     found = np.empty_like(own)
