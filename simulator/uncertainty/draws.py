@@ -2,12 +2,12 @@
 host and stream.
 
 A residual is drawn for each operator that differs, from the quantiles of its family, its size and the device's standing. One normal
-number decides it: the sum of one that all families of a run share, of one of the family, and of one of the operator's own, with the
-shares of the variance in draws.yaml. Each residual alone is then distributed as it was measured; how much of it an inference keeps in
+number decides it: the sum of one that all families of a run share, of one of the family, of one that the operator has on all devices alike,
+and of one of its own, with the shares of the variance in draws.yaml. Each residual alone is then distributed as it was measured; how much of it an inference keeps in
 its sum depends on the shares.
 
 Draws go by what they are of, so that two runs of one inference share what they have in common: devices of one architecture and matrix
-unit the errors of a family, of the run and of the energy, all runs on one host those of the host. What the two have in common cancels
+unit the errors of a family, of the run and of the energy and a part of each operator's, all runs on one host those of the host. What the two have in common cancels
 in their ratio (`compare`, `explore`); a device's own part of each operator does not.
 
 Kernels whose times a capture gives (`run`'s timing 'measured' and 'hybrid') draw from `captured` instead: each launch its own noise, and
@@ -44,11 +44,13 @@ DRAWS = 200
 # Share of the draws in which one of two has to be the better for their order to be sure.
 SURE = 0.95
 _FREEDOM = 3  # of Student's t; see `heavy`
+_BLOCK = 64  # rows drawn at a time
 
 
 @dataclass(frozen=True)
 class Shares:
-    """draws.yaml: the shares of a residual's variance that all of a run and that a family have in common; the standard deviation of the
+    """draws.yaml: the shares of a residual's variance that all of a run and that a family have in common; alike, last, the share that an operator
+    has in common with itself on another device of the architecture and matrix unit; the standard deviation of the
     host's costs, in logs; the scale of what software and machine add to a whole run, in logs, by standing; the standard deviation of its
     energy, in logs, by standing, and the units (see `families.unit`) on which energies were fitted; what an engine whose operators nobody
     traced adds to whole_scale, and each doubling of the GPUs, in logs; what stands in for whole_scale on the device that the kernels' times
@@ -63,6 +65,7 @@ class Shares:
     engine_scale: float = 0.0
     gpus_scale: float = 0.0
     captured_scale: float = 0.0
+    alike: float = 0.0
 
 
 class Draws(NamedTuple):
@@ -281,6 +284,16 @@ class Normals:
         """rows x count, independent."""
         return self._random(name).standard_normal((rows, self.count))
 
+    def of_rows(self, rows: Sequence[int], *name: object) -> np.ndarray:
+        """rows x count, independent; the same for a row whichever others are asked for."""
+        found = np.empty((len(rows), self.count))
+        places: dict[int, list[int]] = {}
+        for place, row in enumerate(rows):
+            places.setdefault(row // _BLOCK, []).append(place)
+        for block, mine in places.items():
+            found[mine] = self.many(_BLOCK, *name, block)[[rows[place] % _BLOCK for place in mine]]
+        return found
+
     def _random(self, name: tuple[object, ...]) -> np.random.RandomState:
         digest = hashlib.sha256(repr((self._content, name)).encode()).digest()
         return np.random.RandomState(int.from_bytes(digest[:4], "big"))
@@ -296,19 +309,36 @@ def operator_factors(result: Result, table: Residuals, common: Shares, normal: N
     """What each operator's kernels take in each draw over what is predicted."""
     numbers: dict[tuple[int, str], int] = {}  # operators that are alike share one `Lowered`
     cells: list[tuple[str, str]] = []
+    rows: list[int] = []
     of_kinds: list[int] = []
-    for (operator, lowered), time_s in zip(result.kinds.operators, result.kinds.seconds, strict=True):
+    same = result.kinds
+    for (operator, lowered), time_s, row in zip(
+        same.operators, same.seconds, _first_rows(result), strict=True
+    ):
         key = (id(lowered), size_class(time_s * 1e6))
         if key not in numbers:
             numbers[key] = len(cells)
             cells.append((family_of_operator(operator, lowered), key[1]))
+            rows.append(row)
         of_kinds.append(numbers[key])
     if result.timing == "model":
-        found = factors(cells, result.hardware, table, common, normal)
+        found = factors(cells, result.hardware, table, common, normal, rows)
     else:
         scaled_from = None if is_captured(result) else result.captured_on
-        found = captured_factors(cells, result.hardware, scaled_from, table, common, normal)
+        found = captured_factors(cells, result.hardware, scaled_from, table, common, normal, rows)
     return Factors(found, np.array(of_kinds, int))
+
+
+def _first_rows(result: Result) -> list[int]:
+    """Of each of the run's kinds the first operator, as a row of the trace: the same on every device."""
+    found: dict[int, int] = {}
+    seen: set[int] = set()
+    for item, of_spans in zip(result.repetitions, result.kinds.of_spans, strict=True):
+        if id(of_spans) not in seen:
+            seen.add(id(of_spans))
+            for (row, _, _), kind in zip(item.spans, of_spans, strict=True):
+                found.setdefault(kind, row)
+    return [found[kind] for kind in range(len(result.kinds.seconds))]
 
 
 def captured_factors(
@@ -318,6 +348,7 @@ def captured_factors(
     table: Residuals,
     common: Shares,
     normal: Normals,
+    rows: Sequence[int] | None = None,
 ) -> np.ndarray:
     """As `factors`, of operators whose times a capture gives, scaled from another device or as they are (None). Noise is each launch's own:
     what like kernels take in two captures of a device differs by little more than that (docs/accuracy.md)."""
@@ -327,7 +358,7 @@ def captured_factors(
     for (family, size), mine in _numbers(cells).items():
         found[mine] = np.exp(np.interp(own[mine], NORMAL, known.noise(family, size)))
     if scaled_from is not None:
-        found *= factors(cells, hardware, known.scaled(scaled_from, table), common, normal)
+        found *= factors(cells, hardware, known.scaled(scaled_from, table), common, normal, rows)
     return found
 
 
@@ -345,14 +376,21 @@ def factors(
     table: Residuals | ScaledResiduals,
     common: Shares,
     normal: Normals,
+    rows: Sequence[int] | None = None,
 ) -> np.ndarray:
-    """Measured over predicted time of operators that differ, a row each, by draw. cells: the family and size class of each."""
+    """Measured over predicted time of operators that differ, a row each, by draw. cells: the family and size class of each. rows: where each
+    stands in the trace; as they come if None."""
     shared = normal.of("run", unit(hardware)) * common.run**0.5
     of_family = {
         family: normal.of("family", family, unit(hardware)) * common.family**0.5
         for family in dict.fromkeys(family for family, _ in cells)
     }
-    own = normal.many(len(cells), "own", hardware) * max(0.0, 1 - common.run - common.family) ** 0.5
+    rows = range(len(cells)) if rows is None else rows
+    own = normal.of_rows(rows, "alike", unit(hardware)) * common.alike**0.5
+    own += (
+        normal.many(len(cells), "own", hardware)
+        * max(0.0, 1 - common.run - common.family - common.alike) ** 0.5
+    )
     found = np.ones((len(cells), normal.count))
     for (family, size), mine in _numbers(cells).items():
         quantiles = table.of(hardware, family, size)
