@@ -105,6 +105,23 @@ def test_each_residual_alone_is_distributed_as_it_was_measured(shared):
         assert (drawn <= quantile + 1e-12).mean() == pytest.approx(level, abs=0.04 if any(shared) else 0.01)
 
 
+def test_an_operators_residual_goes_with_its_own_on_a_device_alike_whatever_else_there_is():
+    """Its place in the trace decides, not which of the others there are: a sister of the device may run other kernels."""
+    common = Shares(0.0, 0.0, 0.0, NOTHING, NOTHING, alike=0.6)
+    cells = [("gemm", SIZES[1])] * 3
+
+    def drawn(hw, rows):
+        return np.log(
+            factors(cells[: len(rows)], load(hw), table(0.1 * NORMAL), common, Normals(2000, 1), rows)
+        )
+
+    here, there, far = drawn("h200-sxm", [3, 70, 900]), drawn("h100-sxm", [70, 900]), drawn("l40s", [70, 900])
+    assert np.corrcoef(here[1], there[0])[0, 1] == pytest.approx(0.6, abs=0.05)
+    assert np.corrcoef(here[2], there[1])[0, 1] == pytest.approx(0.6, abs=0.05)
+    assert abs(np.corrcoef(here[2], there[0])[0, 1]) < 0.1
+    assert abs(np.corrcoef(here[1], far[0])[0, 1]) < 0.1
+
+
 def test_the_intervals_are_in_order_hold_the_prediction_and_are_the_same_again():
     result = simtti.run("stable-diffusion", "h100-sxm", **FEW)
     again = simtti.run("stable-diffusion", "h100-sxm", **FEW)
