@@ -234,14 +234,8 @@ def _say(text: str) -> None:
 
 
 def _replay(
-    trace_path: str,
-    hw: str,
-    timing: str,
-    json_path: str | None,
-    trace_hw: str | None,
-    partial: bool,
-    interval: bool,
-) -> None:
+    trace_path: str, hw: str, timing: str, json_path: str | None, trace_hw: str | None, partial: bool, interval: bool
+) -> None:  # fmt: skip
     from simtti.hw_configs.devices import find_reported, load
     from simtti.simulator.engine.replay import replay
     from simtti.workloads.trace import Trace
