@@ -33,6 +33,7 @@ PUBLISHED = {
     ("wan2.1-14b", "text_encoder"): "5.68", ("wan2.1-14b", "vae"): "0.127",
     ("flux-schnell", "transformer"): "11.9", ("flux.2-dev", "transformer"): "32.2", ("flux.2-dev", "text_encoder"): "24.0",
     ("flux.2-klein-4b", "transformer"): "3.9", ("flux.2-klein-4b", "text_encoder"): "4.0",
+    ("flux.2-klein-9b", "transformer"): "9", ("flux.2-klein-9b", "text_encoder"): "8.2",
     ("z-image-turbo", "transformer"): "6.15", ("qwen-image", "transformer"): "20.4", ("qwen-image", "text_encoder"): "8.3",
     ("sana-sprint-1.6b", "transformer"): "1.6", ("sana-video-2b", "transformer"): "2",
     ("hunyuan-image-2.1", "transformer"): "17", ("hunyuan-video-1.5", "transformer"): "8.3",

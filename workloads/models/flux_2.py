@@ -1,9 +1,9 @@
-"""FLUX.2: dev, klein 4B and klein base 4B, as diffusers' Flux2Pipeline and Flux2KleinPipeline run them.
+"""FLUX.2: dev, klein 4B, klein base 4B and klein 9B, as diffusers' Flux2Pipeline and Flux2KleinPipeline run them.
 
-Configurations are those released with the weights (black-forest-labs/FLUX.2-dev, the class's defaults, and FLUX.2-klein-4B).
-Blocks share their modulation; single blocks run attention and a gated MLP side by side. Text is the states of three layers of a
-language model side by side, 512 tokens: Mistral-Small-3.2-24B's for dev, Qwen3-4B's for klein. dev is distilled from
-guidance and klein from steps as well; klein base is guided by two calls a step.
+Configurations are those released with the weights (black-forest-labs/FLUX.2-dev, the class's defaults, FLUX.2-klein-4B and, as
+black-forest-labs/flux2 has it in code, FLUX.2-klein-9B). Blocks share their modulation; single blocks run attention and a gated MLP side
+by side. Text is the states of three layers of a language model side by side, 512 tokens: Mistral-Small-3.2-24B's for dev, Qwen3's of 4 or
+8 B for klein. dev is distilled from guidance and klein from steps as well; klein base is guided by two calls a step.
 """
 
 from typing import Any
@@ -14,12 +14,18 @@ from simtti.workloads.models.text_encoders import (
     PIXTRAL_24B_VISION,
     QWEN3_4B,
     QWEN3_4B_PARAMETERS,
+    QWEN3_8B,
+    QWEN3_8B_PARAMETERS,
 )
 from simtti.workloads.recording import Recording
 from simtti.workloads.workload import Decoding, Options, Workload
 
 KLEIN_4B: dict[str, Any] = {
     "num_layers": 5, "num_single_layers": 20, "num_attention_heads": 24, "joint_attention_dim": 7680,
+    "guidance_embeds": False,
+}  # fmt: skip
+KLEIN_9B: dict[str, Any] = {
+    "num_layers": 8, "num_single_layers": 24, "num_attention_heads": 32, "joint_attention_dim": 12288,
     "guidance_embeds": False,
 }  # fmt: skip
 VAE_PARAMETERS = 84_046_115
@@ -51,22 +57,29 @@ def record_dev(options: Options, recording: Recording) -> None:
 
 def record_klein_4b(options: Options, recording: Recording) -> None:
     """FLUX.2-klein-4B: 5 double and 20 single blocks of 24 heads, four steps."""
-    _record_klein(options, recording, is_distilled=True)
+    _record_klein(options, recording, KLEIN_4B, QWEN3_4B, is_distilled=True)
+
+
+def record_klein_9b(options: Options, recording: Recording) -> None:
+    """FLUX.2-klein-9B: 8 double and 24 single blocks of 32 heads, four steps."""
+    _record_klein(options, recording, KLEIN_9B, QWEN3_8B, is_distilled=True)
 
 
 def record_klein_base_4b(options: Options, recording: Recording) -> None:
     """FLUX.2-klein-base-4B: the same before its distillation."""
-    _record_klein(options, recording, is_distilled=False)
+    _record_klein(options, recording, KLEIN_4B, QWEN3_4B, is_distilled=False)
 
 
-def _record_klein(options: Options, recording: Recording, *, is_distilled: bool) -> None:
+def _record_klein(
+    options: Options, recording: Recording, transformer: dict[str, Any], qwen3: dict[str, Any], *, is_distilled: bool
+) -> None:
     from diffusers import Flux2KleinPipeline
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
     text_encoder = recording.add(
-        "text_encoder", Qwen3ForCausalLM, Qwen3Config(**QWEN3_4B), dtype=options.dtype
+        "text_encoder", Qwen3ForCausalLM, Qwen3Config(**qwen3), dtype=options.dtype
     )
-    record_flux_2(options, recording, Flux2KleinPipeline, KLEIN_4B, text_encoder, is_distilled=is_distilled)
+    record_flux_2(options, recording, Flux2KleinPipeline, transformer, text_encoder, is_distilled=is_distilled)
 
 
 def record_flux_2(
@@ -149,6 +162,23 @@ WORKLOADS = (
         source="Black Forest Labs' release: 4 B rectified-flow transformer, Qwen3-4B",
         url="https://huggingface.co/black-forest-labs/FLUX.2-klein-base-4B",
         builder=record_klein_base_4b,
+        decoding=Decoding(tile=1024),
+        size_multiple=16,
+        place=82,
+    ),
+    Workload(
+        name="flux.2-klein-9b",
+        task="text-to-image",
+        architecture="latent diffusion transformer",
+        defaults=Options(height=1024, width=1024, steps=4, dtype="bf16"),
+        parameters={
+            "text_encoder": QWEN3_8B_PARAMETERS,
+            "transformer": 9_078_581_248,
+            "vae": VAE_PARAMETERS,
+        },
+        source="Black Forest Labs' release: 9 B rectified-flow transformer, Qwen3-8B, distilled to 4 steps",
+        url="https://huggingface.co/black-forest-labs/FLUX.2-klein-9B",
+        builder=record_klein_9b,
         decoding=Decoding(tile=1024),
         size_multiple=16,
         place=82,

@@ -48,6 +48,13 @@ QWEN3_4B: dict[str, Any] = {
     "tie_word_embeddings": True,
 }  # fmt: skip
 QWEN3_4B_PARAMETERS = 4_022_468_096
+# Qwen/Qwen3-8B, 8.19 B.
+QWEN3_8B: dict[str, Any] = {
+    "hidden_size": 4096, "intermediate_size": 12288, "num_hidden_layers": 36, "num_attention_heads": 32,
+    "num_key_value_heads": 8, "head_dim": 128, "vocab_size": 151936, "max_position_embeddings": 40960,
+    "tie_word_embeddings": False,
+}  # fmt: skip
+QWEN3_8B_PARAMETERS = 8_190_735_360
 # Qwen/Qwen2.5-VL-7B-Instruct, 8.3 B with the vision tower, which a prompt alone does not use.
 QWEN_2_5_VL_7B: dict[str, Any] = {
     "hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28, "num_attention_heads": 28,
