@@ -184,13 +184,16 @@ def _worked_out_again(nodes: list[Node]) -> list[Node]:
 
 
 def _inlined(node: Node, maker: Mapping[int, Node]) -> Node:
-    """A node with the pointwise ones that make its input as part of it; the same node where they read more tensors than that."""
+    """A node with the pointwise ones that make its input as part of it; the same node where they read more tensors than that, or
+    where one of them works in place, whose input is no longer there."""
     found = node
     while True:
         at = next((use for use in found.reads if _is_pointwise(maker.get(use.tensor))), None)
         if at is None:
             return found
         made = maker[at.tensor]
+        if at.tensor in {use.tensor for use in made.reads}:
+            return node
         reads = (*(use for use in found.reads if use is not at), *made.reads)
         if sum(_loads(use, maker) for use in reads) > MOST_LOADS:
             return node

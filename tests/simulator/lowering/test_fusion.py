@@ -141,6 +141,16 @@ def test_what_waits_for_the_largest_of_a_whole_tensor_is_another_kernel():
     assert names == ["triton_fused<1>", "triton_combine"]
 
 
+def test_what_is_made_in_place_is_read_by_what_reduces_all_of_it():
+    """What was there before is no longer: it cannot be worked out again. (It once was, for ever.)"""
+    step = (
+        operator(0, "copy_", "Memory", (use(1), use(2)), (use(1),)),
+        operator(1, "mul_", "Elementwise", (use(1),), (use(1),)),
+        operator(2, "amax", "Other", (use(1),), (use(3, ()),)),
+    )
+    assert nodes_of(step, H100)[-1].reads == (use(1),)
+
+
 def test_the_largest_of_each_row_is_found_where_it_is_used():
     assert fused(by_its_largest([1], (64, 1))) == [[0], [1, 2, 3], [4]]
 
