@@ -43,6 +43,10 @@ PUBLISHED = {
     ("cosmos-predict2-2b-text2image", "transformer"): "2.0", ("cosmos-predict2-14b-video2world", "transformer"): "14",
     ("hidream-i1-full", "transformer"): "17.1", ("hidream-i1-full", "text_encoder_4"): "8.03", ("ltx-2", "transformer"): "18.9",
     ("ltx-2", "text_encoder"): "12.2", ("janus-pro-7b", "janus"): "7.4", ("helios-14b", "transformer"): "14",
+    # 33 B, and the sizes of its files: 61.7 GiB and 4.85 of 16 bits, 577 MiB of 32.
+    ("minimax-h3", "transformer"): "33.1", ("minimax-h3", "vae"): "2.604", ("minimax-h3", "audio_vae"): "0.151",
+    # 12.9 B by its model card.
+    ("krea-2-turbo", "transformer"): "13", ("krea-2-turbo", "text_encoder"): "4.4",
 }  # fmt: skip
 
 

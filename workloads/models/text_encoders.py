@@ -55,11 +55,22 @@ QWEN3_8B: dict[str, Any] = {
     "tie_word_embeddings": False,
 }  # fmt: skip
 QWEN3_8B_PARAMETERS = 8_190_735_360
+# Qwen/Qwen3-VL-4B-Instruct, 4.4 B with the vision tower, which a prompt alone does not use.
+QWEN3_VL_ROPE: dict[str, Any] = {
+    "rope_type": "default", "rope_theta": 5e6, "mrope_section": [24, 20, 20], "mrope_interleaved": True,
+}  # fmt: skip
+QWEN3_VL_4B: dict[str, Any] = {**QWEN3_4B, "max_position_embeddings": 262144, "rope_parameters": QWEN3_VL_ROPE}
+QWEN3_VL_4B_VISION: dict[str, Any] = {
+    "depth": 24, "hidden_size": 1024, "intermediate_size": 4096, "num_heads": 16, "patch_size": 16,
+    "spatial_merge_size": 2, "temporal_patch_size": 2, "num_position_embeddings": 2304, "out_hidden_size": 2560,
+    "deepstack_visual_indexes": [5, 11, 17],
+}  # fmt: skip
+QWEN3_VL_4B_PARAMETERS = 4_437_815_808
 # Qwen/Qwen3-VL-32B-Instruct, 33.4 B with the vision tower, which a prompt alone does not use.
 QWEN3_VL_32B: dict[str, Any] = {
     "hidden_size": 5120, "intermediate_size": 25600, "num_hidden_layers": 64, "num_attention_heads": 64,
     "num_key_value_heads": 8, "head_dim": 128, "vocab_size": 151936, "max_position_embeddings": 262144,
-    "rope_parameters": {"rope_type": "default", "rope_theta": 5e6, "mrope_section": [24, 20, 20], "mrope_interleaved": True},
+    "rope_parameters": QWEN3_VL_ROPE,
 }  # fmt: skip
 QWEN3_VL_32B_PARAMETERS = 33_357_390_064
 # Of Qwen3-VL 8B and 32B; `out_hidden_size` is the language model's width.
