@@ -74,13 +74,15 @@ class Decoding:
     """How a workload's VAE decodes.
 
     own: what its pipeline is mostly run with, of VAE_MODES; modes: those that diffusers' class of it has. tile: pixels of a side up
-    to which tiling changes nothing, 0 where it is not known. frames_together: the frames of a video are its batch.
+    to which tiling changes nothing, 0 where it is not known. frames_together: the frames of a video are its batch. images: how many
+    it decodes of one inference, as its batch.
     """
 
     own: str = "whole"
     modes: tuple[str, ...] = VAE_MODES
     tile: int = 0
     frames_together: bool = False
+    images: int = 1
 
     def asked(self, mode: str, options: Options) -> str | None:
         """`mode` as the option `vae` of a trace has it: without what changes nothing at this shape, None where the workload decodes so
@@ -89,7 +91,8 @@ class Decoding:
         return None if wanted == self._effective(self.own, options) else wanted
 
     def _effective(self, mode: str, options: Options) -> str:
-        alone = options.batch * ((options.frames or 1) if self.frames_together else 1) == 1
+        frames = (options.frames or 1) if self.frames_together else 1
+        alone = options.batch * self.images * frames == 1
         fits = 0 < max(options.height or 0, options.width or 0) <= self.tile
         changes = {"sliced": not alone, "tiled": not fits}
         kept = [part for part in mode.split("-") if changes.get(part)]

@@ -35,6 +35,7 @@ PUBLISHED = {
     ("flux.2-klein-4b", "transformer"): "3.9", ("flux.2-klein-4b", "text_encoder"): "4.0",
     ("flux.2-klein-9b", "transformer"): "9", ("flux.2-klein-9b", "text_encoder"): "8.2",
     ("z-image-turbo", "transformer"): "6.15", ("qwen-image", "transformer"): "20.4", ("qwen-image", "text_encoder"): "8.3",
+    ("qwen-image-layered", "transformer"): "20.4",
     ("sana-sprint-1.6b", "transformer"): "1.6", ("sana-video-2b", "transformer"): "2",
     ("hunyuan-image-2.1", "transformer"): "17", ("hunyuan-video-1.5", "transformer"): "8.3",
     ("cogvideox-5b", "transformer"): "5.57", ("ltx-video", "transformer"): "1.9", ("mochi-1", "transformer"): "10.0",

@@ -76,7 +76,7 @@ WORKLOADS = (
         builder=record_turbo,
         decoding=Decoding(tile=256),
         size_multiple=16,
-        place=88,
+        place=89,
     ),
     Workload(
         name="krea-2-raw",
@@ -89,6 +89,6 @@ WORKLOADS = (
         builder=record_raw,
         decoding=Decoding(tile=256),
         size_multiple=16,
-        place=88,
+        place=89,
     ),
 )

@@ -129,6 +129,6 @@ WORKLOADS = (
         builder=record_t2va,
         decoding=Decoding("tiled", tile=256),
         size_multiple=32,
-        place=135,
+        place=138,
     ),
 )
