@@ -46,6 +46,7 @@ PUBLISHED = {
     ("ltx-2", "text_encoder"): "12.2", ("janus-pro-7b", "janus"): "7.4", ("helios-14b", "transformer"): "14",
     # 33 B, and the sizes of its files: 61.7 GiB and 4.85 of 16 bits, 577 MiB of 32.
     ("minimax-h3", "transformer"): "33.1", ("minimax-h3", "vae"): "2.604", ("minimax-h3", "audio_vae"): "0.151",
+    ("ernie-image", "transformer"): "8.0", ("ernie-image", "text_encoder"): "3.8",
     # 12.9 B by its model card.
     ("krea-2-turbo", "transformer"): "13", ("krea-2-turbo", "text_encoder"): "4.4",
 }  # fmt: skip

@@ -71,20 +71,10 @@ def record_t2va(options: Options, recording: Recording) -> None:
     from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
     from simtti.workloads.models.pipelines.diffusers_run import Run
-    from simtti.workloads.models.pipelines.inputs import PROMPT_TOKENS, prompts
+    from simtti.workloads.models.pipelines.inputs import Ids, prompts
 
     if options.batch != 1:
         raise InputError(f"batch is {options.batch}; the pipeline of minimax-h3 makes one video at a time")
-
-    class Ids:
-        """A tokenizer that returns ids as a list, and a processor that says that they are text's."""
-
-        def __call__(self, text: str, **_: Any) -> dict[str, list[int]]:
-            return {"input_ids": [0] * PROMPT_TOKENS}
-
-        def create_mm_token_type_ids(self, ids: list[list[int]]) -> list[list[int]]:
-            """0: text."""
-            return [[0] * len(each) for each in ids]
 
     dtype = options.dtype
     config = Qwen3VLConfig(

@@ -104,6 +104,13 @@ PIXTRAL_24B_VISION: dict[str, Any] = {
     "num_attention_heads": 16, "head_dim": 64, "patch_size": 14, "image_size": 1540,
 }  # fmt: skip
 MISTRAL_SMALL_24B_PARAMETERS = 24_011_361_280
+# mistralai/Ministral-3-3B without its output projection, the embeddings again: 3.8 B with the vision tower.
+MINISTRAL_3_3B: dict[str, Any] = {
+    "model_type": "mistral", "hidden_size": 3072, "intermediate_size": 9216, "num_hidden_layers": 26,
+    "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 128, "vocab_size": 131072,
+    "max_position_embeddings": 262144,
+}  # fmt: skip
+MINISTRAL_3_3B_PARAMETERS = 3_849_090_048
 
 # google/gemma-3-12b-it, 12.2 B with the vision tower, which a prompt alone does not use.
 GEMMA_3_12B: dict[str, Any] = {

@@ -63,6 +63,17 @@ class Tokenizer:
         return [0] * round(len(text.split()) * 4 / 3)
 
 
+class Ids:
+    """A tokenizer that returns the ids of one prompt as a list, and the processor around it."""
+
+    def __call__(self, text: str, **_: Any) -> dict[str, list[int]]:
+        return {"input_ids": [0] * PROMPT_TOKENS}
+
+    def create_mm_token_type_ids(self, ids: list[list[int]]) -> list[list[int]]:
+        """What each id stands for: text."""
+        return [[0] * len(each) for each in ids]
+
+
 class ImageProcessor:
     """Images resized and normalized for CLIP, as a processor on the host leaves them."""
 
