@@ -47,6 +47,8 @@ PUBLISHED = {
     # 33 B, and the sizes of its files: 61.7 GiB and 4.85 of 16 bits, 577 MiB of 32.
     ("minimax-h3", "transformer"): "33.1", ("minimax-h3", "vae"): "2.604", ("minimax-h3", "audio_vae"): "0.151",
     ("ernie-image", "transformer"): "8.0", ("ernie-image", "text_encoder"): "3.8",
+    ("kandinsky-5-image-lite", "transformer"): "6.0", ("kandinsky-5-video-lite", "transformer"): "2.0",
+    ("kandinsky-5-video-pro", "transformer"): "19", ("kandinsky-5-video-pro", "vae"): "0.25",
     # 12.9 B by its model card.
     ("krea-2-turbo", "transformer"): "13", ("krea-2-turbo", "text_encoder"): "4.4",
 }  # fmt: skip

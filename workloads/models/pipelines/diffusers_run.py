@@ -88,6 +88,8 @@ class Run:
         self.strided_patches = strided_patches
         # What a pipeline that reads a truth value from the GPU finds there.
         self.reads_true = False
+        # And what it finds in other numbers, by dtype.
+        self.reads: dict[torch.dtype, Any] = {}
         # How many tokens a pipeline keeps of a prompt that it masks; None: as many as there are.
         self.kept_tokens: int | None = None
         # Among how many experts a mixture divides its tokens, which it counts on the GPU: evenly, where nothing is known of them.
@@ -134,7 +136,7 @@ class Run:
         if self.recording.device.type != "meta":
             yield
             return
-        values = {torch.bool: self.reads_true, torch.int64: PROMPT_TOKENS}
+        values = {torch.bool: self.reads_true, torch.int64: PROMPT_TOKENS, **self.reads}
         read_values = ReadValues(values, self.kept_tokens, self.experts)
         host_copies = HostCopies(self.recording, self.kept_tokens, read_values.counts)
         # A mask as an index selects as much as it can.
