@@ -49,6 +49,8 @@ PUBLISHED = {
     ("ernie-image", "transformer"): "8.0", ("ernie-image", "text_encoder"): "3.8",
     ("kandinsky-5-image-lite", "transformer"): "6.0", ("kandinsky-5-video-lite", "transformer"): "2.0",
     ("kandinsky-5-video-pro", "transformer"): "19", ("kandinsky-5-video-pro", "vae"): "0.25",
+    # With its connectors the 22 B of its name.
+    ("ltx-2.3", "transformer"): "19.0", ("ltx-2.3", "connectors"): "3.2",
     # 12.9 B by its model card.
     ("krea-2-turbo", "transformer"): "13", ("krea-2-turbo", "text_encoder"): "4.4",
 }  # fmt: skip
