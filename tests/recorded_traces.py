@@ -24,7 +24,7 @@ LARGE = frozenset(
         "cosmos-predict2-2b-video2world", "ernie-image", "ernie-image-turbo", "flux-kontext-dev", "flux-schnell", "flux.2-dev", "flux.2-klein-4b",
         "flux.2-klein-9b", "flux.2-klein-base-4b", "helios-14b", "hidream-i1-dev", "hidream-i1-fast", "hidream-i1-full", "hunyuan-image-2.1", "hunyuan-video-1.5",
         "janus-pro-7b", "kandinsky-5-image-lite", "kandinsky-5-video-lite", "kandinsky-5-video-pro", "krea-2-raw", "krea-2-turbo", "ltx-2", "ltx-2.3", "minimax-h3", "ltx-video", "mochi-1",
-        "qwen-image", "qwen-image-edit", "qwen-image-layered", "sana-1.6b-4k", "sana-sprint-1.6b", "sana-video-2b", "sdxl-controlnet", "sdxl-lcm", "sdxl-lightning", "stable-diffusion-1.5-controlnet", "wan2.1-i2v-14b-480p", "wan2.1-i2v-14b-720p", "wan2.2-i2v-a14b",
+        "qwen-image", "qwen-image-2.1", "qwen-image-edit", "qwen-image-layered", "sana-1.6b-4k", "sana-sprint-1.6b", "sana-video-2b", "sdxl-controlnet", "sdxl-lcm", "sdxl-lightning", "stable-diffusion-1.5-controlnet", "wan2.1-i2v-14b-480p", "wan2.1-i2v-14b-720p", "wan2.2-i2v-a14b",
         "wan2.2-t2v-a14b", "wan2.2-ti2v-5b", "z-image", "z-image-turbo",
     )
 )  # fmt: skip

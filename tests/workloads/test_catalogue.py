@@ -49,6 +49,7 @@ PUBLISHED = {
     ("ernie-image", "transformer"): "8.0", ("ernie-image", "text_encoder"): "3.8",
     ("kandinsky-5-image-lite", "transformer"): "6.0", ("kandinsky-5-video-lite", "transformer"): "2.0",
     ("kandinsky-5-video-pro", "transformer"): "19", ("kandinsky-5-video-pro", "vae"): "0.25",
+    ("qwen-image-2.1", "transformer"): "7", ("qwen-image-2.1", "text_encoder"): "8.77",
     # With its connectors the 22 B of its name.
     ("ltx-2.3", "transformer"): "19.0", ("ltx-2.3", "connectors"): "3.2",
     # 12.9 B by its model card.

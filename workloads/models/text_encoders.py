@@ -66,6 +66,9 @@ QWEN3_VL_4B_VISION: dict[str, Any] = {
     "deepstack_visual_indexes": [5, 11, 17],
 }  # fmt: skip
 QWEN3_VL_4B_PARAMETERS = 4_437_815_808
+# Qwen/Qwen3-VL-8B-Instruct, 8.8 B with the vision tower, which a prompt alone does not use.
+QWEN3_VL_8B: dict[str, Any] = {**QWEN3_8B, "max_position_embeddings": 262144, "rope_parameters": QWEN3_VL_ROPE}
+QWEN3_VL_8B_PARAMETERS = 8_767_123_696
 # Qwen/Qwen3-VL-32B-Instruct, 33.4 B with the vision tower, which a prompt alone does not use.
 QWEN3_VL_32B: dict[str, Any] = {
     "hidden_size": 5120, "intermediate_size": 25600, "num_hidden_layers": 64, "num_attention_heads": 64,
