@@ -121,6 +121,6 @@ WORKLOADS = (
         builder=record_qwen_image_2_1,
         decoding=Decoding(),
         size_multiple=32,
-        place=92,
+        place=83,
     ),
 )
