@@ -4,9 +4,15 @@ import inspect
 
 from simtti.workloads.recording import Recording
 
-BLOCKS = ("num_layers", "num_single_layers", "n_layers", "num_refiner_layers", "n_refiner_layers")
+BLOCKS = (
+    "num_layers", "num_single_layers", "n_layers", "num_refiner_layers", "n_refiner_layers", "num_visual_blocks", "num_text_blocks",
+    "num_layerwise_text_blocks", "num_refiner_text_blocks",
+)  # fmt: skip
 # Of text encoders, as many as their pipelines ask the states of.
-STATES = {"Qwen3ForCausalLM": 28, "Mistral3ForConditionalGeneration": 31}
+STATES = {
+    "Qwen3ForCausalLM": 28, "Mistral3ForConditionalGeneration": 31, "Qwen3VLModel": 36,
+    "Qwen3VLForConditionalGeneration": 51,
+}  # fmt: skip
 # What says which of a text encoder's states a model takes: of three layers.
 OF_TEXT = {"llama_layers": [0, 1], "text_proj_in_factor": 4}
 

@@ -9,7 +9,11 @@ without. The language model of 3 B that rewrites prompts first, where it is aske
 from typing import Any
 
 from simtti.workloads.models.flux_2 import VAE_PARAMETERS
-from simtti.workloads.models.text_encoders import MINISTRAL_3_3B, MINISTRAL_3_3B_PARAMETERS, PIXTRAL_24B_VISION
+from simtti.workloads.models.text_encoders import (
+    MINISTRAL_3_3B,
+    MINISTRAL_3_3B_PARAMETERS,
+    PIXTRAL_24B_VISION,
+)
 from simtti.workloads.recording import Recording
 from simtti.workloads.workload import Decoding, Options, Workload
 

@@ -71,15 +71,20 @@ def record_klein_base_4b(options: Options, recording: Recording) -> None:
 
 
 def _record_klein(
-    options: Options, recording: Recording, transformer: dict[str, Any], qwen3: dict[str, Any], *, is_distilled: bool
+    options: Options,
+    recording: Recording,
+    transformer: dict[str, Any],
+    qwen3: dict[str, Any],
+    *,
+    is_distilled: bool,
 ) -> None:
     from diffusers import Flux2KleinPipeline
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
-    text_encoder = recording.add(
-        "text_encoder", Qwen3ForCausalLM, Qwen3Config(**qwen3), dtype=options.dtype
+    text_encoder = recording.add("text_encoder", Qwen3ForCausalLM, Qwen3Config(**qwen3), dtype=options.dtype)
+    record_flux_2(
+        options, recording, Flux2KleinPipeline, transformer, text_encoder, is_distilled=is_distilled
     )
-    record_flux_2(options, recording, Flux2KleinPipeline, transformer, text_encoder, is_distilled=is_distilled)
 
 
 def record_flux_2(

@@ -117,7 +117,14 @@ def record_kandinsky_5(options: Options, recording: Recording, model: Kandinsky5
 
 
 def _workload(
-    name: str, builder: Builder, model: Kandinsky5, defaults: Options, transformer: int, *, size: str, repository: str
+    name: str,
+    builder: Builder,
+    model: Kandinsky5,
+    defaults: Options,
+    transformer: int,
+    *,
+    size: str,
+    repository: str,
 ) -> Workload:
     return Workload(
         name=name,

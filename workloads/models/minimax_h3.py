@@ -22,8 +22,8 @@ from simtti.workloads.workload import Decoding, Options, Workload
 AUDIO_SHIFT = 3.0
 # Means of latents change no operator.
 AUDIO_LATENTS: dict[str, Any] = {"latents_mean": [0.0] * 32, "latents_std": [1.0] * 32}
-# Seconds of a video that the pipeline takes, at 24 frames each.
-SHORTEST, LONGEST = 5 * 24, 15 * 24
+# Frames of a video that the pipeline takes: 5 to 15 seconds, of 17 frames and five more.
+LENGTHS = range(7 * 17 + 5, 15 * 24 + 1, 17)
 
 
 class Modular:
@@ -75,6 +75,10 @@ def record_t2va(options: Options, recording: Recording) -> None:
 
     if options.batch != 1:
         raise InputError(f"batch is {options.batch}; the pipeline of minimax-h3 makes one video at a time")
+    if options.frames not in LENGTHS:
+        raise InputError(
+            f"frames is {options.frames}; minimax-h3 takes 17 n + 5 of them, {LENGTHS[0]} to {LENGTHS[-1]}"
+        )
 
     dtype = options.dtype
     config = Qwen3VLConfig(
@@ -87,7 +91,9 @@ def record_t2va(options: Options, recording: Recording) -> None:
         text_encoder=recording.add("text_encoder", Qwen3VLForConditionalGeneration, config, dtype=dtype),
         transformer=recording.add("transformer", diffusers.MiniMaxH3Transformer3DModel, dtype=dtype),
         vae=recording.add("vae", diffusers.AutoencoderKLMiniMaxH3, dtype=dtype),
-        audio_vae=recording.add("audio_vae", diffusers.AutoencoderKLMiniMaxH3Audio, **AUDIO_LATENTS, dtype=dtype),
+        audio_vae=recording.add(
+            "audio_vae", diffusers.AutoencoderKLMiniMaxH3Audio, **AUDIO_LATENTS, dtype=dtype
+        ),
         tokenizer=Ids(),
         processor=Ids(),
     )

@@ -42,14 +42,14 @@ LAYERED_SCHEDULER: dict[str, Any] = {**SCHEDULER, "shift_terminal": None, "time_
 
 def record_image(options: Options, recording: Recording) -> None:
     """Qwen-Image, from text."""
-    size = {"height": options.height, "width": options.width}
+    size: dict[str, Any] = {"height": options.height, "width": options.width}
     record_qwen_image(options, recording, "QwenImagePipeline", TEMPLATE_TOKENS, **size)
 
 
 def record_edit(options: Options, recording: Recording) -> None:
     """Qwen-Image-Edit, from text and an image."""
     picture = _given(options, "qwen-image-edit", "RGB")
-    size = {"height": options.height, "width": options.width}
+    size: dict[str, Any] = {"height": options.height, "width": options.width}
     record_qwen_image(
         options, recording, "QwenImageEditPlusPipeline", EDIT_TEMPLATE_TOKENS, image=[picture], **size
     )
@@ -102,7 +102,9 @@ def record_qwen_image(
     tokenizer = Tokenizer(template=template)
     pipeline = getattr(diffusers, pipeline_class)(
         text_encoder=recording.add("text_encoder", Qwen2_5_VLForConditionalGeneration, config, dtype=dtype),
-        transformer=recording.add("transformer", diffusers.QwenImageTransformer2DModel, **transformer, dtype=dtype),
+        transformer=recording.add(
+            "transformer", diffusers.QwenImageTransformer2DModel, **transformer, dtype=dtype
+        ),
         vae=recording.add("vae", diffusers.AutoencoderKLQwenImage, **vae, dtype=dtype),
         scheduler=diffusers.FlowMatchEulerDiscreteScheduler(**scheduler),
         tokenizer=tokenizer,

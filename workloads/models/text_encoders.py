@@ -59,7 +59,11 @@ QWEN3_8B_PARAMETERS = 8_190_735_360
 QWEN3_VL_ROPE: dict[str, Any] = {
     "rope_type": "default", "rope_theta": 5e6, "mrope_section": [24, 20, 20], "mrope_interleaved": True,
 }  # fmt: skip
-QWEN3_VL_4B: dict[str, Any] = {**QWEN3_4B, "max_position_embeddings": 262144, "rope_parameters": QWEN3_VL_ROPE}
+QWEN3_VL_4B: dict[str, Any] = {
+    **QWEN3_4B,
+    "max_position_embeddings": 262144,
+    "rope_parameters": QWEN3_VL_ROPE,
+}
 QWEN3_VL_4B_VISION: dict[str, Any] = {
     "depth": 24, "hidden_size": 1024, "intermediate_size": 4096, "num_heads": 16, "patch_size": 16,
     "spatial_merge_size": 2, "temporal_patch_size": 2, "num_position_embeddings": 2304, "out_hidden_size": 2560,
@@ -67,7 +71,11 @@ QWEN3_VL_4B_VISION: dict[str, Any] = {
 }  # fmt: skip
 QWEN3_VL_4B_PARAMETERS = 4_437_815_808
 # Qwen/Qwen3-VL-8B-Instruct, 8.8 B with the vision tower, which a prompt alone does not use.
-QWEN3_VL_8B: dict[str, Any] = {**QWEN3_8B, "max_position_embeddings": 262144, "rope_parameters": QWEN3_VL_ROPE}
+QWEN3_VL_8B: dict[str, Any] = {
+    **QWEN3_8B,
+    "max_position_embeddings": 262144,
+    "rope_parameters": QWEN3_VL_ROPE,
+}
 QWEN3_VL_8B_PARAMETERS = 8_767_123_696
 # Qwen/Qwen3-VL-32B-Instruct, 33.4 B with the vision tower, which a prompt alone does not use.
 QWEN3_VL_32B: dict[str, Any] = {

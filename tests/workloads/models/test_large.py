@@ -113,6 +113,13 @@ def test_a_stored_step_stands_for_those_of_all_chunks():
         trace.with_steps(20)
 
 
+@pytest.mark.parametrize("frames", [107, 125, 362])
+def test_a_length_that_minimax_h3_would_round_is_refused(frames):
+    pytest.importorskip("diffusers")
+    with pytest.raises(InputError, match=r"minimax-h3 takes 17 n \+ 5 of them, 124 to 345"):
+        record.record("minimax-h3", frames=frames)
+
+
 def test_tokens_of_an_image_are_decoded_one_by_one():
     """The first of 576 comes from the prompt's pass; each reads the cache as far as it is full."""
     trace = shipped("janus-pro-7b")
@@ -151,6 +158,16 @@ def test_tokens_of_an_image_are_decoded_one_by_one():
         ("hidream-i1-full", {4096 + 128 + 2 * 128}),
         # 121 frames are five seconds, of 25 tokens of sound.
         ("ltx-2", {16 * 16 * 24, 126}),
+        ("ltx-2.3", {16 * 16 * 24, 126}),
+        # 207 frames of sound on two channels, 37 latent frames.
+        ("minimax-h3", {32 + 2 * 207 + 37 * 24 * 42}),
+        ("krea-2-turbo", {4096 + 512, 512}),
+        # Four layers, the image that they make and the one that was given, of 640 pixels a side.
+        ("qwen-image-layered", {6 * 1600 + 32}),
+        ("ernie-image", {4096 + 32}),
+        ("flux.2-klein-9b", {4096 + 512}),
+        ("kandinsky-5-image-lite", {4096, 32}),
+        ("kandinsky-5-video-pro", {31 * 32 * 48, 32}),
     ],
 )
 def test_what_attends_to_itself(name, lengths):
@@ -200,6 +217,41 @@ def attended(blocks, tokens, width):
             )
             + 2 * attended(48, 6144, 4096)
             + 2 * attended(48, 126, 2048),
+        ),
+        # 56 heads of 128 are wider than the model; a gated MLP of 8/3.
+        (
+            "minimax-h3",
+            50 * 37742 * 2 * (4 * 5376 * 7168 + 3 * 5376 * 14336) + attended(50, 37742, 7168),
+        ),
+        # Five squares, two of them, keys and values, of a quarter of the heads, and what gates attention; four blocks that fuse text, two
+        # over 12 layers of each token.
+        (
+            "krea-2-turbo",
+            28 * 4608 * 2 * (3.5 * 6144**2 + 3 * 6144 * 16384)
+            + attended(28, 4608, 6144)
+            + 2 * 512 * 13 * 2 * (5 * 2560**2 + 3 * 2560 * 6912),
+        ),
+        # Two samples in a batch; a gated MLP of three widths.
+        (
+            "ernie-image",
+            2 * 36 * 4128 * 2 * 13 * 4096**2 + 2 * attended(36, 4128, 4096),
+        ),
+        ("flux.2-klein-9b", 32 * 4608 * 2 * 13 * 4096**2 + attended(32, 4608, 4096)),
+        # The image's tokens alone, which read the keys of 40 of text too.
+        ("qwen-image-2.1", 32 * 4096 * 2 * 13 * 4096**2 + 32 * 4 * 4096 * 4136 * 4096),
+        # Two calls; 12 squares a token and stream.
+        (
+            "qwen-image-layered",
+            2 * (60 * 9632 * 2 * 12 * 3072**2 + attended(60, 9632, 3072)),
+        ),
+        # Two calls; self-attention, queries and outputs of cross-attention, an MLP of eight squares.
+        (
+            "kandinsky-5-image-lite",
+            2 * (50 * 4096 * 2 * 14 * 2560**2 + attended(50, 4096, 2560) + 50 * 4 * 4096 * 32 * 2560),
+        ),
+        (
+            "kandinsky-5-video-pro",
+            2 * (60 * 47616 * 2 * 14 * 4096**2 + attended(60, 47616, 4096) + 60 * 4 * 47616 * 32 * 4096),
         ),
         # Two samples; 12 squares a token and stream.
         (
