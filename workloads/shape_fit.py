@@ -12,15 +12,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from simtti.workloads.expressions import Basis, Expression, NotExact
-from simtti.workloads.shapes import INDEX, NUMBER, NUMBERS, Ages, Scope, Variable, volume
+from simtti.workloads.shapes import INDEX, NUMBER, NUMBERS, Ages, Scope, Variable, values_of, volume
 from simtti.workloads.trace import Operator, Phase, Step, TensorUse, Trace, row_major
 
 _MOST_OPERANDS = 4  # that one operator has more of with every frame or image
 _LONGEST_TURN = 60  # operators that are done together once a frame
 
 
-def fit(traces: Sequence[Trace], variables: Sequence[Variable]) -> Scope:
-    """The scope of several recordings of a workload, in which these options are free.
+def fit(traces: Sequence[Trace], variables: Sequence[Variable], beside: tuple[str, ...] = ()) -> Scope:
+    """The scope of several recordings of a workload, in which these options are free. beside: what expressions see besides.
 
     Raises:
         NotExact: they are not made of the same operators, or a number of theirs follows in no known way.
@@ -31,9 +31,9 @@ def fit(traces: Sequence[Trace], variables: Sequence[Variable]) -> Scope:
     fixed = {name: value for name, value in traces[0].options.items() if name not in names}
     for trace in traces[1:]:
         _alike("options", [fixed, {name: trace.options.get(name) for name in fixed}])
-    points = [tuple(one.value(trace.options[one.name]) for one in variables) for trace in traces]
-    content = _Writer(names, points).content(traces)
-    return Scope(fixed, tuple(variables), max(volume(trace.options) for trace in traces), content)
+    seen = [values_of(variables, trace.options, beside) for trace in traces]
+    content = _Writer([*seen[0]], [tuple(each.values()) for each in seen]).content(traces)
+    return Scope(fixed, tuple(variables), max(volume(trace.options) for trace in traces), content, beside)
 
 
 class OtherOperators(NotExact):
