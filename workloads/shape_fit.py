@@ -6,16 +6,19 @@ the longest repeats more often than the shortest.
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from simtti.workloads.expressions import Basis, Expression, NotExact
 from simtti.workloads.shapes import INDEX, NUMBER, NUMBERS, Ages, Scope, Variable, values_of, volume
 from simtti.workloads.trace import Operator, Phase, Step, TensorUse, Trace, row_major
 
-_MOST_OPERANDS = 4  # that one operator has more of with every frame or image
+_MOST_OPERANDS = 4  # that one operator has more of with every frame or image, one after the other
+_MOST_TIMES = 3  # that these are there for each
 _LONGEST_TURN = 60  # operators that are done together once a frame
 
 
@@ -83,6 +86,9 @@ class _Stretch:
     times: list[int] | None = None
 
 
+_Operands: TypeAlias = "Sequence[tuple[int, TensorUse | None]]"
+
+
 class _Table:
     """Distinct things, numbered as they are met."""
 
@@ -132,13 +138,33 @@ class _Writer:
         aged = [
             [_aged(operator, of) for operator in step.operators] for step, of in zip(steps, ages, strict=True)
         ]
-        written = []
-        for stretch in _stretches(aged, lambda one: _look(one.operator)):
-            basis = self._basis(stretch)
-            modules = [self.modules.of(same[0].operator.module) for same in stretch.places]
-            rows = [self._row(same, basis) for same in stretch.places]
-            written.append([self._times(stretch), modules, rows])
-        return [self.once.fit([step.count for step in steps]), written]
+        count = self.once.fit([step.count for step in steps])
+        tables = (
+            self.modules.numbers,
+            self.kinds.numbers,
+            self.layouts.numbers,
+            self.rows.numbers,
+            self.of_layouts,
+        )
+        known = [len(table) for table in tables]
+        # The last turn of what repeats may be unlike the others: tensors end with it.
+        for last in (0, 1):
+            try:
+                return [
+                    count,
+                    [self._written(each) for each in _stretches(aged, lambda one: _look(one.operator), last)],
+                ]
+            except NotExact as reason:
+                failed = reason
+                for table, length in zip(tables, known, strict=True):
+                    while len(table) > length:
+                        table.popitem()
+        raise failed
+
+    def _written(self, stretch: _Stretch) -> list[Any]:
+        basis = self._basis(stretch)
+        modules = [self.modules.of(same[0].operator.module) for same in stretch.places]
+        return [self._times(stretch), modules, [self._row(same, basis) for same in stretch.places]]
 
     def _times(self, stretch: _Stretch) -> Expression:
         return 1 if stretch.times is None else self.once.fit(stretch.times)
@@ -173,46 +199,55 @@ class _Writer:
             return [self._entry(same, basis) for same in zip(*lists, strict=True)]
         if basis is not self.once:
             raise OtherOperators("what is done once a frame has as many operands as frames")
+        unit = math.gcd(*more)
+        return self._groups(lists, [0] * len(lists), [each // unit for each in more])
+
+    def _groups(self, lists: Sequence[_Operands], starts: Sequence[int], more: Sequence[int]) -> list[Any]:
+        """Operands from a place on. more: how many times as much of what repeats each has more of than the one with the fewest."""
+        found: list[Any] = []
         failed: NotExact | None = None
-        for period in range(1, _MOST_OPERANDS + 1):
-            if any(each % period for each in more):
-                continue
-            several = _Stretch([], [each // period for each in more])
-            for place in range(fewest, -1, -1):
+        left = [len(each) - start for each, start in zip(lists, starts, strict=True)]
+        while len(found) < min(left):
+            try:
+                found.append(
+                    self._entry(
+                        [each[start + len(found)] for each, start in zip(lists, starts, strict=True)],
+                        self.once,
+                    )
+                )
+            except NotExact as reason:
+                failed = reason
+                break
+        if len(found) == max(left):
+            return found
+        for place in range(len(found), -1, -1):
+            for period, often in itertools.product(range(1, _MOST_OPERANDS + 1), range(1, _MOST_TIMES + 1)):
+                several = _Stretch([], [often * each for each in more])
+                ends = [
+                    start + place + period * often * each for start, each in zip(starts, more, strict=True)
+                ]
+                after = [len(each) - end for each, end in zip(lists, ends, strict=True)]
+                if not _goes_on(after, more):
+                    continue
+                basis = self._basis(several)
+                turns = [
+                    [
+                        entry
+                        for one, start, end in zip(lists, starts, ends, strict=True)
+                        for entry in one[start + place + offset : end : period]
+                    ]
+                    for offset in range(period)
+                ]
                 try:
-                    return self._repeated(lists, place, period, several)
+                    group = {
+                        "each": [self._entry(each, basis) for each in turns],
+                        "times": self._times(several),
+                    }
+                    return [*found[:place], group, *self._groups(lists, ends, more)]
                 except NotExact as reason:
                     failed = reason
         assert failed is not None
         raise failed
-
-    def _repeated(
-        self,
-        lists: Sequence[Sequence[tuple[int, TensorUse | None]]],
-        place: int,
-        period: int,
-        several: _Stretch,
-    ) -> list[Any]:
-        """Operands of which so many from a place on are there several times."""
-        assert several.times is not None
-        basis = self._basis(several)
-        ends = [place + period * turns for turns in several.times]
-        turns = [
-            [
-                entry
-                for one, end in zip(lists, ends, strict=True)
-                for entry in one[place + offset : end : period]
-            ]
-            for offset in range(period)
-        ]
-        return [
-            *(self._entry(same, self.once) for same in zip(*(one[:place] for one in lists), strict=True)),
-            {"each": [self._entry(each, basis) for each in turns], "times": self._times(several)},
-            *(
-                self._entry(same, self.once)
-                for same in zip(*(one[end:] for one, end in zip(lists, ends, strict=True)), strict=True)
-            ),
-        ]
 
     def _entry(self, same: Sequence[tuple[int, TensorUse | None]], basis: Basis) -> Any:
         age = basis.fit([each[0] for each in same])
@@ -238,22 +273,39 @@ class _Writer:
         return self.of_layouts[key]
 
 
+def _goes_on(left: Sequence[int], more: Sequence[int]) -> bool:
+    """Whether so many operands may be some that each has and some that some have so many times more of."""
+    fewest = min(left)
+    times = {(each - fewest) / of for each, of in zip(left, more, strict=True) if of}
+    return fewest >= 0 and len(times) == 1 and times.pop().is_integer()
+
+
 # ---- what repeats
 
 
-def _stretches(sequences: Sequence[Sequence[Any]], kind: Callable[[Any], Any]) -> list[_Stretch]:
-    """Sequences side by side; those of other lengths by what the longest repeats more often than the shortest.
+def _stretches(
+    sequences: Sequence[Sequence[Any]], kind: Callable[[Any], Any], last: int = 0
+) -> list[_Stretch]:
+    """Sequences side by side; those of other lengths by what the longest repeats more often than the shortest. last: turns at the end
+    of what repeats that are kept apart, where there are as many.
 
     Raises:
         OtherOperators: they are not the same.
     """
     going = _Along(sequences, kind)
     once = [1] * len(sequences)
+    shortest = min(going.kinds, key=len)
     found = []
-    for length, pattern in _more(min(going.kinds, key=len), max(going.kinds, key=len)):
-        found.append(_Stretch(going.take(length, once)))
+    at = apart = 0
+    for length, pattern in _more(shortest, max(going.kinds, key=len)):
+        at += length
+        kept = last * len(pattern)
+        if kept > length + apart or shortest[at - kept : at] != pattern * last:
+            kept = 0
+        found.append(_Stretch(going.take(length + apart - kept, once)))
+        apart = kept
         if pattern:
-            times = going.turns(pattern)
+            times = [turns - (last if kept else 0) for turns in going.turns(pattern)]
             found.append(_Stretch(going.take(len(pattern), times), times))
     going.end()
     return [stretch for stretch in found if stretch.places]
