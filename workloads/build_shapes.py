@@ -21,8 +21,8 @@ from simtti.workloads import trace_cache
 from simtti.workloads.catalogue import WORKLOADS, Workload, find
 from simtti.workloads.expressions import NotExact
 from simtti.workloads.record import record_workload, shipped
-from simtti.workloads.shape_fit import alike, fit
-from simtti.workloads.shapes import Scope, Shapes, Variable, hash_of, path_beside, volume
+from simtti.workloads.shape_fit import OtherOperators, alike, fit
+from simtti.workloads.shapes import FILLED, Scope, Shapes, Variable, fills, hash_of, path_beside, volume
 from simtti.workloads.trace import Trace
 from simtti.workloads.workload import Tiles
 
@@ -43,17 +43,20 @@ MANY = (
     (16, 1, 1, 1), (2, 1.3, 0.5, 0.25), (3, 0.7, 1.45, 0.7), (5, 0.5, 0.5, 1.3), (2, 2, 2, 0.4),
     (7, 1.15, 0.6, 0.55), (4, 0.6, 1.2, 0.8),
 )  # fmt: skip
-# Sizes of so many times the least step are tried: where half of one is taken, even ones follow; where tokens are filled up to 32, multiples
-# of eight patches need none.
-COARSER = (1, 2, 8)
+# Sizes of so many times the least step are tried, and of those together or apart where an image's tokens need filling up and where not:
+# where half a step is taken, even ones follow.
+WAYS: tuple[tuple[int, tuple[bool | None, ...]], ...] = ((1, (None,)), (1, (True, False)), (2, (None,)))
 # Videos longer than the default, and where they are decoded in another way, not longer.
 LONGEST = (1.3, 1)
 # Batches as large as that, and where that many pixels are copied before they are enlarged, smaller ones.
 LARGEST = (16, 6)
-# What expressions see beside the options, where these alone do not do.
-BESIDES: tuple[tuple[str, ...], ...] = ((), ("longer",), ("height half", "width half", "longer half"))
+# What expressions see beside the options, where these alone do not do; and where tokens are filled up.
+BESIDES: dict[bool | None, tuple[tuple[str, ...], ...]] = {
+    None: ((), ("longer",), ("height half", "width half", "longer half")), True: ((),), False: (("filled",),),
+}  # fmt: skip
 # What tiled videos are made at besides.
 VIDEO_SIZES = ((480, 832), (720, 1280))
+_PAIRS = sorted(product(range(FILLED), repeat=2), key=sum)
 _FEWEST = 5  # recordings that a scope is made of and checked at
 
 
@@ -111,21 +114,28 @@ def _scopes(
     for free in groups:
         if any({*free} <= each for each in done):
             continue
-        for coarser, longest, largest in product(
-            COARSER if SIDES[0] in free else (1,),
+        other = False  # whether operators were others
+        for (coarser, fulls), longest, largest in product(
+            WAYS if SIDES[0] in free else WAYS[:1],
             LONGEST if "frames" in free else (1,),
             LARGEST if batch else (1,),
         ):
+            if None not in fulls and not other:
+                continue
             tried = [
                 (min(images, largest), height, width, min(frames, longest))
                 for images, height, width, frames in points
             ]
             variables = [_variable(workload, base, one, coarser) for one in (*batch, *free)]
-            try:
-                found.append(_scope(workload, base, tried, variables, recorded))
-            except (NotExact, InputError) as reason:
-                _say(workload.name, points, free, reason)
-            else:
+            here = []
+            for full in fulls:
+                try:
+                    here.append(_scope(workload, base, tried, variables, recorded, full))
+                except (NotExact, InputError) as reason:
+                    _say(workload.name, points, free, reason)
+                    other = other or isinstance(reason, OtherOperators)
+            if here:
+                found += here
                 done.append({*free})
                 break
     return found
@@ -150,22 +160,25 @@ def _scope(
     points: Sequence[tuple[float, ...]],
     variables: Sequence[Variable],
     recorded: Recorder,
+    full: bool | None,
 ) -> Scope:
     """The scope in which these options are free.
 
     Raises:
         NotExact: there is none.
     """
-    traces = [] if variables[0].name == "batch" else [default]
+    traces = [default]
+    if variables[0].name == "batch" or (full is not None and full != fills(variables, default.options)):
+        traces = []
     failed = "too few shapes"
-    for shape in _shapes(variables, default, points):
+    for shape in _shapes(variables, default, points, full):
         traces.append(recorded(workload, {**default.options, **shape}))
         alike([traces[0], traces[-1]])
         if len(traces) < max(_FEWEST, len(variables) + 2):
             continue
-        for beside in BESIDES if {*SIDES} <= {one.name for one in variables} else ((),):
+        for beside in BESIDES[full] if {*SIDES} <= {one.name for one in variables} else ((),):
             try:
-                found = fit(traces[:-1], [_reached(one, traces) for one in variables], beside)
+                found = fit(traces[:-1], [_reached(one, traces) for one in variables], beside, full)
             except NotExact as reason:
                 failed = str(reason)
                 continue
@@ -183,9 +196,10 @@ def _reached(variable: Variable, traces: Sequence[Trace]) -> Variable:
 
 
 def _shapes(
-    variables: Sequence[Variable], default: Trace, points: Sequence[tuple[float, ...]]
+    variables: Sequence[Variable], default: Trace, points: Sequence[tuple[float, ...]], full: bool | None
 ) -> list[dict[str, int]]:
     """The shapes to record, without those that are the default or there twice."""
+    free = {one.name: one for one in variables}
     shapes: list[dict[str, int]] = []
     for point in points:
         wanted = dict(zip(("batch", *SIDES, "frames"), point, strict=True))
@@ -195,6 +209,17 @@ def _shapes(
             else one.nearest(_wanted(one, wanted[one.name], default.options[one.name]))
             for one in variables
         }
+        if full is not None:
+            unit = free["height"].unit
+            more = (
+                {side: shape[side] + unit * each for side, each in zip(SIDES, pair, strict=True)}
+                for pair in _PAIRS
+            )
+            shape.update(
+                next(
+                    sides for sides in more if fills(variables, {**default.options, **shape, **sides}) == full
+                )
+            )
         if shape not in shapes and any(default.options[name] != value for name, value in shape.items()):
             shapes.append(shape)
     return shapes

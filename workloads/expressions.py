@@ -23,6 +23,7 @@ Expression: TypeAlias = "int | list[int]"
 MOST_TERMS = 4
 _MOST_SETS = 40_000  # of monomials tried of one size
 _SIDES = ("height", "width")
+_OF_BOTH = ("longer", "filled")  # what follows from both sides
 
 
 class NotExact(Exception):  # noqa: N818
@@ -44,7 +45,7 @@ def monomials(names: tuple[str, ...]) -> tuple[tuple[int, ...], ...]:
         if (
             any(each.count(0) < len(each) - 1 for each in terms.values())
             or (2 in of_sides and len(of_sides) > 1)
-            or (any(terms.get("longer", ())) and any(of_sides))
+            or (any(sum(terms.get(name, ())) for name in _OF_BOTH) and any(of_sides))
         ):
             continue
         found.append(exponents)

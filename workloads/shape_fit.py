@@ -22,8 +22,13 @@ _MOST_TIMES = 3  # that these are there for each
 _LONGEST_TURN = 60  # operators that are done together once a frame
 
 
-def fit(traces: Sequence[Trace], variables: Sequence[Variable], beside: tuple[str, ...] = ()) -> Scope:
-    """The scope of several recordings of a workload, in which these options are free. beside: what expressions see besides.
+def fit(
+    traces: Sequence[Trace],
+    variables: Sequence[Variable],
+    beside: tuple[str, ...] = (),
+    full: bool | None = None,
+) -> Scope:
+    """The scope of several recordings of a workload, in which these options are free. beside: what expressions see besides; full: as `Scope` has it.
 
     Raises:
         NotExact: they are not made of the same operators, or a number of theirs follows in no known way.
@@ -36,7 +41,9 @@ def fit(traces: Sequence[Trace], variables: Sequence[Variable], beside: tuple[st
         _alike("options", [fixed, {name: trace.options.get(name) for name in fixed}])
     seen = [values_of(variables, trace.options, beside) for trace in traces]
     content = _Writer([*seen[0]], [tuple(each.values()) for each in seen]).content(traces)
-    return Scope(fixed, tuple(variables), max(volume(trace.options) for trace in traces), content, beside)
+    return Scope(
+        fixed, tuple(variables), max(volume(trace.options) for trace in traces), content, beside, full
+    )
 
 
 class OtherOperators(NotExact):

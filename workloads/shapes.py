@@ -34,12 +34,15 @@ VERSION = 1
 _LEVEL = 19  # of zstd's compression
 # Stand in attributes where a whole number does, and a list of them that is longer at some shapes.
 NUMBER, NUMBERS = "#", "#*"
+# Transformers that fill up an image's tokens, one a step down and across, do so to a multiple of that many.
+FILLED = 32
 # What pipelines make of height and width, in steps of theirs: positions go by the longer side, and count from the middle.
 BESIDE: dict[str, Callable[[int, int], int]] = {
     "longer": max,
     "height half": lambda height, _: height // 2,
     "width half": lambda _, width: width // 2,
     "longer half": lambda height, width: max(height, width) // 2,
+    "filled": lambda height, width: -(-height * width // FILLED),
 }
 INDEX = "index"  # the variable that counts the turns of what is done several times
 
@@ -87,7 +90,8 @@ class Scope:
     """The shapes at which a trace is made of the same operators, and those.
 
     options: those that are fixed. largest: batch x height x width x frames as far as was checked. content: what `shape_fit` made.
-    beside: what its expressions see beside the variables, of BESIDE.
+    beside: what its expressions see beside the variables, of BESIDE. full: of tokens that are filled up, whether it has the sizes where
+    none is missing, or those where some are; None where that makes no difference.
     """
 
     options: dict[str, Any]
@@ -95,6 +99,7 @@ class Scope:
     largest: int
     content: dict[str, Any]
     beside: tuple[str, ...] = ()
+    full: bool | None = None
 
     def __str__(self) -> str:
         """'batch 2 to 16, height 512 to 2048 by 64, to 16.8 Mpixel together'."""
@@ -114,6 +119,7 @@ class Scope:
             and all(options[name] == value for name, value in self.options.items() if name != "steps")
             and all(one.admits(options[name]) for name, one in free.items())
             and volume(options) <= self.largest
+            and (self.full is None or self.full == fills(self.variables, options))
         )
 
     def drawn(self, random: Random) -> dict[str, Any]:
@@ -186,6 +192,12 @@ def values_of(
     """What expressions see of options, by name."""
     seen = {name: value for one in variables for name, value in one.values(options[one.name]).items()}
     return {**seen, **{name: BESIDE[name](seen["height"], seen["width"]) for name in beside}}
+
+
+def fills(variables: Sequence[Variable], options: Mapping[str, Any]) -> bool:
+    """Whether an image has so many tokens that none is missing."""
+    seen = values_of(variables, options)
+    return seen["height"] * seen["width"] % FILLED == 0
 
 
 def volume(options: Mapping[str, Any]) -> int:
