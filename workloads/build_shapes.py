@@ -21,8 +21,9 @@ from simtti.workloads import trace_cache
 from simtti.workloads.catalogue import WORKLOADS, Workload, find
 from simtti.workloads.expressions import NotExact
 from simtti.workloads.record import record_workload, shipped
-from simtti.workloads.shape_fit import OtherOperators, alike, fit
+from simtti.workloads.shape_fit import alike, fit
 from simtti.workloads.shapes import FILLED, Scope, Shapes, Variable, fills, hash_of, path_beside, volume
+from simtti.workloads.side_by_side import OtherOperators
 from simtti.workloads.trace import Trace
 from simtti.workloads.workload import Tiles
 

@@ -13,8 +13,9 @@ from simtti.errors import InputError
 from simtti.workloads import record
 from simtti.workloads.catalogue import WORKLOADS
 from simtti.workloads.expressions import NotExact
-from simtti.workloads.shape_fit import OtherOperators, alike, fit
+from simtti.workloads.shape_fit import alike, fit
 from simtti.workloads.shapes import Shapes, Variable, hash_of, path_beside
+from simtti.workloads.side_by_side import OtherOperators
 from simtti.workloads.trace import Phase, Step, Trace
 from simtti.workloads.workload import Tiles
 
