@@ -104,7 +104,11 @@ class Scope:
     def __str__(self) -> str:
         """'batch 2 to 16, height 512 to 2048 by 64, to 16.8 Mpixel together'."""
         free = [f"{one.name} {one}" for one in self.variables]
-        return ", ".join([*free, f"to {self.megapixels} Mpixel together"] if len(free) > 1 else free)
+        if len(free) > 1:
+            free.append(f"to {self.megapixels} Mpixel together")
+        if self.full is not None:
+            free.append(f"tokens {'' if self.full else 'no '}multiple of {FILLED}")
+        return ", ".join(free)
 
     @property
     def megapixels(self) -> str:

@@ -61,7 +61,7 @@ def stretches(sequences: Sequence[Sequence[Any]], kind: Callable[[Any], Any], la
     for length, pattern in _more(shortest, max(going.kinds, key=len)):
         at += length
         kept = last * len(pattern)
-        if kept > length + apart or shortest[at - kept : at] != pattern * last:
+        if kept > length + apart or shortest[at - kept : at] != [*pattern] * last:
             kept = 0
         found.append(Stretch(going.take(length + apart - kept, once)))
         apart = kept
