@@ -128,6 +128,8 @@ def _scopes(
                 for images, height, width, frames in points
             ]
             variables = [_variable(workload, base, one, coarser) for one in (*batch, *free)]
+            if not all(one.admits(base.options[one.name]) for one in variables[len(batch) :]):
+                continue
             here = []
             for full in fulls:
                 try:

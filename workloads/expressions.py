@@ -33,7 +33,8 @@ class NotExact(Exception):  # noqa: N818
 @functools.cache
 def monomials(names: tuple[str, ...]) -> tuple[tuple[int, ...], ...]:
     """The exponents of each product that an expression may have as a term, by degree: of each variable once or not at all; of frames,
-    and of height and width together, also twice, as attention's scores have them. Of "height" and "height rest" one or the other."""
+    and of height and width together, also twice, as attention's scores have them. Of "height" and "height rest" one or the other, and
+    what is left twice also of one side."""
     of = [name.partition(" ")[0] for name in names]
     most = [2 if name in (*_SIDES, "frames") else 1 for name in of]
     found = []
@@ -42,9 +43,11 @@ def monomials(names: tuple[str, ...]) -> tuple[tuple[int, ...], ...]:
         for name, power in zip(of, exponents, strict=True):
             terms.setdefault(name, []).append(power)
         of_sides = {sum(terms[side]) for side in _SIDES if side in terms}
+        # Of a tile as high as all and less wide, what is left squared is that of one side.
+        alone = of_sides == {0, 2} and any(terms[side][-1] == 2 for side in _SIDES if len(terms[side]) > 1)
         if (
             any(each.count(0) < len(each) - 1 for each in terms.values())
-            or (2 in of_sides and len(of_sides) > 1)
+            or (2 in of_sides and len(of_sides) > 1 and not alone)
             or (any(sum(terms.get(name, ())) for name in _OF_BOTH) and any(of_sides))
         ):
             continue

@@ -114,7 +114,7 @@ def test_what_is_left_for_the_last_tile_follows(tmp_path):
     def at_height(height):
         step = (
             operator(0, inputs=(use(0, (height // 16, 8)),), outputs=(use(1),)),
-            operator(1, inputs=(use(2, (3 * (height - 384), 2)),), outputs=(use(3),)),
+            operator(1, inputs=(use(2, (3 * (height - 384), (height - 384) ** 2)),), outputs=(use(3),)),
         )
         return small_trace(phases=(Phase("denoising", (Step(1, step),)),), options={"height": height})
 
