@@ -108,6 +108,27 @@ def test_what_goes_by_the_longer_side_or_half_of_one_follows():
         assert found.trace(traces[0], {"height": height, "width": width}) == at_size(height, width)
 
 
+def test_where_tokens_are_filled_up_is_a_range_of_its_own():
+    sides = (Variable("height", 16, 2048, 16), Variable("width", 16, 2048, 16))
+
+    def at_size(rows, columns):
+        tokens = -(-rows * columns // 32) * 32
+        step = (operator(0, inputs=(use(0, (tokens, 8)),), outputs=(use(1, (rows * columns, 8)),)),)
+        options = {"height": 16 * rows, "width": 16 * columns}
+        return small_trace(phases=(Phase("denoising", (Step(1, step),)),), options=options)
+
+    traces = [at_size(*size) for size in ((33, 83), (93, 45), (129, 129), (51, 58), (77, 38))]
+    with pytest.raises(NotExact, match="no sum of products"):
+        fit(traces, sides)
+    found = fit(traces, sides, ("filled",), False)
+    for rows, columns in ((65, 44), (90, 80 - 1)):
+        options = {"height": 16 * rows, "width": 16 * columns}
+        assert found.admits(options)
+        assert found.trace(traces[0], options) == at_size(rows, columns)
+    assert not found.admits({"height": 1024, "width": 720})
+    assert replace(found, full=True).admits({"height": 1024, "width": 720})
+
+
 def test_what_is_left_for_the_last_tile_follows(tmp_path):
     side = (Variable("height", 448, 576, 16, whole=384),)
 
