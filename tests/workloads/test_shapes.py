@@ -1,5 +1,6 @@
 """Other shapes without torch: what is scaled is what is recorded, or it is not scaled."""
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -12,9 +13,9 @@ from small_traces import operator, small_trace, use
 from simtti.errors import InputError
 from simtti.workloads import record
 from simtti.workloads.catalogue import WORKLOADS
-from simtti.workloads.expressions import NotExact
+from simtti.workloads.expressions import NotExact, monomials
 from simtti.workloads.shape_fit import alike, fit
-from simtti.workloads.shapes import Shapes, Variable, hash_of, path_beside
+from simtti.workloads.shapes import INDEX, Shapes, Variable, hash_of, path_beside, values_of
 from simtti.workloads.side_by_side import OtherOperators
 from simtti.workloads.trace import Phase, Step, Trace
 from simtti.workloads.workload import Tiles
@@ -257,6 +258,31 @@ def test_a_shipped_file_is_for_the_shipped_trace_and_small(name):
     assert scopes
     assert all(scope.admits(scope.drawn(Random(0))) for scope in scopes)
     assert path_beside(path).stat().st_size < 120_000
+
+
+HALVES = ("height half", "width half", "longer half")
+RESTS = ("height", "height rest", "width", "width rest")
+SEEN = (
+    ("batch",),
+    ("height", "width"),
+    ("batch", "height", "width"),
+    ("height", "width", "frames"),
+    ("height", "width", "filled"),
+    ("height", "width", *HALVES),
+    ("batch", "height", "width", *HALVES),
+    RESTS,
+    (*RESTS, "frames"),
+)
+
+
+def test_terms_have_the_numbers_that_shipped_files_give_them():
+    """Where the last line fails, shipped files have other terms than they were written with: write them anew with `build_shapes`."""
+    for name in SCALED:
+        for scope in Shapes.load(path_beside(record.shipped(WORKLOADS[name]))).scopes:
+            options = {one.name: one.least for one in scope.variables}
+            assert tuple(values_of(scope.variables, options, scope.beside)) in SEEN
+    terms = repr([monomials((*names, INDEX)) for names in SEEN])
+    assert hashlib.sha256(terms.encode()).hexdigest().startswith("032472e20da7a8dd")
 
 
 WITHOUT_TORCH = """
