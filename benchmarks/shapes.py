@@ -1,6 +1,6 @@
-"""What is scaled beside what is recorded: python benchmarks/shapes.py [--shapes 40] [--workloads 15] [--seed 0]
+"""What is scaled beside what is recorded: python benchmarks/shapes.py [--shapes 40] [--workloads 15] [--seed 0] [NAME...]
 
-Draws workloads that scale, and shapes within what each of them says that it has; records each shape with torch and compares the two
+Draws workloads that scale, of those named where some are, and shapes within what each of them says that it has; records each shape with torch and compares the two
 traces, operator by operator. Exits with 1 where one differs.
 """
 
@@ -8,6 +8,7 @@ import argparse
 import random
 import sys
 import time
+from collections.abc import Sequence
 
 from simtti.workloads.catalogue import WORKLOADS
 from simtti.workloads.record import record_workload, shipped
@@ -15,9 +16,9 @@ from simtti.workloads.shapes import Scope, Shapes, path_beside
 from simtti.workloads.trace import Trace
 
 
-def drawn(shapes: int, workloads: int, rng: random.Random) -> list[tuple[str, Scope]]:
-    """A scope for each shape: of as many workloads, one after the other until there are enough shapes."""
-    names = [name for name, item in WORKLOADS.items() if path_beside(shipped(item)).exists()]
+def drawn(shapes: int, workloads: int, rng: random.Random, of: Sequence[str]) -> list[tuple[str, Scope]]:
+    """A scope for each shape: of as many of the workloads `of`, one after the other until there are enough shapes."""
+    names = [name for name in of if path_beside(shipped(WORKLOADS[name])).exists()]
     chosen = rng.sample(names, min(workloads, len(names)))
     scopes = {name: Shapes.load(path_beside(shipped(WORKLOADS[name]))).scopes for name in chosen}
     return [
@@ -33,10 +34,11 @@ def main() -> int:
     parser.add_argument("--shapes", type=int, default=40)
     parser.add_argument("--workloads", type=int, default=15)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("names", nargs="*", metavar="NAME")
     asked = parser.parse_args()
     rng = random.Random(asked.seed)
     equal = 0
-    points = drawn(asked.shapes, asked.workloads, rng)
+    points = drawn(asked.shapes, asked.workloads, rng, asked.names or [*WORKLOADS])
     for name, scope in points:
         options = scope.drawn(rng)
         begin = time.perf_counter()

@@ -91,12 +91,16 @@ def print_workload(
 
 def print_shapes(scopes: Mapping[str, Sequence[Scope]]) -> None:
     """A row a range of shapes whose traces follow from what ships."""
+    from simtti.workloads.shapes import FILLED
+
     rows: list[tuple[str, ...]] = []
     for name, each in scopes.items():
         if not each:
             rows.append((name, *[""] * 5))
         for place, scope in enumerate(each):
             free = {one.name: _range(one.least, one.most, one.unit) for one in scope.variables}
+            if scope.full is not None:
+                free["width"] += "=" if scope.full else "+"
             rows.append(
                 (
                     "" if place else name,
@@ -107,9 +111,11 @@ def print_shapes(scopes: Mapping[str, Sequence[Scope]]) -> None:
             )
     names = [Column(each, "name") for each in ("Workload", "Batch", "Height", "Width", "Frames")]
     print_table([*names, "Mpix"], rows)
+    filled = any(scope.full is not None for each in scopes.values() for scope in each)
     plain_console().print(
         "\nFrom-to/step; empty is the default. Those of a row go together, up to so many\n"
-        "Mpixel in all images and frames. Other shapes are recorded, which needs torch.",
+        "Mpixel in all images and frames. Other shapes are recorded, which needs torch."
+        + f"\n+: where tokens are no multiple of {FILLED} and are filled up; =: where they are one." * filled,
         style="dim",
     )
 

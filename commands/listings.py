@@ -57,6 +57,7 @@ def workloads(query: tuple[str, ...], with_shapes: bool, as_json: bool) -> None:
                 ],
                 "shapes": [
                     {one.name: {"from": one.least, "to": one.most, "by": one.unit} for one in scope.variables}
+                    | ({} if scope.full is None else {"tokens_filled_up": not scope.full})
                     for scope in shipped_scopes(item)
                 ],
                 "source": item.source,

@@ -22,6 +22,8 @@ Expression: TypeAlias = "int | list[int]"
 # Terms of an expression: (height + 2) x (width + 2) has four.
 MOST_TERMS = 4
 _MOST_SETS = 40_000  # of monomials tried of one size
+_SIDES = ("height", "width")
+_OF_BOTH = ("longer", "filled")  # what follows from both sides
 
 
 class NotExact(Exception):  # noqa: N818
@@ -31,13 +33,23 @@ class NotExact(Exception):  # noqa: N818
 @functools.cache
 def monomials(names: tuple[str, ...]) -> tuple[tuple[int, ...], ...]:
     """The exponents of each product that an expression may have as a term, by degree: of each variable once or not at all; of frames,
-    and of height and width together, also twice, as attention's scores have them."""
-    most = [2 if name in ("height", "width", "frames") else 1 for name in names]
-    sides = [place for place, name in enumerate(names) if name in ("height", "width")]
+    and of height and width together, also twice, as attention's scores have them. Of "height" and "height rest" one or the other, and
+    what is left twice also of one side."""
+    of = [name.partition(" ")[0] for name in names]
+    most = [2 if name in (*_SIDES, "frames") else 1 for name in of]
     found = []
     for exponents in itertools.product(*(range(each + 1) for each in most)):
-        of_sides = {exponents[place] for place in sides}
-        if 2 in of_sides and len(of_sides) > 1:
+        terms: dict[str, list[int]] = {}
+        for name, power in zip(of, exponents, strict=True):
+            terms.setdefault(name, []).append(power)
+        of_sides = {sum(terms[side]) for side in _SIDES if side in terms}
+        # Of a tile as high as all and less wide, what is left squared is that of one side.
+        alone = of_sides == {0, 2} and any(terms[side][-1] == 2 for side in _SIDES if len(terms[side]) > 1)
+        if (
+            any(each.count(0) < len(each) - 1 for each in terms.values())
+            or (2 in of_sides and len(of_sides) > 1 and not alone)
+            or (any(sum(terms.get(name, ())) for name in _OF_BOTH) and any(of_sides))
+        ):
             continue
         found.append(exponents)
     return tuple(sorted(found, key=lambda each: (sum(each), [-power for power in each])))
@@ -88,7 +100,7 @@ class Basis:
             return values[0]
         exact = np.array(values, dtype=np.int64)
         for terms in range(1, MOST_TERMS + 1):
-            if len(self.table) <= terms or not 0 < math.comb(len(self.used), terms) <= _MOST_SETS:
+            if len(self.table) <= terms or len(self.used) < terms:
                 return None
             sets, solver = self._of(terms)
             coefficients = np.rint(solver @ exact.astype(np.float64))
@@ -103,7 +115,10 @@ class Basis:
         """Sets of so many monomials that the points tell apart, and what gives each one's coefficients."""
         while len(self._solvers) < terms:
             size = len(self._solvers) + 1
-            sets = np.array(list(itertools.combinations(self.used, size)))
+            used = self.used
+            while math.comb(len(used), size) > _MOST_SETS:
+                used = used[:-1]  # those of the highest degree
+            sets = np.array(list(itertools.combinations(used, size)))
             scale = self.table.max(axis=0).astype(np.float64)
             scaled = (self.table / np.where(scale > 0, scale, 1))[:, sets].transpose(1, 0, 2)
             fine = np.linalg.matrix_rank(scaled, tol=1e-9) == size

@@ -6,38 +6,43 @@ the longest repeats more often than the shortest.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Sequence
+import itertools
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from simtti.workloads.expressions import Basis, Expression, NotExact
-from simtti.workloads.shapes import INDEX, NUMBER, NUMBERS, Ages, Scope, Variable, volume
+from simtti.workloads.shapes import INDEX, NUMBER, NUMBERS, Ages, Scope, Variable, values_of, volume
+from simtti.workloads.side_by_side import OtherOperators, Stretch, Table, must_be_alike, stretches
 from simtti.workloads.trace import Operator, Phase, Step, TensorUse, Trace, row_major
 
-_MOST_OPERANDS = 4  # that one operator has more of with every frame or image
-_LONGEST_TURN = 60  # operators that are done together once a frame
+_MOST_OPERANDS = 4  # that one operator has more of with every frame or image, one after the other
+_MOST_TIMES = 3  # that these are there for each
 
 
-def fit(traces: Sequence[Trace], variables: Sequence[Variable]) -> Scope:
-    """The scope of several recordings of a workload, in which these options are free.
+def fit(
+    traces: Sequence[Trace],
+    variables: Sequence[Variable],
+    beside: tuple[str, ...] = (),
+    full: bool | None = None,
+) -> Scope:
+    """The scope of several recordings of a workload, in which these options are free. beside: what expressions see besides; full: as `Scope` has it.
 
     Raises:
         NotExact: they are not made of the same operators, or a number of theirs follows in no known way.
     """
     for name in ("workload", "parameters", "parameter_bytes", "schedule", "provenance"):
-        _alike(name, [getattr(trace, name) for trace in traces])
+        must_be_alike(name, [getattr(trace, name) for trace in traces])
     names = [one.name for one in variables]
     fixed = {name: value for name, value in traces[0].options.items() if name not in names}
     for trace in traces[1:]:
-        _alike("options", [fixed, {name: trace.options.get(name) for name in fixed}])
-    points = [tuple(one.value(trace.options[one.name]) for one in variables) for trace in traces]
-    content = _Writer(names, points).content(traces)
-    return Scope(fixed, tuple(variables), max(volume(trace.options) for trace in traces), content)
-
-
-class OtherOperators(NotExact):
-    """At one of the shapes a trace is made of other operators than at another."""
+        must_be_alike("options", [fixed, {name: trace.options.get(name) for name in fixed}])
+    seen = [values_of(variables, trace.options, beside) for trace in traces]
+    content = _Writer([*seen[0]], [tuple(each.values()) for each in seen]).content(traces)
+    return Scope(
+        fixed, tuple(variables), max(volume(trace.options) for trace in traces), content, beside, full
+    )
 
 
 def alike(traces: Sequence[Trace]) -> None:
@@ -48,18 +53,12 @@ def alike(traces: Sequence[Trace]) -> None:
     """
     for same in _side_by_side(traces):
         for steps in zip(*(phase.steps for phase in same), strict=True):
-            _stretches([step.operators for step in steps], _look)
+            stretches([step.operators for step in steps], _look)
 
 
 def _side_by_side(traces: Sequence[Trace]) -> list[tuple[Phase, ...]]:
-    _alike("phases", [[(phase.name, len(phase.steps)) for phase in trace.phases] for trace in traces])
+    must_be_alike("phases", [[(phase.name, len(phase.steps)) for phase in trace.phases] for trace in traces])
     return list(zip(*(trace.phases for trace in traces), strict=True))
-
-
-def _alike(what: str, values: Sequence[Any]) -> None:
-    for value in values[1:]:
-        if value != values[0]:
-            raise OtherOperators(f"{what} differ: {str(values[0])[:300]} and {str(value)[:300]}")
 
 
 @dataclass(frozen=True)
@@ -72,28 +71,7 @@ class _Aged:
     released: tuple[int, ...]
 
 
-@dataclass(frozen=True)
-class _Stretch:
-    """Part of several sequences: what each has the same number of, or is so many turns of something.
-
-    places: of each element of a turn, what stands there: of each sequence and turn. times: turns of each sequence; None where it is one.
-    """
-
-    places: list[list[Any]]
-    times: list[int] | None = None
-
-
-class _Table:
-    """Distinct things, numbered as they are met."""
-
-    def __init__(self) -> None:
-        self.numbers: dict[str, int] = {}
-
-    def of(self, thing: Any) -> int:
-        return self.numbers.setdefault(json.dumps(thing, sort_keys=True), len(self.numbers))
-
-    def things(self) -> list[Any]:
-        return [json.loads(text) for text in self.numbers]
+_Operands: TypeAlias = "Sequence[tuple[int, TensorUse | None]]"
 
 
 class _Writer:
@@ -103,7 +81,7 @@ class _Writer:
         self.names, self.points = (*names, INDEX), points
         self.once = Basis(self.names, [(*point, 0) for point in points])
         self.bases: dict[tuple[int, ...], Basis] = {}
-        self.modules, self.kinds, self.layouts, self.rows = _Table(), _Table(), _Table(), _Table()
+        self.modules, self.kinds, self.layouts, self.rows = Table(), Table(), Table(), Table()
         self.of_layouts: dict[Any, int] = {}
 
     def content(self, traces: Sequence[Trace]) -> dict[str, Any]:
@@ -115,7 +93,7 @@ class _Writer:
         tables = {"modules": self.modules, "kinds": self.kinds, "layouts": self.layouts, "rows": self.rows}
         return {"phases": phases, **{name: table.things() for name, table in tables.items()}}
 
-    def _basis(self, stretch: _Stretch) -> Basis:
+    def _basis(self, stretch: Stretch) -> Basis:
         if stretch.times is None:
             return self.once
         key = tuple(stretch.times)
@@ -132,15 +110,35 @@ class _Writer:
         aged = [
             [_aged(operator, of) for operator in step.operators] for step, of in zip(steps, ages, strict=True)
         ]
-        written = []
-        for stretch in _stretches(aged, lambda one: _look(one.operator)):
-            basis = self._basis(stretch)
-            modules = [self.modules.of(same[0].operator.module) for same in stretch.places]
-            rows = [self._row(same, basis) for same in stretch.places]
-            written.append([self._times(stretch), modules, rows])
-        return [self.once.fit([step.count for step in steps]), written]
+        count = self.once.fit([step.count for step in steps])
+        tables = (
+            self.modules.numbers,
+            self.kinds.numbers,
+            self.layouts.numbers,
+            self.rows.numbers,
+            self.of_layouts,
+        )
+        known = [len(table) for table in tables]
+        # The last turn of what repeats may be unlike the others: tensors end with it.
+        for last in (0, 1):
+            try:
+                return [
+                    count,
+                    [self._written(each) for each in stretches(aged, lambda one: _look(one.operator), last)],
+                ]
+            except NotExact as reason:
+                failed = reason
+                for table, length in zip(tables, known, strict=True):
+                    while len(table) > length:
+                        table.popitem()
+        raise failed
 
-    def _times(self, stretch: _Stretch) -> Expression:
+    def _written(self, stretch: Stretch) -> list[Any]:
+        basis = self._basis(stretch)
+        modules = [self.modules.of(same[0].operator.module) for same in stretch.places]
+        return [self._times(stretch), modules, [self._row(same, basis) for same in stretch.places]]
+
+    def _times(self, stretch: Stretch) -> Expression:
         return 1 if stretch.times is None else self.once.fit(stretch.times)
 
     def _row(self, same: Sequence[_Aged], basis: Basis) -> int:
@@ -173,46 +171,55 @@ class _Writer:
             return [self._entry(same, basis) for same in zip(*lists, strict=True)]
         if basis is not self.once:
             raise OtherOperators("what is done once a frame has as many operands as frames")
+        unit = math.gcd(*more)
+        return self._groups(lists, [0] * len(lists), [each // unit for each in more])
+
+    def _groups(self, lists: Sequence[_Operands], starts: Sequence[int], more: Sequence[int]) -> list[Any]:
+        """Operands from a place on. more: how many times as much of what repeats each has more of than the one with the fewest."""
+        found: list[Any] = []
         failed: NotExact | None = None
-        for period in range(1, _MOST_OPERANDS + 1):
-            if any(each % period for each in more):
-                continue
-            several = _Stretch([], [each // period for each in more])
-            for place in range(fewest, -1, -1):
+        left = [len(each) - start for each, start in zip(lists, starts, strict=True)]
+        while len(found) < min(left):
+            try:
+                found.append(
+                    self._entry(
+                        [each[start + len(found)] for each, start in zip(lists, starts, strict=True)],
+                        self.once,
+                    )
+                )
+            except NotExact as reason:
+                failed = reason
+                break
+        if len(found) == max(left):
+            return found
+        for place in range(len(found), -1, -1):
+            for period, often in itertools.product(range(1, _MOST_OPERANDS + 1), range(1, _MOST_TIMES + 1)):
+                several = Stretch([], [often * each for each in more])
+                ends = [
+                    start + place + period * often * each for start, each in zip(starts, more, strict=True)
+                ]
+                after = [len(each) - end for each, end in zip(lists, ends, strict=True)]
+                if not _goes_on(after, more):
+                    continue
+                basis = self._basis(several)
+                turns = [
+                    [
+                        entry
+                        for one, start, end in zip(lists, starts, ends, strict=True)
+                        for entry in one[start + place + offset : end : period]
+                    ]
+                    for offset in range(period)
+                ]
                 try:
-                    return self._repeated(lists, place, period, several)
+                    group = {
+                        "each": [self._entry(each, basis) for each in turns],
+                        "times": self._times(several),
+                    }
+                    return [*found[:place], group, *self._groups(lists, ends, more)]
                 except NotExact as reason:
                     failed = reason
         assert failed is not None
         raise failed
-
-    def _repeated(
-        self,
-        lists: Sequence[Sequence[tuple[int, TensorUse | None]]],
-        place: int,
-        period: int,
-        several: _Stretch,
-    ) -> list[Any]:
-        """Operands of which so many from a place on are there several times."""
-        assert several.times is not None
-        basis = self._basis(several)
-        ends = [place + period * turns for turns in several.times]
-        turns = [
-            [
-                entry
-                for one, end in zip(lists, ends, strict=True)
-                for entry in one[place + offset : end : period]
-            ]
-            for offset in range(period)
-        ]
-        return [
-            *(self._entry(same, self.once) for same in zip(*(one[:place] for one in lists), strict=True)),
-            {"each": [self._entry(each, basis) for each in turns], "times": self._times(several)},
-            *(
-                self._entry(same, self.once)
-                for same in zip(*(one[end:] for one, end in zip(lists, ends, strict=True)), strict=True)
-            ),
-        ]
 
     def _entry(self, same: Sequence[tuple[int, TensorUse | None]], basis: Basis) -> Any:
         age = basis.fit([each[0] for each in same])
@@ -220,7 +227,7 @@ class _Writer:
         return [age, self._layout(uses, basis)] if uses else age
 
     def _layout(self, uses: Sequence[TensorUse], basis: Basis) -> int:
-        _alike("operands", [(use.dtype, use.role, len(use.shape)) for use in uses])
+        must_be_alike("operands", [(use.dtype, use.role, len(use.shape)) for use in uses])
         key = (
             id(basis),
             tuple((use.shape, use.strides, use.storage_bytes, use.dtype, use.role) for use in uses),
@@ -238,108 +245,11 @@ class _Writer:
         return self.of_layouts[key]
 
 
-# ---- what repeats
-
-
-def _stretches(sequences: Sequence[Sequence[Any]], kind: Callable[[Any], Any]) -> list[_Stretch]:
-    """Sequences side by side; those of other lengths by what the longest repeats more often than the shortest.
-
-    Raises:
-        OtherOperators: they are not the same.
-    """
-    going = _Along(sequences, kind)
-    once = [1] * len(sequences)
-    found = []
-    for length, pattern in _more(min(going.kinds, key=len), max(going.kinds, key=len)):
-        found.append(_Stretch(going.take(length, once)))
-        if pattern:
-            times = going.turns(pattern)
-            found.append(_Stretch(going.take(len(pattern), times), times))
-    going.end()
-    return [stretch for stretch in found if stretch.places]
-
-
-class _Along:
-    """Goes along several sequences at once."""
-
-    def __init__(self, sequences: Sequence[Sequence[Any]], kind: Callable[[Any], Any]) -> None:
-        names = _Table()
-        self.sequences, self.kind = sequences, kind
-        self.kinds = [[names.of(kind(each)) for each in sequence] for sequence in sequences]
-        self.starts = [0] * len(sequences)
-
-    def turns(self, pattern: Sequence[int]) -> list[int]:
-        """How often each goes on with it."""
-        return [_turns(kinds, start, pattern) for kinds, start in zip(self.kinds, self.starts, strict=True)]
-
-    def take(self, length: int, times: Sequence[int]) -> list[list[Any]]:
-        """So many turns of so many elements of each: of each element of a turn, what stands there."""
-        ends = [start + length * count for start, count in zip(self.starts, times, strict=True)]
-        if any(end > len(kinds) for end, kinds in zip(ends, self.kinds, strict=True)):
-            raise OtherOperators(f"operators end: {[len(kinds) for kinds in self.kinds]}")
-        found = []
-        for offset in range(length):
-            spots = [
-                (number, place)
-                for number, (start, end) in enumerate(zip(self.starts, ends, strict=True))
-                for place in range(start + offset, end, length)
-            ]
-            same = [self.sequences[number][place] for number, place in spots]
-            if len({self.kinds[number][place] for number, place in spots}) > 1:
-                _alike(f"operators {spots[0][1]}", [self.kind(each) for each in same])
-            found.append(same)
-        self.starts = ends
-        return found
-
-    def end(self) -> None:
-        if self.starts != [len(kinds) for kinds in self.kinds]:
-            raise OtherOperators(
-                f"operators differ: {self.starts} of {[len(kinds) for kinds in self.kinds]} are the same"
-            )
-
-
-def _more(short: Sequence[int], long: Sequence[int]) -> list[tuple[int, Sequence[int]]]:
-    """How many are the same in both, and what the longer one repeats then; and so on."""
-    if len(short) == len(long):
-        return [(len(short), [])]
-    found: list[tuple[int, Sequence[int]]] = []
-    at = ahead = since = 0
-    while True:
-        at += _same(short, at, long, at + ahead)
-        if at == len(short) and at + ahead == len(long):
-            return [*found, (at - since, [])]
-        place = at + ahead
-        best, period, turns = max(
-            (
-                (_same(short, at, long, place + turns * period), -period, turns)
-                for period in range(1, min(_LONGEST_TURN, len(long) - place) + 1)
-                if (turns := _turns(long, place, long[place : place + period])) > 1
-                or long[max(place - period, 0) : place] == long[place : place + period]
-            ),
-            default=(0, 0, 0),
-        )
-        if not turns or (not best and at < len(short)):
-            raise OtherOperators(f"operators differ at {at} of {len(short)}")
-        found.append((at - since, long[place : place - period]))
-        ahead -= turns * period
-        since = at
-
-
-def _same(one: Sequence[int], place: int, other: Sequence[int], there: int) -> int:
-    """How many are the same in both from these places on."""
-    return next(
-        (n for n, (a, b) in enumerate(zip(one[place:], other[there:], strict=False)) if a != b),
-        min(len(one) - place, len(other) - there),
-    )
-
-
-def _turns(kinds: Sequence[int], place: int, pattern: Sequence[int]) -> int:
-    """How often a pattern follows itself from a place."""
-    turns = 0
-    while pattern and kinds[place : place + len(pattern)] == pattern:
-        turns += 1
-        place += len(pattern)
-    return turns
+def _goes_on(left: Sequence[int], more: Sequence[int]) -> bool:
+    """Whether so many operands may be some that each has and some that some have so many times more of."""
+    fewest = min(left)
+    times = {(each - fewest) / of for each, of in zip(left, more, strict=True) if of}
+    return fewest >= 0 and len(times) == 1 and times.pop().is_integer()
 
 
 # ---- an operator's parts

@@ -15,8 +15,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from random import Random
@@ -33,6 +34,16 @@ VERSION = 1
 _LEVEL = 19  # of zstd's compression
 # Stand in attributes where a whole number does, and a list of them that is longer at some shapes.
 NUMBER, NUMBERS = "#", "#*"
+# Transformers that fill up an image's tokens, one a step down and across, do so to a multiple of that many.
+FILLED = 32
+# What pipelines make of height and width, in steps of theirs: positions go by the longer side, and count from the middle.
+BESIDE: dict[str, Callable[[int, int], int]] = {
+    "longer": max,
+    "height half": lambda height, _: height // 2,
+    "width half": lambda _, width: width // 2,
+    "longer half": lambda height, width: max(height, width) // 2,
+    "filled": lambda height, width: -(-height * width // FILLED),
+}
 INDEX = "index"  # the variable that counts the turns of what is done several times
 
 
@@ -40,8 +51,12 @@ INDEX = "index"  # the variable that counts the turns of what is done several ti
 class Variable:
     """One option that a scope leaves free: `least` to `most`, in steps of `unit` from `origin`. An expression sees the steps.
 
-    >>> Variable("frames", 5, 81, unit=4, origin=1).value(81)
-    20
+    whole: pixels before the last of a decoder's tiles, of which there are as many throughout; an expression sees the rest as well.
+
+    >>> Variable("frames", 5, 81, unit=4, origin=1).values(81)
+    {'frames': 20}
+    >>> Variable("height", 448, 576, unit=16, whole=384).values(480)
+    {'height': 30, 'height rest': 6}
     """
 
     name: str
@@ -49,6 +64,7 @@ class Variable:
     most: int
     unit: int = 1
     origin: int = 0
+    whole: int = 0
 
     def __str__(self) -> str:
         return f"{self.least} to {self.most}" + (f" by {self.unit}" if self.unit > 1 else "")
@@ -56,8 +72,12 @@ class Variable:
     def admits(self, option: int) -> bool:
         return self.least <= option <= self.most and (option - self.origin) % self.unit == 0
 
-    def value(self, option: int) -> int:
-        return (option - self.origin) // self.unit
+    def values(self, option: int) -> dict[str, int]:
+        """What an expression sees of an option, by name."""
+        steps = {self.name: (option - self.origin) // self.unit}
+        if not self.whole:
+            return steps
+        return {**steps, f"{self.name} rest": (option - self.whole) // math.gcd(self.unit, self.whole)}
 
     def nearest(self, wanted: float) -> int:
         """The option nearest to a number, of those that there are."""
@@ -70,17 +90,25 @@ class Scope:
     """The shapes at which a trace is made of the same operators, and those.
 
     options: those that are fixed. largest: batch x height x width x frames as far as was checked. content: what `shape_fit` made.
+    beside: what its expressions see beside the variables, of BESIDE. full: of tokens that are filled up, whether it has the sizes where
+    none is missing, or those where some are; None where that makes no difference.
     """
 
     options: dict[str, Any]
     variables: tuple[Variable, ...]
     largest: int
     content: dict[str, Any]
+    beside: tuple[str, ...] = ()
+    full: bool | None = None
 
     def __str__(self) -> str:
         """'batch 2 to 16, height 512 to 2048 by 64, to 16.8 Mpixel together'."""
         free = [f"{one.name} {one}" for one in self.variables]
-        return ", ".join([*free, f"to {self.megapixels} Mpixel together"] if len(free) > 1 else free)
+        if len(free) > 1:
+            free.append(f"to {self.megapixels} Mpixel together")
+        if self.full is not None:
+            free.append(f"tokens {'' if self.full else 'no '}multiple of {FILLED}")
+        return ", ".join(free)
 
     @property
     def megapixels(self) -> str:
@@ -95,6 +123,7 @@ class Scope:
             and all(options[name] == value for name, value in self.options.items() if name != "steps")
             and all(one.admits(options[name]) for name, one in free.items())
             and volume(options) <= self.largest
+            and (self.full is None or self.full == fills(self.variables, options))
         )
 
     def drawn(self, random: Random) -> dict[str, Any]:
@@ -107,13 +136,12 @@ class Scope:
 
     def trace(self, default: Trace, options: Mapping[str, Any]) -> Trace:
         """The trace at these options, with the default one's steps. Its name, weights and versions are the default trace's."""
-        names = [one.name for one in self.variables]
-        values = [one.value(options[one.name]) for one in self.variables]
-        shape = {name: options[name] for name in names}
+        shape = {one.name: options[one.name] for one in self.variables}
+        seen = values_of(self.variables, options, self.beside)
         return replace(
             default,
             options={**default.options, **shape},
-            phases=tuple(_Reader(self.content, names, values).phases()),
+            phases=tuple(_Reader(self.content, [*seen], [*seen.values()]).phases()),
         )
 
 
@@ -146,7 +174,13 @@ class Shapes:
         if content.get("version") != VERSION:
             raise InputError(f"{path}: version {content.get('version')!r}; this simtti reads {VERSION}")
         scopes = [
-            Scope(**{**each, "variables": tuple(Variable(**one) for one in each["variables"])})
+            Scope(
+                **{
+                    **each,
+                    "variables": tuple(Variable(**one) for one in each["variables"]),
+                    "beside": tuple(each.get("beside", ())),
+                }
+            )
             for each in content["scopes"]
         ]
         return cls(content["of"], tuple(scopes))
@@ -154,6 +188,20 @@ class Shapes:
     def made_for(self, file: Path) -> tuple[Scope, ...]:
         """Its scopes; none where it was made for another trace than that file's."""
         return self.scopes if self.of == hash_of(file) else ()
+
+
+def values_of(
+    variables: Sequence[Variable], options: Mapping[str, Any], beside: Sequence[str] = ()
+) -> dict[str, int]:
+    """What expressions see of options, by name."""
+    seen = {name: value for one in variables for name, value in one.values(options[one.name]).items()}
+    return {**seen, **{name: BESIDE[name](seen["height"], seen["width"]) for name in beside}}
+
+
+def fills(variables: Sequence[Variable], options: Mapping[str, Any]) -> bool:
+    """Whether an image has so many tokens that none is missing."""
+    seen = values_of(variables, options)
+    return seen["height"] * seen["width"] % FILLED == 0
 
 
 def volume(options: Mapping[str, Any]) -> int:

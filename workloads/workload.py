@@ -70,12 +70,43 @@ class Options:
 
 
 @dataclass(frozen=True)
+class Tiles:
+    """Of a VAE's tiles along one side: `size` pixels each, and `stride` from one to the next."""
+
+    size: int
+    stride: int
+
+    def alike(self, side: int) -> tuple[int, int]:
+        """The least and the most pixels that are decoded in as many tiles as `side`, as many of them whole.
+
+        >>> Tiles(256, 192).alike(720)
+        (640, 768)
+        """
+        before, overlap = self.before(side), self.size - self.stride
+        if not before:
+            return 1, self.size
+        # Where less than an overlap is left for the last tile, the one before it is not whole either.
+        if side - before < overlap:
+            return before + 1, before + overlap - 1
+        return before + overlap, before + self.stride
+
+    def before(self, side: int) -> int:
+        """Pixels at which the last tile begins.
+
+        >>> Tiles(256, 192).before(720)
+        576
+        """
+        return 0 if side <= self.size else (side - 1) // self.stride * self.stride
+
+
+@dataclass(frozen=True)
 class Decoding:
     """How a workload's VAE decodes.
 
     own: what its pipeline is mostly run with, of VAE_MODES; modes: those that diffusers' class of it has. tile: pixels of a side up
     to which tiling changes nothing, 0 where it is not known. frames_together: the frames of a video are its batch. images: how many
-    it decodes of one inference, as its batch.
+    it decodes of one inference, as its batch. tiles: down and across, where `own` is tiled: those that diffusers' class of the VAE
+    makes.
     """
 
     own: str = "whole"
@@ -83,6 +114,7 @@ class Decoding:
     tile: int = 0
     frames_together: bool = False
     images: int = 1
+    tiles: tuple[Tiles, Tiles] | None = None
 
     def asked(self, mode: str, options: Options) -> str | None:
         """`mode` as the option `vae` of a trace has it: without what changes nothing at this shape, None where the workload decodes so
@@ -101,7 +133,7 @@ class Decoding:
 
 ONLY_WHOLE = Decoding(modes=("whole",))
 # Of the video models: their own code, xDiT and ML.ENERGY's runs have both on.
-VIDEO_VAE = Decoding("tiled-sliced")
+VIDEO_VAE = Decoding("tiled-sliced", tiles=(Tiles(256, 192), Tiles(256, 192)))
 
 Builder = Callable[[Options, Recording], None]
 

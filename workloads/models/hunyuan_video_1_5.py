@@ -15,7 +15,7 @@ from simtti.workloads.models.text_encoders import (
     add_t5,
 )
 from simtti.workloads.recording import Recording
-from simtti.workloads.workload import Decoding, Options, Workload
+from simtti.workloads.workload import Decoding, Options, Tiles, Workload
 
 
 def record_hunyuan_video_1_5(options: Options, recording: Recording) -> None:
@@ -75,7 +75,7 @@ WORKLOADS = (
         source="Tencent's release of HunyuanVideo 1.5 (arXiv 2511.18870): 8.3 B transformer, Qwen2.5-VL-7B, Glyph-ByT5",
         url="https://huggingface.co/tencent/HunyuanVideo-1.5",
         builder=record_hunyuan_video_1_5,
-        decoding=Decoding("tiled", tile=256),
+        decoding=Decoding("tiled", tile=256, tiles=(Tiles(256, 192), Tiles(256, 192))),
         size_multiple=16,
         frame_multiple=4,
         place=142,

@@ -7,7 +7,7 @@ video and the text's tokens, of which all 256 are taken to be there.
 
 from simtti.workloads.models.text_encoders import T5_XXL, T5_XXL_PARAMETERS, add_t5
 from simtti.workloads.recording import Recording
-from simtti.workloads.workload import Decoding, Options, Workload
+from simtti.workloads.workload import Decoding, Options, Tiles, Workload
 
 
 def record_mochi(options: Options, recording: Recording) -> None:
@@ -48,7 +48,7 @@ WORKLOADS = (
         source="Genmo's release of Mochi 1: 10 B asymmetric transformer, 48 blocks of 24 heads, T5-XXL",
         url="https://huggingface.co/genmo/mochi-1-preview",
         builder=record_mochi,
-        decoding=Decoding("tiled"),
+        decoding=Decoding("tiled", tiles=(Tiles(256, 192), Tiles(256, 192))),
         size_multiple=16,
         frame_multiple=6,
         place=134,

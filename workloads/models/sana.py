@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Any
 
 from simtti.workloads.recording import Recording
-from simtti.workloads.workload import Decoding, Options, Workload
+from simtti.workloads.workload import Decoding, Options, Tiles, Workload
 
 # google/gemma-2-2b-it, 2.61 B.
 GEMMA_2_2B: dict[str, Any] = {
@@ -159,7 +159,7 @@ WORKLOADS = (
         source="Xie et al., 2024 (arXiv 2410.10629), SANA: 1.6 B DiT for 4096 px, Gemma-2-2B, DC-AE factor 32",
         url="https://huggingface.co/Efficient-Large-Model/Sana_1600M_4Kpx_BF16_diffusers",
         builder=record_1_6b_4k,
-        decoding=Decoding("tiled", tile=TILE_4K),
+        decoding=Decoding("tiled", tile=TILE_4K, tiles=(Tiles(TILE_4K, TILE_STRIDE_4K),) * 2),
         size_multiple=32,
         place=60,
     ),
