@@ -181,12 +181,11 @@ class Lowering:
 
     def lower_ahead(self, steps: Iterable[tuple[Operator, ...]]) -> None:
         """Lower what `lower_all` will be asked for, the operators of all steps side by side."""
-        new = {
-            kind: operator
-            for operators in steps
-            for kind, operator in alike(operators).members
-            if kind not in self._known
-        }
+        new: dict[int, Operator] = {}  # the first of each kind
+        for operators in steps:
+            for kind, operator in alike(operators).members:
+                if kind not in self._known:
+                    new.setdefault(kind, operator)
         if not new:
             return
         modelled = {kind: each for kind, each in new.items() if has_model(each) and not is_empty(each)}
