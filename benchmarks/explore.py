@@ -7,7 +7,6 @@ does not count; one process.
 
 from __future__ import annotations
 
-import gc
 import os
 import platform
 import statistics
@@ -18,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from simtti.explore.api import explore
-from simtti.explore.evaluate import FIDELITY
+from simtti.explore.evaluate import FIDELITY, collect_seldom
 from simtti.explore.spec import parse
 from simtti.hw_configs.devices import load
 from simtti.hw_configs.hardware import Hardware
@@ -55,8 +54,7 @@ def seconds_per_design(trace: Trace, designs: int) -> float:
         assert result.peak_memory_bytes
         found.append(time.process_time() - began)
         if number == 0:  # the first pays for what stays
-            gc.collect()
-            gc.freeze()
+            collect_seldom()  # as `explore` does
     return statistics.median(found[1:])
 
 

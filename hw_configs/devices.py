@@ -150,7 +150,7 @@ def _forget() -> None:
     """Read all files again when they are asked for."""
     from simtti.hw_configs import schema
 
-    for kept in (families.shared, schema.calibration, load, _reported):
+    for kept in (families.shared, schema.calibration, load, differences, _reported):
         kept.cache_clear()
 
 
@@ -186,12 +186,19 @@ def _merged(name_or_path: str, release: str, problems: Problems) -> dict[str, An
     return _merge({"calibration": families.shared().calibration}, content)
 
 
-def calibrations(name_or_path: str, releases: tuple[str, ...]) -> list[dict[str, float]]:
-    """The calibrated parameters of a device that are stated, for each of some releases of PyTorch."""
-    return [
-        {name: entry["value"] for name, entry in read(name_or_path, release)["calibration"].items()}
-        for release in releases
-    ]
+Difference = tuple[str, float, float]
+
+
+@functools.cache
+def differences(name_or_path: str, of: str, release: str) -> tuple[list[Difference], list[Difference]]:
+    """The calibrated parameters of a device that two releases of PyTorch do not share, its own and those in groups: the name of each,
+    and its values."""
+    stated, other = (read(name_or_path, each)["calibration"] for each in (of, release))
+    found: tuple[list[Difference], list[Difference]] = [], []
+    for name, entry in other.items():
+        if entry["value"] != stated[name]["value"]:
+            found["." in name].append((name, stated[name]["value"], entry["value"]))
+    return found
 
 
 def _release(name: str, path: Path) -> dict[str, Any]:

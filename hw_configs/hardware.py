@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from simtti.dtypes import DTYPES
@@ -42,6 +42,25 @@ PYTORCH = ("2.11", "2.6")
 NEWER_FROM = (2, 8)
 # exact: the parts with wgmma or tcgen05 have 227 KB, the others 100 KB and less
 MUCH_SHARED_MEMORY_BYTES = 200 * 1024
+
+
+class Parameters(dict[str, float]):
+    """'group.name' -> value, as stated; not to be changed. For all devices that have these very parameters: groups, those made of them
+    so far; token, which no others have; released, the parameters with those of other releases of PyTorch."""
+
+    __slots__ = ("groups", "released", "token")
+
+    def __init__(self, stated: Mapping[str, float]) -> None:
+        super().__init__(stated)
+        self.groups: dict[str, Any] = {}
+        self.released: dict[tuple[str, str, str], Parameters] = {}
+        self.token = object()
+
+    def group(self, name: str) -> Any:
+        """A group of them, made when first asked for."""
+        if name not in self.groups:
+            self.groups[name] = group_values(name, self)
+        return self.groups[name]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -116,15 +135,16 @@ class Hardware(Groups):
     tensor_int8_flops_per_cycle_sm: float = 0.0
     tensor_int4_flops_per_cycle_sm: float = 0.0
     host_link_bytes_per_s: float = 0.0  # datasheet; 0 where a file does not say
-    _groups: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.parameters, Parameters):
+            object.__setattr__(self, "parameters", Parameters(self.parameters))
 
     def __getattr__(self, name: str) -> Any:
         """A group of parameters, made when first asked for."""
         if name not in GROUPS:
             raise AttributeError(f"Hardware has no attribute {name!r}")
-        if name not in self._groups:
-            self._groups[name] = group_values(name, self.parameters)
-        return self._groups[name]
+        return self.parameters.group(name)  # type: ignore[attr-defined]  # see __post_init__
 
     def replace(self, **changes: str | float) -> Hardware:
         """The device with other numbers, as `load("h100-sxm").replace(hbm_bytes_per_s="1.5x", power_limit_w=500)`; its name says so.
@@ -142,7 +162,7 @@ class Hardware(Groups):
     def to_dict(self) -> dict[str, Any]:
         """Every number by name, the groups as mappings, as `simtti hw --json` writes it."""
         own = {each.name: getattr(self, each.name) for each in fields(self)}
-        del own["parameters"], own["_groups"], own["stated_matrix_unit"]
+        del own["parameters"], own["stated_matrix_unit"]
         own["matrix_unit"] = self.matrix_unit
         return own | {name: getattr(self, name)._asdict() for name in GROUPS}
 
@@ -234,7 +254,9 @@ def with_parameters(hardware: Hardware, values: Mapping[str, float]) -> Hardware
     """`hardware` with other values of some calibrated parameters, by `name` or `group.name`; what inherits them follows."""
     own: dict[str, Any] = {name: value for name, value in values.items() if "." not in name}
     grouped = {name: value for name, value in values.items() if "." in name}
-    return replace(hardware, parameters={**hardware.parameters, **grouped}, **own)
+    if grouped:
+        own["parameters"] = {**hardware.parameters, **grouped}
+    return replace(hardware, **own)
 
 
 @functools.lru_cache(maxsize=64)
@@ -254,11 +276,14 @@ def with_pytorch(hardware: Hardware, release: str) -> Hardware:
         return replace(hardware, pytorch=release)
     from simtti.hw_configs import devices  # circle: it makes a Hardware
 
-    stated, other = devices.calibrations(hardware.origin, (hardware.pytorch, release))
-    values = {
-        name: value for name, value in other.items() if value != stated[name] == parameter(hardware, name)
-    }
-    return replace(with_parameters(hardware, values), pytorch=release)
+    own, grouped = devices.differences(hardware.origin, hardware.pytorch, release)
+    values: dict[str, Any] = {name: other for name, stated, other in own if getattr(hardware, name) == stated}
+    parameters: Parameters = hardware.parameters  # type: ignore[assignment]  # see __post_init__
+    key = hardware.origin, hardware.pytorch, release
+    if key not in parameters.released:
+        changed = {name: other for name, stated, other in grouped if parameter(hardware, name) == stated}
+        parameters.released[key] = Parameters({**parameters, **changed})
+    return replace(hardware, pytorch=release, parameters=parameters.released[key], **values)
 
 
 def release_of(version: object) -> str | None:

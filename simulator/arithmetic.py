@@ -19,7 +19,8 @@ Number: TypeAlias = Any  # a float, or an array of one entry a kernel
 
 class Arithmetic(NamedTuple):
     """The largest, the smallest; of two by a condition, whichever holds; whether any is not 0; a quotient
-    rounded up, and down; rounded up; the square root; a share, at most 1, to a power."""
+    rounded up, and down; rounded up; the square root; a share, at most 1, to a power; the nearest whole number, of two as near the even
+    one."""
 
     largest: Callable[..., Number]
     least: Callable[..., Number]
@@ -30,6 +31,7 @@ class Arithmetic(NamedTuple):
     ceil: Callable[[Number], Number]
     root: Callable[[Number], Number]
     power: Callable[[Number, float], Number]
+    rounded: Callable[[Number], Number]
 
 
 def _one(condition: bool, this: float, that: float) -> float:
@@ -62,9 +64,9 @@ def _power_of_each(share: Number, power: float) -> Number:
     return found
 
 
-NUMBERS = Arithmetic(max, min, _one, bool, _parts, operator.floordiv, math.ceil, math.sqrt, pow)
+NUMBERS = Arithmetic(max, min, _one, bool, _parts, operator.floordiv, math.ceil, math.sqrt, pow, round)
 ARRAYS = Arithmetic(
-    _largest, np.minimum, np.where, np.any, _parts_of_each, _whole_parts_of_each, np.ceil, np.sqrt, _power_of_each
+    _largest, np.minimum, np.where, np.any, _parts_of_each, _whole_parts_of_each, np.ceil, np.sqrt, _power_of_each, np.rint
 )  # fmt: skip
 
 

@@ -115,7 +115,7 @@ def repeated_hbm_bytes(kernel: Kernel) -> float:
     return cold_hbm_bytes(kernel) if kernel.repeated_hbm_bytes is None else kernel.repeated_hbm_bytes
 
 
-def lone_time_s(kernel: Kernel, hardware: Hardware, hbm_bytes: float | None = None) -> float:
+def lone_time_s(kernel: Kernel | Column, hardware: Hardware, hbm_bytes: Number | None = None) -> Number:
     """Closed form of `kernel` alone on an idle device, in seconds: launch, start, full waves and the last partial wave.
 
     The CTAs of the first wave start in step and wait for their latency together; later ones hide theirs behind others.

@@ -129,11 +129,11 @@ class Kernel:
 
     @property
     def read_bytes(self) -> float:
-        return sum(access.nbytes for access in self.reads)
+        return sum([access.nbytes for access in self.reads])
 
     @property
     def written_bytes(self) -> float:
-        return sum(access.nbytes for access in self.writes)
+        return sum([access.nbytes for access in self.writes])
 
     @property
     def wire_bytes(self) -> float:
@@ -162,8 +162,11 @@ def check(kernel: Kernel, hardware: Hardware) -> None:
         kernel.latency_s, kernel.link_bytes, kernel.copy_bytes, kernel.copy_bytes_per_s, kernel.hbm_reread_bytes,
         kernel.unique_bytes, kernel.flops, kernel.started_s(hardware),
     )  # fmt: skip
-    if not all(0 <= amount < math.inf for amount in amounts):
-        raise ValueError(f"kernel {kernel.name}: an amount of work below nought or without end: {amounts}")
+    for amount in amounts:
+        if not 0 <= amount < math.inf:
+            raise ValueError(
+                f"kernel {kernel.name}: an amount of work below nought or without end: {amounts}"
+            )
     shares = (kernel.tensor_efficiency, kernel.memory_efficiency, kernel.link_efficiency)
     if not all(0 < share < math.inf for share in shares) or not kernel.bytes_in_flight > 0:
         raise ValueError(

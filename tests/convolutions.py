@@ -6,7 +6,8 @@ import numpy as np
 
 from simtti.hw_configs.devices import load
 from simtti.simulator.closed_form import lone_time_s
-from simtti.simulator.kernels.convolution import Convolution, convolution
+from simtti.simulator.kernels.convolution import convolution
+from simtti.simulator.kernels.convolution_problem import Convolution
 
 H100, A100 = load("h100-sxm"), load("a100-sxm")
 # The SM of a V100 as far as it decides which kernels run: no TF32, little shared memory.

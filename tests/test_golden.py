@@ -13,6 +13,7 @@ import itertools
 import math
 import sys
 import zlib
+from collections import OrderedDict
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ from recorded_traces import LARGE
 import simtti
 from simtti.hw_configs.devices import load
 from simtti.simulator.engine import l2, power, program, simulation
-from simtti.simulator.kernels import attention, convolution, gemm, normalization
+from simtti.simulator.kernels import attention, convolution, gemm, normalization, reuse
 from simtti.simulator.lowering.registry import kernels_of
 from simtti.simulator.predict import benchmark_energy, operator_time_s
 from simtti.workloads.catalogue import WORKLOADS as ALL
@@ -254,7 +255,7 @@ def group_norm_that_reads_once(monkeypatch):
 
 
 def an_l2_that_finds_everything(monkeypatch):
-    monkeypatch.setattr(l2.L2, "touch", lambda self, kernel, slots: 0.0)
+    monkeypatch.setattr(l2.L2, "run", lambda self, launches: [0.0 for _ in launches])
 
 
 def products_without_the_padding_of_their_tiles(monkeypatch):
@@ -266,13 +267,22 @@ def products_without_the_padding_of_their_tiles(monkeypatch):
 
 def convolutions_that_convert_nothing(monkeypatch):
     def unconverted(function):
-        return lambda *a: [kernel for kernel in function(*a) if kernel.family != "convolution_layout"]
+        def stages(*arguments):
+            found = function(*arguments)
+            before, after = (
+                tuple(kernel for kernel in kernels if kernel.family != "convolution_layout")
+                for kernels in (found.before, found.after)
+            )
+            return found._replace(before=before, after=after)
 
-    _replaced(monkeypatch, convolution, "convolution", unconverted)
+        return stages
+
+    _replaced(monkeypatch, convolution, "stages", unconverted)
 
 
 def a_host_that_issues_for_nothing(monkeypatch):
     monkeypatch.setattr(program, "issue_s", lambda host, operators, libraries: [0.0] * len(operators))
+    monkeypatch.setattr(program, "_kept", OrderedDict())
 
 
 def a_power_limit_that_nobody_keeps(monkeypatch):
@@ -301,7 +311,9 @@ FAULTS = (
 
 
 @pytest.mark.parametrize(("plant", "workload"), FAULTS, ids=[plant.__name__ for plant, _ in FAULTS])
-def test_a_planted_fault_is_seen(monkeypatch, plant, workload):
+def test_a_planted_fault_is_seen(monkeypatch, plant, workload, request):
+    request.addfinalizer(reuse.forget)  # of what the fault left behind
+    reuse.forget()
     plant(monkeypatch)
     chosen = [case for case in CASES if case.split(" / ")[:2] == ["run", workload]]
     lines = [line for case in chosen for line in moved(case, CASES[case]())]

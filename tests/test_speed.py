@@ -15,8 +15,9 @@ from simtti.simulator.closed_form import busy, lone_execution_s
 from simtti.simulator.column import column, stands_in_column
 from simtti.simulator.engine import power
 from simtti.simulator.engine.simulation import simulate
-from simtti.simulator.kernels import implicit_gemm, implicit_gemm_choice
+from simtti.simulator.kernels import convolution, implicit_gemm, implicit_gemm_choice
 from simtti.simulator.lowering.lower import alike
+from simtti.simulator.lowering.registry import LOWERINGS
 from simtti.simulator.predict import predict_rows
 from simtti.workloads.record import workload_trace
 
@@ -88,20 +89,35 @@ def test_other_hosts_ask_the_device_nothing_again(result):
     assert calls < 7 * launches_of(result) * (len(found) - 1)
 
 
-def test_few_of_the_ways_of_a_convolution_are_built(trace, monkeypatch):
+def test_one_of_the_ways_of_a_convolution_is_built(trace, monkeypatch):
     built, possible = [], []
     for name in ("persistent_kernels", "mma_kernels"):
         made = getattr(implicit_gemm, name)
         monkeypatch.setattr(
             implicit_gemm_choice, name, lambda *given, made=made: built.append(given) or made(*given)
         )
-    ways = implicit_gemm_choice.ways
+    choose = implicit_gemm_choice.choose
     monkeypatch.setattr(
-        implicit_gemm_choice, "ways", lambda *given: possible.extend(found := ways(*given)) or found
+        convolution, "choose", lambda asked, hardware: possible.extend(asked) or choose(asked, hardware)
     )
     simulate(trace, H100.replace(sm_count=131), load_host("default"))
-    assert len(possible) > 400
-    assert len(built) < len(possible) / 3
+    assert sum(len(each.tiles) for each in possible) > 400
+    assert len(built) == len(possible)
+
+
+def test_a_device_of_other_speed_lowers_anew_only_what_reads_its_speed(trace, monkeypatch):
+    host, lowered = load_host("default"), []
+    for numbers in ({}, {"clock_hz": 1.5e9}):
+        simulate(trace, H100.replace(**numbers), host)
+    for name, lower in LOWERINGS.items():
+        monkeypatch.setitem(
+            LOWERINGS, name, lambda op, target, lower=lower: lowered.append(op.op) or lower(op, target)
+        )
+    found = simulate(trace, H100.replace(clock_hz=1.4e9), host)
+    assert len({row.op for row, _ in found.rows}) > 15
+    assert {name.removeprefix("aten::") for name in lowered} <= {
+        "addmm", "mm", "bmm", "native_group_norm", "embedding", "index", "scaled_dot_product_attention",
+    }  # fmt: skip
 
 
 def test_kernels_side_by_side_take_a_fraction_of_one_after_another(result):

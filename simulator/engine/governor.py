@@ -16,8 +16,8 @@ from typing import NamedTuple
 import numpy as np
 
 from simtti.hw_configs.hardware import Hardware
-from simtti.simulator.closed_form import Busy, lone_execution_s
-from simtti.simulator.column import column, stands_in_column
+from simtti.simulator.closed_form import Busy, busy, lone_execution_s
+from simtti.simulator.column import Column, column, stands_in_column
 from simtti.simulator.engine import power
 from simtti.simulator.kernel import Kernel
 
@@ -27,15 +27,35 @@ _MOST_CORRECTIONS = 10
 _HELD_WITHIN = 2e-4
 
 
+class Spent:
+    """For how long kernels side by side keep each resource busy: worked out when it is asked for, as most designs' never is."""
+
+    def __init__(self, kernels: Column, hardware: Hardware, hbm_bytes: np.ndarray) -> None:
+        self._of = kernels, hardware, hbm_bytes
+
+    @functools.cached_property
+    def _busy(self) -> list[Busy]:
+        seconds = np.broadcast_arrays(*busy(*self._of))
+        return [Busy._make(each) for each in np.stack(seconds, axis=1).tolist()]
+
+    def __getitem__(self, place: int) -> Busy:
+        return self._busy[place]
+
+
 class Launched(NamedTuple):
-    """A kernel as it would run at the boost clock: what it moves to and from HBM, its time, its energy, and for how long it keeps
-    each resource busy. Launches that are alike share one."""
+    """A kernel as it would run at the boost clock: what it moves to and from HBM, its time, its energy, and, as entry `place` of
+    `spent`, for how long it keeps each resource busy. Launches that are alike share one."""
 
     kernel: Kernel
     hbm_bytes: float
     boost_s: float
     energy: power.Energy
-    busy: Busy = Busy()
+    spent: Spent | tuple[Busy] = (Busy(),)
+    place: int = 0
+
+    @property
+    def busy(self) -> Busy:
+        return self.spent[self.place]
 
 
 class Governed(NamedTuple):

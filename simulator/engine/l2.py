@@ -5,23 +5,31 @@ Tensors are kept whole or in part, least recently used out first; dirty bytes ar
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
 from simtti.simulator.kernel import Kernel
 
-_NOTHING = (0.0, 0.0)
+
+class _Touched(NamedTuple):
+    """What a kernel touches: of what was there before it the share that it finds, and that it leaves dirty of what it writes; bytes
+    that it reads again; (slot, bytes, whether they are written) of each access."""
+
+    kernel: Kernel
+    kept: float
+    reread_bytes: float
+    accesses: list[tuple[int, float, bool]]
 
 
 class L2:
-    """Residency by tensor within `capacity_bytes`. `touch` runs a kernel's accesses through it."""
+    """Residency by tensor within `capacity_bytes`. `touch` runs a kernel's accesses through it, `run` those of many in a row."""
 
     def __init__(self, capacity_bytes: float) -> None:
         self.capacity_bytes = capacity_bytes
         self._full = capacity_bytes * (1 + 1e-12)
-        self._footprints: dict[int, tuple[Kernel, float]] = {}  # bytes that a kernel touches, by its identity
+        self._touched: dict[int, _Touched] = {}  # by a kernel's identity
         # tensor -> (bytes held, of them dirty), least recently used first
-        self._held: OrderedDict[int, tuple[float, float]] = OrderedDict()
+        self._held: dict[int, tuple[float, float]] = {}
         self._used = 0.0
 
     @property
@@ -33,7 +41,7 @@ class L2:
         """Another L2 in this one's state."""
         other = L2(self.capacity_bytes)
         other._held, other._used = self._held.copy(), self._used
-        other._footprints = self._footprints
+        other._touched = self._touched
         return other
 
     def touch(self, kernel: Kernel, tensor_of: Mapping[int, int]) -> float:
@@ -43,62 +51,85 @@ class L2:
         what it writes dirty: its own stream pushes the rest out first. Write-backs within 13 kernels on our own H200 agree
         (docs/accuracy.md, counters).
         """
-        capacity, full, all_held = self.capacity_bytes, self._full, self._held
-        known = self._footprints.get(id(kernel))
-        footprint = self._footprint(kernel) if known is None else known[1]
-        kept = capacity / footprint if footprint > capacity else 1.0
-        moved, used = kernel.hbm_reread_bytes, self._used
-        # One loop for both, without a call for each: every launch of an inference comes through here.
-        for accesses, dirty in ((kernel.reads, False), (kernel.writes, True)):
-            for slot, nbytes in accesses:
-                tensor = tensor_of[slot]
-                held, was_dirty = all_held.pop(tensor, _NOTHING)
-                if not dirty:
-                    moved += nbytes - (held if held < nbytes else nbytes) * kept
-                # Hold it as the most recently used.
-                size = held if held > nbytes else nbytes
-                if size > capacity:
-                    size = capacity
-                if dirty and nbytes > was_dirty:
-                    was_dirty = nbytes
-                left = was_dirty * kept  # the kernel's own stream pushes the rest to HBM while it runs
-                if left > size:
-                    left = size
-                moved += was_dirty - left
-                was_dirty = left
-                all_held[tensor] = (size, was_dirty)
-                used += size - held
-                if used > full:
-                    self._used = used
-                    moved += self._make_room()
-                    used = self._used
-        self._used = used
-        return moved
+        return self.run([(kernel, tensor_of)])[0]
 
-    def _footprint(self, kernel: Kernel) -> float:
+    def run(self, launches: Iterable[tuple[Kernel, Mapping[int, int]]]) -> list[float]:
+        """`touch` of each kernel in turn; with it, the tensors behind its slots.
+
+        One loop without calls: every launch of an inference comes through here.
+        """
+        capacity, full, all_held, used = self.capacity_bytes, self._full, self._held, self._used
+        known, take = self._touched.get, all_held.pop
+        # The least recently used, once some of it has had to go, and what is held of it: no longer what `all_held` says.
+        oldest, oldest_size, oldest_dirty = None, 0.0, 0.0
+        found = []
+        for kernel, tensor_of in launches:
+            _, kept, moved, accesses = known(id(kernel)) or self._first(kernel)
+            for slot, nbytes, writes in accesses:
+                tensor = slot if slot < 0 else tensor_of[slot]  # a workspace stands for itself
+                there = take(tensor, None)
+                if there is None:
+                    dirty = 0.0
+                    size = nbytes if nbytes < capacity else capacity
+                    used += size
+                    if not writes:
+                        moved += nbytes
+                else:
+                    held, dirty = there
+                    if tensor == oldest:
+                        held, dirty, oldest = oldest_size, oldest_dirty, None
+                    if held < nbytes:
+                        size = nbytes if nbytes < capacity else capacity
+                        used += size - held
+                        if not writes:
+                            moved += nbytes - held * kept
+                    else:
+                        size = held
+                        if not writes:
+                            moved += nbytes - nbytes * kept
+                if writes and dirty < nbytes:
+                    dirty = nbytes
+                if dirty:  # the kernel's own stream pushes the rest to HBM while it runs
+                    left = dirty * kept
+                    if left > size:
+                        left = size
+                    moved += dirty - left
+                    dirty = left
+                all_held[tensor] = size, dirty  # as the most recently used
+                if used <= full:
+                    continue
+                # Let the least recently used go until all fits; what of it is dirty is written back.
+                written = 0.0
+                while used > full:
+                    if oldest is None:
+                        oldest = next(iter(all_held))
+                        oldest_size, oldest_dirty = all_held[oldest]
+                    out = used - capacity
+                    if oldest_size - out <= 1e-9 * oldest_size:  # all of it: the rest is nothing but rounding
+                        del all_held[oldest]
+                        used -= oldest_size
+                        written += oldest_dirty
+                        oldest = None
+                    else:  # the clean part leaves as likely as the dirty one
+                        used -= out
+                        if oldest_dirty:
+                            dirty_out = oldest_dirty * out / oldest_size
+                            written += dirty_out
+                            oldest_dirty -= dirty_out
+                        oldest_size -= out
+                moved += written
+            found.append(moved)
+        if oldest is not None:
+            all_held[oldest] = oldest_size, oldest_dirty
+        self._used = used
+        return found
+
+    def _first(self, kernel: Kernel) -> _Touched:
+        accesses = [(slot, nbytes, False) for slot, nbytes in kernel.reads]
+        accesses += [(slot, nbytes, True) for slot, nbytes in kernel.writes]
         footprint = 0.0
-        for _, nbytes in (*kernel.reads, *kernel.writes):
+        for _, nbytes, _ in accesses:
             footprint += nbytes
-        self._footprints[id(kernel)] = kernel, footprint
-        return footprint
-
-    def _make_room(self) -> float:
-        """Let the least recently used go until all fits. Returns the dirty bytes among them, which are written back."""
-        all_held, capacity, full, used = self._held, self.capacity_bytes, self._full, self._used
-        written = 0.0
-        while used > full:
-            oldest = next(iter(all_held))
-            size, dirty = all_held[oldest]
-            out = used - capacity
-            if size - out <= 1e-9 * size:  # all of it: what would be left is nothing but rounding
-                del all_held[oldest]
-                used -= size
-                written += dirty
-            else:
-                # The clean part leaves as likely as the dirty one.
-                dirty_out = dirty * out / size
-                written += dirty_out
-                used -= out
-                all_held[oldest] = (size - out, dirty - dirty_out)
-        self._used = used
-        return written
+        kept = self.capacity_bytes / footprint if footprint > self.capacity_bytes else 1.0
+        touched = self._touched[id(kernel)] = _Touched(kernel, kept, kernel.hbm_reread_bytes, accesses)
+        return touched

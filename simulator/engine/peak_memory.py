@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from simtti.hw_configs.hardware import Hardware
 from simtti.simulator.engine.caching_allocator import Block, CachingAllocator
 from simtti.simulator.kernels.implicit_gemm import matrix_unit
-from simtti.simulator.lowering.lower import Lowered
+from simtti.simulator.lowering.lower import Lowered, remembered
 from simtti.workloads.trace import OFFLOAD, Operator, Phase, Trace
 
 # exact: parseChosenWorkspaceSize in ATen/cuda/CublasHandlePool.cpp: 32 MiB on sm_90 and after, else :4096:2:16:8, in KiB.
@@ -96,7 +96,7 @@ def memory(trace: Trace, rows: list[tuple[Operator, Lowered]], hardware: Hardwar
     Raises:
         ValueError: rows of another trace.
     """
-    workspaces = tuple(lowered.workspace_bytes for _, lowered in rows)
+    workspaces = tuple([lowered.workspace_bytes for _, lowered in rows])
     modern = matrix_unit(hardware) in _MODERN_UNITS
     room = hardware.hbm_capacity_bytes - hardware.context_bytes
     key = (id(trace.phases), hash(workspaces), modern, room)
@@ -191,6 +191,7 @@ def _unseen(trace: Trace, ledger: Ledger) -> list[int]:
     return [left] if left > 0 else []
 
 
+@remembered
 def _ledger(phases: tuple[Phase, ...]) -> Ledger:
     offloaded = frozenset(
         use.tensor

@@ -28,7 +28,8 @@ import numpy as np
 
 from simtti.hw_configs.hardware import Hardware
 from simtti.hw_configs.voltage import energy_factor
-from simtti.simulator.closed_form import Number, lone_execution_s
+from simtti.simulator.arithmetic import Number
+from simtti.simulator.closed_form import lone_execution_s
 from simtti.simulator.column import Column
 from simtti.simulator.kernel import Kernel
 

@@ -8,22 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import count, repeat
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from simtti.hw_configs.hardware import Hardware
 from simtti.hw_configs.hosts import Host
-from simtti.simulator.closed_form import Busy, busy, lone_execution_s, tail_s
+from simtti.simulator.closed_form import busy, lone_execution_s, tail_s
 from simtti.simulator.column import column, stands_in_column
 from simtti.simulator.engine import power
-from simtti.simulator.engine.governor import Governed, Launched, govern
+from simtti.simulator.engine.governor import Governed, Launched, Spent, govern
 from simtti.simulator.engine.l2 import L2
 from simtti.simulator.engine.measured_kernels import Measured
 from simtti.simulator.engine.measured_streams import Streams
-from simtti.simulator.engine.program import Program, on_its_own, program
+from simtti.simulator.engine.program import NO_LIBRARIES, Program, on_its_own, program
 from simtti.simulator.kernel import Kernel
-from simtti.simulator.lowering.lower import Lowered, Lowering
+from simtti.simulator.lowering.lower import MOST_REMEMBERED, Lowered, Lowering
 from simtti.simulator.policy import Policy
 from simtti.workloads.trace import Operator, Step, Trace
 
@@ -49,9 +50,9 @@ class Traffic(NamedTuple):
     l2: L2
 
 
-def _key(kernel: Kernel, hbm_bytes: float) -> tuple[int, int]:
+def _keys(kernels: Iterable[Kernel], hbm_bytes: Iterable[float]) -> list[tuple[int, int]]:
     """The same for launches that are alike: to the byte, those that move as much are."""
-    return id(kernel), int(hbm_bytes)
+    return list(zip(map(id, kernels), map(int, hbm_bytes), strict=True))
 
 
 class Preparation:
@@ -69,7 +70,7 @@ class Preparation:
         streams: Streams | None = None,
         report: Callable[[int], None] = lambda done: None,
         measured: Measured | None = None,
-        libraries: Mapping[str, str] | None = None,
+        libraries: Mapping[str, str] = NO_LIBRARIES,
         lowered: Sequence[Lowered] | None = None,
         plays_all: bool = False,
         known: Iterable[Launched] = (),
@@ -82,13 +83,22 @@ class Preparation:
         self.rows: list[tuple[Operator, Lowered]] = []
         self._l2 = L2(hardware.l2_usable_bytes)
         self._lowering = Lowering(hardware, policy)
-        self._known = {_key(launched.kernel, launched.hbm_bytes): launched for launched in known}
+        known = list(known)
+        keys = _keys([each.kernel for each in known], [each.hbm_bytes for each in known])
+        self._known = dict(zip(keys, known, strict=True))
         # Clock and times of windows of those launches.
         self._windows: dict[tuple[object, ...], tuple[float, list[float]]] = {}
 
     def on_one_stream(self, trace: Trace) -> bool:
         """Whether everything of `trace` runs on the main stream."""
         return self.streams is None and not any(on_its_own(operator) for operator in trace.operators())
+
+    def lower_ahead(self, trace: Trace) -> None:
+        """Lower the operators of all steps side by side, which takes less than step by step, unless they are more than are
+        remembered."""
+        steps = [step.operators for phase in trace.phases for step in phase.steps]
+        if self._lowered is None and len(steps) <= MOST_REMEMBERED:
+            self._lowering.lower_ahead(steps)
 
     def program(self, step: Step) -> Program:
         """Lower the step and add its operators to the rows."""
@@ -113,27 +123,27 @@ class Preparation:
     def traffic(self, step: Program, before: Traffic | None) -> Traffic:
         """Run a repetition's kernels through L2. From where L2 is in the state of the repetition before, all is as then."""
         l2 = self._l2.copy()
-        keys: list[tuple[int, int]] = []
-        new: dict[tuple[int, int], tuple[Kernel, float]] = {}
+        moved: list[float] = []
         states: list[Any] = []
         rest: list[Launched] = []
-        known, touch = self._known, l2.touch
-        for at, (kernel, slots) in enumerate(zip(step.kernels, step.slots, strict=True)):
-            if at % _LOOK_EVERY == 0:
-                if before is None:
-                    self.report(step.rows[at])
-                states.append(l2.state)
-                if before is not None and before.states[at // _LOOK_EVERY] == states[-1]:
-                    rest = before.launches[at:]
-                    states += before.states[at // _LOOK_EVERY + 1 :]
-                    l2 = before.l2
-                    break
-            moved = touch(kernel, slots)
-            key = _key(kernel, moved)
-            if key not in known and key not in new:
-                new[key] = kernel, moved
-            keys.append(key)
+        for at in range(0, len(step.kernels), _LOOK_EVERY):
+            if before is None:
+                self.report(step.rows[at])
+            states.append(l2.state)
+            if before is not None and before.states[at // _LOOK_EVERY] == states[-1]:
+                rest = before.launches[at:]
+                states += before.states[at // _LOOK_EVERY + 1 :]
+                l2 = before.l2
+                break
+            kernels, slots = step.kernels[at : at + _LOOK_EVERY], step.slots[at : at + _LOOK_EVERY]
+            moved += l2.run(zip(kernels, slots, strict=True))
         self._l2 = l2
+        kernels, known = step.kernels[: len(moved)], self._known
+        keys = _keys(kernels, moved)
+        new: dict[tuple[int, int], tuple[Kernel, float]] = {}
+        for key, kernel, hbm_bytes in zip(keys, kernels, moved, strict=True):
+            if key not in known and key not in new:
+                new[key] = kernel, hbm_bytes
         self._evaluate(new)
         launches = [known[key] for key in keys]
         launches += rest
@@ -155,40 +165,32 @@ class Preparation:
 
     def _evaluate(self, new: Mapping[tuple[int, int], tuple[Kernel, float]]) -> None:
         """Add launches, each a kernel and what it moves to and from HBM, to those that are known at the boost clock."""
-        side_by_side = {} if self._plays_all else {
-            key: each for key, each in new.items() if stands_in_column(each[0])
-        }  # fmt: skip
-        for key, (kernel, hbm_bytes) in new.items():
-            if key not in side_by_side:
-                boost_s = self.alone_s(kernel, self.hardware, hbm_bytes)
-                self._know(
-                    key, kernel, hbm_bytes, boost_s,
-                    power.energy(kernel, hbm_bytes, self.hardware), busy(kernel, self.hardware, hbm_bytes),
-                )  # fmt: skip
+        hardware, known, measured_s = self.hardware, self._known, self._measured_s
+        side_by_side: list[tuple[tuple[int, int], Kernel, float]] = []
+        for key, (kernel, moved) in new.items():
+            if not self._plays_all and stands_in_column(kernel):
+                side_by_side.append((key, kernel, moved))
+                continue
+            boost_s = measured_s.get(key[0]) or self.alone_s(kernel, hardware, moved)
+            spent = busy(kernel, hardware, moved)
+            energy = power.energy(kernel, moved, hardware)
+            known[key] = Launched(kernel, moved, boost_s, energy, (spent,))
         if not side_by_side:
             return
-        all_of_them = column([kernel for kernel, _ in side_by_side.values()], self.hardware)
-        moved = np.array([hbm_bytes for _, hbm_bytes in side_by_side.values()])
-        alone_s = lone_execution_s(all_of_them, self.hardware, moved)
-        joules = power.energy(all_of_them, moved, self.hardware, alone_s=alone_s)
-        seconds = busy(all_of_them, self.hardware, moved)
-        for (key, (kernel, hbm_bytes)), boost_s, energy, each in zip(
-            side_by_side.items(),
-            alone_s.tolist(),
-            np.stack(joules, axis=1).tolist(),
-            np.stack(np.broadcast_arrays(*seconds), axis=1).tolist(),
-            strict=True,
-        ):
-            self._know(key, kernel, hbm_bytes, boost_s, power.Energy(*energy), Busy(*each))
-
-    def _know(
-        self,
-        key: tuple[int, int],
-        kernel: Kernel,
-        hbm_bytes: float,
-        boost_s: float,
-        energy: power.Energy,
-        busy_s: Busy,
-    ) -> None:
-        measured_s = self._measured_s.get(key[0])
-        self._known[key] = Launched(kernel, hbm_bytes, measured_s or boost_s, energy, busy_s)
+        keys, kernels, hbm_bytes = zip(*side_by_side, strict=True)
+        all_of_them, moved_bytes = column(kernels, hardware), np.array(hbm_bytes)
+        alone_s = lone_execution_s(all_of_them, hardware, moved_bytes)
+        joules = power.energy(all_of_them, moved_bytes, hardware, alone_s=alone_s)
+        energies = map(power.Energy, *(np.asarray(each).tolist() for each in joules))
+        seconds = alone_s.tolist()
+        if measured_s:
+            seconds = [measured_s.get(key[0]) or each for key, each in zip(keys, seconds, strict=True)]
+        columns = (
+            kernels,
+            hbm_bytes,
+            seconds,
+            energies,
+            repeat(Spent(all_of_them, hardware, moved_bytes)),
+            count(),
+        )
+        known.update(zip(keys, map(Launched, *columns), strict=True))

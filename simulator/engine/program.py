@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import itertools
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
+
+import numpy as np
 
 from simtti.hw_configs.hosts import Host
 from simtti.simulator.engine.host import compiled_issue_s, issue_s
@@ -18,6 +21,7 @@ MAIN = 0  # the stream that everything runs on unless something says otherwise
 COMMUNICATION = 1  # NCCL's own, for sends and receives that go on beside the computation
 WEIGHTS = 2  # that on which weights come from the host beside the computation
 _IDENTITIES = Slots()
+NO_LIBRARIES: Mapping[str, str] = {}
 
 
 class Program(NamedTuple):
@@ -48,7 +52,7 @@ def program(
     host: Host,
     policy: Policy,
     measured: Streams | None = None,
-    libraries: Mapping[str, str] | None = None,
+    libraries: Mapping[str, str] = NO_LIBRARIES,
 ) -> Program:
     """The launches of a step.
 
@@ -56,39 +60,101 @@ def program(
     NCCL's what is overlapped. libraries: what each component's modules are of (`host.issue_s`).
     """
     launch = policy.launch_of(operators[0].phase) if operators else policy.launch
-    costs = _issue_s(operators, lowered, host, launch, libraries or {})
     launch_s = 0.0 if launch in GRAPHS else host.launch_s
-    found = Program([], [], [], [], [], [], {}, 0.0, [])
-    spent = 0.0  # host time of operators that launch nothing, spent before the next that does
-    begin = 0
-    for row, one, slots, operator_s in zip(
-        itertools.count(first), lowered, alike(operators).slots, costs, strict=False
-    ):
-        spent += operator_s
-        if not one.kernels:
-            continue
-        launched = len(one.kernels)
-        found.kernels.extend(one.kernels)
-        found.host_s.append(spent + launch_s)
-        spent = 0.0
-        found.rows.append(row)
-        found.slots.append(_IDENTITIES if one.by_identity else slots)
-        if launched > 1:
-            found.host_s.extend([launch_s] * (launched - 1))
-            found.rows.extend([row] * (launched - 1))
-            found.slots.extend(found.slots[-1:] * (launched - 1))
-            found.waits.extend([False] * (launched - 1))
-        found.waits.append(one.synchronizes)
-        found.spans.append((row, begin, begin + launched))
-        begin += launched
+    fixed = _fixed(operators, lowered, host, launch, libraries)
+    counts = [count for one in lowered if (count := len(one.kernels))]
+    ends = list(itertools.accumulate(counts))
+    begins = [end - count for end, count in zip(ends, counts, strict=True)]
+    total = ends[-1] if ends else 0
+    host_s, waits = np.full(total, launch_s), np.zeros(total, bool)
+    host_s[begins] = fixed.before_s
+    waits[np.array(ends, int) - 1] = fixed.waits
+    rows = fixed.rows + first
     if measured is None:
-        found.streams.extend([_stream_of(operators[row - first]) for row in found.rows])
+        streams = fixed.streams
     else:
-        found.streams.extend([measured.of.get(row, MAIN) for row in found.rows])
-    whole = found._replace(tail_s=spent, is_plain=not any(found.streams))
+        streams = np.array([measured.of.get(row, MAIN) for row in rows.tolist()], int)
+    whole = Program(
+        list(itertools.chain.from_iterable([one.kernels for one in lowered])),
+        list(itertools.chain.from_iterable(map(itertools.repeat, fixed.slots, counts))),
+        np.repeat(rows, counts).tolist(),
+        host_s.tolist(),
+        waits.tolist(),
+        np.repeat(streams, counts).tolist(),
+        {},
+        fixed.tail_s,
+        list(zip(rows.tolist(), begins, ends, strict=True)),
+        not streams.any(),
+    )
     if whole.is_plain:
         return whole
     return whole._replace(after=_measured_order(whole, measured) if measured else _dependencies(whole))
+
+
+class _Fixed(NamedTuple):
+    """Of the operators of a step that launch something what does not depend on how many kernels that is: their places in the step, what
+    the host spends before the first launch of each, whether it waits for the last, on what tensors and where they run; and what it
+    spends after all of them."""
+
+    rows: np.ndarray
+    before_s: np.ndarray
+    waits: np.ndarray
+    slots: list[Slots]
+    streams: np.ndarray
+    tail_s: float
+
+
+_MOST_FIXED = 64  # steps remembered; the results are the same with any other number
+_Kept = tuple[tuple[Operator, ...], bytes, _Fixed]
+_kept: OrderedDict[tuple[object, ...], _Kept] = OrderedDict()
+
+
+def _fixed(
+    operators: tuple[Operator, ...],
+    lowered: Sequence[Lowered],
+    host: Host,
+    launch: str,
+    libraries: Mapping[str, str],
+) -> _Fixed:
+    """Kept for the steps met last: designs of a search mostly have it in common."""
+    of_each = bytes([one.traits for one in lowered])
+    key = id(operators), host, launch, *libraries.items()
+    kept = _kept.get(key)
+    if kept is None or kept[0] is not operators or kept[1] != of_each:
+        fixed = _work_out(
+            operators, lowered, _issue_s(operators, lowered, host, launch, libraries), host, launch
+        )
+        kept = _kept[key] = operators, of_each, fixed
+        if len(_kept) > _MOST_FIXED:
+            _kept.popitem(last=False)
+    return kept[2]
+
+
+def _work_out(
+    operators: tuple[Operator, ...],
+    lowered: Sequence[Lowered],
+    costs: Sequence[float],
+    host: Host,
+    launch: str,
+) -> _Fixed:
+    launch_s = 0.0 if launch in GRAPHS else host.launch_s
+    rows, before_s, slots = [], [], []
+    spent = 0.0  # host time of operators that launch nothing, spent before the next that does
+    for row, (one, own, operator_s) in enumerate(zip(lowered, alike(operators).slots, costs, strict=True)):
+        spent += operator_s
+        if one.kernels:
+            rows.append(row)
+            before_s.append(spent + launch_s)
+            slots.append(_IDENTITIES if one.by_identity else own)
+            spent = 0.0
+    return _Fixed(
+        np.array(rows, int),
+        np.array(before_s),
+        np.array([lowered[row].synchronizes for row in rows], bool),
+        slots,
+        np.array([_stream_of(operators[row]) for row in rows], int),
+        spent,
+    )
 
 
 def on_its_own(operator: Operator) -> bool:

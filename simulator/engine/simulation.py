@@ -60,25 +60,21 @@ def simulate(
     streams = None if measured else measured_streams(trace)
     operators = sum(len(step.operators) for phase in trace.phases for step in phase.steps)
     report = functools.partial(_report, progress, operators)
-    if fidelity == "closed":
-        prepared = Preparation(
-            hardware, host, policy, lone_execution_s, streams, report, measured, trace.libraries
-        )
-        outcome = run_in_one_go(trace, prepared)
-    else:
-        alone_s = functools.partial(execution_time_s, fidelity=fidelity)
-        prepared = Preparation(
-            hardware,
-            host,
-            policy,
-            alone_s,
-            streams,
-            report,
-            measured,
-            trace.libraries,
-            plays_all=fidelity == "cta",
-        )
-        outcome = run_processes(trace, prepared, fidelity)
+    closed = fidelity == "closed"
+    alone_s = lone_execution_s if closed else functools.partial(execution_time_s, fidelity=fidelity)
+    prepared = Preparation(
+        hardware,
+        host,
+        policy,
+        alone_s,
+        streams,
+        report,
+        measured,
+        trace.libraries,
+        plays_all=fidelity == "cta",
+    )
+    prepared.lower_ahead(trace)
+    outcome = run_in_one_go(trace, prepared) if closed else run_processes(trace, prepared, fidelity)
     # An imported trace does not say which tensors are the same.
     imported = trace.provenance.get("kind") == "imported"
     return Result(

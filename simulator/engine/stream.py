@@ -50,14 +50,13 @@ class Stream:
         launches: of each the host's seconds before it, its kernel's seconds, and whether the host waits for its end. gaps_s: the
         least time between the kernel before and each, where it differs.
         """
-        issued, free, starts, ends = [], [], [], []
+        issued, starts, ends = [], [], []
         ended_s, taken = self.ended_s, self._taken
-        gaps = iter(gaps_s) if gaps_s is not None else repeat(self.gap_s)
-        for before_s, seconds, waits in launches:
-            gap_s = next(gaps)
+        first_free_s = ended_s if ended_s > 0 else 0.0
+        gaps = repeat(self.gap_s) if gaps_s is None else gaps_s
+        for (before_s, seconds, waits), gap_s in zip(launches, gaps, strict=False):
             host_s += before_s
             issued.append(host_s)
-            free.append(ended_s if ended_s > 0 else 0.0)
             took_s = host_s if host_s > ended_s else ended_s
             taken.append(took_s)
             start_s = took_s if took_s > ended_s + gap_s else ended_s + gap_s
@@ -69,6 +68,7 @@ class Stream:
             elif taken[0] > host_s:  # the queue is full until then
                 host_s = taken[0]
         self.ended_s = ended_s
+        free = [first_free_s, *ends[:-1]] if ends else []
         return Ran(issued, free, starts, ends, host_s)
 
     def skip(self, seconds: float, repetitions: int, host_s: float) -> float:

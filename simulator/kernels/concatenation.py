@@ -29,6 +29,7 @@ from simtti.simulator.kernels.layout import (
     unique_bytes,
 )
 from simtti.simulator.kernels.machine import VECTOR_BYTES
+from simtti.simulator.kernels.reuse import asked
 from simtti.workloads.trace import Operator
 
 CAT_THREADS = (
@@ -95,9 +96,7 @@ def _cat_vectors(problem: Cat, hardware: Hardware) -> Kernel:
     item = ITEM_BYTES[target.dtype]
     counts = [math.prod(shape) for shape, _ in pieces]
     vectors = [count * item / VECTOR_BYTES for count in counts]
-    # Every input gets the CTAs of the longest; those that find nothing to copy end at once and are not counted.
-    most = CAT_VECTOR_CTAS_PER_SM * hardware.sm_count
-    grid = sum(min(most, math.ceil(each / CAT_VECTOR_THREADS)) for each in vectors)
+    grid = _vector_grid(tuple(vectors), hardware)
     reads = tuple(Access(each.tensor, unique_bytes(shape, each)) for shape, each in pieces)
     writes = (Access(target.tensor, float(sum(counts) * item)),)
     return Kernel(
@@ -112,6 +111,19 @@ def _cat_vectors(problem: Cat, hardware: Hardware) -> Kernel:
         reads=reads,
         writes=writes,
     )
+
+
+@asked
+def _vector_grid(vectors: tuple[float, ...], hardware: Hardware) -> int:
+    """Every input gets the CTAs of the longest; those that find nothing to copy end at once and are not counted."""
+    most = CAT_VECTOR_CTAS_PER_SM * hardware.sm_count
+    return sum(min(most, math.ceil(each / CAT_VECTOR_THREADS)) for each in vectors)
+
+
+@asked
+def _grid(total: int, busy: int, hardware: Hardware) -> int:
+    """Every input gets the same CTAs, of which those of `busy` inputs stay busy."""
+    return min(CAT_CTAS_PER_SM * hardware.sm_count * busy, -(-total // CAT_THREADS))
 
 
 def _cat_kernel(problem: Cat, hardware: Hardware) -> Kernel:
@@ -135,9 +147,8 @@ def _cat_kernel(problem: Cat, hardware: Hardware) -> Kernel:
     name = "CatArrayBatchedCopy_contig" if all_dense else "CatArrayBatchedCopy"
     if all_dense and item in CAT_ALIGNED_BYTES:
         slots, name = style.aligned_slots, "CatArrayBatchedCopy_aligned16_contig"
-    # Every input gets the same CTAs, so only those of inputs about as long as the longest stay busy.
-    busy = max(1, round(total / max(counts)))
-    grid = min(CAT_CTAS_PER_SM * hardware.sm_count * busy, -(-total // CAT_THREADS))
+    # Only the CTAs of inputs about as long as the longest stay busy.
+    grid = _grid(total, max(1, round(total / max(counts))), hardware)
     return Kernel(
         name=name,
         family="memory",
@@ -203,4 +214,5 @@ CAT = Family(
         0.0, 2.0 * cells.whole("n") * (cells.whole("c") + cells.whole("c2")) * _cat_spatial(cells)
     ),
     aten=lowered_by(_lower_cat, "cat stack"),
+    reads_few=True,
 )

@@ -20,14 +20,15 @@ What is fitted stands in hw_configs/families/convolution.yaml.
 
 from __future__ import annotations
 
-import dataclasses
-import math
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import NamedTuple
 
-from simtti.dtypes import HALF_TYPES, ITEM_BYTES
+from simtti.dtypes import HALF_TYPES
 from simtti.errors import InputError
 from simtti.hw_configs.hardware import Hardware
-from simtti.simulator.kernel import Access, Kernel
+from simtti.simulator.kernel import Access, Kernel, check
 from simtti.simulator.kernels.convolution_layout import (
     CHANNEL_ALIGNMENT,
     PART_ALIGNMENT,
@@ -38,150 +39,87 @@ from simtti.simulator.kernels.convolution_layout import (
     to_nchw,
     to_nhwc,
 )
+from simtti.simulator.kernels.convolution_problem import Convolution
 from simtti.simulator.kernels.cuda_core_convolution import cuda_core_kernels, direct_kernel, on_cuda_cores
 from simtti.simulator.kernels.data_movement import copy
 from simtti.simulator.kernels.depthwise_convolution import Depthwise, cudnn_depthwise, pytorch_depthwise
 from simtti.simulator.kernels.elementwise import Walk, walk
 from simtti.simulator.kernels.family import Cells, Column, Family, Target, Work, lowered_by, needed
-from simtti.simulator.kernels.gemm import Gemm, gemm
+from simtti.simulator.kernels.gemm import Gemm, gemm, prepare_products
 from simtti.simulator.kernels.grouped_convolution import grouped_kernels, in_turn
 from simtti.simulator.kernels.implicit_gemm import Problem, matrix_unit, writes_nchw
-from simtti.simulator.kernels.implicit_gemm_choice import tensor_core_kernels
+from simtti.simulator.kernels.implicit_gemm_choice import Candidates, candidates_for, choose
 from simtti.simulator.kernels.layout import Operand, as_it_lies, dense, dense_strides
+from simtti.simulator.kernels.reuse import by_what_it_reads
 from simtti.workloads.trace import Operator, TensorUse
 
 RANK_3D = 3  # exact: dimensions of a video
 TEMPORAL = "temporal_conv"  # exact: our own name of a 3-D convolution as UNets' temporal layers have it
-RESULT_SLOT = 3  # exact: the tensors of the operator are input, weights, bias and result, in this order
-SQUARE_3X3 = (3, 3)  # exact: the filters that Winograd's kernels are made for
 
 
-def output_size(size: int, kernel: int, stride: int, padding: int, dilation: int, transposed: bool) -> int:
-    """Length of one spatial dimension of the result (without output padding)."""
-    reach = dilation * (kernel - 1)
-    if transposed:
-        return (size - 1) * stride - 2 * padding + reach + 1
-    return (size + 2 * padding - reach - 1) // stride + 1
+class Stages(NamedTuple):
+    """A convolution's kernels: those before its products; of these what comes into question, or how they are made; those after; and
+    whether another adds its bias.
 
-
-@dataclass(frozen=True, slots=True)
-class Convolution:
-    """An `aten::convolution` over (h, w) or (d, h, w).
-
-    n, c, spatial: samples, channels and size of the input. oc: channels of the result. kernel, stride, padding, dilation: as
-    long as spatial. layout: of the activations, 'nchw' (or NCDHW) or 'nhwc'. out_spatial: the result's size where it is known,
-    as with output padding; None works it out.
-
-    source, weight, bias_tensor, target: slots of the tensors. workspace: slot of the first workspace; others are the numbers
-    below it.
+    Nothing of it but the products and the bias depends on how fast a device is, how many SMs or how large an L2 it has.
     """
 
-    n: int
-    c: int
-    spatial: tuple[int, ...]
-    oc: int
-    kernel: tuple[int, ...]
-    stride: tuple[int, ...]
-    padding: tuple[int, ...]
-    dilation: tuple[int, ...]
-    groups: int
-    dtype: str
-    layout: str = "nchw"
-    bias: bool = True
-    transposed: bool = False
-    out_spatial: tuple[int, ...] | None = None
-    source: int = 0
-    weight: int = 1
-    bias_tensor: int = 2
-    target: int = RESULT_SLOT
-    workspace: int = -1
-
-    @property
-    def out(self) -> tuple[int, ...]:
-        """The result's size."""
-        if self.out_spatial is not None:
-            return self.out_spatial
-        each = zip(self.spatial, self.kernel, self.stride, self.padding, self.dilation, strict=True)
-        return tuple(output_size(*dimension, self.transposed) for dimension in each)
-
-    @property
-    def positions(self) -> int:
-        """Elements of a channel of the result."""
-        return math.prod(self.out)
-
-    @property
-    def in_positions(self) -> int:
-        """Elements of a channel of the input."""
-        return math.prod(self.spatial)
-
-    @property
-    def taps(self) -> int:
-        return math.prod(self.kernel)
-
-    @property
-    def work_taps(self) -> int:
-        """Taps of an output position. A transposed convolution gathers, for each of them, the taps that fall on an input
-        position."""
-        return max(1, self.taps // math.prod(self.stride)) if self.transposed else self.taps
-
-    @property
-    def item_bytes(self) -> int:
-        return ITEM_BYTES[self.dtype]
-
-    @property
-    def is_pointwise(self) -> bool:
-        """Whether a GEMM of the tensors as they lie does it."""
-        steps = all(step == 1 for step in self.stride)
-        return self.groups == 1 and self.taps == 1 and steps and not any(self.padding)
-
-    @property
-    def is_depthwise(self) -> bool:
-        return self.groups > 1 and self.groups in (self.c, self.oc) and self.c // self.groups == 1
-
-    @property
-    def is_winograd(self) -> bool:
-        """Whether it is a 3x3 convolution with stride 1, which Winograd can do."""
-        steps = {*self.stride, *self.dilation} == {1}
-        return self.kernel == SQUARE_3X3 and steps and self.groups == 1 and not self.transposed
-
-    @property
-    def data(self) -> Access:
-        """The input."""
-        return Access(self.source, float(self.n * self.c * self.in_positions * self.item_bytes))
-
-    @property
-    def filters(self) -> Access:
-        """The weights."""
-        nbytes = self.oc * (self.c // self.groups) * self.taps * self.item_bytes
-        return Access(self.weight, float(nbytes))
-
-    @property
-    def result(self) -> Access:
-        return Access(self.target, float(self.n * self.oc * self.positions * self.item_bytes))
+    problem: Convolution
+    before: tuple[Kernel, ...]
+    products: Candidates | Gemm | Callable[[Hardware], list[Kernel]]
+    after: tuple[Kernel, ...] = ()
+    adds_bias: bool = False
 
 
 def convolution(problem: Convolution, hardware: Hardware) -> list[Kernel]:
     """The kernels of one `aten::convolution`."""
-    if problem.is_depthwise:
-        return _depthwise(problem, hardware)
-    kernels = _dense(problem, hardware)
-    if problem.bias:
-        kernels.append(_add_bias(problem, hardware))
-    return in_a_row(kernels, hardware)
+    return _kernels(stages(problem, hardware), hardware)
 
 
-def _dense(conv: Convolution, hardware: Hardware) -> list[Kernel]:
-    """The products, between the conversions they need."""
+def _kernels(found: Stages, hardware: Hardware) -> list[Kernel]:
+    (products,) = _products_of([found], hardware)
+    bias = [_add_bias(found.problem, hardware)] if found.adds_bias else []
+    return in_a_row([*found.before, *products, *found.after, *bias], hardware)
+
+
+def stages(conv: Convolution, hardware: Hardware) -> Stages:
+    """The products, between the conversions they need, and the bias behind them."""
+    if conv.is_depthwise:
+        return _depthwise(conv)
+    return _dense(conv, hardware)._replace(adds_bias=conv.bias)
+
+
+def _dense(conv: Convolution, hardware: Hardware) -> Stages:
     products, nchw = _products(conv), conv.layout == "nchw"
     if on_cuda_cores(products, nchw, hardware):
-        return cuda_core_kernels(products, hardware)
+        return Stages(conv, (), partial(cuda_core_kernels, products))
     if conv.is_pointwise and matrix_unit(hardware) == "wgmma":
-        return _pointwise(conv, products, hardware)
+        if hardware.conv_choice.pointwise_gemm:
+            return Stages(conv, (), _pointwise(conv))
+        return _converted(conv, products, hardware)  # in an older cuDNN its own kernels
     if _is_direct(conv, hardware):
-        return [direct_kernel(products, conv.layout == "nchw", hardware)]
+        return Stages(conv, (direct_kernel(products, conv.layout == "nchw", hardware),), _none)
     if not nchw and in_turn(products, hardware):
-        return grouped_kernels(products, hardware)
+        return Stages(conv, (), partial(grouped_kernels, products))
     return _converted(conv, products, hardware)
+
+
+def _none(hardware: Hardware) -> list[Kernel]:
+    return []
+
+
+def _products_of(each_of: Sequence[Stages], hardware: Hardware) -> list[list[Kernel]]:
+    """The kernels of the products of several convolutions, the tiles for all of them chosen side by side."""
+    prepare_products([each.products for each in each_of if isinstance(each.products, Gemm)], hardware)
+    asked = [each.products for each in each_of if isinstance(each.products, Candidates)]
+    ways = iter(choose(asked, hardware) if asked else ())
+    found = []
+    for products in [each.products for each in each_of]:
+        if isinstance(products, Candidates):
+            found.append(next(ways).kernels(products.problem, hardware))
+        else:
+            found.append(gemm(products, hardware) if isinstance(products, Gemm) else products(hardware))
+    return found
 
 
 def _is_direct(conv: Convolution, hardware: Hardware) -> bool:
@@ -190,20 +128,17 @@ def _is_direct(conv: Convolution, hardware: Hardware) -> bool:
     return few and conv.dtype in HALF_TYPES and len(conv.out) < RANK_3D and matrix_unit(hardware) == "wgmma"
 
 
-def _pointwise(conv: Convolution, products: Problem, hardware: Hardware) -> list[Kernel]:
-    """cuBLAS's GEMM: of all positions at once, in NCHW of each sample's; or, in an older cuDNN, its own kernels."""
-    if not hardware.conv_choice.pointwise_gemm:
-        return _converted(conv, products, hardware)
+def _pointwise(conv: Convolution) -> Gemm:
+    """cuBLAS's GEMM: of all positions at once, in NCHW of each sample's."""
     nchw = conv.layout == "nchw"
     rows, batch = (conv.positions, conv.n) if nchw else (conv.n * conv.positions, 1)
-    problem = Gemm(
+    return Gemm(
         rows, conv.oc, conv.c, batch, conv.dtype, (conv.data, conv.filters), (conv.result,),
         workspace=_workspaces(conv)[-1] - 1, name="conv_gemm", family="convolution",
     )  # fmt: skip
-    return gemm(problem, hardware)
 
 
-def _converted(conv: Convolution, products: Problem, hardware: Hardware) -> list[Kernel]:
+def _converted(conv: Convolution, products: Problem, hardware: Hardware) -> Stages:
     """Tensor cores' products, between the conversions they need."""
     nchw = conv.layout == "nchw"
     convert = nchw and not conv.is_pointwise
@@ -218,7 +153,8 @@ def _converted(conv: Convolution, products: Problem, hardware: Hardware) -> list
         products, n=out_channels, channels=padded // conv.groups, reads=(data, filters), write=result,
         padded=padded != conv.c, plain=nchw and not convert,
     )  # fmt: skip
-    return [*data_kernels, *filter_kernels, *tensor_core_kernels(products, hardware), *result_kernels]
+    before = (*data_kernels, *filter_kernels)
+    return Stages(conv, before, candidates_for(products, hardware), tuple(result_kernels))
 
 
 def _products(conv: Convolution) -> Problem:
@@ -293,21 +229,39 @@ def _add_bias(conv: Convolution, hardware: Hardware) -> Kernel:
     return walk(Walk("add", shape, (result, channel), result, family="convolution_bias"), hardware)
 
 
-def _depthwise(conv: Convolution, hardware: Hardware) -> list[Kernel]:
+def _depthwise(conv: Convolution) -> Stages:
     """PyTorch's kernel, which adds the bias, or, of channels-last tensors, cuDNN's and the bias's."""
     outputs = conv.n * conv.oc * conv.positions
     problem = Depthwise(outputs, conv.taps, conv.kernel[0], (conv.data, conv.filters), conv.result)
     planar = len(conv.out) < RANK_3D and not conv.transposed
     if not (conv.layout == "nhwc" and planar and conv.dtype in HALF_TYPES):
-        return [pytorch_depthwise(problem, hardware)]
-    bias = [_add_bias(conv, hardware)] if conv.bias else []
-    return in_a_row([cudnn_depthwise(problem, hardware), *bias], hardware)
+        return Stages(conv, (), lambda hardware: [pytorch_depthwise(problem, hardware)])
+    return Stages(conv, (), lambda hardware: [cudnn_depthwise(problem, hardware)], adds_bias=conv.bias)
 
 
 # ---- operators of a trace
 
 
 def _lower(operator: Operator, target: Target) -> list[Kernel]:
+    copies, found = _of_operator(operator, target)
+    return [*copies, *_kernels(found, target.hardware)]
+
+
+def _lower_together(operators: Sequence[Operator], target: Target) -> list[list[Kernel]]:
+    """As they come in a step: nothing is said of what a benchmark that repeated one of them would move."""
+    each_of = [_checked_stages(operator, target) for operator in operators]
+    products = _products_of([found for _, found in each_of], target.hardware)
+    kernels = []
+    for (copies, found), own in zip(each_of, products, strict=True):
+        for kernel in own:
+            check(kernel, target.hardware)
+        bias = _checked_bias(found.problem, target) if found.adds_bias else ()
+        kernels.append([*copies, *found.before, *own, *found.after, *bias])
+    return kernels
+
+
+def _of_operator(operator: Operator, target: Target) -> tuple[list[Kernel], Stages]:
+    """What puts an input in order first, and the stages of the convolution."""
     x, weight = operator.inputs[:2]
     attributes = operator.attributes
     spatial = x.shape[2:]
@@ -332,12 +286,26 @@ def _lower(operator: Operator, target: Target) -> list[Kernel]:
         target=len(operator.inputs),
     )
     if x.channels_last if channels_last else x.contiguous:
-        return convolution(problem, target.hardware)
+        return [], stages(problem, target.hardware)
     copied = _in_order(x, channels_last)
-    return [
-        *copy(x.shape, as_it_lies(x, problem.source), copied, target.hardware),
-        *convolution(dataclasses.replace(problem, source=copied.tensor), target.hardware),
-    ]
+    copies = copy(x.shape, as_it_lies(x, problem.source), copied, target.hardware)
+    return copies, stages(replace(problem, source=copied.tensor), target.hardware)
+
+
+@by_what_it_reads
+def _checked_stages(operator: Operator, target: Target) -> tuple[list[Kernel], Stages]:
+    """`_of_operator`, its kernels checked but for the products."""
+    copies, found = _of_operator(operator, target)
+    for kernel in (*copies, *found.before, *found.after):
+        check(kernel, target.hardware)
+    return copies, found
+
+
+@by_what_it_reads
+def _checked_bias(problem: Convolution, target: Target) -> tuple[Kernel]:
+    kernel = _add_bias(problem, target.hardware)
+    check(kernel, target.hardware)
+    return (kernel,)
 
 
 # exact: identity of our own, below all other workspaces, of an input that PyTorch puts in order first.
@@ -411,6 +379,7 @@ CONV2D = Family(
     kernels=lambda cells, hardware: _of_row(cells, hardware, "hw"),
     work=lambda cells: _work_of_row(cells, "hw"),
     aten=lowered_by(_lower, "convolution _convolution"),
+    together=_lower_together,
 )
 CONV3D = Family(
     op="conv3d",

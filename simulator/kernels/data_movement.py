@@ -291,6 +291,7 @@ COPY = Family(
     | lowered_by(_lower_fill, _FILLS)
     | lowered_by(_lower_pad, "constant_pad_nd")
     | lowered_by(_lower_scalar_to_host, "_local_scalar_dense"),
+    reads_few=True,
 )
 EMBEDDING = Family(
     op="embedding",
@@ -299,4 +300,5 @@ EMBEDDING = Family(
     kernels=_embedding_kernels,
     work=_embedding_work,
     aten=lowered_by(_lower_embedding, "embedding index index_select gather"),
+    reads_few=True,
 )

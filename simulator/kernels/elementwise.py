@@ -35,6 +35,7 @@ from simtti.simulator.kernels.layout import (
     in_flight,
     l2_bytes_per_element,
     merge_dimensions,
+    missed_share,
     refetched_bytes,
     repeated_bytes,
     sectors,
@@ -144,13 +145,12 @@ def walk(problem: Walk, hardware: Hardware) -> Kernel:
     cta_elements = min(THREADS * elements, numel)
     stream = sum(operand.item_bytes for operand, step in zip(operands, steps, strict=True) if step[0] == 1)
     refetched = sum(
-        again(sizes, step, operand.item_bytes, stream, hardware.l2_usable_bytes, costs)
+        again(sizes, step, operand.item_bytes, stream, hardware)
         for operand, step in zip(inputs, steps[1:], strict=True)
         for again in (refetched_bytes, repeated_bytes)
     )
-    resident = hardware.sm_count * hardware.max_threads_per_sm * elements
     l2_bytes += costs.translation_bytes * sum(
-        untranslated(sizes, step, operand.item_bytes, costs, resident)
+        untranslated(sizes, step, operand.item_bytes, elements, hardware)
         for operand, step in zip(inputs, steps[1:], strict=True)
     )
     written = sectors(problem.shape, output)
@@ -185,7 +185,7 @@ def _cast_chain_s(problem: Walk, hardware: Hardware) -> float:
     """
     inputs, numel = problem.inputs, math.prod(problem.shape)
     touched = [sectors(problem.shape, operand).nbytes for operand in (*inputs, problem.output)]
-    missed = 1.0 if problem.cold else max(0.0, 1.0 - hardware.l2_usable_bytes / sum(touched))
+    missed = 1.0 if problem.cold else missed_share(sum(touched), hardware)
     first = sum(
         min(1.0, nbytes / (numel * operand.item_bytes))
         for nbytes, operand in zip(touched, inputs, strict=False)
@@ -313,6 +313,7 @@ ELEMENTWISE = Family(
     kernels=_kernels,
     work=_work,
     aten=lowered_by(lower, POINTWISE) | dict.fromkeys(TRITON, lower_triton),
+    reads_few=True,
 )
 CAST = Family(
     op="cast",

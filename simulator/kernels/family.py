@@ -32,6 +32,7 @@ class Target(NamedTuple):
 # From an operator of a trace to its kernels. They name tensors by slot: the inputs in order, then the outputs; negative for
 # workspaces.
 Lower = Callable[[Operator, Target], list[Kernel]]
+LowerTogether = Callable[[Sequence[Operator], Target], list[list[Kernel]]]  # of each operator
 
 
 def reads_of(operator: Operator) -> tuple[Access, ...]:
@@ -193,7 +194,10 @@ class Family:
     dtypes: what its rows may be in, where that is not what tensor cores multiply. also: other names of the op in tables. baseline:
     kernels whose time a row has less, where what is measured is a difference. side_by_side: of rows that differ in whole numbers alone
     those whose kernels it can say in columns, with them. prepare: told of operators, any among them, that its lowerings will be asked for, it
-    does at once what takes less so.
+    does at once what takes less so. reads_few: kernels of a trace's operators
+    follow from few of the device's numbers, so that devices that have these in common share them (`reuse`). together: lowers several
+    operators of a step faster than `aten` does one by one; it has checked the kernels (`kernel.check`), and need not say what a
+    benchmark that repeated one of them would move.
     """
 
     op: str
@@ -209,6 +213,8 @@ class Family:
     baseline: Callable[[Cells, Hardware], list[Kernel]] | None = None
     side_by_side: Callable[[CellColumns, Hardware], Iterable[Operators]] | None = None
     prepare: Callable[[Sequence[Operator], Target], None] | None = None
+    reads_few: bool = False
+    together: LowerTogether | None = None
 
     @property
     def usage(self) -> str:

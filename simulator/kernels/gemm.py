@@ -331,7 +331,12 @@ def _prepare(operators: Sequence[Operator], target: Target) -> None:
     made = {f"aten::{name}": _product for name in PRODUCTS.split()} | {f"aten::{LINEAR}": _linear}
     hardware = for_products(target.hardware, target.policy.tf32)
     problems = (made[each.op](each, target) for each in operators if each.op in made)
-    prepare(_choice(problem, hardware) for problem in problems if isinstance(problem, Gemm))
+    prepare_products((problem for problem in problems if isinstance(problem, Gemm)), hardware)
+
+
+def prepare_products(problems: Iterable[Gemm], hardware: Hardware) -> None:
+    """Choose the kernels of all products at once that `gemm` will be asked for."""
+    prepare(_choice(problem, hardware) for problem in problems)
 
 
 SCALED_OPERANDS = 4  # exact: of aten::_scaled_mm before the bias: two matrices and their scales

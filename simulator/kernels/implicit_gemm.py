@@ -25,13 +25,13 @@ stands in hw_configs/families/convolution.yaml: kernels of the same traces; A100
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from simtti.dtypes import HALF_TYPES, ITEM_BYTES
 from simtti.hw_configs.convolution_parameters import ConvMma, ConvPersistent, ConvTile
 from simtti.hw_configs.hardware import Hardware
+from simtti.simulator.arithmetic import NUMBERS, Arithmetic, Number
 from simtti.simulator.closed_form import lone_time_s
 from simtti.simulator.kernel import Access, Kernel
 from simtti.simulator.kernels.data_movement import memset
@@ -43,10 +43,8 @@ PERSISTENT_STEP_BYTES = 128  # exact: kernel names (`sm90_.._tilesize128x256x32_
 EPILOGUE_OUTPUTS = 256 * 128  # exact: by definition, the outputs that `tile_latency_s` is for
 START_REGISTERS = 16  # exact: of init_device_workspace_kernel, our own H200
 COUNTER_BYTES = 4.0  # exact: the tile counter of a persistent grid, a 32-bit number
-# exact: grids on our own H200 and H100, see `Tile.slots`
+# exact: grids on our own H200 and H100, see `Tile.sm_share`
 PAIRED_COLUMNS, PAIRED_ROWS, CLUSTER_OF_FIVE, NARROW_COLUMNS = (2, 4), 128, 5, 64  # exact: see above
-# exact: threads and registers of splitKreduce_kernel in the V100 trace
-REDUCTION_THREADS, REDUCTION_REGISTERS = 128, 32  # exact: see above
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,20 +131,20 @@ class Tile:
         """What was fitted of a persistent kernel's tile: its own group of parameters, `conv_NAME`."""
         return getattr(hardware, f"conv_{self.name}")
 
-    def slots(self, problem: Problem, hardware: Hardware) -> int:
-        """CTAs of a persistent kernel that run at once. Clusters of four and eight leave SMs of some GPCs idle, 12 of 132 on our own
+    def sm_share(self, problem: Problem, hardware: Hardware) -> float:
+        """Of the SMs those that run a persistent kernel's CTAs. Clusters of four and eight leave SMs of some GPCs idle, 12 of 132 on our own
         H100 and H200, those of five 22; pairs leave none. By their grids, a plane's products of two or four columns of tiles run in
         pairs or alone, filters (1, k, k) too; five narrow columns are one cluster."""
         share = self.fitted(hardware).sm_share
         if matrix_unit(hardware) != "wgmma":
-            return max(1, round(hardware.sm_count * share))
+            return share
         columns = -(-problem.n // self.n)
         is_paired = problem.filters == "planar" and columns in PAIRED_COLUMNS
         if self.m >= PAIRED_ROWS and (is_paired or problem.filters == "frames"):
-            return hardware.sm_count
+            return 1.0
         if self.n == NARROW_COLUMNS and columns == CLUSTER_OF_FIVE:
             share = min(share, hardware.conv_warpgroups.five_share)
-        return max(1, round(hardware.sm_count * share))
+        return share
 
     def preference(self, problem: Problem, hardware: Hardware) -> float:
         """How much faster than predicted cuDNN's heuristic holds the kernel, a natural logarithm."""
@@ -165,6 +163,10 @@ class Tile:
             return float(getattr(rules, f"sm80_{kind}_preference")) + beside.get(self.name, small)
         name = self.name.replace("_", "_segmented_") if self.segmented else self.name
         return float(getattr(getattr(hardware, f"conv_{name}"), f"{kind}_preference"))
+
+
+# exact: threads and registers of the kernel that adds up the parts of a split k loop in the V100 trace
+SPLIT_K_REDUCE = Tile("splitKreduce_kernel", 0, 0, 128, 32, 0)  # exact: see above
 
 
 def matrix_unit(hardware: Hardware) -> str:
@@ -195,86 +197,128 @@ def fastest(candidates: list[list[Kernel]], hardware: Hardware) -> list[Kernel]:
     return min(candidates, key=lambda kernels: sum(lone_time_s(kernel, hardware) for kernel in kernels))
 
 
-class Loop(NamedTuple):
-    """What a CTA's tensor cores do: the grid, and of each CTA how many tiles, of how many steps of how many bytes of a row; the FLOPs,
-    the share of the tensor cores' rate that they attain, and the seconds in which they wait."""
+class Cut(NamedTuple):
+    """A problem as a tile cuts it, the same on every device: numbers, or arrays of one entry a way.
 
-    grid: int
-    rounds: float
-    steps: int
-    step_bytes: int
-    tensor_flops: float
-    tensor_efficiency: float
-    latency_s: float
+    m, n: of the tile. row_step_bytes: of a row of the operands in a step of the k loop; depth: elements of k in it. steps, tiles: how
+    many. row_bytes: of a step's row that are fetched. item_bytes: of an element. result_bytes: of the result. shared_rows: rows of
+    shared memory that the warps of an mma.sync kernel read and write a step.
+    """
+
+    m: Number
+    n: Number
+    row_step_bytes: Number
+    depth: Number
+    steps: Number
+    tiles: Number
+    row_bytes: Number
+    item_bytes: Number
+    result_bytes: Number
+    cooperative: Number
+    segmented: Number
+    shared_rows: Number
 
 
-def persistent_loop(problem: Problem, tile: Tile, hardware: Hardware) -> Loop:
-    """One CTA per SM that works through its share of the tiles, or of the steps where it is segmented."""
-    style, fitted = persistent_style(hardware), tile.fitted(hardware)
-    item = problem.item_bytes
-    step_bytes = PERSISTENT_STEP_BYTES
-    rest = problem.channels * item % step_bytes
-    is_small = problem.filters == "spatial" and problem.channels * item < step_bytes
+def cut(problem: Problem, tile: Tile) -> Cut:
+    """The problem in the tile's terms."""
+    step_bytes = _persistent_step_bytes(problem, tile) if tile.persistent else tile.step_bytes
+    shared_rows = tile.m * (tile.warps[1] + 1) + tile.n * (tile.warps[0] + 1)  # warps read them, one write
+    return Cut(
+        tile.m, tile.n, step_bytes, step_bytes // problem.item_bytes, problem.steps(step_bytes), problem.tiles(tile),
+        problem.l2_row_bytes(step_bytes), problem.item_bytes, problem.write.nbytes, tile.cooperative, tile.segmented, shared_rows,
+    )  # fmt: skip
+
+
+def _persistent_step_bytes(problem: Problem, tile: Tile) -> int:
+    rest = problem.channels * problem.item_bytes % PERSISTENT_STEP_BYTES
+    is_small = problem.filters == "spatial" and problem.channels * problem.item_bytes < PERSISTENT_STEP_BYTES
     # 96 channels are three steps of 32; of 16 no such kernel was taken in three dimensions
-    if tile.half_step and 0 < rest <= step_bytes // 2 and not is_small:
-        step_bytes //= 2
-    steps = problem.steps(step_bytes)
-    tiles = problem.tiles(tile)
-    grid = min(tiles * (steps if tile.segmented else 1), tile.slots(problem, hardware))
-    rounds = tiles / grid if tile.segmented else -(-tiles // grid)
+    halved = tile.half_step and 0 < rest <= PERSISTENT_STEP_BYTES // 2 and not is_small
+    return PERSISTENT_STEP_BYTES // 2 if halved else PERSISTENT_STEP_BYTES
+
+
+class Work(NamedTuple):
+    """A CTA's demands, as in `Kernel`, and the grid: numbers, or arrays of one entry a way."""
+
+    grid: Number
+    tensor_flops: Number
+    tensor_efficiency: Number
+    shared_bytes: Number
+    l2_bytes: Number
+    latency_s: Number
+
+
+class Shares(NamedTuple):
+    """What a persistent tile has of its own for a problem: of its operands' bytes those asked of L2, of the SMs those that run its CTAs, of
+    the tensor cores' rate what it attains."""
+
+    l2_share: Number
+    sm_share: Number
+    tensor_share: Number
+
+
+def shares(problem: Problem, tile: Tile, hardware: Hardware) -> Shares:
+    fitted = tile.fitted(hardware)
+    return Shares(fitted.l2_share, tile.sm_share(problem, hardware), fitted.tensor_share)
+
+
+def persistent_work(of: Cut, own: Shares, hardware: Hardware, how: Arithmetic = NUMBERS) -> Work:
+    """One CTA per SM that works through its share of the tiles, or of the steps where it is segmented."""
+    style, shared = persistent_style(hardware), hardware.conv_warpgroups
+    slots = how.largest(1, how.rounded(hardware.sm_count * own.sm_share))
+    grid = how.least(how.either(of.segmented, of.tiles * of.steps, of.tiles), slots)
     # The busiest CTA decides when the kernel ends, the mean what its tensor cores spend.
-    mean = tiles / grid
-    return Loop(
+    mean = of.tiles / grid
+    rounds = how.either(of.segmented, mean, -(-of.tiles // grid))
+    operand_bytes = of.tiles * of.steps * (of.m + of.n) * of.row_bytes * own.l2_share
+    # In which its tensor cores wait: set-up, epilogues, the sums of shared tiles.
+    each_s = how.either(of.cooperative, shared.cooperative_tile_latency_s, style.tile_latency_s)
+    parts_s = how.either(of.cooperative, shared.cooperative_segment_latency_s, shared.segment_latency_s)
+    epilogues_s = rounds * each_s * of.m * of.n / EPILOGUE_OUTPUTS
+    return Work(
         grid,
-        rounds,
-        steps,
-        step_bytes,
-        2.0 * mean * tile.m * tile.n * (step_bytes // item) * steps,
-        style.efficiency * fitted.tensor_share * mean / rounds,
-        _persistent_latency_s(tile, rounds, hardware),
+        2.0 * mean * of.m * of.n * of.depth * of.steps,
+        style.efficiency * own.tensor_share * mean / rounds,
+        0.0,
+        (operand_bytes + of.result_bytes) / grid,
+        style.latency_s + epilogues_s + how.either(of.segmented, parts_s, 0.0),
     )
 
 
 def persistent_kernels(problem: Problem, tile: Tile, hardware: Hardware) -> list[Kernel]:
-    """The kernel of a `persistent_loop`, and what goes before it."""
-    loop, fitted = persistent_loop(problem, tile, hardware), tile.fitted(hardware)
-    tiles, grid = problem.tiles(tile), loop.grid
-    row_bytes = problem.l2_row_bytes(loop.step_bytes)
-    operand_bytes = tiles * loop.steps * (tile.m + tile.n) * row_bytes * fitted.l2_share
-    depth = loop.step_bytes // problem.item_bytes
-    kernel = Kernel(
-        name=f"{tile.name}x{depth}_{'segment_k_' if tile.segmented else ''}implicit_gemm",
-        family="convolution",
-        grid=grid,
-        threads=tile.threads,
-        registers=tile.registers,
-        shared_memory_bytes=tile.shared_memory_bytes,
-        tensor_flops=loop.tensor_flops,
-        tensor_dtype=problem.dtype,
-        tensor_efficiency=loop.tensor_efficiency,
-        l2_bytes=(operand_bytes + problem.write.nbytes) / grid,
-        latency_s=loop.latency_s,
-        reads=problem.reads,
-        writes=(problem.write,),
-        flops=problem.useful_flops,
-    )
+    """The kernel of a persistent tile, and what goes before it."""
+    of = cut(problem, tile)
+    work = persistent_work(of, shares(problem, tile, hardware), hardware)
+    name = f"{tile.name}x{of.depth}_{'segment_k_' if tile.segmented else ''}implicit_gemm"
+    kernel = _kernel(name, problem, tile, work, problem.write)
     if tile.segmented:
-        return [_segment_start(problem.workspace, hardware), kernel]
+        return [segment_start(problem.workspace, hardware), kernel]
     # The tile counter that the CTAs draw from.
-    counter = [memset(problem.workspace, COUNTER_BYTES, hardware)] if tiles > grid else []
+    counter = [tile_counter(problem.workspace, hardware)] if of.tiles > work.grid else []
     return [*counter, kernel]
 
 
-def _persistent_latency_s(tile: Tile, rounds: float, hardware: Hardware) -> float:
-    """Seconds of a CTA in which its tensor cores wait: set-up, epilogues, the sums of shared tiles."""
-    style, shared = persistent_style(hardware), hardware.conv_warpgroups
-    each_s = shared.cooperative_tile_latency_s if tile.cooperative else style.tile_latency_s
-    parts_s = shared.cooperative_segment_latency_s if tile.cooperative else shared.segment_latency_s
-    epilogues_s = rounds * each_s * tile.m * tile.n / EPILOGUE_OUTPUTS
-    return style.latency_s + epilogues_s + (parts_s if tile.segmented else 0.0)
+def _kernel(name: str, problem: Problem, tile: Tile, work: Work, write: Access) -> Kernel:
+    return Kernel(
+        name=name,
+        family="convolution",
+        threads=tile.threads,
+        registers=tile.registers,
+        shared_memory_bytes=tile.shared_memory_bytes,
+        tensor_dtype=problem.dtype,
+        reads=problem.reads,
+        writes=(write,),
+        flops=problem.useful_flops,
+        **work._asdict(),
+    )
 
 
-def _segment_start(workspace: int, hardware: Hardware) -> Kernel:
+def tile_counter(workspace: int, hardware: Hardware) -> Kernel:
+    """The Memset of the counter that a persistent grid's CTAs draw tiles from."""
+    return memset(workspace, COUNTER_BYTES, hardware)
+
+
+def segment_start(workspace: int, hardware: Hardware) -> Kernel:
     """init_device_workspace_kernel: one thread that clears the locks of shared tiles."""
     return Kernel(
         name="init_device_workspace_kernel",
@@ -287,77 +331,73 @@ def _segment_start(workspace: int, hardware: Hardware) -> Kernel:
     )
 
 
-def mma_loop(problem: Problem, tile: Tile, split: int, hardware: Hardware) -> Loop:
-    """A CTA for each tile of each of `split` parts of the k loop."""
+def mma_work(of: Cut, split: Number, peak: Number, hardware: Hardware, how: Arithmetic = NUMBERS) -> Work:
+    """A CTA for each tile of each of `split` parts of the k loop. peak: attainable FLOPs of an SM's tensor cores in a cycle."""
     style = mma_style(hardware)
-    steps, depth = problem.steps(tile.step_bytes), tile.step_bytes // problem.item_bytes
-    peak = hardware.tensor_flops_per_cycle_sm(problem.dtype)
     limit = style.flops_per_cycle * peak / hardware.tensor_flops_per_cycle_sm("fp16")
-    return Loop(
-        problem.tiles(tile) * split,
-        1,
-        steps,
-        tile.step_bytes,
-        2.0 * tile.m * tile.n * depth * -(-steps // split),
-        _attained(style.efficiency, min(peak, limit) / limit) * min(peak, limit) / peak,
+    steps, grid = -(-of.steps // split), of.tiles * split
+    operand_bytes = of.steps / split * (of.m + of.n) * of.row_bytes * style.l2_share
+    # What gathering rows takes of the SM's port, as bytes of its shared memory, beside which it goes on.
+    port = hardware.shared_memory_bytes_per_cycle_sm / hardware.l2_bytes_per_cycle_sm
+    gathered_bytes = (of.m + of.n) * (of.row_bytes + style.row_bytes) * port if style.row_bytes else 0.0
+    written_bytes = how.either(split > 1, partial_bytes(of, split), of.result_bytes)
+    return Work(
+        grid,
+        2.0 * of.m * of.n * of.depth * steps,
+        _attained(style.efficiency, how.least(peak, limit) / limit) * how.least(peak, limit) / peak,
+        steps * how.largest(of.shared_rows * of.row_step_bytes, gathered_bytes),
+        operand_bytes + written_bytes / grid,
         style.latency_s,
     )
 
 
+def partial_bytes(of: Cut, split: Number) -> Number:
+    """Of the parts of the result, in single precision."""
+    return FP32_BYTES / of.item_bytes * of.result_bytes * split
+
+
 def mma_kernels(problem: Problem, tile: Tile, split: int, hardware: Hardware) -> list[Kernel]:
     """An mma.sync kernel of `tile`, its k loop split over `split` CTAs, and the one that adds up the parts."""
-    loop, style = mma_loop(problem, tile, split, hardware), mma_style(hardware)
-    item = problem.item_bytes
-    step_bytes, steps, grid = loop.step_bytes, loop.steps, loop.grid
-    depth = step_bytes // item
-    partial = Access(problem.workspace, FP32_BYTES / item * problem.write.nbytes * split)
-    write = problem.write if split == 1 else partial
-    shared_rows = tile.m * (tile.warps[1] + 1) + tile.n * (tile.warps[0] + 1)  # warps read them, one write
-    row_bytes = problem.l2_row_bytes(step_bytes)
-    operand_bytes = steps / split * (tile.m + tile.n) * row_bytes * style.l2_share
-    read_bytes = shared_rows * step_bytes
-    # What gathering rows takes of the SM's port, as bytes of its shared memory, beside which it goes on.
-    port = hardware.shared_memory_bytes_per_cycle_sm / hardware.l2_bytes_per_cycle_sm
-    gathered_bytes = (tile.m + tile.n) * (row_bytes + style.row_bytes) * port if style.row_bytes else 0.0
-    kernel = Kernel(
-        name=f"{tile.name}x{depth}_implicit_gemm",
+    of = cut(problem, tile)
+    work = mma_work(of, split, hardware.tensor_flops_per_cycle_sm(problem.dtype), hardware)
+    name = f"{tile.name}x{of.depth}_implicit_gemm"
+    if split == 1:
+        return [_kernel(name, problem, tile, work, problem.write)]
+    partial = Access(problem.workspace, partial_bytes(of, split))
+    summing = Kernel(
+        name=SPLIT_K_REDUCE.name,
         family="convolution",
-        grid=grid,
-        threads=tile.threads,
-        registers=tile.registers,
-        shared_memory_bytes=tile.shared_memory_bytes,
-        tensor_flops=loop.tensor_flops,
-        tensor_dtype=problem.dtype,
-        tensor_efficiency=loop.tensor_efficiency,
-        shared_bytes=-(-steps // split) * max(read_bytes, gathered_bytes),
-        l2_bytes=operand_bytes + write.nbytes / grid,
-        latency_s=loop.latency_s,
-        reads=problem.reads,
-        writes=(write,),
-        flops=problem.useful_flops,
+        threads=SPLIT_K_REDUCE.threads,
+        registers=SPLIT_K_REDUCE.registers,
+        reads=(partial,),
+        writes=(problem.write,),
+        **reduction_work(of, split, hardware)._asdict(),
     )
-    return [kernel] if split == 1 else [kernel, _reduction(problem, partial, split, hardware)]
+    return [_kernel(name, problem, tile, work, partial), summing]
 
 
-def _attained(efficiency: float, rate: float) -> float:
+class Reduction(NamedTuple):
+    """Of splitKreduce_kernel, which adds up the parts: its grid, and a CTA's demands as in `Kernel`."""
+
+    grid: Number
+    issue_slots: Number
+    l2_bytes: Number
+    latency_s: Number
+
+
+def reduction_work(of: Cut, split: Number, hardware: Hardware, how: Arithmetic = NUMBERS) -> Reduction:
+    """The sum of `split` parts."""
+    style = hardware.conv_split_k
+    grid = how.largest(1, how.ceil(of.result_bytes / of.item_bytes / style.cta_outputs))
+    return Reduction(
+        grid,
+        style.cta_outputs * (style.output_slots + style.part_slots * split),
+        (partial_bytes(of, split) + of.result_bytes) / grid,
+        hardware.hbm_latency_s + style.latency_s,
+    )
+
+
+def _attained(efficiency: float, rate: Number) -> Number:
     """Share of its tensor cores' rate that a k loop attains where that is `rate` times the one that `efficiency` was found at:
     what comes between the products takes as many cycles whatever these take."""
     return 1 / (1 + (1 / efficiency - 1) * rate)
-
-
-def _reduction(problem: Problem, partial: Access, split: int, hardware: Hardware) -> Kernel:
-    """splitKreduce_kernel: the sum of the parts."""
-    style = hardware.conv_split_k
-    grid = max(1, math.ceil(problem.write.nbytes / problem.item_bytes / style.cta_outputs))
-    return Kernel(
-        name="splitKreduce_kernel",
-        family="convolution",
-        grid=grid,
-        threads=REDUCTION_THREADS,
-        registers=REDUCTION_REGISTERS,
-        issue_slots=style.cta_outputs * (style.output_slots + style.part_slots * split),
-        l2_bytes=(partial.nbytes + problem.write.nbytes) / grid,
-        latency_s=hardware.hbm_latency_s + style.latency_s,
-        reads=(partial,),
-        writes=(problem.write,),
-    )

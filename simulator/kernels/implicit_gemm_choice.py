@@ -13,21 +13,37 @@ What is fitted stands in hw_configs/families/convolution.yaml (conv_sm90_*, conv
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
+import numpy as np
+
+from simtti.errors import InputError
 from simtti.hw_configs.hardware import Hardware
+from simtti.simulator.arithmetic import ARRAYS, Number
 from simtti.simulator.closed_form import lone_time_s
+from simtti.simulator.column import PLAIN, Column
 from simtti.simulator.kernel import Kernel, ctas_per_sm
 from simtti.simulator.kernels.implicit_gemm import (
-    Loop,
+    SPLIT_K_REDUCE,
+    Cut,
     Problem,
+    Reduction,
+    Shares,
     Tile,
+    Work,
+    cut,
     matrix_unit,
     mma_kernels,
-    mma_loop,
+    mma_work,
+    partial_bytes,
     persistent_kernels,
-    persistent_loop,
+    persistent_work,
+    reduction_work,
+    segment_start,
+    shares,
+    tile_counter,
 )
 
 CTA_RESERVED_BYTES = (
@@ -91,7 +107,6 @@ SM80_ON_HOPPER = (
 SM80_TALL_NARROW = Tile("sm80_256x32", 256, 32, 128, 168, 73728, warps=(4, 1))  # exact: the same
 SM80_ON_HOPPER_NARROW = (SM80_SLIM, SM80_NARROW, SM80_TALL_NARROW)  # exact: the same
 SPLIT_K = (2, 3, 4, 6, 8, 12, 16)  # exact: by definition, the splits that are tried
-_BELOW_ROUNDING = 1 - 1e-9  # exact: far more than what two ways to round a bound and a time differ by
 
 
 class Way(NamedTuple):
@@ -100,37 +115,149 @@ class Way(NamedTuple):
     tile: Tile
     split: int = 1
 
-    def loop(self, problem: Problem, hardware: Hardware) -> Loop:
-        if self.tile.persistent:
-            return persistent_loop(problem, self.tile, hardware)
-        return mma_loop(problem, self.tile, self.split, hardware)
-
     def kernels(self, problem: Problem, hardware: Hardware) -> list[Kernel]:
         if self.tile.persistent:
             return persistent_kernels(problem, self.tile, hardware)
         return mma_kernels(problem, self.tile, self.split, hardware)
 
 
+class Candidates(NamedTuple):
+    """What comes into question for a problem, and of it what does not depend on how fast a device is or how many SMs it has.
+
+    tiles: that it can take, the persistent ones first; an mma.sync tile's k loop may also be split. persistent, mma: an array for each
+    kind of tile, of a row each (`_row`).
+    """
+
+    problem: Problem
+    tiles: tuple[Tile, ...]
+    persistent: np.ndarray
+    mma: np.ndarray
+
+
+class _Row(NamedTuple):
+    """Of a tile: its `Cut` of what the heuristic counts the time of; bytes that this reads; resident CTAs on an SM; the tiles by which its
+    k loop is split, none where it may not be; what the heuristic multiplies its time by; of a persistent one its `Shares`."""
+
+    cut: Cut
+    read_bytes: Number
+    per_sm: Number
+    split_tiles: Number
+    discount: Number
+    shares: Shares
+
+
+def candidates_for(problem: Problem, hardware: Hardware) -> Candidates:
+    """What comes into question for a problem on a device."""
+    tiles, tuned = _tiles(problem, hardware), tuned_for(problem, hardware)
+    rows = [[*(row := _row(problem, tuned, tile, hardware)).cut, *row[1:-1], *row.shares] for tile in tiles]
+    count = sum(tile.persistent for tile in tiles)
+    numbers = np.array(rows, dtype=float).reshape(len(tiles), -1)
+    return Candidates(problem, tiles, numbers[:count], numbers[count:])
+
+
+def _row(problem: Problem, tuned: Problem, tile: Tile, hardware: Hardware) -> _Row:
+    data, filters = tuned.reads
+    is_whole = tile.persistent or _of_few_frames(problem, hardware)
+    return _Row(
+        cut(tuned, tile),
+        data.nbytes + filters.nbytes,
+        ctas_per_sm(tile, hardware),
+        0 if is_whole else problem.tiles(tile),
+        discount(tile, tuned, hardware),
+        shares(tuned, tile, hardware) if tile.persistent else Shares(1.0, 1.0, 1.0),
+    )
+
+
+def choose(possible: Sequence[Candidates], hardware: Hardware) -> list[Way]:
+    """The way that cuDNN's heuristic would take for each of several problems: of the least time as it counts, the first of those
+    that tie. All ways of all of them are timed side by side."""
+    rates = [hardware.tensor_flops_per_cycle_sm(each.problem.dtype) for each in possible]
+    whole_s = _persistent_s(possible, rates, hardware)
+    mma_s, splits = _mma_s(possible, rates, hardware)
+    chosen, first, first_mma = [], 0, 0
+    for each in possible:
+        last, last_mma = first + len(each.persistent), first_mma + len(each.mma)
+        counted = whole_s[first:last] + mma_s[2 * first_mma : 2 * last_mma]
+        best = counted.index(min(counted))
+        number, is_split = (best, 0) if best < last - first else divmod(best - (last - first), 2)
+        number += 0 if best < last - first else last - first
+        chosen.append(Way(each.tiles[number], splits[first_mma + number - (last - first)] if is_split else 1))
+        first, first_mma = last, last_mma
+    return chosen
+
+
+def _columns(tables: Sequence[np.ndarray]) -> _Row:
+    """The rows of several tables side by side: of each number an array."""
+    columns = list(np.concatenate(tables).T)
+    width = len(Cut._fields)
+    of = Cut._make(columns[:width])
+    flags = of.cooperative.astype(bool), of.segmented.astype(bool)
+    of = of._replace(cooperative=flags[0], segmented=flags[1])
+    read_bytes, per_sm, split_tiles, weight, *own = columns[width:]
+    return _Row(of, read_bytes, per_sm, split_tiles, weight, Shares._make(own))
+
+
+def _persistent_s(possible: Sequence[Candidates], rates: Sequence[float], hardware: Hardware) -> list[float]:
+    """Seconds, as the heuristic counts them, of each persistent tile."""
+    row = _columns([each.persistent for each in possible])
+    if not len(row.read_bytes):
+        return []
+    rate = np.repeat(rates, [len(each.persistent) for each in possible])
+    work = persistent_work(row.cut, row.shares, hardware, ARRAYS)
+    kernel = _column(work, row.per_sm, rate, hardware)
+    counter_s, start_s = (
+        lone_time_s(before, hardware) for before in (tile_counter(-1, hardware), segment_start(-1, hardware))
+    )
+    before_s = np.where(row.cut.segmented, start_s, np.where(row.cut.tiles > work.grid, counter_s, 0.0))
+    time_s = before_s + lone_time_s(kernel, hardware, row.read_bytes + row.cut.result_bytes)
+    found: list[float] = (time_s * row.discount).tolist()
+    return found
+
+
+def _mma_s(
+    possible: Sequence[Candidates], rates: Sequence[float], hardware: Hardware
+) -> tuple[list[float], list[int]]:
+    """Seconds, as the heuristic counts them, of each mma.sync tile, whole and split in turn, infinite where it is not split; and
+    into how many."""
+    row = _columns([each.mma for each in possible])
+    count = len(row.read_bytes)
+    if not count:
+        return [], []
+    rate = np.repeat(rates, [len(each.mma) for each in possible])
+    split = split_of(row.split_tiles, row.cut.steps, row.per_sm, hardware)
+    time_s = np.full((count, 2), math.inf)
+    work = mma_work(row.cut, np.ones(count), rate, hardware, ARRAYS)
+    kernel = _column(work, row.per_sm, rate, hardware)
+    time_s[:, 0] = lone_time_s(kernel, hardware, row.read_bytes + row.cut.result_bytes)
+    (several,) = np.nonzero(split > 1)
+    if len(several):
+        some = Cut._make(each[several] for each in row.cut)
+        parts, rate = split[several], rate[several]
+        kernel = _column(mma_work(some, parts, rate, hardware, ARRAYS), row.per_sm[several], rate, hardware)
+        partial = partial_bytes(some, parts)
+        summing = _summing(reduction_work(some, parts, hardware, ARRAYS), hardware)
+        time_s[several, 1] = lone_time_s(kernel, hardware, row.read_bytes[several] + partial) + lone_time_s(
+            summing, hardware, partial + some.result_bytes
+        )
+    return (time_s * row.discount[:, np.newaxis]).ravel().tolist(), split.astype(int).tolist()
+
+
+def _column(work: Work, per_sm: Number, rate: Number, hardware: Hardware) -> Column:
+    """The kernels of several ways."""
+    return PLAIN._replace(start_s=hardware.start_s, tensor_rate=rate, per_sm=per_sm, **work._asdict())
+
+
+def _summing(work: Reduction, hardware: Hardware) -> Column:
+    """The kernels that add up the parts of several."""
+    per_sm = ctas_per_sm(SPLIT_K_REDUCE, hardware)
+    return PLAIN._replace(start_s=hardware.start_s, tensor_rate=1.0, per_sm=per_sm, **work._asdict())
+
+
 def tensor_core_kernels(problem: Problem, hardware: Hardware) -> list[Kernel]:
-    """The kernel (with what goes before it, or its split-K reduction) that cuDNN's heuristic would take: of the least time as it counts,
-    the first of those that tie. Ways go in the order of what they take at least: once that is more than the best, so is the rest."""
-    possible = ways(problem, hardware)
-    if len(possible) == 1:
-        return possible[0].kernels(problem, hardware)
-    tuned = tuned_for(problem, hardware)
-    at_least = [
-        least_s(way.loop(tuned, hardware), tuned.dtype, hardware) * discount(way.tile, tuned, hardware)
-        for way in possible
-    ]
-    best: tuple[float, int, list[Kernel]] = (math.inf, len(possible), [])
-    for number in sorted(range(len(possible)), key=at_least.__getitem__):
-        if at_least[number] * _BELOW_ROUNDING > best[0]:
-            break
-        tile, kernels = possible[number].tile, possible[number].kernels(tuned, hardware)
-        counted = counted_s(tile, kernels, tuned, hardware)
-        if (counted, number) < best[:2]:
-            best = counted, number, kernels
-    return best[2] if tuned is problem else possible[best[1]].kernels(problem, hardware)
+    """The kernel (with what goes before it, or its split-K reduction) that cuDNN's heuristic would take."""
+    possible = candidates_for(problem, hardware)
+    (way,) = choose([possible], hardware)
+    return way.kernels(problem, hardware)
 
 
 def tuned_for(problem: Problem, hardware: Hardware) -> Problem:
@@ -144,13 +271,6 @@ def tuned_for(problem: Problem, hardware: Hardware) -> Problem:
         return problem
     written = problem.write._replace(nbytes=problem.write.nbytes * rows / problem.m)
     return replace(problem, m=rows, write=written)
-
-
-def least_s(loop: Loop, dtype: str, hardware: Hardware) -> float:
-    """A bound below `lone_time_s` of a loop's kernel: the busiest SM's tensor cores, and what comes before them."""
-    rate = hardware.tensor_flops_per_cycle_sm(dtype) * hardware.clock_hz * loop.tensor_efficiency
-    busiest_s = loop.tensor_flops / rate * -(-loop.grid // hardware.sm_count)
-    return hardware.launch_s + hardware.start_s + loop.latency_s + busiest_s
 
 
 def counted_s(tile: Tile, kernels: list[Kernel], problem: Problem, hardware: Hardware) -> float:
@@ -173,57 +293,71 @@ def candidates(problem: Problem, hardware: Hardware) -> list[list[Kernel]]:
 
 def ways(problem: Problem, hardware: Hardware) -> list[Way]:
     """What comes into question."""
+    found: list[Way] = []
+    for tile in _tiles(problem, hardware):
+        found.append(Way(tile))
+        if not tile.persistent:
+            of = cut(problem, tile)
+            split = int(split_of(of.tiles, of.steps, ctas_per_sm(tile, hardware), hardware))
+            found += [Way(tile, split)] if split > 1 and not _of_few_frames(problem, hardware) else []
+    return found
+
+
+def _tiles(problem: Problem, hardware: Hardware) -> tuple[Tile, ...]:
+    """The tiles that come into question, the persistent ones first."""
     unit = matrix_unit(hardware)
     if unit not in ("wgmma", "tcgen05") or problem.plain:
-        return _mma_ways(problem, (SM80_NARROW,) if problem.n <= SM80_NARROW.n else SM80, hardware)
+        return _mma_tiles(problem, (SM80_NARROW,) if problem.n <= SM80_NARROW.n else SM80, hardware)
     if problem.n <= SM80_NARROW.n:
-        return _mma_ways(problem, SM80_ON_HOPPER_NARROW, hardware)
+        return _mma_tiles(problem, SM80_ON_HOPPER_NARROW, hardware)
     if unit == "tcgen05":
-        if problem.padded:
-            return _mma_ways(problem, SM80, hardware)
-        return [Way(tile) for tile in SM100]
-    if (
-        problem.filters == "frames"
-        and problem.frames <= hardware.conv_choice.few_frames
-        and not problem.padded
-    ):
-        return [Way(_of_few_frames(problem, hardware))]
+        return _mma_tiles(problem, SM80, hardware) if problem.padded else SM100
+    if _of_few_frames(problem, hardware):
+        # However much slower that is (up to 2.2 times, on our own H200).
+        is_slim = problem.frames * problem.channels <= hardware.conv_choice.few_frames_channels
+        return (SM80_SLIM if is_slim else SM90_SMALL,)
     # filters (1, k, k) were seen with the slim tile only
     tiles = (SM80_SLIM, SM80_TALL) if problem.filters == "frames" else SM80_ON_HOPPER
     if problem.filters == "spatial":
         tiles = (*tiles, SM80_TALL_NARROW)
-    small = _mma_ways(problem, tiles, hardware)
-    return small if problem.padded else [*(Way(tile) for tile in SM90), *small]
+    small = _mma_tiles(problem, tiles, hardware)
+    return small if problem.padded else (*SM90, *small)
 
 
-def _of_few_frames(problem: Problem, hardware: Hardware) -> Tile:
-    """What filters (1, k, k) run as on a result of few frames, however much slower that is (up to 2.2 times, on our own H200)."""
-    is_slim = problem.frames * problem.channels <= hardware.conv_choice.few_frames_channels
-    return SM80_SLIM if is_slim else SM90_SMALL
+def _of_few_frames(problem: Problem, hardware: Hardware) -> bool:
+    """Whether it has filters (1, k, k) and a result of few frames, which one tile makes, its k loop whole."""
+    few = problem.filters == "frames" and problem.frames <= hardware.conv_choice.few_frames
+    return (
+        few
+        and not problem.padded
+        and not problem.plain
+        and matrix_unit(hardware) == "wgmma"
+        and problem.n > SM80_NARROW.n
+    )
 
 
-def _mma_ways(problem: Problem, tiles: tuple[Tile, ...], hardware: Hardware) -> list[Way]:
-    """mma.sync kernels of those tiles that fit an SM and are not far larger than the result, whole and split."""
-    found: list[Way] = []
+def _mma_tiles(problem: Problem, tiles: tuple[Tile, ...], hardware: Hardware) -> tuple[Tile, ...]:
+    """Those mma.sync tiles that fit an SM and are not far larger than the result."""
+    found: list[Tile] = []
     narrowest = min(tile.n for tile in tiles)
     for tile in tiles:
         if found and (tile.m >= 2 * problem.m or tile.n >= 2 * max(problem.n, narrowest)):
             continue
         if tile.shared_memory_bytes + CTA_RESERVED_BYTES > hardware.shared_memory_per_sm_bytes:
             continue
-        found.append(Way(tile))
-        split = _split(problem, tile, hardware)
-        if split > 1:
-            found.append(Way(tile, split))
-    return found
+        found.append(tile)
+    if not found:
+        raise InputError(
+            f"{hardware.name}: shared_memory_per_sm_bytes is {hardware.shared_memory_per_sm_bytes:,}; a convolution's kernels take "
+            f"{min(tile.shared_memory_bytes for tile in tiles) + CTA_RESERVED_BYTES:,} and more"
+        )
+    return tuple(found)
 
 
-def _split(problem: Problem, tile: Tile, hardware: Hardware) -> int:
-    """CTAs that share a tile's k loop: a grid of few tiles is split as far as the SMs and the k loop allow."""
-    rules = hardware.conv_split_k
-    tiles = problem.tiles(tile)
-    if tiles > rules.max_share * hardware.sm_count:
-        return 1
-    slots = hardware.sm_count * min(2, ctas_per_sm(tile, hardware))
-    most = min(slots // tiles, problem.steps(tile.step_bytes) // rules.min_steps)
-    return max((each for each in SPLIT_K if each <= most), default=1)
+def split_of(tiles: Number, steps: Number, per_sm: Number, hardware: Hardware) -> Number:
+    """CTAs that share a tile's k loop, of one way or of several: a grid of few tiles is split as far as the SMs and the k loop
+    allow. None of no tiles."""
+    rules, sms = hardware.conv_split_k, hardware.sm_count
+    most = np.minimum(sms * np.minimum(2, per_sm) // np.maximum(tiles, 1), steps // rules.min_steps)
+    most = np.where((tiles > rules.max_share * sms) | (tiles < 1), 1, most)
+    return np.array((1, *SPLIT_K))[np.searchsorted(SPLIT_K, most, side="right")]

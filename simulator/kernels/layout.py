@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 from simtti.dtypes import ITEM_BYTES
 from simtti.hw_configs.hardware import Hardware
-from simtti.hw_configs.parameters import L2Costs
 from simtti.simulator.kernel import Access
 from simtti.simulator.kernels.machine import LANES, LINE_BYTES, SECTOR_BYTES
+from simtti.simulator.kernels.reuse import asked
 from simtti.workloads.trace import TensorUse
 
 
@@ -165,8 +165,29 @@ def _pages(sizes: tuple[int, ...], steps: tuple[int, ...], item_bytes: int, elem
     return min(pages, span // PAGE_BYTES + 1)
 
 
+@asked
+def _pages_at_once(
+    sizes: tuple[int, ...], steps: tuple[int, ...], item_bytes: int, thread_elements: int, hardware: Hardware
+) -> int:
+    """Pages that the elements lie in on which the device's threads work at once."""
+    resident = hardware.sm_count * hardware.max_threads_per_sm * thread_elements
+    return _pages(sizes, steps, item_bytes, resident)
+
+
+@asked
+def missed_share(nbytes: float, hardware: Hardware) -> float:
+    """Of so many bytes what L2 does not hold."""
+    return max(0.0, 1.0 - hardware.l2_usable_bytes / nbytes)
+
+
+@asked
+def lost_share(trip_bytes: float, spill_from: float, hardware: Hardware) -> float:
+    """Of sectors that are needed again after so many bytes what L2 has lost."""
+    return min(max(trip_bytes / hardware.l2_usable_bytes - spill_from, 0.0), 1.0)
+
+
 def untranslated(
-    sizes: tuple[int, ...], steps: tuple[int, ...], item_bytes: int, costs: L2Costs, resident: int
+    sizes: tuple[int, ...], steps: tuple[int, ...], item_bytes: int, thread_elements: int, hardware: Hardware
 ) -> float:
     """Share of a walk's elements for which the translation of their page has to be fetched.
 
@@ -174,11 +195,12 @@ def untranslated(
     more than the device keeps translations of. It finds as large a share as it keeps: which one makes room is as good as drawn by
     lot. (Hops of powers of two find fewer still.)
 
-    sizes, steps: the merged walk, fastest dimension first. resident: elements that the device's threads work on at once.
+    sizes, steps: the merged walk, fastest dimension first. thread_elements: of a thread; the device's threads work on theirs at once.
     """
     if 1 not in steps or steps[0] * item_bytes < PAGE_BYTES:
         return 0.0
-    return max(0.0, 1.0 - costs.translated_bytes / (PAGE_BYTES * _pages(sizes, steps, item_bytes, resident)))
+    pages = _pages_at_once(sizes, steps, item_bytes, thread_elements, hardware)
+    return max(0.0, 1.0 - hardware.l2_costs.translated_bytes / (PAGE_BYTES * pages))
 
 
 def refetched_bytes(
@@ -186,17 +208,15 @@ def refetched_bytes(
     steps: tuple[int, ...],
     item_bytes: int,
     stream_bytes: float,
-    l2_bytes: float,
-    costs: L2Costs,
+    hardware: Hardware,
 ) -> float:
     """Bytes that come from HBM again because L2 has lost a sector before the walk needs its other elements.
 
     A walk along another dimension than the one that lies dense uses an element of each sector and comes back to it after
     all of the dimensions in between. Meanwhile L2 keeps whole lines, whatever part of them is asked for.
 
-    sizes, steps: the merged walk, fastest dimension first. stream_bytes: what an element moves of other operands. l2_bytes:
-    what L2 holds; a round trip begins to lose sectors at `spill_from` of that, and has lost all of them when it is longer by
-    all that L2 holds.
+    sizes, steps: the merged walk, fastest dimension first. stream_bytes: what an element moves of other operands. A round trip begins
+    to lose sectors at `spill_from` of what L2 holds, and has lost all of them when it is longer by all that L2 holds.
     """
     if 1 not in steps or steps[0] in (0, 1):
         return 0.0
@@ -204,8 +224,9 @@ def refetched_bytes(
     visits = math.prod(sizes[:dense_dimension])
     lines = math.prod(size for size, step in zip(sizes[:dense_dimension], steps, strict=False) if step)
     round_trip_bytes = lines * min(LINE_BYTES, steps[0] * item_bytes) + visits * stream_bytes
-    lost = round_trip_bytes / l2_bytes - costs.spill_from
-    return min(max(lost, 0.0), 1.0) * math.prod(sizes) * (costs.lone_sector_bytes - item_bytes)
+    costs = hardware.l2_costs
+    lost = lost_share(round_trip_bytes, costs.spill_from, hardware)
+    return lost * math.prod(sizes) * (costs.lone_sector_bytes - item_bytes)
 
 
 def repeated_bytes(
@@ -213,8 +234,7 @@ def repeated_bytes(
     steps: tuple[int, ...],
     item_bytes: int,
     stream_bytes: float,
-    l2_bytes: float,
-    costs: L2Costs,
+    hardware: Hardware,
 ) -> float:
     """Bytes of a broadcast operand that come from HBM again, as L2 has lost them before the walk repeats them.
 
@@ -224,7 +244,7 @@ def repeated_bytes(
     again, inside, walked = 0.0, 1, 1
     for index, (size, step) in enumerate(zip(sizes, steps, strict=True)):
         if not step and inside > 1:
-            lost = min(max(walked * stream_bytes / l2_bytes - costs.spill_from, 0.0), 1.0)
+            lost = lost_share(walked * stream_bytes, hardware.l2_costs.spill_from, hardware)
             again += lost * inside * item_bytes * (size - 1) * math.prod(sizes[index + 1 :])
         inside *= size if step else 1
         walked *= size

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from simtti.dtypes import ITEM_BYTES
 from simtti.errors import InputError
@@ -26,8 +27,16 @@ from simtti.simulator.kernel import Access, Kernel
 from simtti.simulator.kernels.data_movement import copy
 from simtti.simulator.kernels.elementwise import Walk, walk
 from simtti.simulator.kernels.family import Cells, Column, Family, Target, Work, lowered_by, needed
-from simtti.simulator.kernels.layout import Operand, as_it_lies, dense, in_flight, streamed_l2_bytes
+from simtti.simulator.kernels.layout import (
+    Operand,
+    as_it_lies,
+    dense,
+    in_flight,
+    missed_share,
+    streamed_l2_bytes,
+)
 from simtti.simulator.kernels.machine import FP32_BYTES, LANES
+from simtti.simulator.kernels.reuse import asked, by_what_it_reads
 from simtti.workloads.trace import Operator
 
 MOMENTS_THREADS = (
@@ -126,23 +135,38 @@ class Application:
     parameters: tuple[int, ...] = ()
 
 
+class Around(NamedTuple):
+    """A GroupNorm: the kernels before its moments, the moments, and the kernels after."""
+
+    before: list[Kernel]
+    moments: Moments
+    after: list[Kernel]
+
+    def kernels(self, hardware: Hardware) -> list[Kernel]:
+        return [*self.before, _moments(self.moments, hardware), *self.after]
+
+
 def group_norm(problem: GroupNorm, hardware: Hardware) -> list[Kernel]:
     """PyTorch's GroupNorm: the moments, the scales and shifts of channels, their application."""
+    return around(problem, hardware).kernels(hardware)
+
+
+def around(problem: GroupNorm, hardware: Hardware) -> Around:
+    """A GroupNorm, its moments, which depend on the clock, left open."""
     n, c, spatial, dtype = problem.n, problem.c, problem.spatial, problem.dtype
-    kernels = []
+    before, after = [], []
     if problem.channels_last and spatial > 1:
         shape, nchw = (n, c, spatial), problem.workspace - NCHW_BELOW
         source = Operand(problem.source, (c * spatial, 1, c), dtype)
-        kernels += copy(shape, source, dense(nchw, shape, dtype), hardware, problem.cold)
+        before = copy(shape, source, dense(nchw, shape, dtype), hardware, problem.cold)
         problem = replace(problem, source=nchw)
     moments = problem.moments
-    kernels.append(_moments(moments, hardware))
     rows, scales = (moments.rows, moments.columns), problem.workspace
     if problem.affine:
-        kernels.append(_fused_params(problem, hardware))
+        after = [_fused_params(problem, hardware)]
         rows, scales = (n * c, spatial), problem.workspace - 1
     application = Application("group_norm", rows, dtype, problem.source, problem.target, scales)
-    return [*kernels, _apply(application, hardware)]
+    return Around(before, moments, [*after, _apply(application, hardware)])
 
 
 def _apply(problem: Application, hardware: Hardware) -> Kernel:
@@ -222,9 +246,7 @@ def layer_norm(problem: RowNorm, hardware: Hardware) -> list[Kernel]:
     loops = -(-columns // (ROW_VECTOR * ROW_THREADS))
     # Whole warps work, those that the row leaves without vectors do not.
     vectors = -(-columns // (ROW_VECTOR * LANES)) * LANES
-    # The second pass finds in L2 what fits there of the rows in flight.
-    resident = min(rows, hardware.sm_count * hardware.max_threads_per_sm // ROW_THREADS)
-    missed = max(0.0, 1.0 - hardware.l2_usable_bytes / (resident * columns * item))
+    missed = _missed_again(rows, columns, item, hardware)
     parameters = (Access(each, float(columns * item)) for each in problem.parameters)
     trip_s = (
         hardware.l2_latency_s + style.loop_latency_s + (hardware.l2_costs.miss_s if problem.cold else 0.0)
@@ -251,6 +273,13 @@ def layer_norm(problem: RowNorm, hardware: Hardware) -> list[Kernel]:
     ]
 
 
+@asked
+def _missed_again(rows: int, columns: int, item: int, hardware: Hardware) -> float:
+    """The second pass finds in L2 what fits there of the rows in flight."""
+    resident = min(rows, hardware.sm_count * hardware.max_threads_per_sm // ROW_THREADS)
+    return missed_share(resident * columns * item, hardware)
+
+
 def _unvectorized(problem: RowNorm, hardware: Hardware) -> list[Kernel]:
     """LayerNorm where rows do not divide into vectors: the moments, a CTA a row, then the application."""
     shape, dtype, moments = (problem.rows, problem.columns), problem.dtype, problem.workspace
@@ -267,6 +296,11 @@ def _unvectorized(problem: RowNorm, hardware: Hardware) -> list[Kernel]:
 
 
 def _lower_group_norm(operator: Operator, target: Target) -> list[Kernel]:
+    return _around(operator, target).kernels(target.hardware)
+
+
+@by_what_it_reads
+def _around(operator: Operator, target: Target) -> Around:
     x, slots = operator.inputs[0], len(operator.inputs)
     problem = GroupNorm(
         x.shape[0],
@@ -280,7 +314,7 @@ def _lower_group_norm(operator: Operator, target: Target) -> list[Kernel]:
         weight=1,
         bias=2,
     )
-    return group_norm(problem, target.hardware)
+    return around(problem, target.hardware)
 
 
 def _lower_row_norm(operator: Operator, target: Target) -> list[Kernel]:
@@ -350,5 +384,6 @@ LAYER_NORM = Family(
     kernels=_layer_norm_kernels,
     work=_rows_work,
     aten=lowered_by(_lower_row_norm, "native_layer_norm rms_norm _fused_rms_norm"),
+    reads_few=True,
 )
 RMS_NORM = Family(op="rms_norm", columns=needed("rows cols"), kernels=_rms_norm_kernels, work=_rows_work)

@@ -15,7 +15,7 @@ from simtti.dtypes import ITEM_BYTES
 from simtti.hw_configs.hardware import Hardware
 from simtti.simulator.kernel import Access, Kernel
 from simtti.simulator.kernels.family import Cells, Column, Family, Target, Work, lowered_by, needed
-from simtti.simulator.kernels.layout import streamed_l2_bytes
+from simtti.simulator.kernels.layout import missed_share, streamed_l2_bytes
 from simtti.simulator.kernels.machine import LANES
 from simtti.workloads.trace import Operator
 
@@ -110,7 +110,7 @@ def reduce(problem: Reduction, hardware: Hardware) -> list[Kernel]:
     threads = launch.width * launch.height
     nbytes = float(problem.outputs * problem.reduced * item)
     # What was just written is found in L2, as far as it fits.
-    missed = max(0.0, 1.0 - hardware.l2_usable_bytes / nbytes)
+    missed = missed_share(nbytes, hardware)
     trip_s = hardware.l2_latency_s + missed * (hardware.hbm_latency_s - hardware.l2_latency_s)
     if problem.inner:
         latency_s = style.latency_s + launch.trips * trip_s
@@ -176,4 +176,5 @@ REDUCTION = Family(
     kernels=_kernels,
     work=_work,
     aten=lowered_by(_lower, _REDUCTIONS),
+    reads_few=True,
 )

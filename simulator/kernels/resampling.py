@@ -172,4 +172,5 @@ UPSAMPLE = Family(
     kernels=_upsample_kernels,
     work=lambda cells: Work(0.0, _pixels(cells) * (1.0 + cells.whole("scale") ** 2)),
     aten=lowered_by(_lower_upsample, _ONE_THREAD_AN_OUTPUT),
+    reads_few=True,
 )

@@ -162,4 +162,5 @@ SOFTMAX = Family(
     kernels=_kernels,
     work=lambda cells: Work(0.0, 2.0 * cells.whole("rows") * cells.whole("cols")),
     aten=lowered_by(_lower, "_softmax _safe_softmax"),
+    reads_few=True,
 )

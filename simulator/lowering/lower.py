@@ -7,20 +7,22 @@ operators alike in shape, layout and attributes share their kernels.
 from __future__ import annotations
 
 import functools
+import itertools
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple, TypeVar
 
 from simtti.dtypes import WITHOUT_PRODUCTS
 from simtti.hw_configs.hardware import PYTORCH, Hardware
 from simtti.simulator.kernel import Access, Kernel, check
 from simtti.simulator.kernels.elementwise import lower_unknown
-from simtti.simulator.kernels.family import Target
+from simtti.simulator.kernels.family import LowerTogether, Target
+from simtti.simulator.kernels.reuse import by_what_it_reads
 from simtti.simulator.lowering.composites import rms_norms
 from simtti.simulator.lowering.fusion import groups_of
 from simtti.simulator.lowering.nodes import as_called, channels_go_last, nodes_of
-from simtti.simulator.lowering.registry import LOWERINGS, prepare
+from simtti.simulator.lowering.registry import LOWERINGS, READ_FEW, TOGETHER, prepare
 from simtti.simulator.lowering.triton import kernels_of, readers_of
 from simtti.simulator.policy import Policy
 from simtti.workloads.trace import Operator
@@ -34,6 +36,7 @@ class Lowered:
     synchronizes: the host waits for it.
     absorbed: another operator does its work, and the host does not issue it.
     by_identity: its kernels name tensors by their identity in the trace, not by the operator's slots.
+    traits: all that its launches go by but what they are and how many: whether there are any, and the three above, a bit each.
     """
 
     kernels: tuple[Kernel, ...]
@@ -43,6 +46,11 @@ class Lowered:
     workspace_bytes: int
     by_identity: bool = False
     absorbed: bool = False
+    traits: int = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        traits = bool(self.kernels) + 2 * self.by_identity + 4 * self.absorbed + 8 * self.synchronizes
+        object.__setattr__(self, "traits", traits)
 
 
 _VIEW = Lowered((), True, False, False, 0)
@@ -63,32 +71,31 @@ class Alike(NamedTuple):
     """What is the same for every device in a list of operators.
 
     group: for each operator the number of its group, -1 for a view. members: the first operator of each group, with the
-    key its kind has everywhere. slots: for each operator the tensors behind its kernels' slots.
+    number its kind has everywhere. slots: for each operator the tensors behind its kernels' slots.
     """
 
     group: list[int]
-    members: list[tuple[object, Operator]]
+    members: list[tuple[int, Operator]]
     slots: list[Slots]
 
 
+_Part = TypeVar("_Part")
 _Found = TypeVar("_Found")
-_MOST_REMEMBERED = 64
+MOST_REMEMBERED = 64
 _PRODUCTS = ("Linear", "Convolution", "Attention")
 
 
-def remembered(
-    function: Callable[[tuple[Operator, ...]], _Found],
-) -> Callable[[tuple[Operator, ...]], _Found]:
-    """`function` of a step's operators, kept for the steps met last: what does not depend on the device is found once, however
-    many devices run the step. A step is known by its identity, which the entry keeps alive."""
-    kept: OrderedDict[int, tuple[tuple[Operator, ...], _Found]] = OrderedDict()
+def remembered(function: Callable[[_Part], _Found]) -> Callable[[_Part], _Found]:
+    """`function` of a part of a trace, as a step's operators, kept for the parts met last: what does not depend on the device is found
+    once, however many devices run it. A part is known by its identity, which the entry keeps alive."""
+    kept: OrderedDict[int, tuple[_Part, _Found]] = OrderedDict()
 
     @functools.wraps(function)
-    def find(operators: tuple[Operator, ...]) -> _Found:
-        entry = kept.get(id(operators))
+    def find(part: _Part) -> _Found:
+        entry = kept.get(id(part))
         if entry is None:
-            entry = kept[id(operators)] = operators, function(operators)
-            if len(kept) > _MOST_REMEMBERED:
+            entry = kept[id(part)] = part, function(part)
+            if len(kept) > MOST_REMEMBERED:
                 kept.popitem(last=False)
         return entry[1]
 
@@ -101,7 +108,7 @@ def alike(operators: tuple[Operator, ...]) -> Alike:
     numbers: dict[object, int] = {}
     same: dict[tuple[object, ...], int] = {}  # by what a trace's operators share: quicker than to compare it
     group: list[int] = []
-    members: list[tuple[object, Operator]] = []
+    members: list[tuple[int, Operator]] = []
     slots: list[Slots] = []
     for operator in operators:
         if operator.is_view:
@@ -118,9 +125,23 @@ def alike(operators: tuple[Operator, ...]) -> Alike:
             key = _key(operator)
             number = same[tuple(shared)] = numbers.setdefault(key, len(members))
             if number == len(members):
-                members.append((key, operator))
+                members.append((_kind(key), operator))
         group.append(number)
     return Alike(group, members, slots)
+
+
+_MOST_KINDS = 1 << 16
+_kinds: dict[object, int] = {}
+_next_kind = itertools.count()
+
+
+def _kind(key: object) -> int:
+    """The number of a kind of operators. It is no other's; a kind may be numbered anew once there are too many."""
+    if key not in _kinds:
+        if len(_kinds) >= _MOST_KINDS:
+            _kinds.clear()
+        _kinds[key] = next(_next_kind)
+    return _kinds[key]
 
 
 def _key(operator: Operator) -> object:
@@ -139,24 +160,17 @@ class Lowering:
     def __init__(self, hardware: Hardware, policy: Policy) -> None:
         self.hardware, self.policy = hardware, policy
         self.target = Target(hardware, policy)
-        self._known: dict[object, Lowered] = {}
+        self._known: dict[int, Lowered] = {}  # by kind
 
     def lower(self, operator: Operator) -> Lowered:
         """The kernels of `operator`, none if it is a view."""
-        return _VIEW if operator.is_view else self._of_key(_key(operator), operator)
+        return _VIEW if operator.is_view else self._of_kind(_kind(_key(operator)), operator)
 
     def lower_all(self, operators: tuple[Operator, ...]) -> list[Lowered]:
         """`lower` of each operator of a step."""
+        self.lower_ahead([operators])
         same = alike(operators)
-        prepare(
-            [
-                each
-                for key, each in same.members
-                if key not in self._known and has_model(each) and not _is_empty(each)
-            ],
-            self.target,
-        )
-        lowered = [self._of_key(key, operator) for key, operator in same.members]
+        lowered = [self._of_kind(kind, operator) for kind, operator in same.members]
         lowered.append(_VIEW)  # at -1
         found = [lowered[number] for number in same.group]
         if operators and self.policy.compiles(operators[0].phase):
@@ -165,6 +179,32 @@ class Lowering:
             self._fuse_composites(operators, found)
         return found
 
+    def lower_ahead(self, steps: Iterable[tuple[Operator, ...]]) -> None:
+        """Lower what `lower_all` will be asked for, the operators of all steps side by side."""
+        new: dict[int, Operator] = {}  # the first of each kind
+        for operators in steps:
+            for kind, operator in alike(operators).members:
+                if kind not in self._known:
+                    new.setdefault(kind, operator)
+        if not new:
+            return
+        modelled = {kind: each for kind, each in new.items() if has_model(each) and not is_empty(each)}
+        prepare(list(modelled.values()), self.target)
+        self._lower_together(modelled)
+        for kind, operator in new.items():
+            self._of_kind(kind, operator)
+
+    def _lower_together(self, new: Mapping[int, Operator]) -> None:
+        """Lower side by side those that can be."""
+        sorts: dict[LowerTogether, dict[int, Operator]] = {}
+        for kind, operator in new.items():
+            if operator.op in TOGETHER:
+                sorts.setdefault(TOGETHER[operator.op], {})[kind] = operator
+        for lower, own in sorts.items():
+            each_of = lower(list(own.values()), self.target)
+            for (kind, operator), kernels in zip(own.items(), each_of, strict=True):
+                self._known[kind] = _lowered(operator, kernels)
+
     def _fuse_composites(self, operators: Sequence[Operator], lowered: list[Lowered]) -> None:
         """Put one kernel, at the last of its parts, in the place of what PyTorch does not do by parts any more."""
         for first, last, fused in rms_norms(operators):
@@ -172,10 +212,10 @@ class Lowering:
                 lowered[part] = _ABSORBED
             lowered[last] = replace(self.lower(fused), kernels=tuple(self._library(fused)), by_identity=True)
 
-    def _of_key(self, key: object, operator: Operator) -> Lowered:
-        known = self._known.get(key)
+    def _of_kind(self, kind: int, operator: Operator) -> Lowered:
+        known = self._known.get(kind)
         if known is None:
-            known = self._known[key] = self._lower(operator)
+            known = self._known[kind] = self._lower(operator)
         return known
 
     def _compile(self, operators: Sequence[Operator], lowered: list[Lowered]) -> None:
@@ -209,14 +249,32 @@ class Lowering:
         ]
 
     def _lower(self, operator: Operator) -> Lowered:
-        lowering = LOWERINGS.get(operator.op) if has_model(operator) else None
+        lower = _lower_again if operator.op in READ_FEW else _lower
+        return lower(operator, self.target)
+
+
+def _lower(operator: Operator, target: Target) -> Lowered:
+    lowering = LOWERINGS.get(operator.op) if has_model(operator) else None
+    if is_empty(operator):
         waits = bool(operator.attributes.get("synchronizes"))
-        if _is_empty(operator):
-            return Lowered((), False, False, waits, 0)  # an empty result launches nothing
-        kernels = (lowering or lower_unknown)(operator, self.target)
-        for kernel in kernels:
-            check(kernel, self.hardware)
-        return Lowered(tuple(kernels), False, lowering is None, waits, _workspace_bytes(operator, kernels))
+        return Lowered((), False, False, waits, 0)  # it launches nothing
+    kernels = (lowering or lower_unknown)(operator, target)
+    for kernel in kernels:
+        check(kernel, target.hardware)
+    return _lowered(operator, kernels, unknown=lowering is None)
+
+
+def _lowered(operator: Operator, kernels: list[Kernel], unknown: bool = False) -> Lowered:
+    waits = bool(operator.attributes.get("synchronizes"))
+    return Lowered(tuple(kernels), False, unknown, waits, _workspace_bytes(operator, kernels))
+
+
+_lower_again = by_what_it_reads(_lower)
+
+
+def is_empty(operator: Operator) -> bool:
+    """Whether its results have no elements."""
+    return bool(operator.outputs) and not any(use.numel for use in operator.outputs)
 
 
 def _workspace_bytes(operator: Operator, kernels: Sequence[Kernel]) -> int:
@@ -241,10 +299,6 @@ def _workspace_bytes(operator: Operator, kernels: Sequence[Kernel]) -> int:
         for number in range(len(kernels))
     )
     return int(max(live, default=0.0))
-
-
-def _is_empty(operator: Operator) -> bool:
-    return bool(operator.outputs) and not any(use.numel for use in operator.outputs)
 
 
 def has_model(operator: Operator) -> bool:

@@ -17,7 +17,15 @@ from simtti.simulator.kernels.concatenation import CAT
 from simtti.simulator.kernels.convolution import CONV2D, CONV3D, TEMPORAL_CONV
 from simtti.simulator.kernels.data_movement import COPY, EMBEDDING
 from simtti.simulator.kernels.elementwise import BROADCAST, CAST, ELEMENTWISE, GEGLU
-from simtti.simulator.kernels.family import MOST_ELEMENTS, MOST_FLOPS, Cells, Family, Lower, Target
+from simtti.simulator.kernels.family import (
+    MOST_ELEMENTS,
+    MOST_FLOPS,
+    Cells,
+    Family,
+    Lower,
+    LowerTogether,
+    Target,
+)
 from simtti.simulator.kernels.gemm import GEMM
 from simtti.simulator.kernels.launches import LAUNCH
 from simtti.simulator.kernels.moves import MOVE, PERMUTE
@@ -25,6 +33,7 @@ from simtti.simulator.kernels.normalization import GROUP_NORM, LAYER_NORM, RMS_N
 from simtti.simulator.kernels.quantize import COMPUTE_SCALE, SCALE_MATRIX
 from simtti.simulator.kernels.reductions import REDUCTION
 from simtti.simulator.kernels.resampling import UPSAMPLE
+from simtti.simulator.kernels.reuse import forget
 from simtti.simulator.kernels.softmax import SOFTMAX
 from simtti.workloads.trace import Operator
 
@@ -32,6 +41,10 @@ from simtti.workloads.trace import Operator
 FAMILIES: dict[str, Family] = {}
 # aten's name, of both forms, -> the lowering.
 LOWERINGS: dict[str, Lower] = {}
+# Those of them whose kernels follow from few of the device's numbers.
+READ_FEW: set[str] = set()
+# Those that are lowered side by side.
+TOGETHER: dict[str, LowerTogether] = {}
 
 
 def add(family: Family) -> None:
@@ -48,11 +61,16 @@ def add(family: Family) -> None:
             raise InputError(f"family {family.op!r}: {name!r} belongs to another family")
     FAMILIES[family.op] = family
     LOWERINGS.update(lowerings)
+    if family.reads_few:
+        READ_FEW.update(lowerings)
+    if family.together:
+        TOGETHER.update(dict.fromkeys(lowerings, family.together))
     parameters.GROUPS.update({name: parameters.Group(style) for name, style in family.groups.items()})
     if family.values:
         families.FILES.append(Path(family.values))
+    forget()
     if family.groups or family.values:
-        for kept in (families.shared, schema.calibration, devices.load):
+        for kept in (families.shared, schema.calibration, devices.load, devices.differences):
             kept.cache_clear()
 
 
@@ -61,11 +79,14 @@ def remove(family: Family) -> None:
     del FAMILIES[family.op]
     for name in _lowerings(family):
         del LOWERINGS[name]
+        READ_FEW.discard(name)
+        TOGETHER.pop(name, None)
     for name in family.groups:
         del parameters.GROUPS[name]
+    forget()
     if family.values:
         families.FILES.remove(Path(family.values))
-    for kept in (families.shared, schema.calibration, devices.load):
+    for kept in (families.shared, schema.calibration, devices.load, devices.differences):
         kept.cache_clear()
 
 

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from simtti.hw_configs.devices import load
 from simtti.hw_configs.hardware import parameter, with_parameters, with_pytorch
 from simtti.hw_configs.schema import calibration
-from simtti.simulator.kernels.convolution import Convolution, convolution, output_size
+from simtti.simulator.kernels.convolution import convolution
+from simtti.simulator.kernels.convolution_problem import Convolution, output_size
 from simtti.simulator.kernels.data_movement import copy
 from simtti.simulator.kernels.layout import Operand, dense
 from simtti.simulator.lowering.registry import kernels_of

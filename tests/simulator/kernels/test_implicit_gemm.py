@@ -3,14 +3,27 @@
 import dataclasses
 
 import pytest
-from convolutions import conv
+from convolutions import A100, B200, V100, conv
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simtti.hw_configs.devices import load
 from simtti.simulator.kernel import Access
-from simtti.simulator.kernels.implicit_gemm import Problem, persistent_loop
-from simtti.simulator.kernels.implicit_gemm_choice import SM90
+from simtti.simulator.kernels.implicit_gemm import (
+    Problem,
+    cut,
+    persistent_kernels,
+    persistent_style,
+)
+from simtti.simulator.kernels.implicit_gemm_choice import (
+    SM90,
+    candidates_for,
+    choose,
+    counted_s,
+    tensor_core_kernels,
+    tuned_for,
+    ways,
+)
 
 H200 = load("h200-sxm")
 SIZES = st.sampled_from((64, 192, 320, 640, 1280))
@@ -25,12 +38,46 @@ PROBLEM = Problem(
 def test_persistent_kernels_spend_what_their_tiles_take(rows, channels, columns, tile):
     """However full the last round is, each tile is multiplied once: that is what is spent; the busiest CTA says when it ends."""
     problem = dataclasses.replace(PROBLEM, m=rows, n=columns, channels=channels)
-    loop = persistent_loop(problem, tile, H200)
-    depth = loop.steps * loop.step_bytes / problem.item_bytes
-    assert loop.grid * loop.tensor_flops == pytest.approx(
+    of, kernel = cut(problem, tile), persistent_kernels(problem, tile, H200)[-1]
+    depth = of.steps * of.row_step_bytes / problem.item_bytes
+    assert kernel.grid * kernel.tensor_flops == pytest.approx(
         2.0 * problem.tiles(tile) * tile.m * tile.n * depth, rel=1e-12
     )
-    assert loop.rounds * loop.grid >= problem.tiles(tile) * (1 - 1e-12)
+    attained = persistent_style(H200).efficiency * tile.fitted(H200).tensor_share
+    assert kernel.tensor_efficiency <= attained * (1 + 1e-12)
+
+
+@pytest.mark.parametrize("hardware", [A100, H200, V100, B200], ids=lambda each: each.name)
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"filters": "frames", "frames": 4}, {"filters": "spatial"}, {"plain": True}, {"padded": True}],
+)
+def test_the_ways_of_problems_side_by_side_are_those_that_are_least_of_all_built(hardware, options):
+    shapes = [(8192, 320, 320), (64, 512, 512), (200704, 64, 8), (1024, 1280, 2560), (4608, 640, 960)]
+    problems = []
+    for m, n, channels in shapes:
+        reads = (Access(0, 2.0 * m * channels), Access(1, 18.0 * n * channels))
+        problems.append(
+            Problem(
+                m,
+                n,
+                channels,
+                9,
+                1,
+                "fp16",
+                reads,
+                Access(3, 2.0 * m * n),
+                18.0 * m * n * channels,
+                **options,
+            )
+        )
+    chosen = choose([candidates_for(problem, hardware) for problem in problems], hardware)
+    for way, problem in zip(chosen, problems, strict=True):
+        tuned = tuned_for(problem, hardware)
+        possible = ways(problem, hardware)
+        counted = [counted_s(each.tile, each.kernels(tuned, hardware), tuned, hardware) for each in possible]
+        assert way == possible[counted.index(min(counted))]
+        assert tensor_core_kernels(problem, hardware) == way.kernels(problem, hardware)
 
 
 def test_planes_in_fp16_run_on_the_tiles_of_the_nearest_power_of_two_of_rows():

@@ -37,22 +37,19 @@ def test_sectors_that_l2_loses_before_their_other_elements_are_needed_come_again
     assert 0 < kernel.hbm_reread_bytes < 64 * 512 * 512 * 93
     assert warm_us([kernel], H100) == pytest.approx(197, rel=0.1)
     more = dataclasses.replace(H100, l2_capacity_bytes=2 * H100.l2_capacity_bytes)
-    assert layout.refetched_bytes((4096, 64), (64, 1), 2, 6.0, more.l2_usable_bytes, H100.l2_costs) == 0
+    assert layout.refetched_bytes((4096, 64), (64, 1), 2, 6.0, more) == 0
 
 
 def test_hops_over_more_pages_than_are_kept_translations_of_fetch_them():
     """Make-A-Video's decoder on H200: 8.7 ms a GB where 76 frames of 4 MB make 152 pages, 3.4 where frames are half of that."""
-    costs = H100.l2_costs
-    assert layout.untranslated((76, 1024, 32), (1 << 20, 1024, 1), 2, costs, 1 << 20) == 0
-    kept = costs.translated_bytes / layout.PAGE_BYTES
-    assert layout.untranslated((76, 512, 64), (1 << 21, 4096, 1), 2, costs, 1 << 20) == pytest.approx(
-        1 - kept / 152
-    )
+    assert layout.untranslated((76, 1024, 32), (1 << 20, 1024, 1), 2, 4, H100) == 0
+    kept = H100.l2_costs.translated_bytes / layout.PAGE_BYTES
+    assert layout.untranslated((76, 512, 64), (1 << 21, 4096, 1), 2, 4, H100) == pytest.approx(1 - kept / 152)
     # Frames of 3.1 MB one after another lie in 114 pages, not in two each.
-    some = layout.untranslated((76, 1536, 1024), (1572864, 1024, 1), 2, costs, 1 << 20)
+    some = layout.untranslated((76, 1536, 1024), (1572864, 1024, 1), 2, 4, H100)
     assert some == pytest.approx(1 - kept / 114)
     # Channels that share pages are found there.
-    assert layout.untranslated((512, 516096), (516096, 1), 2, costs, 1 << 20) == 0
+    assert layout.untranslated((512, 516096), (516096, 1), 2, 4, H100) == 0
 
 
 # Copies of 76 frames to where they lie fastest (Make-A-Video on our own H200, torch 2.11): channels, pixels, us.
