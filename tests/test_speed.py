@@ -120,6 +120,15 @@ def test_a_device_of_other_speed_lowers_anew_only_what_reads_its_speed(trace, mo
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("l2_bytes", [5e7, 83456789.1234, 47123456.789])
+def test_steps_that_repeat_are_passed_over_whatever_the_size_of_l2(trace, l2_bytes):
+    """Sums of many bytes lose parts of one, differently each time: a search's devices have L2s of any size."""
+    device = H100.replace(l2_capacity_bytes=l2_bytes)
+    found = simulate(trace, device, load_host("default"), fidelity="closed")
+    assert sum(each.times for each in found.outcome.repetitions) > 50
+    assert len(found.outcome.repetitions) < 8
+
+
 def test_kernels_side_by_side_take_a_fraction_of_one_after_another(result):
     launches = list({id(each): each for item in result.repetitions for each in item.launches}.values())
     launches = [each for each in launches if stands_in_column(each.kernel)]

@@ -10,6 +10,10 @@ from typing import NamedTuple
 
 from simtti.simulator.kernel import Kernel
 
+# To add it and take it away rounds bytes to 2**-20 of one: a repetition that goes like the one before has to be seen to, whatever the
+# sums of many bytes lose.
+_TO_PARTS = 1.5 * 2.0**32
+
 
 class _Touched(NamedTuple):
     """What a kernel touches: of what was there before it the share that it finds, and that it leaves dirty of what it writes; bytes
@@ -104,19 +108,19 @@ class L2:
                     if oldest is None:
                         oldest = next(iter(all_held))
                         oldest_size, oldest_dirty = all_held[oldest]
-                    out = used - capacity
-                    if oldest_size - out <= 1e-9 * oldest_size:  # all of it: the rest is nothing but rounding
+                    left = capacity - (used - oldest_size + _TO_PARTS - _TO_PARTS)
+                    if left <= 1e-9 * oldest_size:  # all of it: the rest is nothing but rounding
                         del all_held[oldest]
                         used -= oldest_size
                         written += oldest_dirty
                         oldest = None
                     else:  # the clean part leaves as likely as the dirty one
-                        used -= out
+                        used = capacity
                         if oldest_dirty:
-                            dirty_out = oldest_dirty * out / oldest_size
+                            dirty_out = oldest_dirty * (oldest_size - left) / oldest_size
                             written += dirty_out
                             oldest_dirty -= dirty_out
-                        oldest_size -= out
+                        oldest_size = left
                 moved += written
             found.append(moved)
         if oldest is not None:

@@ -54,7 +54,8 @@ def test_no_more_moves_than_is_touched_and_no_more_is_held_than_fits(steps):
         moved += l2.touch(kernel(reads, writes), SAME)
         read += sum(nbytes for _, nbytes in reads)
         written += sum(nbytes for _, nbytes in writes)
-        assert sum(held for _, (held, _) in l2.state) <= 200 * (1 + 1e-9)
+        # To what parts of a byte are rounded to.
+        assert sum(held for _, (held, _) in l2.state) <= 200 * (1 + 1e-9) + 1e-5
         assert all(0 <= dirty <= held * (1 + 1e-9) for _, (held, dirty) in l2.state)
-        assert moved >= 0
-    assert moved <= (read + written) * (1 + 1e-9)
+        assert moved >= -1e-5
+    assert moved <= (read + written) * (1 + 1e-9) + 1e-5
