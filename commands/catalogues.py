@@ -115,7 +115,8 @@ def print_shapes(scopes: Mapping[str, Sequence[Scope]]) -> None:
     plain_console().print(
         "\nFrom-to/step; empty is the default. Those of a row go together, up to so many\n"
         "Mpixel in all images and frames. Other shapes are recorded, which needs torch."
-        + f"\n+: where tokens are no multiple of {FILLED} and are filled up; =: where they are one." * filled,
+        + f"\n+: where tokens are no multiple of {FILLED} and are filled up; =: where they are one."
+        * filled,
         style="dim",
     )
 

@@ -3,9 +3,10 @@
 Each workload, or those named, is recorded at a few shapes: of one image, and of several at once. From all but the last of them expressions
 are found, and the last must come out as it was recorded; as far as they reach, traces are made without torch from then on. Pipelines
 change what they do above some size or batch and stay with that (diffusers copies images before it enlarges them where they have 2^31
-elements), so that what holds at the corners holds between them. Where sizes and frames do not scale together, each is tried alone; where
-nothing does there is no file, and other shapes are recorded when they are run. After the shipped traces have been built anew, this is
-to be run again: a file made for another trace is not used. Recordings are kept (`trace_cache`), so that it goes on where it was stopped.
+elements), so that what holds at the corners holds between them. Tiled videos are sought within as many tiles, around several sizes. Where
+sizes and frames do not scale together, each is tried alone; where nothing does there is no file, and other shapes are recorded when they
+are run. After the shipped traces have been built anew, this is to be run again: a file made for another trace is not used. Recordings are
+kept (`trace_cache`), so that it goes on where it was stopped.
 """
 
 import math
