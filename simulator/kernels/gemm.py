@@ -306,8 +306,8 @@ def _product(operator: Operator, target: Target) -> Gemm | Products:
         m, batch = m * batch, 1
     n, k, reads, writes = b.shape[-1], a.shape[-1], reads_of(operator), writes_of(operator)
     if batch > 1 and a.dtype == "fp32" and len(reads) == 2 and not target.policy.tf32:
-        names = a.tensor, b.tensor, operator.outputs[0].tensor
-        return Products(batch, m, n, k, *names, name="gemm")
+        slots = reads[0].tensor, reads[1].tensor, writes[0].tensor
+        return Products(batch, m, n, k, *slots, name="gemm")
     matrices_first = (*reads[-2:], *reads[:-2])
     return Gemm(m, n, k, batch, a.dtype, matrices_first, writes, bias=len(reads) > 2)
 
