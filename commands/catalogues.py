@@ -106,12 +106,21 @@ def print_shapes(scopes: Mapping[str, Sequence[Scope]]) -> None:
                     "" if place else name,
                     free.get("batch", "1"),
                     *(free.get(part, "") for part in ("height", "width", "frames")),
-                    scope.megapixels if len(free) > 1 else "",
+                    scope.megapixels if len({*free} - {"prompt_tokens"}) > 1 else "",
                 )
             )
     names = [Column(each, "name") for each in ("Workload", "Batch", "Height", "Width", "Frames")]
     print_table([*names, "Mpix"], rows)
     filled = any(scope.full is not None for each in scopes.values() for scope in each)
+    prompts = {
+        name: f"{name} {_range(one.least, one.most, one.unit)}"
+        for name, each in scopes.items()
+        for scope in each
+        for one in scope.variables
+        if one.name == "prompt_tokens"
+    }
+    if prompts:
+        plain_console().print(f"\nWith --prompt-tokens: {', '.join(prompts.values())}.")
     plain_console().print(
         "\nFrom-to/step; empty is the default. Those of a row go together, up to so many\n"
         "Mpixel in all images and frames. Other shapes are recorded, which needs torch."

@@ -30,26 +30,28 @@ from simtti.workloads.workload import Tiles
 
 Recorder = Callable[[Workload, dict[str, Any]], Trace]
 SIDES = ("height", "width")
-# Batch, and height, width and frames over the default ones: sizes from half the default side to twice. Expressions are found from all but
-# the last recording, and hold at that. No ratio is another's multiple, so that products are told apart. What repeats shows where there is
-# most of it, which comes first of a batch; how seldom it may, where there is least, which is never the last.
+PROMPT = "prompt_tokens"
+# Batch, and height, width, frames and prompt's tokens over the default ones: sizes from half the default side to twice. Expressions are
+# found from all but the last recording, and hold at that. No ratio is another's multiple, so that products are told apart. What repeats
+# shows where there is most of it, which comes first of a batch; how seldom it may, where there is least, which is never the last.
 ONE = (
-    (1, 0.5, 1.3, 0.25),
-    (1, 1.45, 0.7, 0.7),
-    (1, 2, 2, 1),
-    (1, 0.5, 0.5, 1.3),
-    (1, 0.8, 0.9, 0.4),
-    (1, 1.2, 0.6, 0.55),
+    (1, 0.5, 1.3, 0.25, 0.45),
+    (1, 1.45, 0.7, 0.7, 0.7),
+    (1, 2, 2, 1, 2),
+    (1, 0.5, 0.5, 1.3, 1.35),
+    (1, 0.8, 0.9, 0.4, 0.25),
+    (1, 1.2, 0.6, 0.55, 0.6),
 )
 MANY = (
-    (16, 1, 1, 1), (2, 1.3, 0.5, 0.25), (3, 0.7, 1.45, 0.7), (5, 0.5, 0.5, 1.3), (2, 2, 2, 0.4),
-    (7, 1.15, 0.6, 0.55), (4, 0.6, 1.2, 0.8),
+    (16, 1, 1, 1, 1), (2, 1.3, 0.5, 0.25, 0.45), (3, 0.7, 1.45, 0.7, 0.7), (5, 0.5, 0.5, 1.3, 1.35), (2, 2, 2, 0.4, 0.25),
+    (7, 1.15, 0.6, 0.55, 0.6), (4, 0.6, 1.2, 0.8, 0.9),
 )  # fmt: skip
 # Sizes of so many times the least step are tried, and of those together or apart where an image's tokens need filling up and where not:
 # where half a step is taken, even ones follow.
 WAYS: tuple[tuple[int, tuple[bool | None, ...]], ...] = ((1, (None,)), (1, (True, False)), (2, (None,)))
-# Videos longer than the default, and where they are decoded in another way, not longer.
+# Videos longer than the default, and where they are decoded in another way, not longer; prompts too, where there is room for them.
 LONGEST = (1.3, 1)
+LONGEST_PROMPT = (2, 1)
 # Batches as large as that, and where that many pixels are copied before they are enlarged, smaller ones.
 LARGEST = (16, 6)
 # What expressions see beside the options, where these alone do not do; and where tokens are filled up.
@@ -99,7 +101,8 @@ def _sizes(workload: Workload, default: Trace) -> list[dict[str, int]]:
 def _groups(workload: Workload, default: Trace) -> list[tuple[str, ...]]:
     """What may be free of a workload, sizes only together."""
     sized = not workload.sizes and ("tiled" not in (workload.own_vae or "") or _tiles(workload) is not None)
-    return [group for group in (*([SIDES] if sized else []), ("frames",)) if {*group} <= {*default.options}]
+    sides = [SIDES] if sized else []
+    return [group for group in (*sides, ("frames",), (PROMPT,)) if {*group} <= {*default.options}]
 
 
 def _scopes(
@@ -117,16 +120,17 @@ def _scopes(
         if any({*free} <= each for each in done):
             continue
         other = False  # whether operators were others
-        for (coarser, fulls), longest, largest in product(
+        for (coarser, fulls), longest, longest_prompt, largest in product(
             WAYS if SIDES[0] in free else WAYS[:1],
             LONGEST if "frames" in free else (1,),
+            LONGEST_PROMPT if PROMPT in free else (1,),
             LARGEST if batch else (1,),
         ):
             if None not in fulls and not other:
                 continue
             tried = [
-                (min(images, largest), height, width, min(frames, longest))
-                for images, height, width, frames in points
+                (min(images, largest), height, width, min(frames, longest), min(tokens, longest_prompt))
+                for images, height, width, frames, tokens in points
             ]
             variables = [_variable(workload, base, one, coarser) for one in (*batch, *free)]
             if not all(one.admits(base.options[one.name]) for one in variables[len(batch) :]):
@@ -206,7 +210,7 @@ def _shapes(
     free = {one.name: one for one in variables}
     shapes: list[dict[str, int]] = []
     for point in points:
-        wanted = dict(zip(("batch", *SIDES, "frames"), point, strict=True))
+        wanted = dict(zip(("batch", *SIDES, "frames", PROMPT), point, strict=True))
         shape = {
             one.name: int(wanted["batch"])
             if one.name == "batch"
@@ -246,6 +250,8 @@ def _variable(workload: Workload, base: Trace, name: str, coarser: int) -> Varia
     """An option as a variable, with all that the workload takes."""
     if name == "batch":
         return Variable(name, 2, 2**20)
+    if name == PROMPT:
+        return Variable(name, 1, 2**20)
     if name == "frames":
         multiple = workload.frame_multiple
         return Variable(name, 1, workload.max_frames or 2**20, multiple, int(multiple > 1))

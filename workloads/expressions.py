@@ -33,10 +33,10 @@ class NotExact(Exception):  # noqa: N818
 @functools.cache
 def monomials(names: tuple[str, ...]) -> tuple[tuple[int, ...], ...]:
     """The exponents of each product that an expression may have as a term, by degree: of each variable once or not at all; of frames,
-    and of height and width together, also twice, as attention's scores have them. Of "height" and "height rest" one or the other, and
+    of a prompt's tokens and of height and width together, also twice, as attention's scores have them. Of "height" and "height rest" one or the other, and
     what is left twice also of one side."""
     of = [name.partition(" ")[0] for name in names]
-    most = [2 if name in (*_SIDES, "frames") else 1 for name in of]
+    most = [2 if name in (*_SIDES, "frames", "prompt_tokens") else 1 for name in of]
     found = []
     for exponents in itertools.product(*(range(each + 1) for each in most)):
         terms: dict[str, list[int]] = {}
