@@ -26,6 +26,7 @@ from simtti.simulator.closed_form import lone_time_s
 from simtti.simulator.column import PLAIN, Column
 from simtti.simulator.kernel import Kernel, ctas_per_sm
 from simtti.simulator.kernels.implicit_gemm import (
+    NARROW_COLUMNS,
     SPLIT_K_REDUCE,
     Cut,
     Problem,
@@ -318,7 +319,9 @@ def _tiles(problem: Problem, hardware: Hardware) -> tuple[Tile, ...]:
         return (SM80_SLIM if is_slim else SM90_SMALL,)
     # filters (1, k, k) were seen with the slim tile only
     tiles = (SM80_SLIM, SM80_TALL) if problem.filters == "frames" else SM80_ON_HOPPER
-    if problem.filters == "spatial":
+    # taken where tiles of 64 columns would be padded more: of 96 channels, not of 64 or 128
+    narrow, wide = (-(-problem.n // each) * each for each in (SM80_TALL_NARROW.n, NARROW_COLUMNS))
+    if problem.filters == "spatial" and narrow < wide:
         tiles = (*tiles, SM80_TALL_NARROW)
     small = _mma_tiles(problem, tiles, hardware)
     return small if problem.padded else (*SM90, *small)
