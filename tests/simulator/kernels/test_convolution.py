@@ -251,13 +251,14 @@ KINDS = (
     ),
     ("h100-sxm", (2, 320, (32, 32), 320, (1, 1)), {}),
     ("h200-sxm", (2, 320, (128, 128), 320, (3, 3), 1, 1), {"layout": "nhwc"}),  # five columns of 64
+    ("h200-sxm", (1, 96, (6, 128, 128), 96, (3, 3, 3)), {}),  # columns of 32
     ("h200-sxm", (2, 960, (48, 48), 640, (3, 3), 1, 1), {"layout": "nhwc"}),  # the tiles of 4096 rows for 4608
     ("h100-sxm", (4, 4, (64, 64), 4, (3, 3), 1, 1), {}),
     ("h100-sxm", (4, 4, (64, 64), 4, (3, 3), 1, 1), {"layout": "nhwc"}),
 )  # fmt: skip
 # Of these the other value that shows whether the choice listens to them; others are made a tenth less.
 OTHER = {
-    "conv_choice.cuda_core_channels": 0.0, "conv_choice.few_frames": 64.0, "conv_choice.planar_channels": 1024.0, "conv_choice.pointwise_gemm": 1.0, "conv_choice.tuned_rows": 0.0,
+    "conv_choice.cuda_core_channels": 0.0, "conv_choice.few_frames": 64.0, "conv_choice.planar_channels": 1024.0, "conv_choice.pointwise_gemm": 1.0, "conv_choice.tuned_rows": 0.0, "conv_choice.sm80_256x32_spatial_preference": -3.0,
     "conv_split_k.min_steps": 256.0, "conv_split_k.max_share": 0.0, "conv_tcgen05.tile_latency_s": 1e-6,
     "conv_mma.flops_per_cycle": 512.0, "conv_mma_registers.flops_per_cycle": 256.0, "conv_depthwise.registers": 200.0,
     "conv_layout.to_nchw_in_flight": 500.0, "conv_layout.to_nchw_stall": 0.5, "conv_mma.row_bytes": 256.0, "conv_mma_registers.row_bytes": 256.0, "conv_groups.in_turn": 0.0, "conv_groups.tall_ctas": 1.0,
