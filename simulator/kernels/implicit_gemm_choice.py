@@ -149,7 +149,7 @@ class _Row(NamedTuple):
 
 def candidates_for(problem: Problem, hardware: Hardware) -> Candidates:
     """What comes into question for a problem on a device."""
-    tiles, tuned = _tiles(problem, hardware), tuned_for(problem, hardware)
+    tiles, tuned = tiles_for(problem, hardware), tuned_for(problem, hardware)
     rows = [[*(row := _row(problem, tuned, tile, hardware)).cut, *row[1:-1], *row.shares] for tile in tiles]
     count = sum(tile.persistent for tile in tiles)
     numbers = np.array(rows, dtype=float).reshape(len(tiles), -1)
@@ -158,7 +158,7 @@ def candidates_for(problem: Problem, hardware: Hardware) -> Candidates:
 
 def _row(problem: Problem, tuned: Problem, tile: Tile, hardware: Hardware) -> _Row:
     data, filters = tuned.reads
-    is_whole = tile.persistent or _of_few_frames(problem, hardware)
+    is_whole = tile.persistent or of_few_frames(problem, hardware)
     return _Row(
         cut(tuned, tile),
         data.nbytes + filters.nbytes,
@@ -274,12 +274,6 @@ def tuned_for(problem: Problem, hardware: Hardware) -> Problem:
     return replace(problem, m=rows, write=written)
 
 
-def counted_s(tile: Tile, kernels: list[Kernel], problem: Problem, hardware: Hardware) -> float:
-    """Seconds of a way as cuDNN's heuristic counts them: as predicted, less for a tile that it prefers."""
-    time_s = sum(lone_time_s(kernel, hardware) for kernel in kernels)
-    return time_s * discount(tile, problem, hardware)
-
-
 def discount(tile: Tile, problem: Problem, hardware: Hardware) -> float:
     """What the heuristic multiplies a tile's time by: 1 where it goes by the time alone."""
     if matrix_unit(hardware) not in ("wgmma", "tcgen05") or problem.plain:
@@ -287,24 +281,7 @@ def discount(tile: Tile, problem: Problem, hardware: Hardware) -> float:
     return math.exp(-tile.preference(problem, hardware))
 
 
-def candidates(problem: Problem, hardware: Hardware) -> list[list[Kernel]]:
-    """The kernels of each way that comes into question."""
-    return [way.kernels(problem, hardware) for way in ways(problem, hardware)]
-
-
-def ways(problem: Problem, hardware: Hardware) -> list[Way]:
-    """What comes into question."""
-    found: list[Way] = []
-    for tile in _tiles(problem, hardware):
-        found.append(Way(tile))
-        if not tile.persistent:
-            of = cut(problem, tile)
-            split = int(split_of(of.tiles, of.steps, ctas_per_sm(tile, hardware), hardware))
-            found += [Way(tile, split)] if split > 1 and not _of_few_frames(problem, hardware) else []
-    return found
-
-
-def _tiles(problem: Problem, hardware: Hardware) -> tuple[Tile, ...]:
+def tiles_for(problem: Problem, hardware: Hardware) -> tuple[Tile, ...]:
     """The tiles that come into question, the persistent ones first."""
     unit = matrix_unit(hardware)
     if unit not in ("wgmma", "tcgen05") or problem.plain:
@@ -313,7 +290,7 @@ def _tiles(problem: Problem, hardware: Hardware) -> tuple[Tile, ...]:
         return _mma_tiles(problem, SM80_ON_HOPPER_NARROW, hardware)
     if unit == "tcgen05":
         return _mma_tiles(problem, SM80, hardware) if problem.padded else SM100
-    if _of_few_frames(problem, hardware):
+    if of_few_frames(problem, hardware):
         # However much slower that is (up to 2.2 times, on our own H200).
         is_slim = problem.frames * problem.channels <= hardware.conv_choice.few_frames_channels
         return (SM80_SLIM if is_slim else SM90_SMALL,)
@@ -327,7 +304,7 @@ def _tiles(problem: Problem, hardware: Hardware) -> tuple[Tile, ...]:
     return small if problem.padded else (*SM90, *small)
 
 
-def _of_few_frames(problem: Problem, hardware: Hardware) -> bool:
+def of_few_frames(problem: Problem, hardware: Hardware) -> bool:
     """Whether it has filters (1, k, k) and a result of few frames, which one tile makes, its k loop whole."""
     few = problem.filters == "frames" and problem.frames <= hardware.conv_choice.few_frames
     return (

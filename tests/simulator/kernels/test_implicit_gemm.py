@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simtti.hw_configs.devices import load
-from simtti.simulator.kernel import Access
+from simtti.simulator.closed_form import lone_time_s
+from simtti.simulator.kernel import Access, ctas_per_sm
 from simtti.simulator.kernels.implicit_gemm import (
     Problem,
     cut,
@@ -17,12 +18,15 @@ from simtti.simulator.kernels.implicit_gemm import (
 )
 from simtti.simulator.kernels.implicit_gemm_choice import (
     SM90,
+    Way,
     candidates_for,
     choose,
-    counted_s,
+    discount,
+    of_few_frames,
+    split_of,
     tensor_core_kernels,
+    tiles_for,
     tuned_for,
-    ways,
 )
 
 H200 = load("h200-sxm")
@@ -45,6 +49,17 @@ def test_persistent_kernels_spend_what_their_tiles_take(rows, channels, columns,
     )
     attained = persistent_style(H200).efficiency * tile.fitted(H200).tensor_share
     assert kernel.tensor_efficiency <= attained * (1 + 1e-12)
+
+
+def ways(problem, hardware):
+    """What comes into question, one at a time."""
+    for tile in tiles_for(problem, hardware):
+        yield Way(tile)
+        if not tile.persistent and not of_few_frames(problem, hardware):
+            of = cut(problem, tile)
+            split = int(split_of(of.tiles, of.steps, ctas_per_sm(tile, hardware), hardware))
+            if split > 1:
+                yield Way(tile, split)
 
 
 @pytest.mark.parametrize("hardware", [A100, H200, V100, B200], ids=lambda each: each.name)
@@ -74,8 +89,12 @@ def test_the_ways_of_problems_side_by_side_are_those_that_are_least_of_all_built
     chosen = choose([candidates_for(problem, hardware) for problem in problems], hardware)
     for way, problem in zip(chosen, problems, strict=True):
         tuned = tuned_for(problem, hardware)
-        possible = ways(problem, hardware)
-        counted = [counted_s(each.tile, each.kernels(tuned, hardware), tuned, hardware) for each in possible]
+        possible = list(ways(problem, hardware))
+        counted = [
+            sum(lone_time_s(kernel, hardware) for kernel in each.kernels(tuned, hardware))
+            * discount(each.tile, tuned, hardware)
+            for each in possible
+        ]
         assert way == possible[counted.index(min(counted))]
         assert tensor_core_kernels(problem, hardware) == way.kernels(problem, hardware)
 
