@@ -15,6 +15,7 @@ import math
 
 from simtti.dtypes import ITEM_BYTES
 from simtti.hw_configs.hardware import Hardware
+from simtti.simulator.designs import of_each
 from simtti.simulator.kernel import Access, Kernel
 from simtti.simulator.kernels.attention_choice import choose
 from simtti.simulator.kernels.attention_fused import fused
@@ -170,7 +171,7 @@ def _lower(operator: Operator, target: Target) -> list[Kernel]:
         return attention(problem, hardware)
     slots, before, after = _made_dense(operator, hardware)
     q, k, v, out = slots
-    products = for_products(hardware, target.policy.tf32)
+    products = of_each(for_products, hardware, target.policy.tf32)
     return [
         *before,
         *attention(dataclasses.replace(problem, q=q, k=k, v=v, out=out), products),

@@ -31,11 +31,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from simtti.dtypes import DTYPES, ITEM_BYTES, predicted
 from simtti.hw_configs.hardware import PYTORCH, Hardware, with_pytorch
+from simtti.simulator.designs import Designs, of_each
 from simtti.simulator.kernel import Access, Kernel
 from simtti.simulator.kernels.dot_products import WORD, of_words
 from simtti.simulator.kernels.exact_products import Products, exact_products
@@ -52,8 +53,8 @@ from simtti.simulator.kernels.family import (
     writes_of,
 )
 from simtti.simulator.kernels.gemm_choice import Choice, Plan, choose, result_bytes
-from simtti.simulator.kernels.gemm_column import prepare
-from simtti.simulator.kernels.gemm_estimate import Product, Traffic
+from simtti.simulator.kernels.gemm_column import choose_on_each, prepare
+from simtti.simulator.kernels.gemm_estimate import Product, Traffic, rates_of
 from simtti.simulator.kernels.gemm_kernels import (
     COLD,
     EAGER,
@@ -180,7 +181,7 @@ def _part(problem: Gemm, batch: int) -> Gemm:
 def _choice(problem: Gemm, hardware: Hardware) -> Choice:
     """What decides which kernel one call of the library takes."""
     if is_persistent(problem.m, problem.n, problem.batch, hardware):
-        hardware = with_pytorch(hardware, PYTORCH[0])
+        hardware = of_each(with_pytorch, hardware, PYTORCH[0])
     reads, writes = problem.all_reads, problem.all_writes
     traffic = Traffic(
         reads[0].nbytes,
@@ -193,17 +194,18 @@ def _choice(problem: Gemm, hardware: Hardware) -> Choice:
 def _launched(problem: Gemm, hardware: Hardware) -> list[Kernel]:
     """The kernels of one call of the library."""
     choice = _choice(problem, hardware)
-    plan, traffic, hardware = choose(choice), choice.traffic, choice.hardware
+    several = isinstance(choice.hardware, Designs)
+    plan, traffic, hardware = choose_on_each(choice) if several else choose(choice), choice.traffic, choice.hardware
     m, n, k, reads, writes = problem.m, problem.n, problem.k, problem.all_reads, problem.all_writes
     if plan.fit is None:
-        hbm_bytes = traffic.repeated(hardware)[0]
+        hbm_bytes = traffic.repeated(rates_of(hardware))[0]
         found = gemv(plan.split, max(m, n), k, problem.item_bytes, hbm_bytes, hardware)
         name = f"{problem.name}_{found.name}"
         kernel = dataclasses.replace(found, name=name, family=problem.family, reads=reads, writes=writes)
         return [_started(kernel, problem, 1, hardware)]
     split = plan.split
     partial_bytes = float(FP32_BYTES * problem.elements * split) if split > 1 else 0.0
-    product_bytes, reduction_bytes = traffic.repeated(hardware, partial_bytes)
+    product_bytes, reduction_bytes = traffic.repeated(rates_of(hardware), partial_bytes)
     if split == 1:
         product = _tiled(problem, plan, reads, writes, product_bytes, hardware)
         return [
@@ -294,7 +296,7 @@ def _lower_product(operator: Operator, target: Target) -> list[Kernel]:
     problem = _product(operator, target)
     if isinstance(problem, Products):
         return exact_products(problem, target.hardware)
-    return gemm(problem, for_products(target.hardware, target.policy.tf32))
+    return gemm(problem, of_each(for_products, target.hardware, target.policy.tf32))
 
 
 def _product(operator: Operator, target: Target) -> Gemm | Products:
@@ -313,7 +315,7 @@ def _product(operator: Operator, target: Target) -> Gemm | Products:
 
 
 def _lower_linear(operator: Operator, target: Target) -> list[Kernel]:
-    return gemm(_linear(operator, target), for_products(target.hardware, target.policy.tf32))
+    return gemm(_linear(operator, target), of_each(for_products, target.hardware, target.policy.tf32))
 
 
 def _linear(operator: Operator, target: Target) -> Gemm:
@@ -329,14 +331,17 @@ PRODUCTS, LINEAR = "mm bmm addmm baddbmm addbmm", "linear"  # exact: aten's name
 def _prepare(operators: Sequence[Operator], target: Target) -> None:
     """Choose the kernels of all products at once that `_lower_product` and `_lower_linear` will ask for."""
     made = {f"aten::{name}": _product for name in PRODUCTS.split()} | {f"aten::{LINEAR}": _linear}
+    if isinstance(target.hardware, Designs):
+        return  # chosen product by product, for all devices side by side
     hardware = for_products(target.hardware, target.policy.tf32)
     problems = (made[each.op](each, target) for each in operators if each.op in made)
-    prepare_products((problem for problem in problems if isinstance(problem, Gemm)), hardware)
+    prepare_products([problem for problem in problems if isinstance(problem, Gemm)], hardware)
 
 
-def prepare_products(problems: Iterable[Gemm], hardware: Hardware) -> None:
+def prepare_products(problems: Sequence[Gemm], hardware: Hardware) -> None:
     """Choose the kernels of all products at once that `gemm` will be asked for."""
-    prepare(_choice(problem, hardware) for problem in problems)
+    if not isinstance(hardware, Designs):
+        prepare(_choice(problem, hardware) for problem in problems)
 
 
 SCALED_OPERANDS = 4  # exact: of aten::_scaled_mm before the bias: two matrices and their scales
@@ -372,7 +377,7 @@ def _lower_integer(operator: Operator, target: Target) -> list[Kernel]:
         return scaled_gemm(ScaledGemm(m, n, k, "int8", reads, writes, name="triton_mm"), target.hardware)
     if operator.inputs[1].strides[0] != 1:
         words = Gemm(m, n, -(-k // WORD), dtype="fp32", reads=reads, writes=writes, name="igemm_dp4a")
-        return of_words(gemm(words, for_products(target.hardware, False)), target.hardware)
+        return of_words(gemm(words, of_each(for_products, target.hardware, False)), target.hardware)
     return gemm(Gemm(m, n, k, dtype="int8", reads=reads, writes=writes), target.hardware)
 
 

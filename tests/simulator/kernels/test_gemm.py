@@ -18,7 +18,7 @@ from simtti.simulator.closed_form import lone_execution_s, lone_time_s
 from simtti.simulator.kernel import Access, ctas_per_sm
 from simtti.simulator.kernels.gemm import COLD, MOST_BATCH, REPLAYED, Gemm, gemm
 from simtti.simulator.kernels.gemm_choice import Choice, choose
-from simtti.simulator.kernels.gemm_estimate import Traffic
+from simtti.simulator.kernels.gemm_estimate import Traffic, rates_of
 from simtti.simulator.kernels.packed_weights import packed_product
 from simtti.simulator.lowering.lower import Lowering
 from simtti.simulator.lowering.registry import kernels_of
@@ -140,8 +140,8 @@ def test_a_repeated_product_finds_in_l2_what_fits(m, n, k, device):
     if once > usable and not rest:
         assert first.repeated_hbm_bytes == pytest.approx(cold)
     # The input stays, the weights go round: of two equal ones L2 holds more of the input.
-    held_input = Traffic(usable / 8, 0, 0).repeated(device)[0]
-    held_weights = Traffic(0, usable / 8, 0).repeated(device)[0]
+    held_input = Traffic(usable / 8, 0, 0).repeated(rates_of(device))[0]
+    held_weights = Traffic(0, usable / 8, 0).repeated(rates_of(device))[0]
     assert held_input < held_weights <= usable / 8
 
 
