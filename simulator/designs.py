@@ -15,12 +15,8 @@ from simtti.simulator.lanes import together
 # Words that no kernel goes by.
 _WORDS = ("name", "origin", "reported_as", "also_reported_as", "fitted")
 # Numbers in which devices that stand side by side may differ; what fits on an SM, and what is fitted, they have in common.
-_NUMBERS = tuple(
-    each.name for each in fields(Hardware) if each.type == "float" or each.name == "sm_count"
-)
-_COMMON = tuple(
-    each.name for each in fields(Hardware) if each.name not in (*_NUMBERS, *_WORDS, "parameters")
-)
+_NUMBERS = tuple(each.name for each in fields(Hardware) if each.type == "float" or each.name == "sm_count")
+_COMMON = tuple(each.name for each in fields(Hardware) if each.name not in (*_NUMBERS, *_WORDS, "parameters"))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,7 +40,12 @@ def of_entries(hardware: Hardware, device: np.ndarray) -> Hardware:
     """The device of each entry of a column, by its number among those side by side: numbers that differ are arrays. Of such a device that
     of some of its entries."""
     own = {each.name: getattr(hardware, each.name) for each in fields(Hardware)}
-    return Hardware(**{name: np.asarray(value)[device] if isinstance(value, np.ndarray) else value for name, value in own.items()})
+    return Hardware(
+        **{
+            name: np.asarray(value)[device] if isinstance(value, np.ndarray) else value
+            for name, value in own.items()
+        }
+    )
 
 
 def side_by_side(devices: Sequence[Hardware]) -> Hardware:

@@ -30,8 +30,9 @@ kernels of one warp (`cutlass_80_wmma_tensorop_bf16_s161616gemm_bf16_16x16_32x1_
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from simtti.dtypes import DTYPES, ITEM_BYTES, predicted
@@ -53,7 +54,7 @@ from simtti.simulator.kernels.family import (
     writes_of,
 )
 from simtti.simulator.kernels.gemm_choice import Choice, Plan, choose, result_bytes
-from simtti.simulator.kernels.gemm_column import choose_on_each, prepare
+from simtti.simulator.kernels.gemm_column import choose_on_each, prepare, prepare_on_each
 from simtti.simulator.kernels.gemm_estimate import Product, Traffic, rates_of
 from simtti.simulator.kernels.gemm_kernels import (
     COLD,
@@ -84,6 +85,7 @@ from simtti.simulator.kernels.scaled_gemm import (
     lower_low_rank,
     scaled_gemm,
 )
+from simtti.simulator.lanes import along_paths
 from simtti.simulator.side_by_side import Operators
 from simtti.workloads.trace import Operator
 
@@ -195,7 +197,11 @@ def _launched(problem: Gemm, hardware: Hardware) -> list[Kernel]:
     """The kernels of one call of the library."""
     choice = _choice(problem, hardware)
     several = isinstance(choice.hardware, Designs)
-    plan, traffic, hardware = choose_on_each(choice) if several else choose(choice), choice.traffic, choice.hardware
+    plan, traffic, hardware = (
+        choose_on_each(choice) if several else choose(choice),
+        choice.traffic,
+        choice.hardware,
+    )
     m, n, k, reads, writes = problem.m, problem.n, problem.k, problem.all_reads, problem.all_writes
     if plan.fit is None:
         hbm_bytes = traffic.repeated(rates_of(hardware))[0]
@@ -331,9 +337,7 @@ PRODUCTS, LINEAR = "mm bmm addmm baddbmm addbmm", "linear"  # exact: aten's name
 def _prepare(operators: Sequence[Operator], target: Target) -> None:
     """Choose the kernels of all products at once that `_lower_product` and `_lower_linear` will ask for."""
     made = {f"aten::{name}": _product for name in PRODUCTS.split()} | {f"aten::{LINEAR}": _linear}
-    if isinstance(target.hardware, Designs):
-        return  # chosen product by product, for all devices side by side
-    hardware = for_products(target.hardware, target.policy.tf32)
+    hardware = of_each(for_products, target.hardware, target.policy.tf32)
     problems = (made[each.op](each, target) for each in operators if each.op in made)
     prepare_products([problem for problem in problems if isinstance(problem, Gemm)], hardware)
 
@@ -342,6 +346,13 @@ def prepare_products(problems: Sequence[Gemm], hardware: Hardware) -> None:
     """Choose the kernels of all products at once that `gemm` will be asked for."""
     if not isinstance(hardware, Designs):
         prepare(_choice(problem, hardware) for problem in problems)
+        return
+    count = len(hardware.each)
+    prepare_on_each(
+        choice
+        for problem in problems
+        for _, choice in along_paths(functools.partial(_choice, problem, hardware), count)
+    )
 
 
 SCALED_OPERANDS = 4  # exact: of aten::_scaled_mm before the bias: two matrices and their scales

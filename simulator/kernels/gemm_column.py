@@ -6,22 +6,20 @@ The choices are those that each product gets alone, to the last bit of what is s
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from simtti.dtypes import ITEM_BYTES
 from simtti.hw_configs.hardware import Hardware
-from simtti.simulator.designs import Designs, of_entries, side_by_side
+from simtti.simulator.designs import each_of, of_entries, side_by_side
 from simtti.simulator.kernels import gemm_bounds
 from simtti.simulator.kernels.gemm_bounds import SPLITS, Asked
 from simtti.simulator.kernels.gemm_choice import Choice, Plan, is_made, keep, result_bytes
 from simtti.simulator.kernels.gemm_estimate import Product, Traffic
 from simtti.simulator.kernels.gemm_tiles import (
-    MOST_DEVICES,
     Catalogue,
     alignment,
     catalogue,
@@ -34,6 +32,8 @@ from simtti.simulator.lanes import agreed, lanes, undecided
 FEW = 512  # exact: candidates that are estimated at once, as to rule some out first would take as long; the results are the same
 WORTH = 8  # exact: products that take less side by side than one after another; the results are the same
 MOST = 1024  # exact: products side by side, whose arrays a core's caches hold; the results are the same with any other number
+
+MOST_ON_EACH = 1024  # exact: products whose choices on several devices are kept; the results are the same with any other number
 
 
 class Plans(NamedTuple):
@@ -89,25 +89,53 @@ def prepare(wanted: Iterable[Choice]) -> None:
                 keep(own[at], Plan(time_s, fit, int(split)))
 
 
+# A choice but for the device, and the devices -> the kernels and the plan on each.
+_Asked = tuple[tuple[Any, ...], tuple[Hardware, ...]]
+_made_on_each: dict[_Asked, tuple[Catalogue, Plans]] = {}
+
+
 def choose_on_each(choice: Choice) -> Plan:
     """`choose` on several devices side by side: what the first of them takes, with those that take it (`lanes`)."""
-    assert isinstance(choice.hardware, Designs)
-    kernels, plans = _on_each(choice._replace(hardware=choice.hardware.each))
-    number, split = agreed(list(zip(plans.number.tolist(), plans.split.astype(int).tolist(), strict=True)))
+    prepare_on_each([choice])
+    kernels, plans = _made_on_each[_asked(choice)]
+    number, split = agreed(list(zip(*(each.astype(int).tolist() for each in plans[1:]), strict=True)))
     return Plan(lanes(plans.time_s), kernels.fits[number] if number >= 0 else None, split)
 
 
-@functools.lru_cache(MOST_DEVICES)
-def _on_each(choice: Choice) -> tuple[Catalogue, Plans]:
-    """The plans on each of several devices. It is kept for all paths that these go, so that none may be gone in it."""
-    with undecided():
-        hardware = side_by_side(choice.hardware)
-        device = np.arange(len(choice.hardware))
-        amounts = (choice.m, choice.n, choice.k, choice.batch, *choice.traffic)
-        m, n, k, batch, *nbytes = (np.full(len(device), float(each)) for each in amounts)
-        found = list(choices(m, n, k, batch, choice.dtype, Traffic(*nbytes), hardware, device))
-    parts = zip(*(plans for _, _, plans in found), strict=True)
-    return found[0][1], Plans(*map(np.concatenate, parts))
+def prepare_on_each(wanted: Iterable[Choice]) -> None:
+    """Make choices side by side that `choose_on_each` will be asked for. They are kept for all paths that the devices go, so that none
+    may be gone in them."""
+    groups: dict[tuple[str, tuple[Hardware, ...]], dict[_Asked, Choice]] = {}
+    for choice in wanted:
+        asked = _asked(choice)
+        if asked not in _made_on_each:
+            groups.setdefault((choice.dtype, asked[1]), {})[asked] = choice
+    for (dtype, devices), own in groups.items():
+        if len(_made_on_each) >= MOST_ON_EACH:
+            _made_on_each.clear()
+        with undecided():
+            _made_on_each.update(zip(own, _on_each(list(own.values()), dtype, devices), strict=True))
+
+
+def _asked(choice: Choice) -> _Asked:
+    return choice[:-1], each_of(choice.hardware)
+
+
+def _on_each(
+    wanted: Sequence[Choice], dtype: str, devices: tuple[Hardware, ...]
+) -> Iterator[tuple[Catalogue, Plans]]:
+    """The kernels of each product, and its plans on each device."""
+    count = len(devices)
+    amounts = np.array([(each.m, each.n, each.k, each.batch, *each.traffic) for each in wanted], float).T
+    m, n, k, batch, *nbytes = np.repeat(amounts, count, axis=1)
+    device, hardware = np.tile(np.arange(count), len(wanted)), side_by_side(devices)
+    found = np.empty((len(Plans._fields), len(m)))
+    kernels_of: dict[int, Catalogue] = {}
+    for where, kernels, plans in choices(m, n, k, batch, dtype, Traffic(*nbytes), hardware, device):
+        found[:, where] = plans
+        kernels_of |= dict.fromkeys((where // count).tolist(), kernels)
+    for number in range(len(wanted)):
+        yield kernels_of[number], Plans(*found[:, number * count : (number + 1) * count])
 
 
 class _Known(NamedTuple):

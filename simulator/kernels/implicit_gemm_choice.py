@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -25,7 +25,7 @@ from simtti.hw_configs.hardware import Hardware
 from simtti.simulator.arithmetic import ARRAYS, Number
 from simtti.simulator.closed_form import lone_time_s
 from simtti.simulator.column import PLAIN, Column
-from simtti.simulator.designs import Designs, of_entries, side_by_side
+from simtti.simulator.designs import Designs, each_of, of_entries, side_by_side
 from simtti.simulator.kernel import Kernel, ctas_per_sm
 from simtti.simulator.kernels.gemm_tiles import MOST_DEVICES
 from simtti.simulator.kernels.implicit_gemm import (
@@ -111,6 +111,7 @@ SM80_ON_HOPPER = (
 )  # exact: our own H200 (`.._64x64x64_stage4`)  # fmt: skip
 SM80_TALL_NARROW = Tile("sm80_256x32", 256, 32, 128, 168, 73728, warps=(4, 1))  # exact: the same
 SM80_ON_HOPPER_NARROW = (SM80_SLIM, SM80_NARROW, SM80_TALL_NARROW)  # exact: the same
+MOST_ON_EACH = 1024  # exact: problems whose ways on several devices are kept; the results are the same with any other number
 SPLIT_K = (2, 3, 4, 6, 8, 12, 16)  # exact: by definition, the splits that are tried
 
 
@@ -177,27 +178,40 @@ def choose(possible: Sequence[Candidates], hardware: Hardware) -> list[Way]:
     """The way that cuDNN's heuristic would take for each of several problems: of the least time as it counts, the first of those
     that tie. All ways of all of them are timed side by side; on several devices what the first of them takes, with those that take it."""
     if isinstance(hardware, Designs):
-        return [agreed(_on_each(each.problem, hardware.each)) for each in possible]
+        prepare_on_each(possible, hardware)
+        return [agreed(_made_on_each[each.problem, hardware.each]) for each in possible]
     rates = [hardware.tensor_flops_per_cycle_sm(each.problem.dtype) for each in possible]
     whole_s = _persistent_s(possible, rates, _before_s(hardware), hardware)
     return _ways(possible, whole_s, *_mma_s(possible, rates, hardware))
 
 
-@functools.lru_cache(MOST_DEVICES)
-def _on_each(problem: Problem, devices: tuple[Hardware, ...]) -> list[Way]:
-    """The way on each of several devices of one of the `groups`, side by side. It is kept for all paths that these go."""
+_made_on_each: dict[tuple[Problem, tuple[Hardware, ...]], list[Way]] = {}
+
+
+def prepare_on_each(possible: Iterable[Candidates], hardware: Hardware) -> None:
+    """Choose side by side what `choose` will be asked for on several devices. It is kept for all paths that these go, so that none may
+    be gone in it."""
+    devices = each_of(hardware)
+    new = {each.problem: each for each in possible if (each.problem, devices) not in _made_on_each}
+    if not new:
+        return
+    if len(_made_on_each) >= MOST_ON_EACH:
+        _made_on_each.clear()
     with undecided():
-        return _ways_on_each(problem, devices)
+        ways = _on_each(list(new.values()), devices)
+    for number, problem in enumerate(new):
+        _made_on_each[problem, devices] = ways[number :: len(new)]
 
 
-def _ways_on_each(problem: Problem, devices: tuple[Hardware, ...]) -> list[Way]:
-    hardware, possible = side_by_side(devices), candidates_for(problem, devices[0])
-    rates = [one.tensor_flops_per_cycle_sm(problem.dtype) for one in devices]
+def _on_each(possible: Sequence[Candidates], devices: tuple[Hardware, ...]) -> list[Way]:
+    """The ways of all problems on the first device, on the second..."""
+    hardware, beside = side_by_side(devices), [*possible] * len(devices)
+    rates = [one.tensor_flops_per_cycle_sm(each.problem.dtype) for one in devices for each in possible]
     persistent, mma = (
-        np.repeat(np.arange(len(devices)), len(each)) for each in (possible.persistent, possible.mma)
+        np.repeat(np.arange(len(devices)), sum(map(len, tables)))
+        for tables in zip(*((each.persistent, each.mma) for each in possible), strict=True)
     )
     before_s = np.array([_before_s(one) for one in devices])[persistent].T
-    beside = [possible] * len(devices)
     whole_s = _persistent_s(beside, rates, (before_s[0], before_s[1]), of_entries(hardware, persistent))
     return _ways(beside, whole_s, *_mma_s(beside, rates, of_entries(hardware, mma)))
 

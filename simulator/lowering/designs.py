@@ -24,10 +24,9 @@ from simtti.simulator.lowering.lower import (
     lower_alone,
     lowered_as,
 )
-from simtti.simulator.lowering.registry import TOGETHER
+from simtti.simulator.lowering.registry import TOGETHER, prepare
 from simtti.simulator.policy import Policy
 from simtti.workloads.trace import Operator
-
 
 _Kind = TypeVar("_Kind")
 
@@ -41,6 +40,8 @@ def lower_side_by_side(
     found: list[dict[int, Lowered]] = [{} for _ in devices]
     if not isinstance(designs, Designs):
         return found
+    modelled = [each for each in kinds.values() if has_model(each) and not is_empty(each)]
+    prepare(modelled, Target(designs, policy))
     for kind, operator in kinds.items():
         for number, lowered in _lower(operator, designs, policy):
             found[number][kind] = lowered
@@ -50,11 +51,13 @@ def lower_side_by_side(
 def _lower(operator: Operator, designs: Designs, policy: Policy) -> list[tuple[int, Lowered]]:
     """Of devices, by their numbers."""
     try:
-        paths = along_paths(
-            lambda: _on_all(operator, Target(designs.again(), policy)), len(designs.each)
-        )
+        paths = along_paths(lambda: _on_all(operator, Target(designs.again(), policy)), len(designs.each))
         return [each for numbers, lowered in paths for each in _of_each(lowered, numbers)]
-    except (InputError, TypeError, ValueError):  # as each device would have it, or because a number is asked for by itself
+    except (
+        InputError,
+        TypeError,
+        ValueError,
+    ):  # as each device would have it, or because a number is asked for by itself
         return []
 
 
