@@ -47,7 +47,7 @@ class Lanes(np.ndarray):
     def __round__(self) -> Any:
         return np.rint(self)
 
-    def __pow__(self, power: Any) -> Any:  # numpy's differs from Python's in the last bit
+    def __pow__(self, power: Any) -> Any:  # type: ignore[override]  # numpy's differs from Python's in the last bit
         return lanes([each**power for each in self.tolist()])
 
 

@@ -25,7 +25,8 @@ from simtti.simulator.kernels.attention_problem import Attention, work
 from simtti.simulator.kernels.attention_visible import WHOLE
 from simtti.simulator.kernels.data_movement import copy, memcpy
 from simtti.simulator.kernels.family import Cells, Column, Family, Target, lowered_by, needed
-from simtti.simulator.kernels.gemm import Gemm, for_products, gemm
+from simtti.simulator.kernels.gemm import Gemm, gemm
+from simtti.simulator.kernels.gemm_tiles import for_products
 from simtti.simulator.kernels.layout import Operand, as_it_lies, dense
 from simtti.simulator.kernels.libraries import (
     BASELINE,

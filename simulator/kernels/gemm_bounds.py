@@ -44,8 +44,8 @@ class Asked(NamedTuple):
     fewest_reads: Number
     empty_s: Number
     part_s: Number
-    least_s: float
-    more_s: float
+    least_s: Number
+    more_s: Number
     kernels: Catalogue
     hardware: Hardware
     rates: Rates

@@ -69,22 +69,22 @@ class Rates(NamedTuple):
     reduction_per_sm: how many fit on an SM. loss_power: see `Traffic.repeated`.
     """
 
-    sms: int
-    clock_hz: float
-    l2_port: float
-    l2: float
-    hbm: float
-    hbm_latency_s: float
-    fp32: float
-    start_s: float
-    dispatch_s: float
-    l2_usable_bytes: float
-    most_splits: int
-    most_split_waves: int
-    reduction_latency_s: float
-    reduction_in_flight: float
-    reduction_per_sm: int
-    loss_power: float
+    sms: Number
+    clock_hz: Number
+    l2_port: Number
+    l2: Number
+    hbm: Number
+    hbm_latency_s: Number
+    fp32: Number
+    start_s: Number
+    dispatch_s: Number
+    l2_usable_bytes: Number
+    most_splits: Number
+    most_split_waves: Number
+    reduction_latency_s: Number
+    reduction_in_flight: Number
+    reduction_per_sm: Number
+    loss_power: Number
 
 
 def rates_of_entries(hardware: Hardware, device: np.ndarray) -> Rates:

@@ -174,13 +174,13 @@ class Fit(NamedTuple):
     and of its synchronisations, ring slots whose loads are under way at once, and the shortest slice of k."""
 
     tile: Tile
-    per_sm: int
-    slots: int
-    k: int
-    pipe_s_per_k: float
-    wait_s_per_k: float
-    slots_in_flight: float
-    least_slice: int
+    per_sm: Number
+    slots: Number
+    k: Number
+    pipe_s_per_k: Number
+    wait_s_per_k: Number
+    slots_in_flight: Number
+    least_slice: Number
 
 
 class Catalogue(NamedTuple):
@@ -253,7 +253,8 @@ def taken(column: Fit, at: np.ndarray, numbers: np.ndarray) -> Fit:
     """Of a catalogue's column, for the entries `at`, the tiles of these numbers."""
     tile, *others = column
     own = (each[numbers] if each.ndim == 1 else each[at, numbers] for each in others)
-    return Fit(Tile(*(each[numbers] for each in tile)), *own)
+    of_tiles: list[Any] = [np.asarray(each)[numbers] for each in tile]
+    return Fit(Tile(*of_tiles), *own)
 
 
 def kernels_for(n: int, k: int, size: int, dtype: str, hardware: Hardware) -> Catalogue:
