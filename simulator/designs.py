@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from simtti.hw_configs.hardware import Hardware
-from simtti.simulator.lanes import together
+from simtti.simulator.lanes import lanes, together
 
 # Words that no kernel goes by.
 _WORDS = ("name", "origin", "reported_as", "also_reported_as", "fitted")
@@ -37,15 +37,13 @@ def each_of(hardware: Hardware) -> tuple[Hardware, ...]:
 
 
 def of_entries(hardware: Hardware, device: np.ndarray) -> Hardware:
-    """The device of each entry of a column, by its number among those side by side: numbers that differ are arrays. Of such a device that
+    """The device of each entry of a column, by its number among those side by side: numbers that differ are lanes, one an entry. Of such a device that
     of some of its entries."""
     own = {each.name: getattr(hardware, each.name) for each in fields(Hardware)}
-    return Hardware(
-        **{
-            name: np.asarray(value)[device] if isinstance(value, np.ndarray) else value
-            for name, value in own.items()
-        }
-    )
+    own |= {
+        name: lanes(np.asarray(value)[device]) for name, value in own.items() if isinstance(value, np.ndarray)
+    }
+    return Hardware(**own)
 
 
 def side_by_side(devices: Sequence[Hardware]) -> Hardware:

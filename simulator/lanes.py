@@ -47,6 +47,19 @@ class Lanes(np.ndarray):
     def __round__(self) -> Any:
         return np.rint(self)
 
+    # A number is not changed by `x += 1`, which gives another.
+    def __iadd__(self, other: Any) -> Any:  # type: ignore[misc]
+        return self + other
+
+    def __isub__(self, other: Any) -> Any:  # type: ignore[misc]
+        return self - other
+
+    def __imul__(self, other: Any) -> Any:  # type: ignore[misc]
+        return self * other
+
+    def __itruediv__(self, other: Any) -> Any:  # type: ignore[misc]
+        return self / other
+
     def __pow__(self, power: Any) -> Any:  # type: ignore[override]  # numpy's differs from Python's in the last bit
         return lanes([each**power for each in self.tolist()])
 
@@ -63,13 +76,13 @@ def together(numbers: Sequence[Any]) -> Any:
 
 def _decide(holds: np.ndarray) -> bool:
     """Whether a condition holds for the devices that the formula goes on with."""
-    on = _run.on
-    if on is None:
-        raise ValueError("the devices differ, and nobody runs them along their paths")
+    on = np.ones(holds.shape, bool) if _run.on is None else _run.on
     yes = on & holds
     these, all_of_them = np.count_nonzero(yes), np.count_nonzero(on)
     if these in (0, all_of_them):
         return bool(these)
+    if _run.on is None:
+        raise ValueError("the devices differ, and nobody runs them along their paths")
     no = on & ~holds
     goes_on = 2 * these >= all_of_them
     _run.on, parted = (yes, no) if goes_on else (no, yes)

@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from simtti.dtypes import ITEM_BYTES
+from simtti.errors import InputError
 from simtti.hw_configs.hardware import Hardware
 from simtti.hw_configs.parameters import GemmStyle
 from simtti.simulator import arithmetic
@@ -197,7 +198,11 @@ class Catalogue(NamedTuple):
 
 def catalogue(hardware: Hardware, dtype: str, aligned: bool, stored_whole: bool = False) -> Catalogue:
     """The kernels for `dtype`. aligned: rows are whole 16 bytes, which wgmma needs for TMA. stored_whole: those of C at least,
-    which are written as fast as aligned kernels do it."""
+    which are written as fast as aligned kernels do it.
+
+    Raises:
+        InputError: none of them fits on an SM.
+    """
     devices = hardware.each if isinstance(hardware, Designs) else (hardware,)
     return _catalogue(devices, dtype, aligned, stored_whole)
 
@@ -230,13 +235,18 @@ def _made(hardware: Hardware, dtype: str, aligned: bool, stored_whole: bool) -> 
     rate = 0.0 if cuda_cores else hardware.tensor_flops_per_cycle_sm(dtype) * share
     every = (fit_on(tile, style, rate, ITEM_BYTES[dtype], hardware) for tile in tiles)
     fits = tuple(fit for fit in every if fit is not None)
+    if not fits:
+        raise InputError(
+            f"{hardware.name}: no kernel of a matrix product in {dtype} fits on an SM with {hardware.shared_memory_per_sm_bytes:,} bytes of "
+            f"shared memory (shared_memory_per_sm_bytes), {hardware.registers_per_sm:,} registers and {hardware.max_threads_per_sm:,} threads"
+        )
     return Catalogue(style, share, fits, cuda_cores, _side_by_side(fits))
 
 
 def _side_by_side(fits: tuple[Fit, ...]) -> Fit:
     """An entry each; of several devices a row each where they differ."""
     tiles = np.array([fit.tile for fit in fits], dtype=float).reshape(len(fits), len(Tile._fields)).T
-    return Fit(Tile(*tiles), *map(_beside, zip(*(fit[1:] for fit in fits), strict=True)))
+    return Fit(Tile(*tiles), *(_beside([fit[at] for fit in fits]) for at in range(1, len(Fit._fields))))
 
 
 def _beside(amounts: Sequence[Number]) -> np.ndarray:

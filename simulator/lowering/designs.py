@@ -6,6 +6,7 @@ An operator that cannot be lowered so, as where a kernel does not fit on one of 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Sequence
 from itertools import repeat
 from typing import Any, TypeVar
@@ -29,6 +30,8 @@ from simtti.simulator.policy import Policy
 from simtti.workloads.trace import Operator
 
 _Kind = TypeVar("_Kind")
+# Why an operator is left to each device: it would have it alone too, or a number is asked for by itself.
+_LEFT = (InputError, TypeError, ValueError)
 
 
 def lower_side_by_side(
@@ -41,7 +44,8 @@ def lower_side_by_side(
     if not isinstance(designs, Designs):
         return found
     modelled = [each for each in kinds.values() if has_model(each) and not is_empty(each)]
-    prepare(modelled, Target(designs, policy))
+    with contextlib.suppress(*_LEFT):
+        prepare(modelled, Target(designs, policy))
     for kind, operator in kinds.items():
         for number, lowered in _lower(operator, designs, policy):
             found[number][kind] = lowered
