@@ -13,13 +13,13 @@ from typing import Any
 from simtti.errors import InputError, library
 from simtti.explore.evaluate import evaluate_many
 from simtti.jobs import Pool, cores
+from simtti.simulator.engine.simulation import MOST_SIDE_BY_SIDE
 
 Task = tuple[
     str, dict[str, float], bool
 ]  # a spec, the values of a design, and whether its limits are asked for
 Engine = Callable[[Sequence[Task]], Iterator[tuple[int, dict[str, Any]]]]
 
-_CHUNK = 64  # tasks that go to a worker at once, which take less side by side
 _MOST_DEATHS = 20  # of workers of a cluster with one chunk, until something must be wrong with it
 
 
@@ -37,7 +37,7 @@ def _evaluate_chunk(chunk: list[tuple[int, Task]]) -> list[tuple[int, dict[str, 
 
 def _chunks(tasks: Sequence[Task], workers: int) -> list[list[tuple[int, Task]]]:
     """Tasks that go to a worker at once: fewer where there are few for each."""
-    size = max(1, min(_CHUNK, len(tasks) // workers))
+    size = max(1, min(MOST_SIDE_BY_SIDE, len(tasks) // workers))
     numbered = list(enumerate(tasks))
     return [numbered[at : at + size] for at in range(0, len(tasks), size)]
 

@@ -96,7 +96,7 @@ def simulate(
     )
 
 
-MOST_SIDE_BY_SIDE = 128  # devices; the results are the same with any other number
+MOST_SIDE_BY_SIDE = 64  # devices; the results are the same with any other number
 _WORTH = 8  # devices that take less side by side than one after another; the results are the same
 
 
