@@ -197,7 +197,7 @@ def test_a_killed_study_goes_on_and_ends_in_the_same_bytes(tmp_path, how):
 
 
 def test_two_processes_share_a_study(tmp_path):
-    path = write(tmp_path, {**SLOW, "search": {"method": "sobol", "designs": 320, "seed": 2}})
+    path = write(tmp_path, {**SLOW, "search": {"method": "sobol", "designs": 90, "seed": 2}})
     out = tmp_path / "out"
     command = [
         sys.executable,
@@ -222,7 +222,7 @@ def test_two_processes_share_a_study(tmp_path):
     done = [entry["key"] for entry in entries if "key" in entry]
     assert len(done) == len(set(done))
     assert len({entry["owner"] for entry in entries if "owner" in entry}) == 2
-    assert len(pd.read_parquet(out / "results.parquet")) == 320
+    assert len(pd.read_parquet(out / "results.parquet")) == 90
 
 
 def test_the_report_needs_nothing_else_and_marks_the_base(finished):
