@@ -124,8 +124,8 @@ class Journal:
         for key, each in figures.items():
             self._done.setdefault(key, each)
 
-    def claim(self, keys: Sequence[str]) -> list[str]:
-        """Those of `keys` that are not done and nobody else works on; now this process does.
+    def claim(self, keys: Sequence[str], most: int | None = None) -> list[str]:
+        """The first of `keys`, so many at most, that are not done and nobody else works on; now this process does.
 
         Raises:
             InputError: as `append`.
@@ -133,7 +133,7 @@ class Journal:
         self._hold()
         with self._open() as file:
             self.read()
-            free = [key for key in keys if key not in self._done and not self._held(key)]
+            free = [key for key in keys if key not in self._done and not self._held(key)][:most]
             if free:
                 self._write(file, {"claims": free, "owner": self.owner})
         return free

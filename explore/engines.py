@@ -11,23 +11,33 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from simtti.errors import InputError, library
-from simtti.explore.evaluate import evaluate
+from simtti.explore.evaluate import evaluate_many
 from simtti.jobs import Pool, cores
+from simtti.simulator.engine.simulation import MOST_SIDE_BY_SIDE
 
-Task = tuple[str, dict[str, float], bool]  # the arguments of `evaluate`
+Task = tuple[
+    str, dict[str, float], bool
+]  # a spec, the values of a design, and whether its limits are asked for
 Engine = Callable[[Sequence[Task]], Iterator[tuple[int, dict[str, Any]]]]
 
-_CHUNK = 4  # tasks that go to a worker at once
 _MOST_DEATHS = 20  # of workers of a cluster with one chunk, until something must be wrong with it
 
 
 def _evaluate_chunk(chunk: list[tuple[int, Task]]) -> list[tuple[int, dict[str, Any]]]:
-    return [(index, evaluate(*task)) for index, task in chunk]
+    """Tasks of one spec, those that want the same of it side by side."""
+    found: dict[int, dict[str, Any]] = {}
+    alike: dict[tuple[str, bool], list[tuple[int, dict[str, float]]]] = {}
+    for index, (spec, values, with_limits) in chunk:
+        alike.setdefault((spec, with_limits), []).append((index, values))
+    for (spec, with_limits), own in alike.items():
+        indices, each = zip(*own, strict=True)
+        found.update(zip(indices, evaluate_many(spec, each, with_limits), strict=True))
+    return list(found.items())
 
 
 def _chunks(tasks: Sequence[Task], workers: int) -> list[list[tuple[int, Task]]]:
-    """Tasks that go to a worker of a cluster at once: fewer where there are few for each."""
-    size = max(1, min(_CHUNK, len(tasks) // (4 * workers)))
+    """Tasks that go to a worker at once: fewer where there are few for each."""
+    size = max(1, min(MOST_SIDE_BY_SIDE, len(tasks) // workers))
     numbered = list(enumerate(tasks))
     return [numbered[at : at + size] for at in range(0, len(tasks), size)]
 
@@ -36,7 +46,13 @@ def _chunks(tasks: Sequence[Task], workers: int) -> list[list[tuple[int, Task]]]
 def local(workers: int | None) -> Iterator[Engine]:
     """Processes of this machine; this process itself with 1."""
     with Pool(workers) as pool:
-        yield lambda tasks: pool.as_done(evaluate, dict(enumerate(tasks)))
+
+        def run(tasks: Sequence[Task]) -> Iterator[tuple[int, dict[str, Any]]]:
+            chunks = _chunks(tasks, pool.workers)
+            for _, found in pool.as_done(_evaluate_chunk, {at: (chunk,) for at, chunk in enumerate(chunks)}):
+                yield from found
+
+        yield run
 
 
 @contextmanager

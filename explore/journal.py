@@ -59,7 +59,7 @@ class Study:
             left = [key for key in values_of if key not in done]
             if not left:
                 return [done[key] for key in keys]
-            mine = self.journal.claim(left[: max(_CLAIM, len(left) // 8)])
+            mine = self.journal.claim(left, max(_CLAIM, len(left) // 8))
             if not mine:
                 self._once(
                     f"waiting for {', '.join(self.journal.holders()) or 'another process'}, at work on the rest"

@@ -237,7 +237,8 @@ class Hardware(Groups):
         known = DTYPES[dtype]
         if known.only_with and not getattr(self, known.only_with):
             return 0.0
-        return float(getattr(self, known.tensor_rate))
+        rate: float = getattr(self, known.tensor_rate)
+        return rate
 
     def peak_flops(self, dtype: str = "fp16") -> float:
         """Datasheet tensor-core FLOP/s of the device."""
@@ -259,7 +260,7 @@ def with_parameters(hardware: Hardware, values: Mapping[str, float]) -> Hardware
     return replace(hardware, **own)
 
 
-@functools.lru_cache(maxsize=64)
+@functools.lru_cache(maxsize=256)
 def with_pytorch(hardware: Hardware, release: str) -> Hardware:
     """`hardware` with the kernels of a release of PyTorch, and their parameters where its file says which (`releases`).
 

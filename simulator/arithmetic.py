@@ -38,6 +38,10 @@ def _one(condition: bool, this: float, that: float) -> float:
     return this if condition else that
 
 
+def _root(of: Number) -> Number:
+    return math.sqrt(of) if isinstance(of, (int, float)) else np.sqrt(of)
+
+
 def _parts(whole: int, part: int) -> int:
     return -(-whole // part)
 
@@ -64,12 +68,12 @@ def _power_of_each(share: Number, power: float) -> Number:
     return found
 
 
-NUMBERS = Arithmetic(max, min, _one, bool, _parts, operator.floordiv, math.ceil, math.sqrt, pow, round)
+NUMBERS = Arithmetic(max, min, _one, bool, _parts, operator.floordiv, math.ceil, _root, pow, round)
 ARRAYS = Arithmetic(
     _largest, np.minimum, np.where, np.any, _parts_of_each, _whole_parts_of_each, np.ceil, np.sqrt, _power_of_each, np.rint
 )  # fmt: skip
 
 
-def of(amount: Number) -> Arithmetic:
-    """What `amount` is calculated with."""
-    return ARRAYS if isinstance(amount, np.ndarray) else NUMBERS
+def of(*amounts: Number) -> Arithmetic:
+    """What `amounts` are calculated with: arrays if any of them is one."""
+    return ARRAYS if any(isinstance(amount, np.ndarray) for amount in amounts) else NUMBERS

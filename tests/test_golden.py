@@ -22,7 +22,7 @@ from recorded_traces import LARGE
 import simtti
 from simtti.hw_configs.devices import load
 from simtti.simulator.engine import l2, power, program, simulation
-from simtti.simulator.kernels import attention, convolution, gemm, normalization, reuse
+from simtti.simulator.kernels import attention, convolution, gemm_family, normalization, reuse
 from simtti.simulator.lowering.registry import kernels_of
 from simtti.simulator.predict import benchmark_energy, operator_time_s
 from simtti.workloads.catalogue import WORKLOADS as ALL
@@ -262,7 +262,7 @@ def products_without_the_padding_of_their_tiles(monkeypatch):
     def useful(kernel):
         return dataclasses.replace(kernel, tensor_flops=min(kernel.tensor_flops, kernel.flops / kernel.grid))
 
-    _replaced(monkeypatch, gemm, "gemm", _each_kernel(useful))
+    _replaced(monkeypatch, gemm_family, "gemm", _each_kernel(useful))
 
 
 def convolutions_that_convert_nothing(monkeypatch):

@@ -59,7 +59,7 @@ class Preparation:
     """Lowers steps and runs them through L2, in order. rows: the trace's operators so far, each with its kernels.
 
     lowered: the kernels of all the trace's operators in order, where they are known. alone_s: of kernels whose CTAs differ, that
-    copy or send; the others' is the closed form's, unless plays_all. known: launches of these kernels on this device."""
+    copy or send; the others' is the closed form's, unless plays_all. known: launches of these kernels on this device. kinds: operators that are lowered already, by kind."""
 
     def __init__(
         self,
@@ -74,6 +74,7 @@ class Preparation:
         lowered: Sequence[Lowered] | None = None,
         plays_all: bool = False,
         known: Iterable[Launched] = (),
+        kinds: Mapping[int, Lowered] | None = None,
     ) -> None:
         self._lowered, self._plays_all = lowered, plays_all
         self.hardware, self.host, self.policy, self.alone_s = hardware, host, policy, alone_s
@@ -82,7 +83,7 @@ class Preparation:
         self.streams, self.report = streams, report
         self.rows: list[tuple[Operator, Lowered]] = []
         self._l2 = L2(hardware.l2_usable_bytes)
-        self._lowering = Lowering(hardware, policy)
+        self._lowering = Lowering(hardware, policy, kinds)
         known = list(known)
         keys = _keys([each.kernel for each in known], [each.hbm_bytes for each in known])
         self._known = dict(zip(keys, known, strict=True))

@@ -15,6 +15,7 @@ import math
 
 from simtti.dtypes import ITEM_BYTES
 from simtti.hw_configs.hardware import Hardware
+from simtti.simulator.designs import of_each
 from simtti.simulator.kernel import Access, Kernel
 from simtti.simulator.kernels.attention_choice import choose
 from simtti.simulator.kernels.attention_fused import fused
@@ -24,7 +25,8 @@ from simtti.simulator.kernels.attention_problem import Attention, work
 from simtti.simulator.kernels.attention_visible import WHOLE
 from simtti.simulator.kernels.data_movement import copy, memcpy
 from simtti.simulator.kernels.family import Cells, Column, Family, Target, lowered_by, needed
-from simtti.simulator.kernels.gemm import Gemm, for_products, gemm
+from simtti.simulator.kernels.gemm import Gemm, gemm
+from simtti.simulator.kernels.gemm_tiles import for_products
 from simtti.simulator.kernels.layout import Operand, as_it_lies, dense
 from simtti.simulator.kernels.libraries import (
     BASELINE,
@@ -170,7 +172,7 @@ def _lower(operator: Operator, target: Target) -> list[Kernel]:
         return attention(problem, hardware)
     slots, before, after = _made_dense(operator, hardware)
     q, k, v, out = slots
-    products = for_products(hardware, target.policy.tf32)
+    products = of_each(for_products, hardware, target.policy.tf32)
     return [
         *before,
         *attention(dataclasses.replace(problem, q=q, k=k, v=v, out=out), products),

@@ -28,6 +28,7 @@ from typing import NamedTuple
 from simtti.dtypes import HALF_TYPES
 from simtti.errors import InputError
 from simtti.hw_configs.hardware import Hardware
+from simtti.simulator.designs import Designs
 from simtti.simulator.kernel import Access, Kernel, check
 from simtti.simulator.kernels.convolution_layout import (
     CHANNEL_ALIGNMENT,
@@ -44,13 +45,15 @@ from simtti.simulator.kernels.cuda_core_convolution import cuda_core_kernels, di
 from simtti.simulator.kernels.data_movement import copy
 from simtti.simulator.kernels.depthwise_convolution import Depthwise, cudnn_depthwise, pytorch_depthwise
 from simtti.simulator.kernels.elementwise import Walk, walk
-from simtti.simulator.kernels.family import Cells, Column, Family, Target, Work, lowered_by, needed
+from simtti.simulator.kernels.family import Cells, Column, Family, Target, Work, needed
 from simtti.simulator.kernels.gemm import Gemm, gemm, prepare_products
 from simtti.simulator.kernels.grouped_convolution import grouped_kernels, in_turn
 from simtti.simulator.kernels.implicit_gemm import Problem, matrix_unit, writes_nchw
-from simtti.simulator.kernels.implicit_gemm_choice import Candidates, candidates_for, choose
+from simtti.simulator.kernels.implicit_gemm_choice import Candidates, candidates_for, choose, prepare_on_each
 from simtti.simulator.kernels.layout import Operand, as_it_lies, dense, dense_strides
 from simtti.simulator.kernels.reuse import by_what_it_reads
+from simtti.simulator.lanes import along_paths
+from simtti.simulator.policy import Policy
 from simtti.workloads.trace import Operator, TensorUse
 
 RANK_3D = 3  # exact: dimensions of a video
@@ -241,6 +244,8 @@ def _depthwise(conv: Convolution) -> Stages:
 
 # ---- operators of a trace
 
+OPS = ("aten::convolution", "aten::_convolution")  # exact: aten's names
+
 
 def _lower(operator: Operator, target: Target) -> list[Kernel]:
     copies, found = _of_operator(operator, target)
@@ -258,6 +263,24 @@ def _lower_together(operators: Sequence[Operator], target: Target) -> list[list[
         bias = _checked_bias(found.problem, target) if found.adds_bias else ()
         kernels.append([*copies, *found.before, *own, *found.after, *bias])
     return kernels
+
+
+def _prepare(operators: Sequence[Operator], target: Target) -> None:
+    """On several devices side by side, choose at once the tiles that they will be asked for; alone, `_lower_together` does."""
+    designs = target.hardware
+    if not isinstance(designs, Designs):
+        return
+    found = []
+    for operator in operators:
+        if operator.op in OPS:
+            stages_on = partial(_stages_on, operator, designs, target.policy)
+            found += [stages.products for _, stages in along_paths(stages_on, len(designs.each))]
+    prepare_on_each([each for each in found if isinstance(each, Candidates)], target.hardware)
+    prepare_products([each for each in found if isinstance(each, Gemm)], target.hardware)
+
+
+def _stages_on(operator: Operator, designs: Designs, policy: Policy) -> Stages:
+    return _checked_stages(operator, Target(designs.again(), policy))[1]
 
 
 def _of_operator(operator: Operator, target: Target) -> tuple[list[Kernel], Stages]:
@@ -378,8 +401,9 @@ CONV2D = Family(
     note="layout: nchw or nhwc",
     kernels=lambda cells, hardware: _of_row(cells, hardware, "hw"),
     work=lambda cells: _work_of_row(cells, "hw"),
-    aten=lowered_by(_lower, "convolution _convolution"),
+    aten=dict.fromkeys(OPS, _lower),
     together=_lower_together,
+    prepare=_prepare,
 )
 CONV3D = Family(
     op="conv3d",

@@ -6,6 +6,7 @@ As the estimate's, these formulas read the same for one product, for a column of
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -13,7 +14,14 @@ import numpy as np
 from simtti.hw_configs.hardware import Hardware
 from simtti.simulator import arithmetic
 from simtti.simulator.arithmetic import Arithmetic, Number
-from simtti.simulator.kernels.gemm_estimate import Product, Rates, Traffic, estimate_s, rates_of
+from simtti.simulator.kernels.gemm_estimate import (
+    Product,
+    Rates,
+    Traffic,
+    estimate_s,
+    rates_of,
+    rates_of_entries,
+)
 from simtti.simulator.kernels.gemm_tiles import LARGEST_TILE, Catalogue, Fit, Tile
 from simtti.simulator.kernels.machine import FP32_BYTES, WGMMA_ROWS
 
@@ -26,7 +34,8 @@ class Asked(NamedTuple):
     hbm_bytes: of the product if its k is not split. fewest_reads: elements of A and B that CTAs of the largest tile would read for an
     element of k and of C. empty_s: to empty the accumulators of all CTAs one after another, a byte of each element. part_s: for
     the reduction to read one part. least_s: what nothing shortens; the preference for reuse counts for the rest. more_s: the same
-    that a split adds.
+    that a split adds. device: of a column for several devices which of them each entry is for; hardware is then all of them, and rates
+    are arrays.
     """
 
     product: Product
@@ -35,25 +44,34 @@ class Asked(NamedTuple):
     fewest_reads: Number
     empty_s: Number
     part_s: Number
-    least_s: float
-    more_s: float
+    least_s: Number
+    more_s: Number
     kernels: Catalogue
     hardware: Hardware
     rates: Rates
     how: Arithmetic
+    device: np.ndarray | None = None
 
     def of(self, at: np.ndarray) -> Asked:
         """The products `at`, of a column."""
-        return self._with(self._amounts()[:, at])
+        return self._with(self._amounts()[:, at])._on(lambda each: each[at])
 
     def beside_tiles(self) -> Asked:
         """The products of a column, beside a row of tiles."""
-        return self._with(self._amounts()[:, :, None])
+        return self._with(self._amounts()[:, :, None])._on(lambda each: each[:, None])
 
     def _amounts(self) -> np.ndarray:
         *sizes, _, _ = self.product
         others = (self.hbm_bytes, self.fewest_reads, self.empty_s, self.part_s)
         return np.array((*sizes, *self.traffic, *others), dtype=float)
+
+    def _on(self, of_entries: Callable[[np.ndarray], np.ndarray]) -> Asked:
+        """Where entries are for several devices, with these numbers of the devices."""
+        if self.device is None:
+            return self
+        own = (self.least_s, self.more_s, *self.rates)
+        least_s, more_s, *rates = (of_entries(each) if isinstance(each, np.ndarray) else each for each in own)
+        return self._replace(least_s=least_s, more_s=more_s, rates=Rates(*rates))
 
     def _with(self, amounts: np.ndarray) -> Asked:
         m, n, k, batch, read, weights, written, *others = amounts
@@ -64,13 +82,20 @@ class Asked(NamedTuple):
 _AMOUNTS = 6  # exact: by definition, of the fields of Asked those that hold amounts
 
 
-def asked(product: Product, traffic: Traffic, kernels: Catalogue, hardware: Hardware) -> Asked:
-    rates, style, how = rates_of(hardware), kernels.style, arithmetic.of(product.m)
+def asked(
+    product: Product,
+    traffic: Traffic,
+    kernels: Catalogue,
+    hardware: Hardware,
+    device: np.ndarray | None = None,
+) -> Asked:
+    rates = rates_of(hardware) if device is None else rates_of_entries(hardware, device)
+    style, how = kernels.style, arithmetic.of(product.m)
     elements = product.elements
     return Asked(
         product,
         traffic,
-        traffic.repeated(hardware)[0],
+        traffic.repeated(rates)[0],
         _fewest_reads(product, how),
         elements / (style.epilogue_bytes_per_cycle * rates.clock_hz),
         FP32_BYTES * elements / rates.l2,
@@ -80,6 +105,7 @@ def asked(product: Product, traffic: Traffic, kernels: Catalogue, hardware: Hard
         hardware,
         rates,
         how,
+        device,
     )
 
 
@@ -111,7 +137,7 @@ def split_s(asked: Asked, fit: Fit, split: Number) -> Number:
     """The estimate of what a product takes in `split` slices, with their reduction."""
     product = asked.product
     partial_bytes = FP32_BYTES * product.elements * split
-    moved, summed = asked.traffic.repeated(asked.hardware, partial_bytes)
+    moved, summed = asked.traffic.repeated(asked.rates, partial_bytes)
     return estimate_s(fit, asked.kernels.style, product, split, asked.rates, moved, summed)
 
 

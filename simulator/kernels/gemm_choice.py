@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from simtti.dtypes import ITEM_BYTES
 from simtti.hw_configs.hardware import Hardware
+from simtti.simulator.arithmetic import Number
 from simtti.simulator.kernels import gemm_bounds
 from simtti.simulator.kernels.gemm_bounds import SPLITS, Asked
 from simtti.simulator.kernels.gemm_estimate import Product, Traffic
@@ -37,7 +38,7 @@ def result_bytes(dtype: str) -> int:
 class Plan(NamedTuple):
     """A choice for one product: the tile, in how many slices of k, and what the estimate says."""
 
-    time_s: float
+    time_s: Number
     fit: Fit | None  # None: GEMV
     split: int  # slices of k; for GEMV the columns a CTA takes
 

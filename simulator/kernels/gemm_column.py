@@ -7,23 +7,33 @@ The choices are those that each product gets alone, to the last bit of what is s
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from simtti.dtypes import ITEM_BYTES
 from simtti.hw_configs.hardware import Hardware
+from simtti.simulator.designs import each_of, of_entries, side_by_side
 from simtti.simulator.kernels import gemm_bounds
 from simtti.simulator.kernels.gemm_bounds import SPLITS, Asked
 from simtti.simulator.kernels.gemm_choice import Choice, Plan, is_made, keep, result_bytes
 from simtti.simulator.kernels.gemm_estimate import Product, Traffic
-from simtti.simulator.kernels.gemm_tiles import Catalogue, alignment, catalogue, taken
+from simtti.simulator.kernels.gemm_tiles import (
+    Catalogue,
+    alignment,
+    catalogue,
+    rows_of,
+    taken,
+)
 from simtti.simulator.kernels.gemv import fastest_of_each
+from simtti.simulator.lanes import agreed, lanes, undecided
 
 FEW = 512  # exact: candidates that are estimated at once, as to rule some out first would take as long; the results are the same
 WORTH = 8  # exact: products that take less side by side than one after another; the results are the same
 MOST = 1024  # exact: products side by side, whose arrays a core's caches hold; the results are the same with any other number
+
+MOST_ON_EACH = 1024  # exact: products whose choices on several devices are kept; the results are the same with any other number
 
 
 class Plans(NamedTuple):
@@ -42,19 +52,23 @@ def choices(
     dtype: str,
     traffic: Traffic,
     hardware: Hardware,
+    device: np.ndarray | None = None,
 ) -> Iterator[tuple[np.ndarray, Catalogue, Plans]]:
     """`choose` for a column of products, amounts as floats: in parts that have the same kernels, each with where in the column it
-    is, its kernels and its plans."""
+    is, its kernels and its plans. device: where `hardware` is several side by side, which of them each product is for."""
     size = ITEM_BYTES[dtype]
     aligned, stored_whole = alignment(n, k, size)
     kinds = aligned * 2 + stored_whole
     for kind in sorted(set(kinds.tolist())):
-        kernels = catalogue(hardware, dtype, bool(kind & 2), bool(kind & 1))
+        like = dtype, bool(kind & 2), bool(kind & 1)
+        kernels = catalogue(hardware, *like)
         alike = np.flatnonzero(kinds == kind)
         for where in np.array_split(alike, -(-len(alike) // MOST)):
             product = Product(m[where], n[where], k[where], batch[where], size, result_bytes(dtype))
             its = Traffic(*(nbytes[where] for nbytes in traffic))
-            yield where, kernels, _plans(gemm_bounds.asked(product, its, kernels, hardware))
+            own = None if device is None else device[where]
+            of_entries = kernels if own is None else kernels._replace(column=rows_of(kernels.column, own))
+            yield where, kernels, _plans(gemm_bounds.asked(product, its, of_entries, hardware, own))
 
 
 def prepare(wanted: Iterable[Choice]) -> None:
@@ -73,6 +87,55 @@ def prepare(wanted: Iterable[Choice]) -> None:
             for at, time_s, number, split in zip(where.tolist(), times_s, numbers, splits, strict=True):
                 fit = kernels.fits[number] if number >= 0 else None
                 keep(own[at], Plan(time_s, fit, int(split)))
+
+
+# A choice but for the device, and the devices -> the kernels and the plan on each.
+_Asked = tuple[tuple[Any, ...], tuple[Hardware, ...]]
+_made_on_each: dict[_Asked, tuple[Catalogue, Plans]] = {}
+
+
+def choose_on_each(choice: Choice) -> Plan:
+    """`choose` on several devices side by side: what the first of them takes, with those that take it (`lanes`)."""
+    prepare_on_each([choice])
+    kernels, plans = _made_on_each[_asked(choice)]
+    number, split = agreed(list(zip(*(each.astype(int).tolist() for each in plans[1:]), strict=True)))
+    return Plan(lanes(plans.time_s), kernels.fits[number] if number >= 0 else None, split)
+
+
+def prepare_on_each(wanted: Iterable[Choice]) -> None:
+    """Make choices side by side that `choose_on_each` will be asked for. They are kept for all paths that the devices go, so that none
+    may be gone in them."""
+    groups: dict[tuple[str, tuple[Hardware, ...]], dict[_Asked, Choice]] = {}
+    for choice in wanted:
+        asked = _asked(choice)
+        if asked not in _made_on_each:
+            groups.setdefault((choice.dtype, asked[1]), {})[asked] = choice
+    for (dtype, devices), own in groups.items():
+        if len(_made_on_each) >= MOST_ON_EACH:
+            _made_on_each.clear()
+        with undecided():
+            _made_on_each.update(zip(own, _on_each(list(own.values()), dtype, devices), strict=True))
+
+
+def _asked(choice: Choice) -> _Asked:
+    return choice[:-1], each_of(choice.hardware)
+
+
+def _on_each(
+    wanted: Sequence[Choice], dtype: str, devices: tuple[Hardware, ...]
+) -> Iterator[tuple[Catalogue, Plans]]:
+    """The kernels of each product, and its plans on each device."""
+    count = len(devices)
+    amounts = np.array([(each.m, each.n, each.k, each.batch, *each.traffic) for each in wanted], float).T
+    m, n, k, batch, *nbytes = np.repeat(amounts, count, axis=1)
+    device, hardware = np.tile(np.arange(count), len(wanted)), side_by_side(devices)
+    found = np.empty((len(Plans._fields), len(m)))
+    kernels_of: dict[int, Catalogue] = {}
+    for where, kernels, plans in choices(m, n, k, batch, dtype, Traffic(*nbytes), hardware, device):
+        found[:, where] = plans
+        kernels_of |= dict.fromkeys((where // count).tolist(), kernels)
+    for number in range(len(wanted)):
+        yield kernels_of[number], Plans(*found[:, number * count : (number + 1) * count])
 
 
 class _Known(NamedTuple):
@@ -112,12 +175,12 @@ def _plans(asked: Asked) -> Plans:
 
     def whole(some: _Candidates) -> tuple[np.ndarray, np.ndarray]:
         its = asked.of(some.at)
-        time_s = gemm_bounds.whole_s(its, taken(fits, some.number))
+        time_s = gemm_bounds.whole_s(its, taken(fits, some.at, some.number))
         return gemm_bounds.counted_s(its, time_s, some.tiles, some.penalty), time_s
 
     def split(some: _Candidates) -> tuple[np.ndarray, np.ndarray]:
         its = asked.of(some.at)
-        time_s = gemm_bounds.split_s(its, taken(fits, some.number), some.split)
+        time_s = gemm_bounds.split_s(its, taken(fits, some.at, some.number), some.split)
         ctas = some.tiles * some.split
         return gemm_bounds.split_counted_s(its, time_s, ctas, some.penalty), time_s
 
@@ -139,8 +202,9 @@ def _plans(asked: Asked) -> Plans:
     if not len(left):
         return Plans(best.time_s, best.number, best.split)
     beside, tiles, best_s = asked.of(left).beside_tiles(), tiles[left], best.counted_s[left][:, None]
-    most = gemm_bounds.most_slices(beside, fits, tiles)
-    bound_s = gemm_bounds.sliced(beside, fits, tiles, np.maximum(most, 1.0))
+    beside_fits = rows_of(fits, left)
+    most = gemm_bounds.most_slices(beside, beside_fits, tiles)
+    bound_s = gemm_bounds.sliced(beside, beside_fits, tiles, np.maximum(most, 1.0))
     at, number = np.nonzero(considered[left] & (most >= 2) & (bound_s < best_s))
     ways = (tiles[at, number], penalty[left[at], number], most[at, number])
     best = _better(best, _splits(asked, left[at], number, *ways, best.counted_s), split)
@@ -157,7 +221,7 @@ def _splits(
     best_s: np.ndarray,
 ) -> _Candidates:
     """Products `at` and tiles that are worth a look in each number of slices that may be better than what is known."""
-    its, fit = asked.of(at[:, None]), taken(asked.kernels.column, number[:, None])
+    its, fit = asked.of(at[:, None]), taken(asked.kernels.column, at[:, None], number[:, None])
     tiles, penalty, most = tiles[:, None], penalty[:, None], most[:, None]
     always = np.broadcast_to(np.array(SPLITS, float), (len(at), len(SPLITS)))
     split = np.concatenate((always, *gemm_bounds.filling(its, fit, tiles), most), axis=1)
@@ -167,7 +231,7 @@ def _splits(
     where, which = np.nonzero(tried & (pipes_s < best_s[at][:, None]))
     at, number, split, pipes_s = at[where], number[where], split[where, which], pipes_s[where, which]
     own = (tiles[where, 0], penalty[where, 0], split)
-    waves_s = gemm_bounds.in_slices_waves(asked.of(at), taken(asked.kernels.column, number), *own)
+    waves_s = gemm_bounds.in_slices_waves(asked.of(at), taken(asked.kernels.column, at, number), *own)
     return _Candidates(at, number, *own, np.maximum(pipes_s, waves_s), pipes_s)
 
 
@@ -178,7 +242,8 @@ def _vectors(asked: Asked) -> _Known:
     at = np.flatnonzero((batch == 1) & (np.minimum(m, n) == 1) & (size > 1))
     if len(at):
         outputs = np.maximum(m, n)[at]
-        best_s[at], split[at] = fastest_of_each(outputs, k[at], size, asked.hbm_bytes[at], asked.hardware)
+        hardware = asked.hardware if asked.device is None else of_entries(asked.hardware, asked.device[at])
+        best_s[at], split[at] = fastest_of_each(outputs, k[at], size, asked.hbm_bytes[at], hardware)
     return _Known(best_s, best_s.copy(), np.full(len(m), -1), split)
 
 

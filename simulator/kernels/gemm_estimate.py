@@ -10,10 +10,13 @@ from __future__ import annotations
 import functools
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from simtti.hw_configs.hardware import Hardware
 from simtti.hw_configs.parameters import GemmStyle
 from simtti.simulator import arithmetic
 from simtti.simulator.arithmetic import Arithmetic, Number
+from simtti.simulator.designs import of_entries
 from simtti.simulator.kernels.gemm_tiles import MOST_DEVICES, Fit, Tile
 from simtti.simulator.kernels.machine import FP32_BYTES
 
@@ -33,7 +36,7 @@ class Traffic(NamedTuple):
     output_bytes: Number
 
     def repeated(
-        self, hardware: Hardware, partial_bytes: Number = 0.0, weight_sets: int = WEIGHT_SETS
+        self, rates: Rates, partial_bytes: Number = 0.0, weight_sets: int = WEIGHT_SETS
     ) -> tuple[Number, Number]:
         """Bytes to and from HBM of the product and of its reduction in a benchmark that goes round the weights.
 
@@ -43,7 +46,6 @@ class Traffic(NamedTuple):
         partial_bytes: partial results of split-K, written by the one and read by the other. weight_sets: that it goes round.
         """
         how = arithmetic.of(self.input_bytes)
-        rates = rates_of(hardware)
         usable_bytes, power = rates.l2_usable_bytes, rates.loss_power
         once = self.input_bytes + self.weight_bytes + self.output_bytes
         round_trip = once + (weight_sets - 1) * self.weight_bytes
@@ -67,26 +69,35 @@ class Rates(NamedTuple):
     reduction_per_sm: how many fit on an SM. loss_power: see `Traffic.repeated`.
     """
 
-    sms: int
-    clock_hz: float
-    l2_port: float
-    l2: float
-    hbm: float
-    hbm_latency_s: float
-    fp32: float
-    start_s: float
-    dispatch_s: float
-    l2_usable_bytes: float
-    most_splits: int
-    most_split_waves: int
-    reduction_latency_s: float
-    reduction_in_flight: float
-    reduction_per_sm: int
-    loss_power: float
+    sms: Number
+    clock_hz: Number
+    l2_port: Number
+    l2: Number
+    hbm: Number
+    hbm_latency_s: Number
+    fp32: Number
+    start_s: Number
+    dispatch_s: Number
+    l2_usable_bytes: Number
+    most_splits: Number
+    most_split_waves: Number
+    reduction_latency_s: Number
+    reduction_in_flight: Number
+    reduction_per_sm: Number
+    loss_power: Number
+
+
+def rates_of_entries(hardware: Hardware, device: np.ndarray) -> Rates:
+    """Of several devices side by side: those of the device of each entry, where they differ."""
+    return _rates(of_entries(hardware, device))
 
 
 @functools.lru_cache(MOST_DEVICES)
 def rates_of(hardware: Hardware) -> Rates:
+    return _rates(hardware)
+
+
+def _rates(hardware: Hardware) -> Rates:
     split = hardware.gemm_split
     in_flight = REDUCTION_THREADS * FP32_BYTES * split.reduction_loads
     return Rates(

@@ -14,7 +14,7 @@ from simtti.simulator.column import Column, column
 from simtti.simulator.kernel import Kernel, ctas_per_sm
 from simtti.simulator.kernels.gemm_choice import result_bytes
 from simtti.simulator.kernels.gemm_column import Plans, choices
-from simtti.simulator.kernels.gemm_estimate import Product, Traffic
+from simtti.simulator.kernels.gemm_estimate import Product, Traffic, rates_of
 from simtti.simulator.kernels.gemm_kernels import (
     COLD,
     MOST_BATCH,
@@ -80,11 +80,11 @@ class Launched(NamedTuple):
 
 def _in_tiles(product: Product, traffic: Traffic, plans: Plans, how: Launched) -> tuple[list[str], Launches]:
     """The kernels of products by their plans, with their names."""
-    hardware, fit = how.hardware, taken(how.kernels.column, plans.number)
+    hardware, fit = how.hardware, taken(how.kernels.column, np.arange(len(plans.number)), plans.number)
     split, count = plans.split, len(plans.split)
     partial_bytes = FP32_BYTES * product.elements * split
-    moved, summed = traffic.repeated(hardware, partial_bytes)
-    moved = np.where(split > 1, moved, traffic.repeated(hardware)[0])
+    moved, summed = traffic.repeated(rates_of(hardware), partial_bytes)
+    moved = np.where(split > 1, moved, traffic.repeated(rates_of(hardware))[0])
     asked = tiled(product, how.dtype, how.kernels, fit, split, moved, hardware)
     hbm_bytes = asked["repeated_hbm_bytes"]
     counted = np.zeros(count, dtype=bool)
@@ -110,7 +110,7 @@ def _in_tiles(product: Product, traffic: Traffic, plans: Plans, how: Launched) -
 def _vectors(product: Product, traffic: Traffic, plans: Plans, how: Launched) -> tuple[list[str], Launches]:
     """The same of products of a vector that run as GEMV."""
     outputs, columns = np.maximum(product.m, product.n), plans.split
-    hbm_bytes = traffic.repeated(how.hardware)[0]
+    hbm_bytes = traffic.repeated(rates_of(how.hardware))[0]
     own = column_of_vectors(columns, outputs, product.k, product.size, hbm_bytes, how.hardware, how.timed_on)
     if how.launched == COLD:
         hbm_bytes = traffic.input_bytes + traffic.weight_bytes + traffic.output_bytes

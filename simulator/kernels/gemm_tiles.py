@@ -19,15 +19,19 @@ stands in hw_configs/families/gemm.yaml.
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from simtti.dtypes import ITEM_BYTES
+from simtti.errors import InputError
 from simtti.hw_configs.hardware import Hardware
 from simtti.hw_configs.parameters import GemmStyle
+from simtti.simulator import arithmetic
 from simtti.simulator.arithmetic import Number
+from simtti.simulator.designs import Designs, side_by_side
 from simtti.simulator.kernels.machine import (
     LANES,
     REGISTER_UNIT,
@@ -39,6 +43,7 @@ from simtti.simulator.kernels.machine import (
     fused_multiply_adds,
     has_wgmma,
 )
+from simtti.simulator.lanes import undecided
 
 MOST_DEVICES = 256  # exact: catalogues kept; the results are the same with any other number
 CHAIN_K = 32  # exact: the elements of k that GemmStyle.chain_cycles is counted for
@@ -170,13 +175,13 @@ class Fit(NamedTuple):
     and of its synchronisations, ring slots whose loads are under way at once, and the shortest slice of k."""
 
     tile: Tile
-    per_sm: int
-    slots: int
-    k: int
-    pipe_s_per_k: float
-    wait_s_per_k: float
-    slots_in_flight: float
-    least_slice: int
+    per_sm: Number
+    slots: Number
+    k: Number
+    pipe_s_per_k: Number
+    wait_s_per_k: Number
+    slots_in_flight: Number
+    least_slice: Number
 
 
 class Catalogue(NamedTuple):
@@ -191,10 +196,25 @@ class Catalogue(NamedTuple):
     column: Fit
 
 
-@functools.lru_cache(MOST_DEVICES)
 def catalogue(hardware: Hardware, dtype: str, aligned: bool, stored_whole: bool = False) -> Catalogue:
     """The kernels for `dtype`. aligned: rows are whole 16 bytes, which wgmma needs for TMA. stored_whole: those of C at least,
-    which are written as fast as aligned kernels do it."""
+    which are written as fast as aligned kernels do it.
+
+    Raises:
+        InputError: none of them fits on an SM.
+    """
+    devices = hardware.each if isinstance(hardware, Designs) else (hardware,)
+    return _catalogue(devices, dtype, aligned, stored_whole)
+
+
+@functools.lru_cache(MOST_DEVICES)
+def _catalogue(devices: tuple[Hardware, ...], dtype: str, aligned: bool, stored_whole: bool) -> Catalogue:
+    """Of one device, or of several side by side. It is kept for all paths that these go, so that none may be gone in it."""
+    with undecided():
+        return _made(side_by_side(devices), dtype, aligned, stored_whole)
+
+
+def _made(hardware: Hardware, dtype: str, aligned: bool, stored_whole: bool) -> Catalogue:
     cuda_cores = on_cuda_cores(hardware, dtype)
     wgmma = aligned and has_wgmma(hardware) and not cuda_cores
     if wgmma:
@@ -211,28 +231,40 @@ def catalogue(hardware: Hardware, dtype: str, aligned: bool, stored_whole: bool 
         # tcgen05.mma takes 128 rows an SM, with cta_group::2 and the columns' half from each (PTX ISA)
         tiles = tuple(tile._replace(feed_bytes=tile.wide_feed_bytes) for tile in tiles)
     fp16_rate = hardware.tensor_fp16_flops_per_cycle_sm
-    share = min(style.most_flops_per_cycle / fp16_rate, 1.0) if fp16_rate else 1.0
+    share = arithmetic.of(fp16_rate).least(style.most_flops_per_cycle / fp16_rate, 1.0) if fp16_rate else 1.0
     rate = 0.0 if cuda_cores else hardware.tensor_flops_per_cycle_sm(dtype) * share
     every = (fit_on(tile, style, rate, ITEM_BYTES[dtype], hardware) for tile in tiles)
     fits = tuple(fit for fit in every if fit is not None)
+    if not fits:
+        raise InputError(
+            f"{hardware.name}: no kernel of a matrix product in {dtype} fits on an SM with {hardware.shared_memory_per_sm_bytes:,} bytes of "
+            f"shared memory (shared_memory_per_sm_bytes), {hardware.registers_per_sm:,} registers and {hardware.max_threads_per_sm:,} threads"
+        )
     return Catalogue(style, share, fits, cuda_cores, _side_by_side(fits))
 
 
 def _side_by_side(fits: tuple[Fit, ...]) -> Fit:
-    amounts = np.array([(*fit.tile, *fit[1:]) for fit in fits], dtype=float)
-    return _fit_of(amounts.reshape(len(fits), len(Tile._fields) + len(Fit._fields) - 1).T)
+    """An entry each; of several devices a row each where they differ."""
+    tiles = np.array([fit.tile for fit in fits], dtype=float).reshape(len(fits), len(Tile._fields)).T
+    return Fit(Tile(*tiles), *(_beside([fit[at] for fit in fits]) for at in range(1, len(Fit._fields))))
 
 
-def _fit_of(amounts: np.ndarray) -> Fit:
-    """The rows of `amounts`: a tile's, then the others of a `Fit`."""
-    tile = len(Tile._fields)
-    return Fit(Tile(*amounts[:tile]), *amounts[tile:])
+def _beside(amounts: Sequence[Number]) -> np.ndarray:
+    return np.stack(np.broadcast_arrays(*amounts), axis=-1).astype(float)
 
 
-def taken(column: Fit, numbers: np.ndarray) -> Fit:
-    """Of a catalogue's column the tiles of these numbers."""
+def rows_of(column: Fit, at: np.ndarray) -> Fit:
+    """A catalogue's column beside the entries `at` alone."""
     tile, *others = column
-    return _fit_of(np.array((*tile, *others))[:, numbers])
+    return Fit(tile, *(each if each.ndim == 1 else each[at] for each in others))
+
+
+def taken(column: Fit, at: np.ndarray, numbers: np.ndarray) -> Fit:
+    """Of a catalogue's column, for the entries `at`, the tiles of these numbers."""
+    tile, *others = column
+    own = (each[numbers] if each.ndim == 1 else each[at, numbers] for each in others)
+    of_tiles: list[Any] = [np.asarray(each)[numbers] for each in tile]
+    return Fit(Tile(*of_tiles), *own)
 
 
 def kernels_for(n: int, k: int, size: int, dtype: str, hardware: Hardware) -> Catalogue:
@@ -265,7 +297,8 @@ def fit_on(tile: Tile, style: GemmStyle, rate: float, size: float, hardware: Har
         return None
     macs = float(tile.m * tile.n)
     products = 2.0 * macs / rate if rate else sgemm_products(macs, hardware).cycles(hardware)
-    pipe = max(
+    how = arithmetic.of(products, clock, hardware.shared_memory_bytes_per_cycle_sm, hardware.hbm_latency_s)
+    pipe = how.largest(
         products,
         (tile.feed_bytes + style.fill_cost * 2 * (tile.m + tile.n))
         * size
@@ -275,7 +308,9 @@ def fit_on(tile: Tile, style: GemmStyle, rate: float, size: float, hardware: Har
     step = max(int(tile.k * 2 // size), 1)
     # A slot is loaded again only after its products, so that a slow chain of them leaves less under way.
     chain_s = style.chain_cycles * tile.k / CHAIN_K / clock
-    in_flight = min(tile.stages, hardware.hbm_latency_s / chain_s) if chain_s else float(tile.stages)
+    in_flight = float(tile.stages)
+    if style.chain_cycles:
+        in_flight = how.least(tile.stages, hardware.hbm_latency_s / chain_s)
     return Fit(
         tile,
         per_sm,
@@ -306,7 +341,7 @@ def alignment(n: Number, k: Number, size: int) -> tuple[Any, Any]:
     return whole & (k * size % VECTOR_BYTES == 0), whole & (k * size % (VECTOR_BYTES // 2) == 0)
 
 
-@functools.lru_cache(maxsize=64)
+@functools.lru_cache(MOST_DEVICES)
 def for_products(hardware: Hardware, tf32: bool) -> Hardware:
     """The device as cuBLAS sees it: without TF32 where products of fp32 may not be rounded."""
     return hardware if tf32 else replace(hardware, tensor_tf32_flops_per_cycle_sm=0.0)

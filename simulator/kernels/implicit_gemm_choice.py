@@ -12,8 +12,9 @@ What is fitted stands in hw_configs/families/convolution.yaml (conv_sm90_*, conv
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -24,7 +25,9 @@ from simtti.hw_configs.hardware import Hardware
 from simtti.simulator.arithmetic import ARRAYS, Number
 from simtti.simulator.closed_form import lone_time_s
 from simtti.simulator.column import PLAIN, Column
+from simtti.simulator.designs import Designs, each_of, of_entries, side_by_side
 from simtti.simulator.kernel import Kernel, ctas_per_sm
+from simtti.simulator.kernels.gemm_tiles import MOST_DEVICES
 from simtti.simulator.kernels.implicit_gemm import (
     NARROW_COLUMNS,
     SPLIT_K_REDUCE,
@@ -46,6 +49,7 @@ from simtti.simulator.kernels.implicit_gemm import (
     shares,
     tile_counter,
 )
+from simtti.simulator.lanes import agreed, undecided
 
 CTA_RESERVED_BYTES = (
     1024  # exact: shared memory of each CTA that CUDA keeps (CUDA C++ Programming Guide, occupancy)
@@ -107,6 +111,7 @@ SM80_ON_HOPPER = (
 )  # exact: our own H200 (`.._64x64x64_stage4`)  # fmt: skip
 SM80_TALL_NARROW = Tile("sm80_256x32", 256, 32, 128, 168, 73728, warps=(4, 1))  # exact: the same
 SM80_ON_HOPPER_NARROW = (SM80_SLIM, SM80_NARROW, SM80_TALL_NARROW)  # exact: the same
+MOST_ON_EACH = 1024  # exact: problems whose ways on several devices are kept; the results are the same with any other number
 SPLIT_K = (2, 3, 4, 6, 8, 12, 16)  # exact: by definition, the splits that are tried
 
 
@@ -171,14 +176,63 @@ def _row(problem: Problem, tuned: Problem, tile: Tile, hardware: Hardware) -> _R
 
 def choose(possible: Sequence[Candidates], hardware: Hardware) -> list[Way]:
     """The way that cuDNN's heuristic would take for each of several problems: of the least time as it counts, the first of those
-    that tie. All ways of all of them are timed side by side."""
+    that tie. All ways of all of them are timed side by side; on several devices what the first of them takes, with those that take it."""
+    if isinstance(hardware, Designs):
+        prepare_on_each(possible, hardware)
+        return [agreed(_made_on_each[each.problem, hardware.each]) for each in possible]
     rates = [hardware.tensor_flops_per_cycle_sm(each.problem.dtype) for each in possible]
-    whole_s = _persistent_s(possible, rates, hardware)
-    mma_s, splits = _mma_s(possible, rates, hardware)
+    whole_s = _persistent_s(possible, rates, _before_s(hardware), hardware)
+    return _ways(possible, whole_s, *_mma_s(possible, rates, hardware))
+
+
+_made_on_each: dict[tuple[Problem, tuple[Hardware, ...]], list[Way]] = {}
+
+
+def prepare_on_each(possible: Iterable[Candidates], hardware: Hardware) -> None:
+    """Choose side by side what `choose` will be asked for on several devices. It is kept for all paths that these go, so that none may
+    be gone in it."""
+    devices = each_of(hardware)
+    new = {each.problem: each for each in possible if (each.problem, devices) not in _made_on_each}
+    if not new:
+        return
+    if len(_made_on_each) >= MOST_ON_EACH:
+        _made_on_each.clear()
+    with undecided():
+        ways = _on_each(list(new.values()), devices)
+    for number, problem in enumerate(new):
+        _made_on_each[problem, devices] = ways[number :: len(new)]
+
+
+def _on_each(possible: Sequence[Candidates], devices: tuple[Hardware, ...]) -> list[Way]:
+    """The ways of all problems on the first device, on the second..."""
+    hardware, beside = side_by_side(devices), [*possible] * len(devices)
+    rates = [one.tensor_flops_per_cycle_sm(each.problem.dtype) for one in devices for each in possible]
+    persistent, mma = (
+        np.repeat(np.arange(len(devices)), sum(map(len, tables)))
+        for tables in zip(*((each.persistent, each.mma) for each in possible), strict=True)
+    )
+    before_s = np.array([_before_s(one) for one in devices])[persistent].T
+    whole_s = _persistent_s(beside, rates, (before_s[0], before_s[1]), of_entries(hardware, persistent))
+    return _ways(beside, whole_s, *_mma_s(beside, rates, of_entries(hardware, mma)))
+
+
+@functools.lru_cache(MOST_DEVICES)
+def _before_s(hardware: Hardware) -> tuple[float, float]:
+    """What goes before a persistent kernel that counts its tiles, and before one that is segmented."""
+    counter_s, start_s = (
+        lone_time_s(before, hardware) for before in (tile_counter(-1, hardware), segment_start(-1, hardware))
+    )
+    return counter_s, start_s
+
+
+def _ways(
+    possible: Sequence[Candidates], whole_s: Sequence[float], mma_s: Sequence[float], splits: Sequence[int]
+) -> list[Way]:
+    """Of each problem the way of the least time, the first of those that tie."""
     chosen, first, first_mma = [], 0, 0
     for each in possible:
         last, last_mma = first + len(each.persistent), first_mma + len(each.mma)
-        counted = whole_s[first:last] + mma_s[2 * first_mma : 2 * last_mma]
+        counted = [*whole_s[first:last], *mma_s[2 * first_mma : 2 * last_mma]]
         best = counted.index(min(counted))
         number, is_split = (best, 0) if best < last - first else divmod(best - (last - first), 2)
         number += 0 if best < last - first else last - first
@@ -198,19 +252,22 @@ def _columns(tables: Sequence[np.ndarray]) -> _Row:
     return _Row(of, read_bytes, per_sm, split_tiles, weight, Shares._make(own))
 
 
-def _persistent_s(possible: Sequence[Candidates], rates: Sequence[float], hardware: Hardware) -> list[float]:
-    """Seconds, as the heuristic counts them, of each persistent tile."""
+def _persistent_s(
+    possible: Sequence[Candidates],
+    rates: Sequence[float],
+    before_s: tuple[Number, Number],
+    hardware: Hardware,
+) -> list[float]:
+    """Seconds, as the heuristic counts them, of each persistent tile. before_s: of each what may go before it, as of `_before_s`."""
     row = _columns([each.persistent for each in possible])
     if not len(row.read_bytes):
         return []
     rate = np.repeat(rates, [len(each.persistent) for each in possible])
     work = persistent_work(row.cut, row.shares, hardware, ARRAYS)
     kernel = _column(work, row.per_sm, rate, hardware)
-    counter_s, start_s = (
-        lone_time_s(before, hardware) for before in (tile_counter(-1, hardware), segment_start(-1, hardware))
-    )
-    before_s = np.where(row.cut.segmented, start_s, np.where(row.cut.tiles > work.grid, counter_s, 0.0))
-    time_s = before_s + lone_time_s(kernel, hardware, row.read_bytes + row.cut.result_bytes)
+    counter_s, start_s = before_s
+    first_s = np.where(row.cut.segmented, start_s, np.where(row.cut.tiles > work.grid, counter_s, 0.0))
+    time_s = first_s + lone_time_s(kernel, hardware, row.read_bytes + row.cut.result_bytes)
     found: list[float] = (time_s * row.discount).tolist()
     return found
 
@@ -233,7 +290,7 @@ def _mma_s(
     (several,) = np.nonzero(split > 1)
     if len(several):
         some = Cut._make(each[several] for each in row.cut)
-        parts, rate = split[several], rate[several]
+        parts, rate, hardware = split[several], rate[several], of_entries(hardware, several)
         kernel = _column(mma_work(some, parts, rate, hardware, ARRAYS), row.per_sm[several], rate, hardware)
         partial = partial_bytes(some, parts)
         summing = _summing(reduction_work(some, parts, hardware, ARRAYS), hardware)

@@ -11,7 +11,7 @@ from simtti.simulator.kernels.concatenation import CAT
 from simtti.simulator.kernels.convolution import CONV2D
 from simtti.simulator.kernels.elementwise import ELEMENTWISE
 from simtti.simulator.kernels.family import Cells, Column, Family, Work
-from simtti.simulator.kernels.gemm import GEMM
+from simtti.simulator.kernels.gemm_family import GEMM
 from simtti.simulator.kernels.normalization import GROUP_NORM, LAYER_NORM
 
 # exact: the operands that validation/measurements/bench/operators.py makes for each function

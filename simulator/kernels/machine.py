@@ -7,6 +7,7 @@ import functools
 from typing import NamedTuple
 
 from simtti.hw_configs.hardware import Hardware
+from simtti.simulator import arithmetic
 
 ISSUE_LANES = 128  # exact: instructions of threads that an SM issues a cycle, 4 schedulers of 32 lanes, Volta to Blackwell
 LANES = 32  # exact: threads of a warp
@@ -32,7 +33,8 @@ class FusedMultiplyAdds(NamedTuple):
 
     def cycles(self, hardware: Hardware) -> float:
         """Cycles for which an SM is occupied by them."""
-        return max(self.flops / hardware.fp32_flops_per_cycle_sm, self.slots / ISSUE_LANES)
+        products, issued = self.flops / hardware.fp32_flops_per_cycle_sm, self.slots / ISSUE_LANES
+        return arithmetic.of(products).largest(products, issued)
 
 
 def fused_multiply_adds(macs: float, efficiency: float, overhead: float) -> FusedMultiplyAdds:
@@ -45,7 +47,7 @@ def has_wgmma(hardware: Hardware) -> bool:
     return hardware.matrix_unit in ("wgmma", "tcgen05")
 
 
-@functools.lru_cache(maxsize=64)
+@functools.lru_cache(maxsize=256)
 def by_warps(hardware: Hardware) -> Hardware:
     """The device to kernels that use instructions of one warp."""
     if has_wgmma(hardware):

@@ -179,7 +179,7 @@ def _tiled(problem: ScaledGemm, tile: Tile, hardware: Hardware) -> Kernel:
         sum(access.nbytes for access in reads[1:]),
         sum(access.nbytes for access in writes),
     )
-    hbm_bytes = traffic.repeated(hardware, weight_sets=form.weight_sets)[0]
+    hbm_bytes = traffic.repeated(rates_of(hardware), weight_sets=form.weight_sets)[0]
     product = Product(m, n, k, 1, problem.number_bytes, RESULT_BYTES)
     work = work_of(fit, style, product, 1, rates_of(hardware), hbm_bytes)
     return Kernel(

@@ -130,6 +130,15 @@ def alike(operators: tuple[Operator, ...]) -> Alike:
     return Alike(group, members, slots)
 
 
+def kinds_of(steps: Iterable[tuple[Operator, ...]]) -> dict[int, Operator]:
+    """The first of each kind of operators, by the kind's number."""
+    found: dict[int, Operator] = {}
+    for operators in steps:
+        for kind, operator in alike(operators).members:
+            found.setdefault(kind, operator)
+    return found
+
+
 _MOST_KINDS = 1 << 16
 _kinds: dict[object, int] = {}
 _next_kind = itertools.count()
@@ -157,10 +166,13 @@ def _key(operator: Operator) -> object:
 class Lowering:
     """Lowers operators for one device and policy, each distinct shape once."""
 
-    def __init__(self, hardware: Hardware, policy: Policy) -> None:
+    def __init__(
+        self, hardware: Hardware, policy: Policy, known: Mapping[int, Lowered] | None = None
+    ) -> None:
+        """known: by kind, what is lowered already (`designs.lower_side_by_side`)."""
         self.hardware, self.policy = hardware, policy
         self.target = Target(hardware, policy)
-        self._known: dict[int, Lowered] = {}  # by kind
+        self._known: dict[int, Lowered] = dict(known or {})  # by kind
 
     def lower(self, operator: Operator) -> Lowered:
         """The kernels of `operator`, none if it is a view."""
@@ -181,11 +193,7 @@ class Lowering:
 
     def lower_ahead(self, steps: Iterable[tuple[Operator, ...]]) -> None:
         """Lower what `lower_all` will be asked for, the operators of all steps side by side."""
-        new: dict[int, Operator] = {}  # the first of each kind
-        for operators in steps:
-            for kind, operator in alike(operators).members:
-                if kind not in self._known:
-                    new.setdefault(kind, operator)
+        new = {kind: each for kind, each in kinds_of(steps).items() if kind not in self._known}
         if not new:
             return
         modelled = {kind: each for kind, each in new.items() if has_model(each) and not is_empty(each)}
@@ -203,7 +211,7 @@ class Lowering:
         for lower, own in sorts.items():
             each_of = lower(list(own.values()), self.target)
             for (kind, operator), kernels in zip(own.items(), each_of, strict=True):
-                self._known[kind] = _lowered(operator, kernels)
+                self._known[kind] = lowered_as(operator, kernels)
 
     def _fuse_composites(self, operators: Sequence[Operator], lowered: list[Lowered]) -> None:
         """Put one kernel, at the last of its parts, in the place of what PyTorch does not do by parts any more."""
@@ -249,27 +257,38 @@ class Lowering:
         ]
 
     def _lower(self, operator: Operator) -> Lowered:
-        lower = _lower_again if operator.op in READ_FEW else _lower
-        return lower(operator, self.target)
+        return lower_alone(operator, self.target)
+
+
+def kernels_on(operator: Operator, target: Target) -> list[Kernel]:
+    """The kernels of `operator`, checked; a stream of its bytes where there is no model for it, none where it has no results."""
+    if is_empty(operator):
+        return []
+    lowering = LOWERINGS[operator.op] if has_model(operator) else lower_unknown
+    kernels = lowering(operator, target)
+    for kernel in kernels:
+        check(kernel, target.hardware)
+    return kernels
+
+
+def lower_alone(operator: Operator, target: Target) -> Lowered:
+    """An operator, not beside others."""
+    lower = _lower_again if operator.op in READ_FEW else _lower
+    return lower(operator, target)
 
 
 def _lower(operator: Operator, target: Target) -> Lowered:
-    lowering = LOWERINGS.get(operator.op) if has_model(operator) else None
-    if is_empty(operator):
-        waits = bool(operator.attributes.get("synchronizes"))
-        return Lowered((), False, False, waits, 0)  # it launches nothing
-    kernels = (lowering or lower_unknown)(operator, target)
-    for kernel in kernels:
-        check(kernel, target.hardware)
-    return _lowered(operator, kernels, unknown=lowering is None)
-
-
-def _lowered(operator: Operator, kernels: list[Kernel], unknown: bool = False) -> Lowered:
-    waits = bool(operator.attributes.get("synchronizes"))
-    return Lowered(tuple(kernels), False, unknown, waits, _workspace_bytes(operator, kernels))
+    return lowered_as(operator, kernels_on(operator, target))
 
 
 _lower_again = by_what_it_reads(_lower)
+
+
+def lowered_as(operator: Operator, kernels: Sequence[Kernel]) -> Lowered:
+    """An operator that is lowered to these kernels; of several devices side by side kernels and workspace are theirs."""
+    waits = bool(operator.attributes.get("synchronizes"))
+    unknown = not has_model(operator) and not is_empty(operator)
+    return Lowered(tuple(kernels), False, unknown, waits, _workspace_bytes(operator, kernels))
 
 
 def is_empty(operator: Operator) -> bool:

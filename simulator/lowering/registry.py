@@ -26,7 +26,7 @@ from simtti.simulator.kernels.family import (
     LowerTogether,
     Target,
 )
-from simtti.simulator.kernels.gemm import GEMM
+from simtti.simulator.kernels.gemm_family import GEMM
 from simtti.simulator.kernels.launches import LAUNCH
 from simtti.simulator.kernels.moves import MOVE, PERMUTE
 from simtti.simulator.kernels.normalization import GROUP_NORM, LAYER_NORM, RMS_NORM

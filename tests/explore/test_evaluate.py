@@ -9,7 +9,7 @@ from explored import spec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simtti.explore.evaluate import evaluate, limits
+from simtti.explore.evaluate import evaluate, evaluate_many, limits
 from simtti.hw_configs.devices import load
 from simtti.hw_configs.hosts import load_host
 from simtti.simulator.engine.simulation import simulate
@@ -114,3 +114,22 @@ def test_limits_add_up_to_the_latency_and_move_with_the_design(trace):
         assert sum(seconds.values()) == pytest.approx(result.latency_s, rel=1e-6)
         found[bandwidth] = sum(s for (_, limit), s in seconds.items() if limit == "hbm") / result.latency_s
     assert found[0.2e12] > 0.5 > 0.1 > found[20e12]
+
+
+def test_designs_side_by_side_have_the_figures_that_each_has_alone():
+    """Of one GPU and of several, with hosts of their own, and with one that no device file could have."""
+    text = spec(workloads=[{"workload": "stable-diffusion-1.5", "steps": 1}]).model_dump_json(
+        exclude_defaults=True
+    )
+    designs = [
+        {"sm_count": 60 + number, "hbm_bytes_per_s": 2e12, "host_speed": 1 + number} for number in range(9)
+    ]
+    designs.insert(3, {"sm_count": -1})
+    found = evaluate_many(text, designs)
+    assert [list(one) for one in found].count(["error"]) == 1
+    assert found[3] == evaluate(text, designs[3])
+    for number in (0, 5, 9):
+        assert found[number] == evaluate(text, designs[number])
+    with_limits = evaluate_many(text, designs[:2], True)
+    assert with_limits[0] == evaluate(text, designs[0], True)
+    assert with_limits[1].keys() - found[1].keys() == {"limits", "draws"}

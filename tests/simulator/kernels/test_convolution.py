@@ -102,7 +102,7 @@ def test_the_same_kernels_are_never_slower_on_a_larger_h200(shape, field, factor
     kernels = build(shape, H200, layout=layout)
     more = getattr(H200, field) * factor
     larger = dataclasses.replace(H200, **{field: round(more) if field == "sm_count" else more})
-    assert time_s(kernels, larger) <= time_s(kernels, H200) * 1.005  # an SM more at once stalls the others
+    assert time_s(kernels, larger) <= time_s(kernels, H200) * 1.01  # SMs more at once stall the others
 
 
 def test_a_larger_convolution_takes_longer_on_h200():

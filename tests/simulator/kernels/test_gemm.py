@@ -18,7 +18,7 @@ from simtti.simulator.closed_form import lone_execution_s, lone_time_s
 from simtti.simulator.kernel import Access, ctas_per_sm
 from simtti.simulator.kernels.gemm import COLD, MOST_BATCH, REPLAYED, Gemm, gemm
 from simtti.simulator.kernels.gemm_choice import Choice, choose
-from simtti.simulator.kernels.gemm_estimate import Traffic
+from simtti.simulator.kernels.gemm_estimate import Traffic, rates_of
 from simtti.simulator.kernels.packed_weights import packed_product
 from simtti.simulator.lowering.lower import Lowering
 from simtti.simulator.lowering.registry import kernels_of
@@ -34,6 +34,8 @@ MEASURED = places.MEASURED / "gemm.parquet"
 ampere_or_hopper = st.sampled_from([A100, H100])
 rows = st.integers(1, 5000)
 eights = st.integers(1, 1024).map(lambda eight: 8 * eight)
+# k of a slot of the ring and more: of less the library's preference for reuse takes tiles up to a fifth slower, as of 321 x 3,464 x 8 on A100
+deep = st.integers(8, 1024).map(lambda eight: 8 * eight)
 some = settings(max_examples=60, deadline=None, derandomize=True)
 
 
@@ -76,7 +78,7 @@ def test_the_estimate_is_the_closed_form_of_the_kernels(m, n, k, device, dtype):
 
 
 @some
-@given(rows, eights, eights, ampere_or_hopper)
+@given(rows, eights, deep, ampere_or_hopper)
 def test_time_does_not_fall_as_the_problem_grows(m, n, k, device):
     before = time_s(m, n, k, device)
     for larger in ((m + 64, n, k), (m, n + 64, k), (m, n, k + 64)):
@@ -140,8 +142,8 @@ def test_a_repeated_product_finds_in_l2_what_fits(m, n, k, device):
     if once > usable and not rest:
         assert first.repeated_hbm_bytes == pytest.approx(cold)
     # The input stays, the weights go round: of two equal ones L2 holds more of the input.
-    held_input = Traffic(usable / 8, 0, 0).repeated(device)[0]
-    held_weights = Traffic(0, usable / 8, 0).repeated(device)[0]
+    held_input = Traffic(usable / 8, 0, 0).repeated(rates_of(device))[0]
+    held_weights = Traffic(0, usable / 8, 0).repeated(rates_of(device))[0]
     assert held_input < held_weights <= usable / 8
 
 

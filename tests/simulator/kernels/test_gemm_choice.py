@@ -87,7 +87,7 @@ def every_way(m, n, k, batch, dtype, traffic, hardware):
         filling = (sms // tiles, fit.slots // tiles, 2 * fit.slots // tiles, most)
         for split in {1, *(each for each in (*SPLITS, *filling) if 2 <= each <= most)}:
             partial_bytes = 4.0 * product.elements * split if split > 1 else 0.0
-            moved = traffic.repeated(hardware, partial_bytes)
+            moved = traffic.repeated(rates_of(hardware), partial_bytes)
             time_s = estimate_s(fit, style, product, split, rates, *moved)
             least_s = rates.start_s + style.setup_cycles / rates.clock_hz
             least_s += rates.start_s + rates.reduction_latency_s if split > 1 else 0.0
