@@ -28,6 +28,12 @@ from simtti.hw_configs.convolution_parameters import (
     ConvWinograd,
 )
 from simtti.hw_configs.low_precision_parameters import Promotion, QuantizeStyle, ScaledHost
+from simtti.hw_configs.normalization_parameters import (
+    GroupNormStyle,
+    ReductionStyle,
+    RowNormStyle,
+    SoftmaxStyle,
+)
 
 
 class GemmStyle(NamedTuple):
@@ -187,6 +193,7 @@ class ElementwiseStyle(NamedTuple):
     cast_slots: float
     unrolled_element_slots: float
     index_stall: float
+    in_place_stall: float
     cast_stall: float
     index_latency_s: float
     cast_latency_s: float
@@ -215,54 +222,6 @@ class FunctionSlots(NamedTuple):
 
 
 # ---- convolution
-
-
-class GroupNormStyle(NamedTuple):
-    """What the kernels of PyTorch's GroupNorm spend: the moments, and the scales and shifts made of them."""
-
-    update_slots: float
-    channel_slots: float
-    latency_s: float
-    stage_latency_s: float
-
-
-class RowNormStyle(NamedTuple):
-    """What PyTorch's vectorised LayerNorm kernel spends, a CTA a row."""
-
-    thread_slots: float
-    vector_slots: float
-    latency_s: float
-    loop_latency_s: float
-
-
-class SoftmaxStyle(NamedTuple):
-    """What PyTorch's softmax kernels spend: rows in registers, in shared memory, in three passes over memory."""
-
-    warp_thread_slots: float
-    warp_element_slots: float
-    warp_latency_s: float
-    warp_value_slots: float
-    warp_chain_s: float
-    warp_registers: float
-    element_registers: float
-    shared_element_slots: float
-    block_element_slots: float
-    block_thread_slots: float
-    block_latency_s: float
-    kept_columns: float
-    kept_thread_slots: float
-    kept_element_slots: float
-    kept_latency_s: float
-
-
-class ReductionStyle(NamedTuple):
-    """What PyTorch's reduction kernel spends, along the fastest dimension and along another."""
-
-    thread_slots: float
-    element_slots: float
-    latency_s: float
-    outer_latency_s: float
-    outer_trip_s: float
 
 
 class MemcpyStyle(NamedTuple):

@@ -25,6 +25,7 @@ from simtti.simulator.kernels.layout import (
     l2_bytes_per_element,
     lies_dense,
     merge_dimensions,
+    scattered_bytes,
     streamed_l2_bytes,
     unique_bytes,
 )
@@ -132,17 +133,15 @@ def _cat_kernel(problem: Cat, hardware: Hardware) -> Kernel:
     pieces, target = problem.pieces, problem.target
     counts = [math.prod(shape) for shape, _ in pieces]
     total, item = sum(counts), ITEM_BYTES[target.dtype]
-    l2_bytes = 0.0
+    l2_bytes, lone_bytes = 0.0, scattered_bytes(hardware)
     all_dense = True
     for count, (shape, each) in zip(counts, pieces, strict=True):
         sizes, (target_steps, steps) = merge_dimensions(shape, (target.strides, each.strides))
         # Dense, and in the result's order of dimensions: contiguous in its memory format (native/cuda/Shape.cu).
         dense_piece = merge_dimensions(shape, (each.strides,))[1] == ((1,),)
         all_dense = all_dense and dense_piece and _order(shape, each) == _order(shape, target)
-        l2_bytes += count * l2_bytes_per_element(sizes, steps, item, costs.scattered_bytes)
-        l2_bytes += (
-            count * l2_bytes_per_element(sizes, target_steps, item, costs.scattered_bytes) * costs.write
-        )
+        l2_bytes += count * l2_bytes_per_element(sizes, steps, item, lone_bytes)
+        l2_bytes += count * l2_bytes_per_element(sizes, target_steps, item, lone_bytes) * costs.write
     slots = style.dense_slots if all_dense else style.strided_slots
     name = "CatArrayBatchedCopy_contig" if all_dense else "CatArrayBatchedCopy"
     if all_dense and item in CAT_ALIGNED_BYTES:

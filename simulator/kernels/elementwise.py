@@ -26,18 +26,20 @@ from dataclasses import dataclass, replace
 
 from simtti.hw_configs.hardware import Hardware
 from simtti.hw_configs.parameters import FunctionSlots
-from simtti.simulator.kernel import Access, Kernel
+from simtti.simulator.kernel import Access, Kernel, ctas_per_sm
 from simtti.simulator.kernels.family import Cells, Column, Family, Target, Work, lowered_by, needed
 from simtti.simulator.kernels.layout import (
     Operand,
     broadcast,
     dense,
+    emptied_hbm_bytes,
     in_flight,
     l2_bytes_per_element,
     merge_dimensions,
     missed_share,
     refetched_bytes,
     repeated_bytes,
+    scattered_bytes,
     sectors,
     untranslated,
 )
@@ -100,8 +102,9 @@ def walk(problem: Walk, hardware: Hardware) -> Kernel:
     numel = math.prod(sizes)
     casts = 0 if problem.typed or len({operand.dtype for operand in operands}) == 1 else len(operands)
     is_dense = len(sizes) == 1 and all(step == (1,) for step in steps)
+    lone_bytes = scattered_bytes(hardware)
     l2_bytes = sum(
-        l2_bytes_per_element(sizes, step, operand.item_bytes, costs.scattered_bytes)
+        l2_bytes_per_element(sizes, step, operand.item_bytes, lone_bytes)
         * (costs.write if index == 0 else 1.0)
         for index, (step, operand) in enumerate(zip(steps, operands, strict=True))
     )
@@ -127,21 +130,25 @@ def walk(problem: Walk, hardware: Hardware) -> Kernel:
         if output.item_bytes >= WIDE_BYTES and not casts:
             elements = 2
         index = style.index_dimension_slots + style.index_operand_slots * len(operands)
-        if any(operand.tensor == output.tensor for operand in inputs):
+        in_place = any(operand.tensor == output.tensor for operand in inputs)
+        if in_place:
             extra_slots += style.in_place_slots
         slots = style.thread_slots + elements * (
             style.index_element_slots + index * len(sizes) + style.cast_slots * casts + extra_slots
         )
         latency_s += style.cast_latency_s if casts else style.index_latency_s
-        hbm_stall = style.cast_stall if casts else style.index_stall
+        # The loads of an element's operands are waited for one after the other. (Of three, GroupNorm's, two are of a channel.)
+        hbm_stall = style.cast_stall if casts else style.index_stall * min(len(inputs), 2)
+        if in_place:
+            hbm_stall += style.in_place_stall
     chain_s = 0.0
     if casts and inputs and kind == "elementwise_kernel":
         # Of a short tensor the last elements of its threads are beyond its end.
         taken = min(elements, -(-numel // THREADS))
         chain_s = max(0.0, taken * _cast_chain_s(problem, hardware) - latency_s)
-    elif problem.cold and inputs and kind != "vectorized_elementwise_kernel":
+    elif inputs and kind != "vectorized_elementwise_kernel":
         # Element after element is loaded and stored; of their trips to memory, latency_s has the first.
-        chain_s = (elements - 1) * costs.miss_s
+        chain_s = (elements - 1) * _missed(problem, hardware) * costs.miss_s
     cta_elements = min(THREADS * elements, numel)
     stream = sum(operand.item_bytes for operand, step in zip(operands, steps, strict=True) if step[0] == 1)
     refetched = sum(
@@ -154,11 +161,12 @@ def walk(problem: Walk, hardware: Hardware) -> Kernel:
         for operand, step in zip(inputs, steps[1:], strict=True)
     )
     written = sectors(problem.shape, output)
+    writes = (Access(output.tensor, written.nbytes),)
     reads = tuple(Access(operand.tensor, sectors(problem.shape, operand).nbytes) for operand in inputs)
     if written.partial:
         # HBM takes whole sectors: what lies between the elements is read first.
         reads += (Access(output.tensor, written.nbytes),)
-    return Kernel(
+    kernel = Kernel(
         name=f"{kind}<{problem.name}>",
         family=problem.family,
         grid=-(-numel // (THREADS * elements)),
@@ -171,27 +179,51 @@ def walk(problem: Walk, hardware: Hardware) -> Kernel:
         bytes_in_flight=in_flight(l2_bytes * cta_elements, chain_s, hardware),
         hbm_stall=hbm_stall,
         reads=reads,
-        writes=(Access(output.tensor, written.nbytes),),
+        writes=writes,
         hbm_reread_bytes=refetched,
         flops=float(numel) if inputs and problem.name not in ("copy", "cast") else 0.0,
     )
+    return _from_emptied_l2(kernel, hardware) if problem.cold else kernel
+
+
+def _from_emptied_l2(kernel: Kernel, hardware: Hardware) -> Kernel:
+    """`kernel` where L2 holds nothing of what it reads.
+
+    CTAs with one trip to memory wait for it in step, so that what the last of them write goes to L2 when nothing is read any more:
+    HBM stands idle meanwhile, which counts here as what it would have moved.
+    """
+    moved = emptied_hbm_bytes(kernel.reads, kernel.writes, kernel.hbm_reread_bytes, hardware)
+    if kernel.reads and kernel.name.startswith("vectorized"):
+        last = min(kernel.grid, ctas_per_sm(kernel, hardware) * hardware.sm_count) / kernel.grid
+        stored_s = last * hardware.l2_costs.write * kernel.written_bytes / hardware.l2_attained_bytes_per_s
+        moved += stored_s * hardware.hbm_attained_bytes_per_s
+    return replace(kernel, repeated_hbm_bytes=moved)
 
 
 def _cast_chain_s(problem: Walk, hardware: Hardware) -> float:
     """What an element takes a thread of elementwise_kernel with run-time dtypes: operand after operand is loaded and, behind a
     switch, converted, which waits for it, so that their trips to memory add up.
 
-    A trip that L2 does not end costs `l2_costs.miss_s` more: of what a kernel touches, as much is found as L2 holds of all that.
+    A trip that L2 does not end (`_missed`) costs `l2_costs.miss_s` more.
     """
     inputs, numel = problem.inputs, math.prod(problem.shape)
     touched = [sectors(problem.shape, operand).nbytes for operand in (*inputs, problem.output)]
-    missed = 1.0 if problem.cold else missed_share(sum(touched), hardware)
     first = sum(
         min(1.0, nbytes / (numel * operand.item_bytes))
         for nbytes, operand in zip(touched, inputs, strict=False)
     )
-    trips_s = len(inputs) * hardware.l2_latency_s + missed * first * hardware.l2_costs.miss_s
+    trips_s = (
+        len(inputs) * hardware.l2_latency_s + _missed(problem, hardware) * first * hardware.l2_costs.miss_s
+    )
     return len(touched) * hardware.elementwise.cast_chain_s + trips_s
+
+
+def _missed(problem: Walk, hardware: Hardware) -> float:
+    """Share of trips that L2 does not end: of what a kernel touches, as much is found as L2 holds of all that."""
+    if problem.cold:
+        return 1.0
+    operands = (*problem.inputs, problem.output)
+    return missed_share(sum(sectors(problem.shape, operand).nbytes for operand in operands), hardware)
 
 
 # ---- operators of a trace

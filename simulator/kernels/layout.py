@@ -135,7 +135,8 @@ def l2_bytes_per_element(
     """Bytes of L2 bandwidth that an element costs: the sectors of a warp's 32 lanes, over the lanes.
 
     sizes, steps: the merged walk, fastest dimension first. Lanes side by side share a sector, a broadcast
-    operand is one sector for all, and a transposed one is a sector for each lane. scattered_bytes: what a lone sector costs.
+    operand is one sector for all, and a transposed one is a sector for each lane. scattered_bytes: what a lone sector costs
+    (`scattered_bytes`).
     """
     if steps[0] == 1 and sizes[0] % LANES == 0:
         return float(item_bytes)
@@ -147,6 +148,12 @@ def l2_bytes_per_element(
     sectors = len({offset * item_bytes // SECTOR_BYTES for offset in offsets})
     requests = len({offset * item_bytes // (2 * SECTOR_BYTES) for offset in offsets})
     return max(sectors * SECTOR_BYTES, requests * scattered_bytes) / len(offsets)
+
+
+def scattered_bytes(hardware: Hardware) -> float:
+    """Bytes of L2's attained bandwidth that a lone sector costs: it takes a slice's turn, and slices are as many as L2's whole
+    bandwidth has, of which streams attain what the way to the SMs lets through."""
+    return hardware.l2_costs.scattered_bytes * hardware.l2_efficiency
 
 
 PAGE_BYTES = 2 * 1024**2  # exact: CUDA's pages of large allocations
@@ -263,3 +270,14 @@ def streamed_l2_bytes(
     """L2 bandwidth of a kernel that reads its dense operands `passes` times and writes its results, in read bytes."""
     read = passes * sum(access.nbytes for access in reads)
     return read + hardware.l2_costs.write * sum(access.nbytes for access in writes)
+
+
+def emptied_hbm_bytes(
+    reads: Sequence[Access], writes: Sequence[Access], reread_bytes: float, hardware: Hardware
+) -> float:
+    """HBM bytes until a kernel ends that found L2 emptied, as a table's rows are timed: of what it writes L2 still holds as large a
+    share as of all that it touches (as engine/l2.py has it)."""
+    read = sum(access.nbytes for access in reads)
+    written = sum(access.nbytes for access in writes)
+    held = min(1.0, hardware.l2_usable_bytes / (read + written)) if written else 0.0
+    return read + reread_bytes + written * (1.0 - held)

@@ -7,7 +7,8 @@
   scale and a shift per channel; an elementwise kernel with two broadcast operands applies them.
   Channels-last input is first copied to NCHW.
 - `layer_norm` is one kernel, a CTA of 128 threads per row, Welford moments in vectors of 4; it is two where
-  rows do not divide by 4 (layer_norm_kernel.cu).
+  rows do not divide by 4 (layer_norm_kernel.cu). Its registers decide how many rows an SM holds, in fp32 three
+  quarters of those in half precision; the second pass finds a row in L2, if the rows in flight leave it there.
 - RMSNorm (`aten::_fused_rms_norm`, torch 2.8 and later) runs LayerNorm's kernel without the mean. Older
   versions decompose `rms_norm` into pow, mean, add, rsqrt and mul: then the trace has those operators.
 
@@ -23,7 +24,7 @@ from typing import NamedTuple
 from simtti.dtypes import ITEM_BYTES
 from simtti.errors import InputError
 from simtti.hw_configs.hardware import Hardware
-from simtti.simulator.kernel import Access, Kernel
+from simtti.simulator.kernel import Access, Kernel, ctas_per_sm
 from simtti.simulator.kernels.data_movement import copy
 from simtti.simulator.kernels.elementwise import Walk, walk
 from simtti.simulator.kernels.family import Cells, Column, Family, Target, Work, lowered_by, needed
@@ -31,7 +32,9 @@ from simtti.simulator.kernels.layout import (
     Operand,
     as_it_lies,
     dense,
+    emptied_hbm_bytes,
     in_flight,
+    lost_share,
     missed_share,
     streamed_l2_bytes,
 )
@@ -51,8 +54,8 @@ ROW_SHARED_BYTES = 24  # exact: of its 4 warps, two hand over 3 moments each, ns
 # Workspaces of equal number are the same memory, as from one operator to the next the allocator gives it again.
 NCHW_BELOW = 3  # exact: by definition: the copy in NCHW, counted down from the first workspace, behind moments and scales
 CONTIGUOUS = -9  # exact: by definition: LayerNorm's copy of strided input
-# exact: registers a thread in profiles: 27, 22 (H200; allocated in eights) and 34 (torch.profiler traces of H100s)
-MOMENTS_REGISTERS, PARAMS_REGISTERS, ROW_REGISTERS = 32, 24, 34
+# exact: registers a thread in profiles: 27 and 22 (H200; allocated in eights)
+MOMENTS_REGISTERS, PARAMS_REGISTERS = 32, 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,38 +249,47 @@ def layer_norm(problem: RowNorm, hardware: Hardware) -> list[Kernel]:
     loops = -(-columns // (ROW_VECTOR * ROW_THREADS))
     # Whole warps work, those that the row leaves without vectors do not.
     vectors = -(-columns // (ROW_VECTOR * LANES)) * LANES
-    missed = _missed_again(rows, columns, item, hardware)
     parameters = (Access(each, float(columns * item)) for each in problem.parameters)
-    trip_s = (
-        hardware.l2_latency_s + style.loop_latency_s + (hardware.l2_costs.miss_s if problem.cold else 0.0)
-    )
+    vector_slots = style.vector_slots + len(problem.parameters) * style.parameter_slots
     reads = (Access(problem.source, problem.nbytes), *parameters)
     writes = (Access(problem.target, problem.nbytes),)
     l2_bytes = streamed_l2_bytes(reads, writes, hardware) / rows
+    kernel = Kernel(
+        name=f"vectorized_{'rms' if problem.rms else 'layer'}_norm_kernel",
+        family="normalization",
+        grid=rows,
+        threads=ROW_THREADS,
+        registers=int(style.wide_registers if item >= FP32_BYTES else style.registers),
+        shared_memory_bytes=ROW_SHARED_BYTES,
+        issue_slots=ROW_THREADS * style.thread_slots + vectors * vector_slots,
+        l2_bytes=l2_bytes,
+        latency_s=style.latency_s + hardware.hbm_latency_s,
+        reads=reads,
+        writes=writes,
+    )
+    at_once = ctas_per_sm(kernel, hardware) * hardware.sm_count
+    # A round of the loop waits for its load; of those of the first pass some L2 does not end, and the more rows are in flight,
+    # the longer they wait for each other at HBM.
+    missed = 1.0 if problem.cold else missed_share(2 * problem.nbytes, hardware)
+    queue_s = min(rows, at_once) * columns * item / hardware.hbm_attained_bytes_per_s
+    trips_s = loops * (hardware.l2_latency_s + style.loop_latency_s + missed * hardware.l2_costs.miss_s)
+    chain_s = trips_s + missed * style.queued * queue_s
+    again = problem.nbytes * _lost_between(min(rows, 2 * at_once) * columns * item, hardware)
     return [
-        Kernel(
-            name=f"vectorized_{'rms' if problem.rms else 'layer'}_norm_kernel",
-            family="normalization",
-            grid=rows,
-            threads=ROW_THREADS,
-            registers=ROW_REGISTERS,
-            shared_memory_bytes=ROW_SHARED_BYTES,
-            issue_slots=ROW_THREADS * style.thread_slots + vectors * style.vector_slots,
-            l2_bytes=l2_bytes,
-            latency_s=style.latency_s + hardware.hbm_latency_s,
-            bytes_in_flight=in_flight(l2_bytes, loops * trip_s, hardware),
-            reads=reads,
-            writes=writes,
-            hbm_reread_bytes=missed * rows * columns * item,
+        replace(
+            kernel,
+            bytes_in_flight=in_flight(l2_bytes, chain_s, hardware),
+            hbm_reread_bytes=again,
+            repeated_hbm_bytes=emptied_hbm_bytes(reads, writes, again, hardware) if problem.cold else None,
         )
     ]
 
 
 @asked
-def _missed_again(rows: int, columns: int, item: int, hardware: Hardware) -> float:
-    """The second pass finds in L2 what fits there of the rows in flight."""
-    resident = min(rows, hardware.sm_count * hardware.max_threads_per_sm // ROW_THREADS)
-    return missed_share(resident * columns * item, hardware)
+def _lost_between(nbytes: int, hardware: Hardware) -> float:
+    """Share of a row that L2 has lost before the second pass over it: it has taken in so many bytes since, what rows in flight read
+    and, but for the first of them, which begin in step, what others wrote meanwhile."""
+    return lost_share(float(nbytes), hardware.l2_costs.spill_from, hardware)
 
 
 def _unvectorized(problem: RowNorm, hardware: Hardware) -> list[Kernel]:

@@ -8,12 +8,14 @@ from streams import H100, moved, pointwise, warm_us
 
 from simtti.hw_configs.devices import load
 from simtti.hw_configs.hardware import with_pytorch
-from simtti.simulator.closed_form import lone_time_s
+from simtti.simulator.closed_form import lone_time_s, repeated_hbm_bytes
 from simtti.simulator.kernels import layout
 from simtti.simulator.kernels.data_movement import copy
 from simtti.simulator.kernels.elementwise import lower
 from simtti.simulator.kernels.family import Target
+from simtti.simulator.lowering.registry import kernels_of
 from simtti.simulator.policy import Policy
+from simtti.simulator.predict import operator_time_s
 
 
 def test_broadcast_counts_the_small_operand_once():
@@ -62,6 +64,46 @@ def test_instructions_wait_for_hbm_but_not_for_l2():
     kernel = cast(1 << 26)
     free = dataclasses.replace(kernel, hbm_stall=0.0)
     assert lone_time_s(kernel, H100) > lone_time_s(free, H100)
+
+
+def _row(function, numel, inputs, hardware):
+    """A row of a table, of fp16."""
+    row = {"op": "elementwise", "dtype": "fp16", "numel": numel, "inputs": inputs, "function": function}
+    return kernels_of(row, hardware)[0]
+
+
+# Sums of two tensors of fp16 from an emptied L2, event to event (torch 2.11): device, elements, us.
+SUMS = [
+    ("h100-sxm", 2621440, 7.3),
+    ("h100-sxm", 5242880, 10.9),
+    ("h100-sxm", 82575360, 157.1),
+    ("h200-sxm", 2949120, 7.0),
+    ("h200-sxm", 10485760, 16.0),
+]
+
+
+@pytest.mark.parametrize(("name", "numel", "us"), SUMS)
+def test_an_emptied_l2_takes_what_is_written(name, numel, us):
+    """What still fits L2 at the end is not written to HBM, and the last CTAs' results go there after all reads."""
+    hardware = with_pytorch(load(name), "2.11")
+    kernel = _row("add", numel, 2, hardware)
+    assert operator_time_s([kernel], hardware) * 1e6 == pytest.approx(us, rel=0.08)
+    read = kernel.read_bytes
+    assert read < repeated_hbm_bytes(kernel) < read + kernel.written_bytes
+    # Where instructions take longer than HBM, they hide that.
+    busy = _row("gelu", 1 << 21, 1, hardware)
+    assert lone_time_s(busy, hardware) == lone_time_s(busy, hardware, busy.read_bytes)
+
+
+def test_operands_of_an_element_are_waited_for_one_after_the_other():
+    hardware = with_pytorch(load("h100-sxm"), "2.11")
+    shape = (1, 18360, 24, 128)
+    rows = layout.Operand(1, (0, 128, 0, 1), "fp32")
+    whole, result = layout.dense(0, shape, "fp32"), layout.dense(2, shape, "fp32")
+    one, two = (pointwise("mul", shape, given, result, hardware)[0] for given in ([rows], [whole, rows]))
+    assert two.hbm_stall == 2 * one.hbm_stall > 0
+    # HunyuanVideo's rotary embedding on our own H100.
+    assert warm_us([two], hardware) == pytest.approx(203.2, rel=0.12)
 
 
 # Products of bf16 and fp32 into fp32 in captures (torch 2.11): device, shape, the fp32 operand's strides, us.

@@ -210,8 +210,8 @@ def exchange(hardware):
 
 ROWS = (
     {"op": "group_norm", "n": 2, "c": 64, "spatial": 1024},
-    {"op": "layer_norm", "rows": 4096, "cols": 1024},
-    {"op": "rms_norm", "rows": 4096, "cols": 1024},
+    *({"op": "layer_norm", "rows": 4096, "cols": 1024, "dtype": dtype} for dtype in ("fp16", "fp32")),
+    *({"op": "rms_norm", "rows": 4096, "cols": 1024, "dtype": dtype} for dtype in ("fp16", "fp32")),
     *({"op": "softmax", "rows": 512, "cols": columns} for columns in (512, 2049, 8192, 8193)),
     *({"op": "reduction", "rows": 512, "cols": 512, "over": over} for over in ("cols", "rows")),
     {"op": "copy", "numel": 1 << 20},

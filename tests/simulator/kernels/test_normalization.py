@@ -1,10 +1,12 @@
 """GroupNorm, LayerNorm and RMSNorm: kernels, and times that others measured."""
 
 import pytest
-from streams import A100, cold_s, pointwise
+from streams import A100, cold_s, pointwise, warm_us
 
 from simtti.hw_configs.devices import load
+from simtti.hw_configs.hardware import with_pytorch
 from simtti.simulator.closed_form import lone_execution_s
+from simtti.simulator.kernel import ctas_per_sm
 from simtti.simulator.kernels import layout
 from simtti.simulator.kernels.normalization import GroupNorm, RowNorm, group_norm, layer_norm
 
@@ -29,8 +31,8 @@ def test_rms_norm_of_short_rows():
 
 
 def test_layer_norm_reads_twice_what_l2_does_not_hold():
-    short = layer_norm(RowNorm(4096, 4096, "fp16"), A100)[0]
-    long = layer_norm(RowNorm(4096, 32768, "fp16"), A100)[0]
+    short = layer_norm(RowNorm(4096, 2048, "fp16"), A100)[0]
+    long = layer_norm(RowNorm(4096, 8192, "fp16"), A100)[0]
     assert short.hbm_reread_bytes == 0
     assert 0 < long.hbm_reread_bytes < long.reads[0].nbytes
 
@@ -52,3 +54,39 @@ def test_moments_wait_for_l2_or_for_memory():
     assert warm == pytest.approx(120, rel=0.1)
     assert cold == pytest.approx(223, rel=0.1)
     assert warm < half < cold
+
+
+# LayerNorms of fp32 in captures (torch 2.11): device, rows, columns, us.
+WIDE = [("h200-sxm", 32760, 1536, 131.0), ("h100-sxm", 11440, 3072, 122.0)]
+
+
+@pytest.mark.parametrize(("name", "rows", "columns", "us"), WIDE)
+def test_layer_norm_of_fp32_waits_for_memory(name, rows, columns, us):
+    """Wan 2.1 and 2.2: 39 registers a thread leave an SM 12 rows, not 16, and their loads wait for each other at HBM."""
+    hardware = with_pytorch(load(name), "2.11")
+    (wide,) = layer_norm(RowNorm(rows, columns, "fp32"), hardware)
+    (half,) = layer_norm(RowNorm(rows, columns, "fp16"), hardware)
+    assert (ctas_per_sm(wide, hardware), ctas_per_sm(half, hardware)) == (12, 16)
+    assert warm_us([wide], hardware) == pytest.approx(us, rel=0.1)
+    assert wide.unique_bytes / warm_us([wide], hardware) < 0.9e-6 * hardware.hbm_attained_bytes_per_s
+
+
+def test_rows_in_flight_are_lost_before_their_second_pass():
+    """RMSNorm of 5,120 columns, of which our own H100 holds fewer rows than our own H200, whose L2 is larger (torch 2.11)."""
+    for name, us in (("h100-sxm", 317.3), ("h200-sxm", 199.3)):
+        hardware = with_pytorch(load(name), "2.11")
+        row = RowNorm(32768, 5120, "fp16", rms=True, cold=True, parameters=(2,))
+        (kernel,) = layer_norm(row, hardware)
+        assert cold_s([kernel], hardware) * 1e6 == pytest.approx(us, rel=0.12)
+        (first,) = layer_norm(RowNorm(2048, 5120, "fp16", rms=True, cold=True, parameters=(2,)), hardware)
+        assert kernel.hbm_reread_bytes > first.hbm_reread_bytes == 0
+
+
+def test_weights_and_biases_cost_instructions():
+    h100 = with_pytorch(load("h100-sxm"), "2.11")
+    slots = [
+        layer_norm(RowNorm(4096, 3072, "bf16", parameters=(1, 2)[:count]), h100)[0].issue_slots
+        for count in range(3)
+    ]
+    assert slots[0] < slots[1] < slots[2]
+    assert slots[2] - slots[1] == pytest.approx(slots[1] - slots[0])
