@@ -59,7 +59,7 @@ needs_fork = pytest.mark.skipif(
 
 @pytest.mark.parametrize("workers", [1, pytest.param(2, marks=needs_fork)])
 def test_a_bug_in_a_run_is_raised_even_out_of_a_process(tmp_path, monkeypatch, workers):
-    monkeypatch.setattr("simtti.simulator.engine.simulation.simulate", bug)
+    monkeypatch.setattr("simtti.simulator.several_gpus.simulate", bug)
     rows = pd.DataFrame({"workload": "stable-diffusion", "hw": ["h100-sxm", "a100-sxm"], "steps": 2})
     with pytest.raises(BugError, match=r"2 rows .*ValueError: a bug"):
         sweep(rows, tmp_path / "out.csv", workers=workers)
