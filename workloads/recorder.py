@@ -15,6 +15,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from itertools import compress
 from typing import Any
 
 import torch
@@ -55,6 +56,7 @@ class Recorder(Recording):
         self._identities: dict[int, int] = {}
         self._storages: list[Any] = []
         self._alive: dict[int, int] = {}  # the weak references themselves
+        self._twice: set[int] = set()  # identities that two storages have
         self._last: Operator | None = None
         self._stored_as: dict[int, str] = {}
         self._roles: dict[int, str] = {}
@@ -193,17 +195,18 @@ class Recorder(Recording):
         """Note with the last operator which storages nobody refers to any more."""
         # Not StorageWeakRef.expired(), of which this is the inside: all weights are asked after every operator.
         expired = torch.UntypedStorage._expired
-        gone = {address for address, reference in self._alive.items() if expired(reference)}
+        gone = list(compress(self._alive, map(expired, self._alive.values())))
         if not gone:
             return
         for address in gone:
             del self._alive[address]
             self._padding.forget(address)
-        held = {self._identities[address] for address in self._alive}
-        released = sorted({self._identities[address] for address in gone} - held - {-1})
+        released = {self._identities[address] for address in gone} - {-1}
+        if not released.isdisjoint(self._twice):
+            released -= {self._identities[address] for address in self._alive}
         if released and self._last is not None:
             # Not shared yet; replace() would have to find it in its step.
-            object.__setattr__(self._last, "released", (*self._last.released, *released))
+            object.__setattr__(self._last, "released", (*self._last.released, *sorted(released)))
 
     # ---- operators
 
@@ -245,7 +248,8 @@ class Recorder(Recording):
         if found.op == "aten::_to_copy" and read[0].device.type == "cpu":
             if on_device and made[0].dtype == read[0].dtype:
                 # Already on the GPU in the pipeline, where .to() returns the tensor itself.
-                self._identities[self._address(made[0])] = self._identity(read[0], "input")
+                identity = self._identities[self._address(made[0])] = self._identity(read[0], "input")
+                self._twice.add(identity)
                 return
             if not on_device:
                 on_device = read
