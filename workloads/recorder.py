@@ -12,10 +12,10 @@ mode, because on `meta` torch would decompose it into the matrix products that a
 """
 
 import math
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from itertools import compress
 from typing import Any
 
 import torch
@@ -51,11 +51,12 @@ class Recorder(Recording):
         self._stack: list[tuple[str, Any]] = []
         self._ended_in: list[tuple[str, Any]] = []
         self._registered: list[torch.nn.Module] = []
-        # By the address of the StorageImpl. A weak reference keeps the address from being given out again, and tells when
-        # the last tensor is gone: Python's own references decide, as they do on a GPU.
+        # By the address of the StorageImpl, which torch's weak reference keeps from being given out again. Python's tells when the last
+        # tensor is gone (torch keeps a storage's object in Python as long as the storage): references decide, as they do on a GPU.
         self._identities: dict[int, int] = {}
         self._storages: list[Any] = []
-        self._alive: dict[int, int] = {}  # the weak references themselves
+        self._alive: dict[int, Any] = {}
+        self._gone: list[int] = []
         self._twice: set[int] = set()  # identities that two storages have
         self._last: Operator | None = None
         self._stored_as: dict[int, str] = {}
@@ -163,9 +164,9 @@ class Recorder(Recording):
         address: int = storage._cdata
         if address not in self._identities:
             self._identities[address] = -1
-            reference = StorageWeakRef(storage)
-            self._storages.append(reference)
-            self._alive[address] = reference.cdata
+            self._storages.append(StorageWeakRef(storage))
+            gone = self._gone
+            self._alive[address] = weakref.ref(storage, lambda _: gone.append(address))
         return address
 
     def _addressed(self, given: list[torch.Tensor]) -> list[tuple[int, torch.Tensor]]:
@@ -193,15 +194,14 @@ class Recorder(Recording):
 
     def _release(self) -> None:
         """Note with the last operator which storages nobody refers to any more."""
-        # Not StorageWeakRef.expired(), of which this is the inside: all weights are asked after every operator.
-        expired = torch.UntypedStorage._expired
-        gone = list(compress(self._alive, map(expired, self._alive.values())))
-        if not gone:
+        if not self._gone:
             return
+        gone = self._gone.copy()  # to which the collector may add at any time
+        del self._gone[: len(gone)]
+        released = {self._identities[address] for address in gone} - {-1}
         for address in gone:
             del self._alive[address]
             self._padding.forget(address)
-        released = {self._identities[address] for address in gone} - {-1}
         if not released.isdisjoint(self._twice):
             released -= {self._identities[address] for address in self._alive}
         if released and self._last is not None:
