@@ -1,9 +1,11 @@
 """What tests record is kept apart from what the user has recorded, and shared by the processes of one session."""
 
+import gc
 import os
 
 import pytest
 
+from simtti.commands.memory import collect_seldom
 from simtti.workloads import trace_cache
 
 
@@ -19,3 +21,11 @@ def _cache(tmp_path_factory):
         del os.environ[trace_cache.VARIABLE]
     else:
         os.environ[trace_cache.VARIABLE] = before
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _collect_seldom():
+    """As commands do. What is imported by now, a million objects with torch, is not looked through again each time."""
+    gc.collect()
+    gc.freeze()
+    collect_seldom()
