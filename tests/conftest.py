@@ -8,6 +8,9 @@ import pytest
 from simtti.commands.memory import collect_seldom
 from simtti.workloads import trace_cache
 
+# What is computed on a CPU here is so small that threads of torch only wait for each other, and do so busily.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _cache(tmp_path_factory):

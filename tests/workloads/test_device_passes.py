@@ -22,14 +22,6 @@ from simtti.workloads.power_meter import PowerMeter  # noqa: E402
 from simtti.workloads.record import quiet, workload_trace  # noqa: E402
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @contextmanager
 def counted(step, place):
     """A clock for what takes no time: each step a millisecond, and no noise within it."""
