@@ -32,10 +32,10 @@ run: $(BIN)/simtti
 	$(BIN)/simtti run stable-diffusion --hw a100-sxm
 
 test: check
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 test-every: check
-	$(BIN)/python -m pytest -n 2 -m "every or not every"
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "every or not every"
 
 check: $(VENV)/dev.stamp
 	$(BIN)/ruff check .

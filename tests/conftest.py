@@ -1,10 +1,15 @@
 """What tests record is kept apart from what the user has recorded, and shared by the processes of one session."""
 
+import gc
 import os
 
 import pytest
 
+from simtti.commands.memory import collect_seldom
 from simtti.workloads import trace_cache
+
+# What is computed on a CPU here is so small that threads of torch only wait for each other, and do so busily.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -19,3 +24,11 @@ def _cache(tmp_path_factory):
         del os.environ[trace_cache.VARIABLE]
     else:
         os.environ[trace_cache.VARIABLE] = before
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _collect_seldom():
+    """As commands do. What is imported by now, a million objects with torch, is not looked through again each time."""
+    gc.collect()
+    gc.freeze()
+    collect_seldom()

@@ -25,7 +25,7 @@ with quiet():
     from simtti.workloads.models.networks import muse as muse_networks
     from simtti.workloads.models.networks import parti as parti_networks
 
-CLIP = {**stable_diffusion.CLIP_L, "intermediate_size": 64, "num_hidden_layers": 1}
+CLIP = {**stable_diffusion.CLIP_L, "intermediate_size": 64, "num_hidden_layers": 1, "vocab_size": 100}
 UNET = {
     "sample_size": 8, "cross_attention_dim": 768, "attention_head_dim": 4, "block_out_channels": (32, 64),
     "layers_per_block": 1, "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),

@@ -175,10 +175,12 @@ def recorded(
     with quiet():
         versions = _import_libraries(what, libraries, otherwise)
         try:
+            from simtti.workloads.meta_results import MetaResults
             from simtti.workloads.recorder import Recorder
 
             recorder = Recorder(all_steps=all_steps)
-            builder(asked, recorder)
+            with MetaResults():
+                builder(asked, recorder)
         except (TypeError, AttributeError, ImportError, LookupError, ValueError, RuntimeError) as error:
             # What a renamed module, argument or result raises.
             strange = [name for name, version in versions.items() if not is_known(name, version)]

@@ -12,6 +12,7 @@ mode, because on `meta` torch would decompose it into the matrix products that a
 """
 
 import math
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -50,11 +51,13 @@ class Recorder(Recording):
         self._stack: list[tuple[str, Any]] = []
         self._ended_in: list[tuple[str, Any]] = []
         self._registered: list[torch.nn.Module] = []
-        # By the address of the StorageImpl. A weak reference keeps the address from being given out again, and tells when
-        # the last tensor is gone: Python's own references decide, as they do on a GPU.
+        # By the address of the StorageImpl, which torch's weak reference keeps from being given out again. Python's tells when the last
+        # tensor is gone (torch keeps a storage's object in Python as long as the storage): references decide, as they do on a GPU.
         self._identities: dict[int, int] = {}
         self._storages: list[Any] = []
-        self._alive: dict[int, int] = {}  # the weak references themselves
+        self._alive: dict[int, Any] = {}
+        self._gone: list[int] = []
+        self._twice: set[int] = set()  # identities that two storages have
         self._last: Operator | None = None
         self._stored_as: dict[int, str] = {}
         self._roles: dict[int, str] = {}
@@ -161,9 +164,9 @@ class Recorder(Recording):
         address: int = storage._cdata
         if address not in self._identities:
             self._identities[address] = -1
-            reference = StorageWeakRef(storage)
-            self._storages.append(reference)
-            self._alive[address] = reference.cdata
+            self._storages.append(StorageWeakRef(storage))
+            gone = self._gone
+            self._alive[address] = weakref.ref(storage, lambda _: gone.append(address))
         return address
 
     def _addressed(self, given: list[torch.Tensor]) -> list[tuple[int, torch.Tensor]]:
@@ -191,19 +194,19 @@ class Recorder(Recording):
 
     def _release(self) -> None:
         """Note with the last operator which storages nobody refers to any more."""
-        # Not StorageWeakRef.expired(), of which this is the inside: all weights are asked after every operator.
-        expired = torch.UntypedStorage._expired
-        gone = {address for address, reference in self._alive.items() if expired(reference)}
-        if not gone:
+        if not self._gone:
             return
+        gone = self._gone.copy()  # to which the collector may add at any time
+        del self._gone[: len(gone)]
+        released = {self._identities[address] for address in gone} - {-1}
         for address in gone:
             del self._alive[address]
             self._padding.forget(address)
-        held = {self._identities[address] for address in self._alive}
-        released = sorted({self._identities[address] for address in gone} - held - {-1})
+        if not released.isdisjoint(self._twice):
+            released -= {self._identities[address] for address in self._alive}
         if released and self._last is not None:
             # Not shared yet; replace() would have to find it in its step.
-            object.__setattr__(self._last, "released", (*self._last.released, *released))
+            object.__setattr__(self._last, "released", (*self._last.released, *sorted(released)))
 
     # ---- operators
 
@@ -245,7 +248,8 @@ class Recorder(Recording):
         if found.op == "aten::_to_copy" and read[0].device.type == "cpu":
             if on_device and made[0].dtype == read[0].dtype:
                 # Already on the GPU in the pipeline, where .to() returns the tensor itself.
-                self._identities[self._address(made[0])] = self._identity(read[0], "input")
+                identity = self._identities[self._address(made[0])] = self._identity(read[0], "input")
+                self._twice.add(identity)
                 return
             if not on_device:
                 on_device = read

@@ -126,7 +126,7 @@ def test_more_gpus_are_faster_on_a_large_video_and_spend_more_energy():
     energies = [run.figures()["energy_j"] for run in (one, *runs)]
     assert energies == sorted(energies)
     assert all(run.peak_memory_bytes < one.peak_memory_bytes for run in runs)
-    for run, gpus in zip(runs, (2, 4, 8), strict=True):
+    for run, gpus in ((runs[0], 2), (runs[2], 8)):  # drawing takes seconds, and four are drawn as two are
         assert_is_the_job_on(gpus, run, one)
 
 
@@ -169,9 +169,12 @@ def test_measured_kernels_are_those_of_one_gpu():
         simtti.run("flux-dev", "h200-sxm", gpus=2, timing="hybrid")
 
 
-@pytest.mark.parametrize("degrees", [Degrees(4, 1), Degrees(1, 4)])
-def test_a_faster_link_is_no_slower_and_matters(wan, degrees):
-    share = shard(wan, degrees)
+# A ring overlaps: each exchange is simulated beside a kernel, which takes Wan ten seconds.
+@pytest.mark.parametrize(
+    ("name", "degrees"), [("wan2.1-1.3b", Degrees(4, 1)), ("pixart-sigma", Degrees(1, 4))]
+)
+def test_a_faster_link_is_no_slower_and_matters(name, degrees):
+    share = shard(workload_trace(name, steps=4), degrees)
     for fidelity, rates in (("closed", (5e9, 5e10, 4.5e11, math.inf)), ("wave", (5e9, math.inf))):
         times = [
             simulate(

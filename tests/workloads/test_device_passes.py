@@ -16,17 +16,10 @@ from simtti.workloads.capture import laid_beside  # noqa: E402
 from simtti.workloads.catalogue import WORKLOADS, Options, Workload  # noqa: E402
 from simtti.workloads.device_passes import Passes, attention_kernels  # noqa: E402
 from simtti.workloads.device_run import DeviceRun, InOneGo, StepRun  # noqa: E402
+from simtti.workloads.meta_results import MetaResults  # noqa: E402
 from simtti.workloads.noise import Noise  # noqa: E402
 from simtti.workloads.power_meter import PowerMeter  # noqa: E402
 from simtti.workloads.record import quiet, workload_trace  # noqa: E402
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @contextmanager
@@ -92,7 +85,7 @@ def test_every_workload_goes_through_a_capture_on_the_meta_device(name, monkeypa
 
     monkeypatch.setattr(DeviceRun, "on_device", on_device)
     profiler = Attention()
-    with quiet():
+    with quiet(), MetaResults():
         clean = passes._once(counted)
         built = len(builds)
         for scheduler in schedulers():

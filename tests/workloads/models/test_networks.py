@@ -71,11 +71,13 @@ def test_flops_are_those_of_torch():
     torch = pytest.importorskip("torch")
     from torch.utils.flop_counter import FlopCounterMode
 
+    from simtti.workloads.meta_results import MetaResults
+
     with record.quiet():
         calls = modules()
     for (name, where, component), call in calls.items():
         trace = trace_of(name, **SMALL[name])
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
+        with MetaResults(), FlopCounterMode(display=False) as counter, torch.no_grad():
             call()
         step = phase(trace, where).steps[-1]
         recorded = sum(flops(op) for op in step.operators if op.module.partition(".")[0] == component)

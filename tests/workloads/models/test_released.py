@@ -264,6 +264,8 @@ def test_the_smallest_shape_comes_out_as_asked_with_torchs_flops(family):
     torch = pytest.importorskip("torch")
     from torch.utils.flop_counter import FlopCounterMode
 
+    from simtti.workloads.meta_results import MetaResults
+
     name, trace, calls, run = family
     (decoder,) = (phase for phase in trace.phases if phase.name == "decoder")
     images = [op for op in decoder.steps[-1].operators if op.attributes.get("transfer")]
@@ -274,7 +276,7 @@ def test_the_smallest_shape_comes_out_as_asked_with_torchs_flops(family):
     component = "unet" if "unet" in trace.parameters else "transformer"
     values = getattr(run, "_without_values", nullcontext)
     unrecorded = run.recording.paused if values is not nullcontext else nullcontext
-    with FlopCounterMode(display=False) as counter, torch.no_grad(), unrecorded(), values():
+    with MetaResults(), FlopCounterMode(display=False) as counter, torch.no_grad(), unrecorded(), values():
         for call in calls:
             if type(getattr(call.func, "__self__", None)).__name__ != "PriorTransformer":
                 call()
