@@ -12,6 +12,7 @@ import functools
 import hashlib
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -195,10 +196,20 @@ def differences(name_or_path: str, of: str, release: str) -> tuple[list[Differen
     and its values."""
     stated, other = (read(name_or_path, each)["calibration"] for each in (of, release))
     found: tuple[list[Difference], list[Difference]] = [], []
-    for name, entry in other.items():
-        if entry["value"] != stated[name]["value"]:
-            found["." in name].append((name, stated[name]["value"], entry["value"]))
+    for name in dict.fromkeys([*other, *stated]):
+        one, another = _value(name, stated), _value(name, other)
+        if one != another:
+            found["." in name].append((name, one, another))
     return found
+
+
+def _value(name: str, calibration: Mapping[str, Any]) -> float:
+    """Of a parameter: what is stated, or that of the parameter that it inherits."""
+    if name not in calibration:
+        group, _, own = name.partition(".")
+        name = f"{GROUPS[group].inherits}.{own}"
+    value: float = calibration[name]["value"]
+    return value
 
 
 def _release(name: str, path: Path) -> dict[str, Any]:

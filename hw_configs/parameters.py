@@ -286,6 +286,7 @@ class Group(NamedTuple):
 GROUPS: dict[str, Group] = {
     "gemm_mma": Group(GemmStyle),
     "gemm_unaligned": Group(GemmStyle, inherits="gemm_mma"),
+    "gemm_by_element": Group(GemmStyle, inherits="gemm_mma"),
     "gemm_wgmma": Group(GemmStyle),
     "gemm_xmma": Group(GemmStyle),
     "gemm_split": Group(SplitProducts),
@@ -351,6 +352,7 @@ class Groups:
     __slots__ = ()
     gemm_mma: GemmStyle
     gemm_unaligned: GemmStyle
+    gemm_by_element: GemmStyle
     gemm_wgmma: GemmStyle
     gemm_xmma: GemmStyle
     gemm_split: SplitProducts

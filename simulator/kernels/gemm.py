@@ -189,7 +189,7 @@ def _launched(problem: Gemm, hardware: Hardware) -> list[Kernel]:
     if split == 1:
         product = _tiled(problem, plan, reads, writes, product_bytes, hardware)
         return [
-            *_counter(problem, product.grid, hardware),
+            *(_counter(problem, product.grid, hardware) if plan.fit.tile.in_clusters else ()),
             _started(product, problem, plan.fit.slots, hardware),
         ]
     partial = (Access(problem.workspace, partial_bytes),)
@@ -227,7 +227,7 @@ def _tiled(
 ) -> Kernel:
     """The product by the plan's tiles. hbm_bytes: of a repeated launch, without what it reads again."""
     assert plan.fit is not None
-    kernels = kernels_for(problem.n, problem.k, problem.item_bytes, problem.dtype, hardware)
+    kernels = kernels_for(problem.n, problem.k, problem.batch, problem.item_bytes, problem.dtype, hardware)
     return Kernel(
         name=tiled_name(problem.name, plan.fit.tile, plan.split),
         family=problem.family,

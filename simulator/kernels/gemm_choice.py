@@ -83,7 +83,7 @@ def _searched(choice: Choice) -> Plan:
     m, n, k, batch, dtype, traffic, hardware = choice
     size = ITEM_BYTES[dtype]
     product = Product(m, n, k, batch, size, result_bytes(dtype))
-    asked = gemm_bounds.asked(product, traffic, kernels_for(n, k, size, dtype, hardware), hardware)
+    asked = gemm_bounds.asked(product, traffic, kernels_for(n, k, batch, size, dtype, hardware), hardware)
     best = _vector(asked)
     best_s = best.time_s
     ways = _ways(asked)

@@ -57,12 +57,11 @@ def choices(
     """`choose` for a column of products, amounts as floats: in parts that have the same kernels, each with where in the column it
     is, its kernels and its plans. device: where `hardware` is several side by side, which of them each product is for."""
     size = ITEM_BYTES[dtype]
-    aligned, stored_whole = alignment(n, k, size)
-    kinds = aligned * 2 + stored_whole
-    for kind in sorted(set(kinds.tolist())):
-        like = dtype, bool(kind & 2), bool(kind & 1)
+    kinds = np.array(alignment(n, k, batch, size))
+    for kind in np.unique(kinds, axis=1).T:
+        like = dtype, *kind.tolist()
         kernels = catalogue(hardware, *like)
-        alike = np.flatnonzero(kinds == kind)
+        alike = np.flatnonzero((kinds == kind[:, None]).all(axis=0))
         for where in np.array_split(alike, -(-len(alike) // MOST)):
             product = Product(m[where], n[where], k[where], batch[where], size, result_bytes(dtype))
             its = Traffic(*(nbytes[where] for nbytes in traffic))

@@ -94,7 +94,7 @@ def _in_tiles(product: Product, traffic: Traffic, plans: Plans, how: Launched) -
         hbm_bytes = read + written + asked["hbm_reread_bytes"]
         waves = np.ceil(asked["grid"] / fit.slots)
         asked["latency_s"] = asked["latency_s"] + started_s(COLD, how.bias, hardware) / waves
-        counted = (split == 1) & draws_tiles(asked["grid"], hardware)
+        counted = (split == 1) & draws_tiles(asked["grid"], hardware) & fit.tile.in_clusters
     own = column_of(asked, count, fit.per_sm, how.timed_on)
     parts = [Launches(np.arange(count), own, hbm_bytes)]
     if counted.any():

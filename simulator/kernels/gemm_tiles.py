@@ -33,6 +33,7 @@ from simtti.simulator import arithmetic
 from simtti.simulator.arithmetic import Number
 from simtti.simulator.designs import Designs, side_by_side
 from simtti.simulator.kernels.machine import (
+    FP32_BYTES,
     LANES,
     REGISTER_UNIT,
     RESERVED_SHARED_BYTES,
@@ -103,6 +104,14 @@ MMA_TILES: tuple[Tile, ...] = (
     mma_tile(64, 64, 32, 8, 32, 32, 100),
     mma_tile(32, 128, 64, 5, 32, 32, 100),
     mma_tile(32, 64, 64, 6, 16, 32, 80),
+)
+# exact: of kernels for rows that are no whole words beside nvjet's (`cutlass_75_tensorop_f16_s1688gemm_f16_128x128_tn_align1`,
+# `.._64x64_..`, `cutlass_75_wmma_tensorop_f16_s161616gemm_f16_32x32_64x1_..`): tiles from their names, registers as launched, on our own
+# H200 and H100; warps after CUTLASS's defaults. They load and store elements of two bytes one by one.
+ELEMENT_TILES: tuple[Tile, ...] = (
+    mma_tile(128, 128, 32, 2, 64, 64, 254),
+    mma_tile(64, 64, 32, 2, 32, 32, 96),
+    mma_tile(32, 32, 64, 2, 16, 16, 128),
 )
 # exact: of nvjet kernels' names on Hopper (`nvjet_sm90_hsh_168x128_64x5_1x2_h_bz_coopA_bias_TNN`): the side of wgmma's rows, the
 # other side, both of which may lie along m. cuBLAS has so many that most products of up to an SM's share fill the SMs once.
@@ -196,25 +205,29 @@ class Catalogue(NamedTuple):
     column: Fit
 
 
-def catalogue(hardware: Hardware, dtype: str, aligned: bool, stored_whole: bool = False) -> Catalogue:
+def catalogue(
+    hardware: Hardware, dtype: str, aligned: bool, stored_whole: bool = False, by_element: bool = False
+) -> Catalogue:
     """The kernels for `dtype`. aligned: rows are whole 16 bytes, which wgmma needs for TMA. stored_whole: those of C at least,
-    which are written as fast as aligned kernels do it.
+    which are written as fast as aligned kernels do it. by_element: rows are no whole words of four bytes.
 
     Raises:
         InputError: none of them fits on an SM.
     """
     devices = hardware.each if isinstance(hardware, Designs) else (hardware,)
-    return _catalogue(devices, dtype, aligned, stored_whole)
+    return _catalogue(devices, dtype, aligned, stored_whole, by_element)
 
 
 @functools.lru_cache(MOST_DEVICES)
-def _catalogue(devices: tuple[Hardware, ...], dtype: str, aligned: bool, stored_whole: bool) -> Catalogue:
+def _catalogue(
+    devices: tuple[Hardware, ...], dtype: str, aligned: bool, stored_whole: bool, by_element: bool
+) -> Catalogue:
     """Of one device, or of several side by side. It is kept for all paths that these go, so that none may be gone in it."""
     with undecided():
-        return _made(side_by_side(devices), dtype, aligned, stored_whole)
+        return _made(side_by_side(devices), dtype, aligned, stored_whole, by_element)
 
 
-def _made(hardware: Hardware, dtype: str, aligned: bool, stored_whole: bool) -> Catalogue:
+def _made(hardware: Hardware, dtype: str, aligned: bool, stored_whole: bool, by_element: bool) -> Catalogue:
     cuda_cores = on_cuda_cores(hardware, dtype)
     wgmma = aligned and has_wgmma(hardware) and not cuda_cores
     if wgmma:
@@ -225,6 +238,8 @@ def _made(hardware: Hardware, dtype: str, aligned: bool, stored_whole: bool) -> 
         style, tiles = hardware.gemm_mma, SGEMM_TILES
     else:
         style, tiles = hardware.gemm_mma if aligned else hardware.gemm_unaligned, MMA_TILES
+        if by_element and hardware.matrix_unit == "wgmma" and not hardware.has_xmma:
+            style, tiles = hardware.gemm_by_element, ELEMENT_TILES
         if stored_whole:
             style = style._replace(write_efficiency=hardware.gemm_mma.write_efficiency)
     if wgmma and hardware.matrix_unit == "tcgen05":
@@ -267,14 +282,13 @@ def taken(column: Fit, at: np.ndarray, numbers: np.ndarray) -> Fit:
     return Fit(Tile(*of_tiles), *own)
 
 
-def kernels_for(n: int, k: int, size: int, dtype: str, hardware: Hardware) -> Catalogue:
-    """The kernels for operands of rows k long and a result of rows n long, of elements of `size` bytes.
+def kernels_for(n: int, k: int, batch: int, size: int, dtype: str, hardware: Hardware) -> Catalogue:
+    """The kernels for `batch` products of operands of rows k long and a result of rows n long, of elements of `size` bytes.
 
     A kernel for rows of halves of 16 bytes writes whole rows as fast as an aligned one (a convolution of 4 channels, k = 4, on our own
     H100); one for any rows does not (the products of unfused attention over 77 keys, on our own H200).
     """
-    aligned, stored_whole = alignment(n, k, size)
-    return catalogue(hardware, dtype, aligned, stored_whole)
+    return catalogue(hardware, dtype, *alignment(n, k, batch, size))
 
 
 def fit_on(tile: Tile, style: GemmStyle, rate: float, size: float, hardware: Hardware) -> Fit | None:
@@ -334,11 +348,17 @@ def sgemm_products(macs: float, hardware: Hardware) -> FusedMultiplyAdds:
     return fused_multiply_adds(macs, cost.efficiency, cost.overhead_slots)
 
 
-def alignment(n: Number, k: Number, size: int) -> tuple[Any, Any]:
-    """Whether rows of A and B (k long) and of C (n long) are whole 16 bytes, as TMA and 16-byte loads need; and whether those of C are,
-    and the others halves of 16 bytes."""
+def alignment(n: Number, k: Number, batch: Number, size: int) -> tuple[Any, Any, Any]:
+    """Whether rows of A and B (k long) and of C (n long) are whole 16 bytes, as TMA and 16-byte loads need; whether those of C are,
+    and the others halves of 16 bytes; and whether any of several products' are no whole words of four bytes (of one product with such rows
+    nothing was measured beside nvjet's)."""
     whole = n * size % VECTOR_BYTES == 0
-    return whole & (k * size % VECTOR_BYTES == 0), whole & (k * size % (VECTOR_BYTES // 2) == 0)
+    words = (n * size % FP32_BYTES == 0) & (k * size % FP32_BYTES == 0)
+    return (
+        whole & (k * size % VECTOR_BYTES == 0),
+        whole & (k * size % (VECTOR_BYTES // 2) == 0),
+        (batch > 1) & (words ^ True),
+    )
 
 
 @functools.lru_cache(MOST_DEVICES)

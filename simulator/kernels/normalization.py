@@ -289,7 +289,7 @@ def layer_norm(problem: RowNorm, hardware: Hardware) -> list[Kernel]:
 def _lost_between(nbytes: int, hardware: Hardware) -> float:
     """Share of a row that L2 has lost before the second pass over it: it has taken in so many bytes since, what rows in flight read
     and, but for the first of them, which begin in step, what others wrote meanwhile."""
-    return lost_share(float(nbytes), hardware.l2_costs.spill_from, hardware)
+    return lost_share(1.0 * nbytes, hardware.l2_costs.spill_from, hardware)
 
 
 def _unvectorized(problem: RowNorm, hardware: Hardware) -> list[Kernel]:

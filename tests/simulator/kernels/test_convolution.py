@@ -58,7 +58,7 @@ def test_flops_and_unique_bytes_are_the_analytic_count(shape, layout, hardware):
     assert read == {0: 2 * n * c * np.prod(spatial), 1: 2 * oc * c * size ** len(spatial)}
     assert written == {3: pytest.approx(2 * n * oc * np.prod(out))}
     done = sum(kernel.grid * kernel.tensor_flops for kernel in kernels)
-    assert done >= flops or kernels[-1].name == "conv2d_grouped_direct_kernel"
+    assert done >= flops * (1 - 1e-12) or kernels[-1].name == "conv2d_grouped_direct_kernel"
 
 
 @given(shapes, st.sampled_from(["fp16", "fp32"]), st.sampled_from(range(4)))

@@ -64,7 +64,7 @@ def test_products_side_by_side_get_the_plans_that_each_gets_alone(name):
 
 def every_way(m, n, k, batch, dtype, traffic, hardware):
     """(what it counts for, what it takes, the tile, slices) of each kernel that the library considers, one after another by the estimate."""
-    kernels, rates = kernels_for(n, k, ITEM_BYTES[dtype], dtype, hardware), rates_of(hardware)
+    kernels, rates = kernels_for(n, k, batch, ITEM_BYTES[dtype], dtype, hardware), rates_of(hardware)
     product = Product(m, n, k, batch, ITEM_BYTES[dtype], result_bytes(dtype))
     style, sms = kernels.style, rates.sms
 
