@@ -37,8 +37,8 @@ def each_of(hardware: Hardware) -> tuple[Hardware, ...]:
 
 
 def of_entries(hardware: Hardware, device: np.ndarray) -> Hardware:
-    """The device of each entry of a column, by its number among those side by side: numbers that differ are lanes, one an entry. Of such a device that
-    of some of its entries."""
+    """The device of each entry of a column, by its number among those side by side: numbers that differ are lanes, one an entry. Of
+    such a device that of some of its entries."""
     own = {each.name: getattr(hardware, each.name) for each in fields(Hardware)}
     own |= {
         name: lanes(np.asarray(value)[device]) for name, value in own.items() if isinstance(value, np.ndarray)

@@ -54,8 +54,7 @@ def simulate(
     Raises:
         InputError: no such fidelity; a kernel that does not fit on an SM; another layout for measured kernels.
     """
-    if fidelity not in FIDELITIES:
-        raise InputError(f"fidelity is {fidelity!r}; it must be one of {', '.join(FIDELITIES)}")
+    _check(fidelity)
     policy = settled(policy or Policy(), trace)
     if policy.layout == "channels-last":
         if measured:
@@ -119,6 +118,7 @@ def simulate_many(
     Raises:
         InputError: no such fidelity.
     """
+    _check(fidelity)
     policy = settled(policy or Policy(), trace)
     lowered_trace = channels_last(trace) if policy.layout == "channels-last" else trace
     steps = [step.operators for phase in lowered_trace.phases for step in phase.steps]
@@ -136,6 +136,11 @@ def simulate_many(
                 found = error
             known.clear()
             yield number, found
+
+
+def _check(fidelity: str) -> None:
+    if fidelity not in FIDELITIES:
+        raise InputError(f"fidelity is {fidelity!r}; it must be one of {', '.join(FIDELITIES)}")
 
 
 def _report(progress: Progress, operators: int, done: int) -> None:

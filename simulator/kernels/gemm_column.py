@@ -57,11 +57,12 @@ def choices(
     """`choose` for a column of products, amounts as floats: in parts that have the same kernels, each with where in the column it
     is, its kernels and its plans. device: where `hardware` is several side by side, which of them each product is for."""
     size = ITEM_BYTES[dtype]
-    kinds = np.array(alignment(n, k, batch, size))
-    for kind in np.unique(kinds, axis=1).T:
-        like = dtype, *kind.tolist()
+    flags = alignment(n, k, batch, size)
+    (kinds,) = np.packbits(np.array(flags), axis=0)
+    for kind in sorted(set(kinds.tolist())):
+        like = dtype, *np.unpackbits(np.array([kind], np.uint8))[: len(flags)].astype(bool).tolist()
         kernels = catalogue(hardware, *like)
-        alike = np.flatnonzero((kinds == kind[:, None]).all(axis=0))
+        alike = np.flatnonzero(kinds == kind)
         for where in np.array_split(alike, -(-len(alike) // MOST)):
             product = Product(m[where], n[where], k[where], batch[where], size, result_bytes(dtype))
             its = Traffic(*(nbytes[where] for nbytes in traffic))

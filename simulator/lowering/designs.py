@@ -57,11 +57,7 @@ def _lower(operator: Operator, designs: Designs, policy: Policy) -> list[tuple[i
     try:
         paths = along_paths(lambda: _on_all(operator, Target(designs.again(), policy)), len(designs.each))
         return [each for numbers, lowered in paths for each in _of_each(lowered, numbers)]
-    except (
-        InputError,
-        TypeError,
-        ValueError,
-    ):  # as each device would have it, or because a number is asked for by itself
+    except _LEFT:
         return []
 
 

@@ -57,3 +57,8 @@ def test_each_may_have_a_host_of_its_own():
     found = dict(simulate_many(trace, DEVICES[:2], hosts, fidelity="wave"))
     for number, host in enumerate(hosts):
         assert figures(found[number]) == figures(simulate(trace, DEVICES[number], host))
+
+
+def test_a_fidelity_that_there_is_not_is_named():
+    with pytest.raises(InputError, match="fidelity is 'fast'"):
+        next(simulate_many(shipped("stable-diffusion-1.5"), DEVICES, HOST, fidelity="fast"))
