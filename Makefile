@@ -43,10 +43,11 @@ check: $(VENV)/dev.stamp
 	mkdir -p $(VENV)/typing && ln -sfn "$(CURDIR)" $(VENV)/typing/simtti
 	cd $(VENV)/typing && ../bin/mypy --config-file "$(CURDIR)/setup.cfg"
 
-# The reader of docstrings looks for a folder called simtti. Notebooks are run anew.
+# The reader of docstrings looks for a folder called simtti and follows links, so that it holds what is read and nothing else. Notebooks are run anew.
 docs: $(VENV)/dev.stamp
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'
-	mkdir -p build/package && ln -sfn "$(CURDIR)" build/package/simtti
+	rm -rf build/package && mkdir -p build/package/simtti
+	for each in *.py simulator workloads hw_configs explore pages validation commands; do ln -s "$(CURDIR)/$$each" build/package/simtti/; done
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 golden: $(VENV)/dev.stamp
