@@ -15,9 +15,8 @@ from simtti.explore.evaluate import evaluate_many
 from simtti.jobs import Pool, cores
 from simtti.simulator.engine.simulation import MOST_SIDE_BY_SIDE
 
-Task = tuple[
-    str, dict[str, float], bool
-]  # a spec, the values of a design, and whether its limits are asked for
+# A spec, the values of a design, and whether its limits are asked for.
+Task = tuple[str, dict[str, float], bool]
 Engine = Callable[[Sequence[Task]], Iterator[tuple[int, dict[str, Any]]]]
 
 _MOST_DEATHS = 20  # of workers of a cluster with one chunk, until something must be wrong with it

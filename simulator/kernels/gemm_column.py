@@ -67,8 +67,8 @@ def choices(
             product = Product(m[where], n[where], k[where], batch[where], size, result_bytes(dtype))
             its = Traffic(*(nbytes[where] for nbytes in traffic))
             own = None if device is None else device[where]
-            of_entries = kernels if own is None else kernels._replace(column=rows_of(kernels.column, own))
-            yield where, kernels, _plans(gemm_bounds.asked(product, its, of_entries, hardware, own))
+            beside = kernels if own is None else kernels._replace(column=rows_of(kernels.column, own))
+            yield where, kernels, _plans(gemm_bounds.asked(product, its, beside, hardware, own))
 
 
 def prepare(wanted: Iterable[Choice]) -> None:
